@@ -1,0 +1,78 @@
+"""Latent multi-agent systems: frozen language models that hand each other hidden states.
+
+The method is RecursiveMAS (arXiv 2604.25917).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from latentmas import templates
+from latentmas.errors import (
+    DataError,
+    ExecutionError,
+    GraphError,
+    LatentMASError,
+    PlanError,
+    Problem,
+    UnknownNameError,
+    WeightsError,
+)
+from latentmas.plan import BackboneInfo, Plan
+from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
+
+if TYPE_CHECKING:
+    from latentmas.links import Link, link_kinds
+    from latentmas.runtime import RunResult, System
+    from latentmas.training import InnerConfig, InnerTrainer, OuterConfig, OuterTrainer
+
+__version__ = "0.1.0"
+
+# Names that need torch are imported when first used, so that `import latentmas` stays light.
+_LAZY = {
+    "InnerConfig": "latentmas.training",
+    "InnerTrainer": "latentmas.training",
+    "Link": "latentmas.links",
+    "OuterConfig": "latentmas.training",
+    "OuterTrainer": "latentmas.training",
+    "RunResult": "latentmas.runtime",
+    "System": "latentmas.runtime",
+    "link_kinds": "latentmas.links",
+}
+
+__all__ = [
+    "Backbone",
+    "BackboneInfo",
+    "DataError",
+    "ExecutionError",
+    "Graph",
+    "GraphError",
+    "GraphSpec",
+    "InnerConfig",
+    "InnerTrainer",
+    "LatentMASError",
+    "Link",
+    "link_kinds",
+    "OuterConfig",
+    "OuterTrainer",
+    "Plan",
+    "PlanError",
+    "Problem",
+    "prompt_file",
+    "RunResult",
+    "System",
+    "templates",
+    "UnknownNameError",
+    "WeightsError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,68 @@
+"""Facts of a backbone from its configuration: no weights, and no network for local folders."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from latentmas.errors import WeightsError
+from latentmas.plan import BackboneInfo
+from latentmas.spec import Backbone
+
+__all__ = ["read_info", "resolve_source"]
+
+PACKAGE = "package:"
+
+
+def resolve_source(source: str) -> str:
+    """What transformers can open: a hub id or an absolute folder.
+
+    `package:NAME/path` is a folder inside an installed Python package, which is not imported.
+
+    Raises:
+        WeightsError: the package or the folder does not exist, or the path leaves the package.
+    """
+    if source.startswith(PACKAGE):
+        name, _, rest = source.removeprefix(PACKAGE).partition("/")
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        if spec is None or not spec.submodule_search_locations:
+            raise WeightsError(f"{source!r}: no Python package {name!r} is installed")
+        root = Path(next(iter(spec.submodule_search_locations))).resolve()
+        folder = (root / rest).resolve()
+        if not folder.is_relative_to(root) or not folder.is_dir():
+            raise WeightsError(f"{source!r}: package {name!r} has no folder {rest!r}")
+        return str(folder)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return str(path.resolve())
+    if source.startswith((".", "/", "~")):
+        raise WeightsError(f"folder {source!r} does not exist")
+    return source
+
+
+def read_info(backbone: Backbone) -> BackboneInfo:
+    """Read a backbone's configuration.
+
+    Raises:
+        WeightsError: it cannot be found or read (the message says why), or it is no decoder.
+    """
+    from transformers import AutoConfig
+
+    source = resolve_source(backbone.source)
+    try:
+        config = AutoConfig.from_pretrained(
+            source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise WeightsError(f"no configuration for {source!r}: {reason}") from error
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "is_encoder_decoder", False) or not hasattr(text, "vocab_size"):
+        raise WeightsError(f"{source!r} ({config.model_type}) is not a decoder-only language model")
+    return BackboneInfo(
+        model_type=text.model_type,
+        hidden_size=text.hidden_size,
+        vocab_size=text.vocab_size,
+        num_layers=text.num_hidden_layers,
+        max_positions=getattr(text, "max_position_embeddings", None),
+    )

@@ -1,0 +1,76 @@
+"""The ordered list of passes, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from latentmas.compiler.gradient import differentiable_links
+from latentmas.compiler.names import name_problems
+from latentmas.compiler.prompts import prompt_problems
+from latentmas.compiler.prune import prune
+from latentmas.compiler.ranges import range_problems
+from latentmas.compiler.schedule import schedule
+from latentmas.compiler.share import share
+from latentmas.compiler.slots import resolve_slots
+from latentmas.compiler.structure import structure_problems
+from latentmas.compiler.wire import wire
+from latentmas.errors import GraphError
+from latentmas.plan import BackboneInfo, LinkPlan, Plan, Step, verify_steps
+from latentmas.spec import GraphSpec
+
+__all__ = ["compile_graph", "reschedule"]
+
+
+def compile_graph(spec: GraphSpec, *, facts: Mapping[str, BackboneInfo] | None = None) -> Plan:
+    """Compile a declaration to a plan.
+
+    Args:
+        spec: the declaration.
+        facts: what is known of backbones, by key or by source; the configuration files of the
+            others are read.
+
+    Raises:
+        GraphError: with every problem that any check or pass found.
+    """
+    graph, slot_problems = resolve_slots(spec)
+    problems = [
+        *name_problems(graph),
+        *range_problems(graph),
+        *structure_problems(graph),
+        *slot_problems,
+        *prompt_problems(graph),
+    ]
+    graph, backbones, share_problems = share(graph, facts or {})
+    links, wire_problems = wire(graph, backbones)
+    problems += [*share_problems, *wire_problems]
+    if problems:
+        raise GraphError(problems, spec.name)
+    steps = prune(schedule(graph, links))
+    plan = Plan(graph=graph, backbones=backbones, links=_marked(links, steps), steps=steps)
+    verify_steps(plan.steps, plan.links, plan.graph)
+    return plan
+
+
+def reschedule(plan: Plan, *, rounds: int | None = None, latent_steps: int | None = None) -> Plan:
+    """The plan for other rounds or latent steps: same links, other steps.
+
+    Raises:
+        GraphError: LM113 when out of range.
+    """
+    graph = plan.graph
+    if rounds is not None:
+        graph = graph.replace(rounds=rounds)
+    if latent_steps is not None:
+        agents = [agent.model_copy(update={"latent_steps": None}) for agent in graph.agents]
+        graph = graph.replace(latent_steps=latent_steps, agents=agents)
+    problems = range_problems(graph)
+    if problems:
+        raise GraphError(problems, graph.name)
+    steps = prune(schedule(graph, plan.links))
+    changes = {"graph": graph, "steps": steps, "links": _marked(plan.links, steps)}
+    return plan.model_copy(update=changes)
+
+
+def _marked(links: tuple[LinkPlan, ...], steps: tuple[Step, ...]) -> tuple[LinkPlan, ...]:
+    reached = differentiable_links(steps)
+    return tuple(link.model_copy(update={"differentiable": link.id in reached}) for link in links)

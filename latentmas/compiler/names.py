@@ -1,0 +1,40 @@
+"""Names: unique, well-formed, not reserved."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from latentmas.errors import Problem
+from latentmas.spec import GraphSpec
+from latentmas.spec.prompts import RESERVED
+
+__all__ = ["name_problems"]
+
+
+def name_problems(graph: GraphSpec) -> list[Problem]:
+    """LM102 for names given twice, LM108 for names that cannot stand in a prompt."""
+    named = [("agent", agent.name) for agent in graph.agents]
+    named += [("input", name) for name in graph.inputs]
+    named += [("text source", source.name) for source in graph.text_sources]
+    problems = [problem for kind, name in dict.fromkeys(named) for problem in _form(kind, name)]
+    return problems + _twice(named)
+
+
+def _form(kind: str, name: str) -> list[Problem]:
+    path = f"{kind} {name}"
+    if not name.isidentifier() or not name.isascii():
+        hint = "use letters, digits and underscores, not beginning with a digit"
+        return [Problem("LM108", path, f"{name!r} cannot be a template variable", hint)]
+    if name in RESERVED:
+        return [Problem("LM108", path, f"{name!r} has a meaning in templates", f"call it {name}_1, say")]
+    return []
+
+
+def _twice(named: list[tuple[str, str]]) -> list[Problem]:
+    problems = []
+    for name, count in Counter(name for _, name in named).items():
+        if count > 1:
+            kinds = sorted({kind for kind, other in named if other == name})
+            message = f"{count} things are called {name!r} ({', '.join(kinds)})"
+            problems.append(Problem("LM102", f"{kinds[0]} {name}", message, "rename all but one"))
+    return problems

@@ -1,0 +1,143 @@
+"""Prompts: every variable bound once, feedback guarded, slots placed; by dry rendering."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from jinja2 import TemplateSyntaxError, UndefinedError
+from jinja2.exceptions import SecurityError
+
+from latentmas.compiler.slots import variables
+from latentmas.errors import Problem, closest
+from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
+from latentmas.spec.prompts import (
+    SlotMisuseError,
+    placed_variables,
+    prompt_variables,
+    render_prompt,
+)
+
+__all__ = ["prompt_problems"]
+
+
+def prompt_problems(graph: GraphSpec) -> list[Problem]:
+    """LM103, LM104, LM105, LM115 (binding) and LM301, LM302, LM303 (rendering)."""
+    problems: list[Problem] = []
+    for agent in graph.agents:
+        edges = [edge for edge in graph.edges if edge.target == agent.name and edge.slot]
+        try:
+            prompt_variables(agent)
+        except TemplateSyntaxError as error:
+            message = f"line {error.lineno}: {error.message}"
+            problems.append(Problem("LM301", f"agent {agent.name}", message, "mend the template"))
+            continue
+        problems += _unbound(graph, agent, edges)
+        problems += _bound_twice(graph, agent, edges)
+        problems += _unused_edges(agent, edges)
+        problems += _dry_render(graph, agent, edges)
+    return problems + _unused_inputs(graph)
+
+
+def _unbound(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
+    bound = {edge.slot for edge in edges if edge.slot}
+    problems = []
+    for name in sorted(variables(agent) - set(graph.inputs) - bound):
+        guess = closest(name, [*graph.inputs, *sorted(bound - variables(agent))])
+        hint = f"did you mean {{{{ {guess} }}}}? " if guess else ""
+        hint += f'bind it with graph.connect(source, "{agent.name}.{name}"), or add it to inputs'
+        message = f"prompt variable {{{{ {name} }}}} is bound by no edge and no input"
+        problems.append(Problem("LM103", f"agent {agent.name}", message, hint))
+    return problems
+
+
+def _bound_twice(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
+    problems = []
+    for slot, count in Counter(edge.slot for edge in edges if edge.slot).items():
+        sources = ", ".join(repr(edge.source) for edge in edges if edge.slot == slot)
+        path = f"agent {agent.name}"
+        if count > 1:
+            hint = "give each edge a slot of its own in the prompt"
+            problems.append(Problem("LM104", path, f"slot {slot!r} is bound by {sources}", hint))
+        if slot in graph.inputs:
+            message = f"slot {slot!r} is bound by an input and by {sources}"
+            problems.append(Problem("LM104", path, message, "rename the slot or the input"))
+    return problems
+
+
+def _unused_edges(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
+    known, problems = variables(agent), []
+    for edge in edges:
+        if edge.slot in known:
+            continue
+        guess = closest(str(edge.slot), sorted(known))
+        hint = f"did you mean slot {guess!r}? " if guess else ""
+        hint += f"write {{{{ {edge.slot} }}}} where the message belongs, or remove the edge"
+        message = f"the prompt of {agent.name!r} has no slot {edge.slot!r}"
+        problems.append(Problem("LM105", f"edge {edge.id}", message, hint))
+    return problems
+
+
+def _dry_render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
+    path, problems = f"agent {agent.name}", []
+    used = [edge for edge in edges if edge.slot in variables(agent)]
+    for edge in used:
+        if edge.slot not in placed_variables(agent):
+            hint = f"write {{{{ {edge.slot} }}}} where the message belongs"
+            problems.append(Problem("LM303", path, f"slot {edge.slot!r} is tested, never placed", hint))
+        if edge.delay and _fails_without(graph, agent, used, str(edge.slot)):
+            message = f"slot {edge.slot!r} is empty in round 1, and the prompt places it unguarded"
+            hint = f"write {{% if {edge.slot} %}}… {{{{ {edge.slot} }}}} …{{% endif %}}"
+            problems.append(Problem("LM302", path, message, hint))
+    try:
+        _render(graph, agent, used, absent=None)
+    except SlotMisuseError as error:
+        problems.append(Problem("LM303", path, str(error), "place the slot as it is: {{ slot }}"))
+    except SecurityError as error:
+        problems.append(Problem("LM301", path, str(error), "templates are sandboxed: remove that access"))
+    except (UndefinedError, TypeError, ValueError, ArithmeticError, LookupError):
+        pass  # an unbound variable (LM103), or a computation on the stand-in values
+    return problems
+
+
+def _fails_without(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], slot: str) -> bool:
+    try:
+        _render(graph, agent, edges, absent=slot)
+    except UndefinedError as error:
+        return f"'{slot}'" in str(error)
+    except (SlotMisuseError, SecurityError, TypeError, ValueError, ArithmeticError, LookupError):
+        return False
+    return False
+
+
+def _render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], absent: str | None) -> None:
+    latent = {str(e.slot) for e in edges if e.link.kind != TEXT} - {absent}
+    texts = {str(e.slot): "text" for e in edges if e.link.kind == TEXT and e.slot != absent}
+    values = {name: _Anything("value") for name in graph.inputs} | texts
+    render_prompt(agent, values, sorted(latent))
+
+
+class _Anything(str):
+    """Stand-in for a sample field: text that also answers `field.name` and `field[0]`."""
+
+    def __getattr__(self, name: str) -> _Anything:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self
+
+    def __getitem__(self, key: object) -> _Anything:  # type: ignore[override]
+        return self
+
+
+def _unused_inputs(graph: GraphSpec) -> list[Problem]:
+    used = frozenset[str]().union(*(variables(agent) for agent in graph.agents))
+    problems = []
+    for name in graph.inputs:
+        if name not in used:
+            hint = f"write {{{{ {name} }}}} into a prompt, or take it out of inputs"
+            problems.append(Problem("LM115", f"input {name}", "no prompt uses it", hint))
+    sources = {edge.source for edge in graph.edges}
+    for source in graph.text_sources:
+        if source.name not in sources:
+            hint = f'graph.connect("{source.name}", "agent.slot"), or remove it'
+            problems.append(Problem("LM115", f"text source {source.name}", "no edge uses it", hint))
+    return problems

@@ -1,0 +1,23 @@
+"""Prune: drop steps whose result nobody uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latentmas.plan import Decode, Step, reads
+
+__all__ = ["prune"]
+
+
+def prune(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Backward liveness from the final decode.
+
+    Requires: values are made before they are used. Ensures: no dead step; the final decode is last.
+    """
+    live: set[str] = set()
+    kept: list[Step] = []
+    for step in reversed(steps):
+        if step.output in live or (isinstance(step, Decode) and step.final):
+            kept.append(step)
+            live.update(reads(step))
+    return tuple(reversed(kept))

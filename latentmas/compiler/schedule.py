@@ -1,0 +1,108 @@
+"""Schedule: unroll rounds × agents into flat steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import networkx as nx
+
+from latentmas.plan import Decode, LinkPlan, Rollout, Step, Transfer
+from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
+
+__all__ = ["schedule"]
+
+
+def schedule(graph: GraphSpec, links: Sequence[LinkPlan]) -> tuple[Step, ...]:
+    """Every step of every round, dead ones included.
+
+    Agents of one generation of the forward graph form a group: no path joins them. Their turns come
+    first, then the transfers of what they made.
+
+    Requires: a valid graph (slots resolved, forward part acyclic). Ensures: values are made before
+    they are used; the final decode is there.
+    """
+    return tuple(_Unroller(graph, links).steps())
+
+
+class _Unroller:
+    def __init__(self, graph: GraphSpec, links: Sequence[LinkPlan]) -> None:
+        self.graph = graph
+        self.link_of = {(link.role, user): link.id for link in links for user in link.users}
+        self.pairs = Counter((edge.source, edge.target) for edge in graph.edges)
+        self.agents = {agent.name: agent for agent in graph.agents}
+        self.incoming = {n: [e for e in graph.edges if e.target == n] for n in self.agents}
+        self.outgoing = {n: [e for e in graph.edges if e.source == n] for n in self.agents}
+
+    def steps(self) -> Iterator[Step]:
+        for round in range(1, self.graph.rounds + 1):
+            for group, names in enumerate(self._generations()):
+                for name in names:
+                    yield from self._turns(self.agents[name], round, group)
+                for name in names:
+                    yield from self._transfers(name, round, group)
+
+    def _generations(self) -> list[list[str]]:
+        forward: nx.DiGraph[str] = nx.DiGraph()
+        forward.add_nodes_from(self.agents)
+        forward.add_edges_from(
+            (e.source, e.target) for e in self.graph.edges if not e.delay and e.source in self.agents
+        )
+        order = list(self.agents)
+        return [sorted(names, key=order.index) for names in nx.topological_generations(forward)]
+
+    def _turns(self, agent: AgentSpec, round: int, group: int) -> Iterator[Step]:
+        inputs = self._inputs(agent.name, round)
+        kinds = {edge.link.kind == TEXT for edge in self.outgoing[agent.name]}
+        final = agent.name == self.graph.output[0] and round == self.graph.rounds
+        if False in kinds:
+            yield Rollout(
+                agent=agent.name,
+                round=round,
+                group=group,
+                inputs=inputs,
+                output=f"round{round}.{agent.name}",
+                inner=self.link_of["inner", agent.name],
+                latent_steps=self.graph.steps_of(agent),
+            )
+        if True in kinds or final:
+            yield Decode(
+                agent=agent.name,
+                round=round,
+                group=group,
+                inputs=inputs,
+                output=f"round{round}.{agent.name}.text",
+                final=final,
+                max_new_tokens=agent.max_new_tokens,
+            )
+
+    def _transfers(self, name: str, round: int, group: int) -> Iterator[Step]:
+        for edge in self.outgoing[name]:
+            if edge.link.kind != TEXT:
+                yield Transfer(
+                    edge=edge.id,
+                    agent=name,
+                    target=edge.target,
+                    round=round,
+                    group=group,
+                    inner=self.link_of["inner", name],
+                    outer=self.link_of["outer", edge.id],
+                    source=f"round{round}.{name}",
+                    output=self._value(edge, round),
+                )
+
+    def _inputs(self, name: str, round: int) -> dict[str, str]:
+        return {
+            str(edge.slot): self._value(edge, round - edge.delay)
+            for edge in self.incoming[name]
+            if round > edge.delay
+        }
+
+    def _value(self, edge: EdgeSpec, round: int) -> str:
+        if edge.source not in self.agents:
+            return edge.source
+        if edge.link.kind == TEXT:
+            return f"round{round}.{edge.source}.text"
+        several = self.pairs[edge.source, edge.target] > 1
+        slot = f".{edge.slot}" if several else ""
+        return f"round{round}.{edge.source}->{edge.target}{slot}"

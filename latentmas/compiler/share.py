@@ -1,0 +1,72 @@
+"""Share: which agents run on one backbone, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from latentmas.backbones.facts import read_info
+from latentmas.errors import Problem, WeightsError, closest
+from latentmas.plan import BackboneInfo, PlanBackbone
+from latentmas.spec import GraphSpec
+
+__all__ = ["share"]
+
+
+def share(
+    graph: GraphSpec, facts: Mapping[str, BackboneInfo]
+) -> tuple[GraphSpec, dict[str, PlanBackbone], list[Problem]]:
+    """Give agents with equal backbones one key, and read each backbone's facts once.
+
+    Requires: nothing. Ensures: every agent whose backbone is known refers to a key of the result.
+
+    Returns:
+        The graph with keys merged, the backbones by key, LM101, LM201 and LM203 problems.
+    """
+    merged = _merged_keys(graph)
+    users: dict[str, list[str]] = {}
+    problems: list[Problem] = []
+    for agent in graph.agents:
+        if agent.backbone in merged:
+            users.setdefault(merged[agent.backbone], []).append(agent.name)
+        else:
+            problems.append(_unknown(agent.name, agent.backbone, list(graph.backbones)))
+    if not problems:
+        problems += _unused(graph, merged, users)
+    backbones = {}
+    for key, names in users.items():
+        spec = graph.backbones[key]
+        try:
+            info = facts.get(key) or facts.get(spec.source) or read_info(spec)
+        except WeightsError as error:
+            hint = "check the source, download it, or pass its facts to compile(facts=…)"
+            problems.append(Problem("LM201", f"backbone {key}", str(error), hint))
+            continue
+        backbones[key] = PlanBackbone(spec=spec, info=info, agents=tuple(dict.fromkeys(names)))
+    agents = [
+        agent.model_copy(update={"backbone": merged.get(agent.backbone, agent.backbone)})
+        for agent in graph.agents
+    ]
+    kept = {key: spec for key, spec in graph.backbones.items() if key in users}
+    return graph.model_copy(update={"agents": tuple(agents), "backbones": kept}), backbones, problems
+
+
+def _merged_keys(graph: GraphSpec) -> dict[str, str]:
+    first: dict[str, str] = {}
+    return {key: first.setdefault(spec.fingerprint, key) for key, spec in graph.backbones.items()}
+
+
+def _unknown(agent: str, key: str, known: list[str]) -> Problem:
+    guess = closest(key, known)
+    listing = f"declared: {', '.join(known)}" if known else "none is declared"
+    hint = f"did you mean {guess!r}?" if guess else f"declare it under backbones ({listing})"
+    return Problem("LM101", f"agent {agent}", f"unknown backbone {key!r}", hint)
+
+
+def _unused(
+    graph: GraphSpec, merged: dict[str, str], users: dict[str, list[str]]
+) -> list[Problem]:
+    return [
+        Problem("LM203", f"backbone {key}", "no agent runs on it", "use it, or remove it")
+        for key in graph.backbones
+        if merged[key] not in users
+    ]

@@ -1,0 +1,75 @@
+"""Slots: find the slot of each edge that names none."""
+
+from __future__ import annotations
+
+from jinja2 import TemplateSyntaxError
+
+from latentmas.errors import Problem
+from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
+from latentmas.spec.prompts import prompt_variables
+
+__all__ = ["resolve_slots", "variables"]
+
+
+def variables(agent: AgentSpec) -> frozenset[str]:
+    """The variables of an agent's prompt; none when it cannot be parsed (LM301 says so)."""
+    try:
+        return prompt_variables(agent)
+    except TemplateSyntaxError:
+        return frozenset()
+
+
+def resolve_slots(graph: GraphSpec) -> tuple[GraphSpec, list[Problem]]:
+    """Name the slot of every edge, and make edges from text sources text edges.
+
+    The slot named like the source wins; else the only slot that nothing binds.
+
+    Returns:
+        The graph with slots named, and an LM106 problem for each edge that fits none or several.
+    """
+    agents = {agent.name: agent for agent in graph.agents}
+    texts = {source.name for source in graph.text_sources}
+    edges = [_named_like_source(_as_text(edge, texts), agents, graph.inputs) for edge in graph.edges]
+    problems = []
+    for index, edge in enumerate(edges):
+        if edge.slot is not None or edge.target not in agents:
+            continue
+        rivals = [e for e in edges if e.target == edge.target]
+        free = _free_slots(agents[edge.target], rivals, graph.inputs)
+        if len(free) == 1 and sum(e.slot is None for e in rivals) == 1:
+            edges[index] = edge.model_copy(update={"slot": free[0]})
+        else:
+            problems.append(_no_slot(edge, free))
+    return graph.model_copy(update={"edges": tuple(edges)}), problems
+
+
+def _as_text(edge: EdgeSpec, texts: set[str]) -> EdgeSpec:
+    if edge.source not in texts or edge.link.kind == TEXT:
+        return edge
+    return edge.model_copy(update={"link": edge.link.model_copy(update={"kind": TEXT})})
+
+
+def _named_like_source(
+    edge: EdgeSpec, agents: dict[str, AgentSpec], inputs: tuple[str, ...]
+) -> EdgeSpec:
+    if edge.slot is not None or edge.target not in agents:
+        return edge
+    if edge.source in variables(agents[edge.target]) - set(inputs):
+        return edge.model_copy(update={"slot": edge.source})
+    return edge
+
+
+def _free_slots(agent: AgentSpec, edges: list[EdgeSpec], inputs: tuple[str, ...]) -> list[str]:
+    return sorted(variables(agent) - set(inputs) - {edge.slot for edge in edges if edge.slot})
+
+
+def _no_slot(edge: EdgeSpec, free: list[str]) -> Problem:
+    verb = "feedback" if edge.delay else "connect"
+    if not free:
+        message = f"the prompt of {edge.target!r} has no free slot for it"
+        hint = f"write {{{{ {edge.source} }}}} into that prompt, or name a slot: "
+    else:
+        message = f"the prompt of {edge.target!r} has several free slots or rivals: {', '.join(free)}"
+        hint = "name the slot: "
+    call = f'graph.{verb}("{edge.source}", "{edge.target}.{free[0] if free else "slot"}")'
+    return Problem("LM106", f"edge {edge.source}->{edge.target}", message, hint + call)

@@ -1,0 +1,150 @@
+"""Wire: generate the links, with widths, resolved options and exact sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from latentmas.errors import Problem, UnknownNameError
+from latentmas.links import Link, link_kinds
+from latentmas.plan import LinkPlan, PlanBackbone
+from latentmas.spec import TEXT, GraphSpec, LinkSpec
+
+__all__ = ["wire"]
+
+
+class _Request(NamedTuple):
+    """A link that an agent or an edge asks for."""
+
+    role: str
+    user: str
+    spec: LinkSpec
+    source: str
+    target: str
+
+    @property
+    def id(self) -> str:
+        return f"shared.{self.spec.share}" if self.spec.share else f"{self.role}.{self.user}"
+
+    @property
+    def path(self) -> str:
+        return f"inner link of {self.user}" if self.role == "inner" else f"edge {self.user}"
+
+
+def wire(
+    graph: GraphSpec, backbones: Mapping[str, PlanBackbone]
+) -> tuple[tuple[LinkPlan, ...], list[Problem]]:
+    """Make the link table.
+
+    An agent has an inner link when a latent edge leaves it; each latent edge has an outer link;
+    links with one `share` name are one.
+
+    Requires: slots resolved. Ensures: one entry for each id, widths bridged.
+
+    Returns:
+        The links, and LM120, LM121 and LM122 problems.
+    """
+    links: dict[str, LinkPlan] = {}
+    problems: list[Problem] = []
+    for request in _requests(graph):
+        if request.source not in backbones or request.target not in backbones:
+            continue
+        made = _make(request, backbones)
+        if isinstance(made, Problem):
+            problems.append(made)
+        elif request.id not in links:
+            links[request.id] = made
+        else:
+            problem = _disagreement(links[request.id], made, request)
+            problems += [problem] if problem else []
+            users = links[request.id].users + made.users
+            links[request.id] = links[request.id].model_copy(update={"users": users})
+    return tuple(links.values()), problems
+
+
+def _requests(graph: GraphSpec) -> list[_Request]:
+    backbone = {agent.name: agent.backbone for agent in graph.agents}
+    latent = [edge for edge in graph.edges if edge.link.kind != TEXT]
+    senders = {edge.source for edge in latent}
+    inner = [
+        _Request("inner", agent.name, agent.inner, agent.backbone, agent.backbone)
+        for agent in graph.agents
+        if agent.name in senders
+    ]
+    outer = [
+        _Request("outer", edge.id, edge.link, backbone[edge.source], backbone[edge.target])
+        for edge in latent
+        if edge.source in backbone and edge.target in backbone
+    ]
+    return inner + outer
+
+
+def _make(request: _Request, backbones: Mapping[str, PlanBackbone]) -> LinkPlan | Problem:
+    in_dim = backbones[request.source].info.hidden_size
+    out_dim = backbones[request.target].info.hidden_size
+    spec = request.spec
+    try:
+        kind = link_kinds.get(spec.kind)
+    except UnknownNameError as error:
+        hint = "use one of these, or register your own with @link_kinds.register"
+        return Problem("LM121", request.path, str(error), hint)
+    try:
+        options = kind.resolve(request.role, spec.options, in_dim, out_dim)
+    except ValidationError as error:
+        return Problem("LM121", request.path, _options_message(spec.kind, error), _known(kind))
+    except ValueError as error:
+        message = f"{error} (from {request.source!r} to {request.target!r})"
+        return Problem("LM120", request.path, message, 'link="recursive" or "linear" bridges any widths')
+    if spec.init not in kind.inits:
+        hint = f"choose one of {', '.join(sorted(kind.inits))}, or another kind"
+        return Problem("LM121", request.path, f"kind {spec.kind!r} has no start {spec.init!r}", hint)
+    n_parameters, scales = _probe(kind, options, in_dim, out_dim)
+    if spec.norm == "embedding" and not scales:
+        message = f"kind {spec.kind!r} cannot scale its output to the receiver's norm"
+        return Problem("LM121", request.path, message, 'norm="none", or another kind')
+    return LinkPlan(
+        id=request.id,
+        role="inner" if request.role == "inner" else "outer",
+        kind=spec.kind,
+        options=options.model_dump(),
+        init=spec.init,
+        norm=spec.norm or ("embedding" if scales else "none"),
+        in_dim=in_dim,
+        out_dim=out_dim,
+        n_parameters=n_parameters,
+        source=request.source,
+        target=request.target,
+        users=(request.user,),
+        differentiable=False,
+    )
+
+
+def _probe(kind: type[Link], options: Any, in_dim: int, out_dim: int) -> tuple[int, bool]:
+    """Exact number of weights, and whether the output can be scaled; no memory is taken."""
+    import torch
+
+    with torch.device("meta"):
+        link = kind(options, in_dim, out_dim)
+    return sum(p.numel() for p in link.parameters()), link.scale_output(1.0)
+
+
+def _disagreement(first: LinkPlan, other: LinkPlan, request: _Request) -> Problem | None:
+    fields = ("role", "kind", "options", "init", "norm", "in_dim", "out_dim", "source", "target")
+    for field in fields:
+        mine, theirs = getattr(other, field), getattr(first, field)
+        if mine != theirs:
+            message = f"shares {request.spec.share!r} with {first.users[0]}, but {field} is {mine}, not {theirs}"
+            return Problem("LM122", request.path, message, "make them equal, or give it another share name")
+    return None
+
+
+def _options_message(kind: str, error: ValidationError) -> str:
+    items = (f"option {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return f"kind {kind!r}: {'; '.join(items)}"
+
+
+def _known(kind: type[Link]) -> str:
+    names = ", ".join(kind.Options.model_fields) or "none"
+    return f"the options of this kind are: {names}"

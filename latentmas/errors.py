@@ -1,0 +1,148 @@
+"""Everything that `latentmas` raises on purpose.
+
+```
+LatentMASError
+├ GraphError(ValueError)        .problems: every problem of a graph, at once
+├ PlanError(ValueError)         a plan is malformed or breaks an invariant
+├ UnknownNameError(KeyError)    registry miss, with a suggestion
+├ WeightsError(RuntimeError)    missing / unexpected / wrong shape / digest mismatch
+├ DataError(ValueError)         a dataset row lacks a field, or a file cannot be read
+└ ExecutionError(RuntimeError)  .step .agent .round, raised from the cause
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+__all__ = [
+    "CODES",
+    "DataError",
+    "ExecutionError",
+    "GraphError",
+    "LatentMASError",
+    "PlanError",
+    "Problem",
+    "UnknownNameError",
+    "WeightsError",
+    "closest",
+]
+
+CODES: dict[str, str] = {
+    "LM100": "the graph file or declaration is malformed",
+    "LM101": "unknown backbone",
+    "LM102": "two things carry one name",
+    "LM103": "a slot of a prompt is bound by nothing",
+    "LM104": "a slot is bound more than once",
+    "LM105": "an edge is used by nothing",
+    "LM106": "an edge without a slot name fits no slot, or several",
+    "LM107": "an edge names an agent or source that does not exist",
+    "LM108": "a reserved or malformed name",
+    "LM110": "forward edges form a cycle",
+    "LM111": "no output agent, or several",
+    "LM112": "an agent cannot reach the output agent",
+    "LM113": "rounds or latent steps out of range",
+    "LM114": "a feedback edge in a graph of one round",
+    "LM115": "an input or text source is used by nothing",
+    "LM116": "the graph has no agents",
+    "LM117": "a disconnected part",
+    "LM120": "a link kind cannot bridge two widths",
+    "LM121": "unknown link kind, option or initialisation",
+    "LM122": "links that share weights do not agree",
+    "LM123": "a text source cannot feed back",
+    "LM201": "a backbone's configuration cannot be read",
+    "LM202": "a backbone is not a decoder with a hidden size and a vocabulary",
+    "LM203": "a backbone is declared but used by no agent",
+    "LM301": "a prompt is not a valid template",
+    "LM302": "a prompt uses a feedback slot without a guard",
+    "LM303": "a prompt changes a slot instead of placing it",
+    "LM401": "a link has no differentiable path to the loss",
+    "LM402": "there is nothing to train",
+    "LM501": "an artefact does not belong to this graph",
+    "LM502": "an artefact cannot be read",
+    "LM503": "weights in an artefact are missing, unexpected or damaged",
+}
+"""Every code a [`Problem`][latentmas.Problem] may carry, with its meaning."""
+
+
+class LatentMASError(Exception):
+    """Root of everything that this package raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a graph, and how to mend it."""
+
+    code: str
+    """A key of `CODES`, such as `"LM110"`."""
+    path: str
+    """Where: `"agent planner"`, `"edge a -> b.slot"`, `"graph"`."""
+    message: str
+    """What is wrong, with what was found."""
+    hint: str
+    """The change that mends it."""
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.path}: {self.message}; fix: {self.hint}"
+
+    def to_dict(self) -> dict[str, str]:
+        """The four fields as plain strings, for JSON."""
+        return asdict(self)
+
+
+class GraphError(LatentMASError, ValueError):
+    """A graph cannot be compiled; `.problems` lists every reason at once."""
+
+    def __init__(self, problems: Iterable[Problem], graph: str = "") -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        self.graph = graph
+        count = len(self.problems)
+        head = f"{count} problem{'s' if count != 1 else ''} in the graph"
+        lines = [f"{head} {graph!r}" if graph else head]
+        for problem in self.problems:
+            lines.append(f"  {problem.code}  {problem.path}: {problem.message}")
+            lines.append(f"         fix: {problem.hint}")
+        super().__init__("\n".join(lines))
+
+
+class PlanError(LatentMASError, ValueError):
+    """A plan is malformed or breaks an invariant."""
+
+
+class UnknownNameError(LatentMASError, KeyError):
+    """A registry has no such name; the message suggests the closest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, tuple(known)
+        guess = closest(name, self.known)
+        hint = f"did you mean {guess!r}? " if guess else ""
+        listing = ", ".join(self.known) or "none"
+        self.message = f"unknown {kind} {name!r}; {hint}known: {listing}"
+        super().__init__(self.message)
+
+    def __str__(self) -> str:  # KeyError would print the repr
+        return self.message
+
+
+class WeightsError(LatentMASError, RuntimeError):
+    """Weights are missing, unexpected, of a wrong shape or not finite."""
+
+
+class DataError(LatentMASError, ValueError):
+    """A dataset, a sample or a file does not hold what is needed."""
+
+
+class ExecutionError(LatentMASError, RuntimeError):
+    """A step of a plan failed; raised from the cause."""
+
+    def __init__(self, message: str, *, step: int, agent: str, round: int) -> None:
+        self.step, self.agent, self.round = step, agent, round
+        super().__init__(f"round {round}, agent {agent!r} (step {step}): {message}")
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like `name`, or None when nothing is near."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None

@@ -1,0 +1,20 @@
+"""Link kinds: the trainable maps of latents, one kind a file, found by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from latentmas.links._registry import link_kinds
+
+if TYPE_CHECKING:
+    from latentmas.links._base import Link, LinkOptions
+
+__all__ = ["Link", "LinkOptions", "link_kinds"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Link", "LinkOptions"):
+        from latentmas.links import _base
+
+        return getattr(_base, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,130 @@
+"""What every link kind is.
+
+Shapes: `B` batch, `K` latent steps, `S` source width, `D` target width, `N` samples.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+__all__ = ["Link", "LinkOptions", "Residual", "make_residual", "near_identity_", "zero_"]
+
+
+class LinkOptions(BaseModel):
+    """Options of a kind; subclasses add fields with defaults. Unknown options are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Link(nn.Module):
+    """Interface of a link kind: a map of latents from width S to width D.
+
+    A kind is a subclass in a file of its own, registered under the file's name. It is built as
+    `Kind(options, in_dim, out_dim)` and needs `forward`; the other methods have defaults for a kind
+    without closed-form starts. Constructors must work under `torch.device("meta")`: the compiler
+    counts weights that way.
+    """
+
+    Options: ClassVar[type[LinkOptions]] = LinkOptions
+    """Pydantic model of the kind's options."""
+    inits: ClassVar[frozenset[str]] = frozenset({"default"})
+    """Values of `init` that the kind understands."""
+
+    def __init__(self, options: LinkOptions, in_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.options, self.in_dim, self.out_dim = options, in_dim, out_dim
+
+    @classmethod
+    def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
+        """Complete and check the options of a link.
+
+        Args:
+            role: `"inner"` or `"outer"`; kinds may have other defaults for each.
+            options: what the user gave.
+            in_dim: width S.
+            out_dim: width D.
+
+        Raises:
+            pydantic.ValidationError: an option is unknown or of the wrong type.
+            ValueError: this kind cannot bridge the two widths.
+        """
+        return cls.Options.model_validate(options)
+
+    @abstractmethod
+    def forward(self, h_BKS: Tensor) -> Tensor:
+        """Map `(B, K, S)` to `(B, K, D)`, in the dtype of the weights."""
+
+    def start(self, init: str, alignment_DS: Tensor | None) -> None:
+        """Set the weights for an `init` other than `"default"`.
+
+        Args:
+            init: one of `inits`.
+            alignment_DS: for `"ridge"`, the closed-form map from S to D.
+        """
+        raise ValueError(f"{type(self).__name__} has no start {init!r}")
+
+    def scale_output(self, factor: float) -> bool:
+        """Multiply the output by `factor` by changing weights; False where the kind cannot."""
+        return False
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Type of the weights; None for a link without weights."""
+        return next((p.dtype for p in self.parameters()), None)
+
+    def apply_to(self, h_BKS: Tensor) -> Tensor:
+        """`forward` in the dtype of the weights, whatever the input's."""
+        return self(h_BKS if self.dtype is None else h_BKS.to(self.dtype))
+
+
+class Residual(nn.Module):
+    """The residual branch: x itself (equal widths) or a linear projection of x."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, projected: bool) -> None:
+        super().__init__()
+        self.proj = nn.Linear(in_dim, out_dim) if projected else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(…, S)` to `(…, D)`."""
+        return x if self.proj is None else self.proj(x)
+
+    def start(self, init: str, alignment_DS: Tensor | None) -> None:
+        """Make the branch near the identity, or the closed-form alignment."""
+        if self.proj is not None:
+            near_identity_(self.proj, alignment_DS if init == "ridge" else None)
+
+    def scale(self, factor: float) -> bool:
+        """Scale the projection; False for an identity branch."""
+        return self.proj is not None and scale_(self.proj, factor)
+
+
+def make_residual(role_residual: str, in_dim: int, out_dim: int) -> Residual:
+    """The branch that the resolved option `residual` names."""
+    return Residual(in_dim, out_dim, projected=role_residual == "projection")
+
+
+@torch.no_grad()
+def near_identity_(linear: nn.Linear, alignment_DS: Tensor | None) -> None:
+    """Fill a linear layer with `alignment_DS`, or with ones on its diagonal; bias zero."""
+    linear.weight.copy_(torch.eye(*linear.weight.shape) if alignment_DS is None else alignment_DS)
+    linear.bias.zero_()
+
+
+@torch.no_grad()
+def zero_(linear: nn.Linear) -> None:
+    """Weights and bias zero."""
+    linear.weight.zero_()
+    linear.bias.zero_()
+
+
+@torch.no_grad()
+def scale_(module: nn.Linear | nn.LayerNorm, factor: float) -> bool:
+    """Multiply weight and bias; True."""
+    module.weight.mul_(factor)
+    module.bias.mul_(factor)
+    return True

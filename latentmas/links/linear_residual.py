@@ -1,0 +1,53 @@
+"""One linear layer with a residual branch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from latentmas.links._base import Link, LinkOptions, make_residual, scale_, zero_
+from latentmas.links._registry import link_kinds
+from latentmas.links._residual import ResidualOptions, resolve_residual
+
+__all__ = ["LinearResidual"]
+
+
+@link_kinds.register("linear_residual")
+class LinearResidual(Link):
+    """Linear(S, D) plus a residual: x itself (inner) or another linear map of it (outer).
+
+    Reference: the one-layer residual ablation of RecursiveMAS (arXiv 2604.25917).
+
+    Inputs: h_BKS. Output: h_BKD.
+
+    Relations: `linear` without the residual; `recursive` with norms and a hidden layer.
+
+    Example: `graph.connect("a", "b", link="linear_residual")`
+    """
+
+    Options = ResidualOptions
+    inits = frozenset({"default", "near_identity", "ridge"})
+
+    def __init__(self, options: ResidualOptions, in_dim: int, out_dim: int) -> None:
+        super().__init__(options, in_dim, out_dim)
+        self.proj1 = nn.Linear(in_dim, out_dim)
+        self.residual = make_residual(options.residual, in_dim, out_dim)
+
+    @classmethod
+    def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
+        """Default residual: identity for inner links, projection for outer ones."""
+        return ResidualOptions.model_validate(resolve_residual(role, options, in_dim, out_dim))
+
+    def forward(self, h_BKS: Tensor) -> Tensor:
+        """`(B, K, S)` to `(B, K, D)`."""
+        return self.residual(h_BKS) + self.proj1(h_BKS)
+
+    def start(self, init: str, alignment_DS: Tensor | None) -> None:
+        """Linear branch silent; residual near the identity or aligned."""
+        zero_(self.proj1)
+        self.residual.start(init, alignment_DS)
+
+    def scale_output(self, factor: float) -> bool:
+        """Scale both branches; not possible with an identity residual."""
+        return self.residual.scale(factor) and scale_(self.proj1, factor)

@@ -1,0 +1,62 @@
+"""Two linear layers with a residual branch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from latentmas.links._base import Link, LinkOptions, make_residual, scale_, zero_
+from latentmas.links._registry import link_kinds
+from latentmas.links._residual import ResidualOptions, resolve_residual
+
+__all__ = ["MLPResidual"]
+
+
+class _Options(ResidualOptions):
+    expansion: int = Field(default=1, ge=1, le=64)
+    """Hidden width over output width."""
+
+
+@link_kinds.register("mlp_residual")
+class MLPResidual(Link):
+    """Linear → GELU → Linear, plus a residual: x itself (inner) or a projection of it (outer).
+
+    Reference: the two-layer residual ablation of RecursiveMAS (arXiv 2604.25917).
+
+    Inputs: h_BKS. Output: h_BKD.
+
+    Relations: `recursive` puts layer norms before and after.
+
+    Example: `graph.connect("a", "b", link="mlp_residual", init="ridge")`
+    """
+
+    Options = _Options
+    inits = frozenset({"default", "near_identity", "ridge"})
+
+    def __init__(self, options: _Options, in_dim: int, out_dim: int) -> None:
+        super().__init__(options, in_dim, out_dim)
+        hidden = options.expansion * out_dim
+        self.proj1 = nn.Linear(in_dim, hidden)
+        self.activation = nn.GELU()
+        self.proj2 = nn.Linear(hidden, out_dim)
+        self.residual = make_residual(options.residual, in_dim, out_dim)
+
+    @classmethod
+    def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
+        """Default residual: identity for inner links, projection for outer ones."""
+        return _Options.model_validate(resolve_residual(role, options, in_dim, out_dim))
+
+    def forward(self, h_BKS: Tensor) -> Tensor:
+        """`(B, K, S)` to `(B, K, D)`."""
+        return self.residual(h_BKS) + self.proj2(self.activation(self.proj1(h_BKS)))
+
+    def start(self, init: str, alignment_DS: Tensor | None) -> None:
+        """MLP silent; residual near the identity or aligned."""
+        zero_(self.proj2)
+        self.residual.start(init, alignment_DS)
+
+    def scale_output(self, factor: float) -> bool:
+        """Scale both branches; not possible with an identity residual."""
+        return self.residual.scale(factor) and scale_(self.proj2, factor)

@@ -1,0 +1,68 @@
+"""The link of RecursiveMAS: a residual MLP between two layer norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from latentmas.links._base import Link, LinkOptions, make_residual, scale_, zero_
+from latentmas.links._registry import link_kinds
+from latentmas.links._residual import ResidualOptions, resolve_residual
+
+__all__ = ["Recursive"]
+
+
+class _Options(ResidualOptions):
+    expansion: int = Field(default=2, ge=1, le=64)
+    """Hidden width over output width."""
+
+
+@link_kinds.register("recursive")
+class Recursive(Link):
+    """LayerNorm → Linear → GELU → Linear, plus a residual, → LayerNorm.
+
+    Reference: RecursiveMAS (arXiv 2604.25917), with the layer norms of its published code: inner
+    links add x itself and have hidden width D; outer links add Linear(x) and have hidden width 2·D.
+
+    Inputs: h_BKS of any norm. Output: h_BKD whose rows have mean norm √D times the gain of the last
+    layer norm.
+
+    Relations: `mlp_residual` without the norms, `linear_residual` without the hidden layer.
+
+    Example: `graph.connect("a", "b", link="recursive", expansion=4, init="ridge")`
+    """
+
+    Options = _Options
+    inits = frozenset({"default", "near_identity", "ridge"})
+
+    def __init__(self, options: _Options, in_dim: int, out_dim: int) -> None:
+        super().__init__(options, in_dim, out_dim)
+        hidden = options.expansion * out_dim
+        self.norm_in = nn.LayerNorm(in_dim)
+        self.proj1 = nn.Linear(in_dim, hidden)
+        self.activation = nn.GELU()
+        self.proj2 = nn.Linear(hidden, out_dim)
+        self.residual = make_residual(options.residual, in_dim, out_dim)
+        self.norm_out = nn.LayerNorm(out_dim)
+
+    @classmethod
+    def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
+        """Defaults: expansion 1 for inner links, 2 for outer ones."""
+        resolved = resolve_residual(role, options, in_dim, out_dim)
+        return _Options.model_validate({"expansion": 1 if role == "inner" else 2} | resolved)
+
+    def forward(self, h_BKS: Tensor) -> Tensor:
+        """`(B, K, S)` to `(B, K, D)`; the residual branch takes the raw input."""
+        mlp_BKD = self.proj2(self.activation(self.proj1(self.norm_in(h_BKS))))
+        return self.norm_out(self.residual(h_BKS) + mlp_BKD)
+
+    def start(self, init: str, alignment_DS: Tensor | None) -> None:
+        """MLP silent; residual near the identity or aligned."""
+        zero_(self.proj2)
+        self.residual.start(init, alignment_DS)
+
+    def scale_output(self, factor: float) -> bool:
+        """Scale the gain and bias of the last layer norm."""
+        return scale_(self.norm_out, factor)

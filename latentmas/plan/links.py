@@ -1,0 +1,38 @@
+"""The link table of a plan."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latentmas.spec import Frozen
+
+__all__ = ["LinkPlan"]
+
+
+class LinkPlan(Frozen):
+    """One set of link weights."""
+
+    id: str
+    """`inner.<agent>`, `outer.<source>-><target>.<slot>` or `shared.<name>`; key of its weights."""
+    role: Literal["inner", "outer"]
+    kind: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Every option of the kind, resolved."""
+    init: Literal["default", "near_identity", "ridge"]
+    norm: Literal["embedding", "none"]
+    in_dim: int
+    """Width S of the source's states."""
+    out_dim: int
+    """Width D of the receiver's states."""
+    n_parameters: int
+    """Exact number of weights."""
+    source: str
+    """Backbone whose states come in."""
+    target: str
+    """Backbone whose embedding space they go to."""
+    users: tuple[str, ...]
+    """Agents (inner) or edges (outer) that use these weights."""
+    differentiable: bool
+    """A differentiable path leads from the link to the last decode."""

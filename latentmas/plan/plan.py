@@ -1,0 +1,187 @@
+"""`Plan`: what will happen. Frozen data between the compiler and the runtime."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import PrivateAttr, ValidationError
+
+from latentmas.errors import PlanError
+from latentmas.plan.backbone import PlanBackbone
+from latentmas.plan.links import LinkPlan
+from latentmas.plan.steps import Decode, Rollout, Step
+from latentmas.plan.verify import verify_steps
+from latentmas.spec import Frozen, GraphSpec, TextFunction, write_text_atomically
+
+if TYPE_CHECKING:
+    from latentmas.runtime import System
+
+__all__ = ["Plan"]
+
+
+class Plan(Frozen):
+    """A compiled team: the resolved graph, backbones, links and flat steps.
+
+    Pure data: it saves, loads, compares, prints and draws without torch.
+    """
+
+    version: Literal[1] = 1
+    graph: GraphSpec
+    """The declaration, with every slot resolved."""
+    backbones: dict[str, PlanBackbone]
+    links: tuple[LinkPlan, ...]
+    steps: tuple[Step, ...]
+    _text_functions: dict[str, TextFunction] = PrivateAttr(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the plan's content."""
+        return self.fingerprint
+
+    @property
+    def output(self) -> str:
+        """The agent that decodes in the last round."""
+        return self.graph.output[0]
+
+    @property
+    def n_parameters(self) -> int:
+        """Weights of all links."""
+        return sum(link.n_parameters for link in self.links)
+
+    def link(self, id: str) -> LinkPlan:
+        """The link of that id (KeyError when there is none)."""
+        return next((link for link in self.links if link.id == id), None) or _missing(id)
+
+    def turns(self) -> list[Rollout | Decode]:
+        """The steps that run a model."""
+        return [step for step in self.steps if isinstance(step, Rollout | Decode)]
+
+    def replace(self, *, rounds: int | None = None, latent_steps: int | None = None) -> Plan:
+        """The plan for another depth: same links and backbones, other steps.
+
+        Args:
+            rounds: R.
+            latent_steps: K for every agent.
+
+        Raises:
+            GraphError: LM113 when out of range.
+        """
+        from latentmas.compiler import reschedule
+
+        plan = reschedule(self, rounds=rounds, latent_steps=latent_steps)
+        return plan.with_text_functions(self._text_functions)
+
+    def with_text_functions(self, functions: Mapping[str, TextFunction]) -> Plan:
+        """The same plan, carrying functions of text sources to `load`."""
+        plan = self.model_copy()
+        plan._text_functions = dict(functions)
+        return plan
+
+    def load(
+        self,
+        device: str | Mapping[str, str] = "cpu",
+        *,
+        dtype: str | None = None,
+        seed: int = 0,
+        executor: str = "cached",
+        text_functions: Mapping[str, TextFunction] | None = None,
+    ) -> System:
+        """Load the backbones, make the links, and return a runnable team.
+
+        Args:
+            device: for all, or by agent (`{"planner": "cuda:0"}`; agents left out go to the CPU).
+            dtype: of the backbones, in place of what they declare (`"float32"`).
+            seed: of the links' random start.
+            executor: name of the default executor.
+            text_functions: functions of text sources, by name.
+
+        Raises:
+            WeightsError: a backbone cannot be loaded or does not fit the plan.
+            LatentMASError: a device is not there, or a text source has no function.
+        """
+        from latentmas.runtime import System
+
+        functions = {**self._text_functions, **(text_functions or {})}
+        return System.load(
+            self, device=device, dtype=dtype, seed=seed, executor=executor, text_functions=functions
+        )
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """JSON text that `from_json` reads back to an equal plan."""
+        return self.model_dump_json(indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read `to_json`'s text and check every invariant.
+
+        Raises:
+            PlanError: it is not a plan, or a step uses what no step made.
+        """
+        try:
+            plan = cls.model_validate(json.loads(text))
+        except (ValidationError, ValueError, RecursionError) as error:
+            raise PlanError(f"not a plan: {error}") from error
+        verify_steps(plan.steps, plan.links, plan.graph)
+        return plan
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plan as a JSON file."""
+        return write_text_atomically(Path(path), self.to_json() + "\n")
+
+    @classmethod
+    def load_file(cls, path: str | Path) -> Plan:
+        """Read a file that `save` wrote; errors as `from_json`, and for an unreadable file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"cannot read plan {str(path)!r}: {error}") from error
+        return cls.from_json(text)
+
+    def diff(self, other: Plan) -> list[str]:
+        """Differences from `other`, a line each; empty when the plans are equal."""
+        from latentmas.plan.render import diff_plans
+
+        return diff_plans(self, other)
+
+    def summary(self) -> str:
+        """The plan as text: agents, backbones, links with exact sizes, schedule."""
+        from latentmas.plan.render import summarise
+
+        return summarise(self)
+
+    def mermaid(self) -> str:
+        """The graph as Mermaid text."""
+        from latentmas.plan.mermaid import to_mermaid
+
+        return to_mermaid(self)
+
+    def svg(self) -> str:
+        """The graph as an SVG picture."""
+        from latentmas.plan.svg import to_svg
+
+        return to_svg(self)
+
+    def draw(self, path: str | Path) -> Path:
+        """Write the drawing; the suffix chooses the form: `.svg` or `.mmd`.
+
+        Raises:
+            PlanError: for another suffix.
+        """
+        path = Path(path)
+        makers: dict[str, Any] = {".svg": self.svg, ".mmd": self.mermaid}
+        if path.suffix not in makers:
+            raise PlanError(f"cannot draw {path.name!r}: the suffix must be .svg or .mmd")
+        return write_text_atomically(path, makers[path.suffix]())
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return {"image/svg+xml": self.svg(), "text/plain": self.summary()}
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def _missing(id: str) -> LinkPlan:
+    raise KeyError(id)

@@ -1,0 +1,62 @@
+"""Invariants of a plan's steps; checked after compiling and whenever a plan is read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latentmas.errors import PlanError
+from latentmas.plan.links import LinkPlan
+from latentmas.plan.steps import Decode, Step, Transfer
+from latentmas.spec import GraphSpec
+
+__all__ = ["reads", "verify_steps"]
+
+
+def reads(step: Step) -> tuple[str, ...]:
+    """Names of the values that a step uses."""
+    return (step.source,) if isinstance(step, Transfer) else tuple(step.inputs.values())
+
+
+def verify_steps(steps: Sequence[Step], links: Sequence[LinkPlan], graph: GraphSpec) -> None:
+    """Check that a plan can be walked from top to bottom.
+
+    Ensures: each value is made once and before its use; no step is dead; one final decode, the
+    last step, by the output agent; every link and agent named exists.
+
+    Raises:
+        PlanError: naming the first invariant that does not hold.
+    """
+    known_links = {link.id for link in links}
+    agents = {agent.name for agent in graph.agents}
+    made = {source.name for source in graph.text_sources}
+    for index, step in enumerate(steps):
+        if step.agent not in agents:
+            raise PlanError(f"step {index}: no agent {step.agent!r}")
+        for name in reads(step):
+            if name not in made:
+                raise PlanError(f"step {index}: value {name!r} is used before a step makes it")
+        if step.output in made:
+            raise PlanError(f"step {index}: value {step.output!r} is made twice")
+        made.add(step.output)
+        unknown = _links_of(step) - known_links
+        if unknown:
+            raise PlanError(f"step {index}: no link {sorted(unknown)[0]!r}")
+    _verify_end(steps, graph)
+
+
+def _links_of(step: Step) -> set[str]:
+    if isinstance(step, Decode):
+        return set()
+    return {step.inner, step.outer} if isinstance(step, Transfer) else {step.inner}
+
+
+def _verify_end(steps: Sequence[Step], graph: GraphSpec) -> None:
+    finals = [step for step in steps if isinstance(step, Decode) and step.final]
+    if len(finals) != 1 or steps[-1] is not finals[0]:
+        raise PlanError("the last step, and no other, must be the final decode")
+    if graph.output != (finals[0].agent,):
+        raise PlanError(f"the final decode belongs to {finals[0].agent!r}, not to the output agent")
+    used = {name for step in steps for name in reads(step)}
+    for index, step in enumerate(steps[:-1]):
+        if step.output not in used:
+            raise PlanError(f"step {index}: nothing uses {step.output!r}")

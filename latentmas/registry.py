@@ -1,0 +1,92 @@
+"""Things found by name: link kinds, templates, backbone families, executors.
+
+A registry knows the modules of one package (the file name is the registered name) and the entry
+points of one group, and imports them only when asked for. `register` adds one from a notebook or
+a user's own file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from latentmas.errors import LatentMASError, UnknownNameError
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Lazy look-up by name over a package's files, entry points and `register` calls."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        """Describe where to look.
+
+        Args:
+            kind: what the entries are, for messages ("link kind").
+            package: dotted name of the package whose modules are the built-in entries; it is also
+                the name of the entry-point group that other distributions use.
+        """
+        self.kind, self.package = kind, package
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files its argument under `name`.
+
+        Raises:
+            LatentMASError: when the name is taken by something else.
+        """
+        if not name.isidentifier():
+            raise LatentMASError(f"{self.kind} name {name!r} is not a Python identifier")
+
+        def file(entry: T) -> T:
+            taken = self._entries.get(name)
+            if taken is not None and _origin(taken) != _origin(entry):
+                raise LatentMASError(f"{self.kind} {name!r} is registered twice: {taken!r}, {entry!r}")
+            self._entries[name] = entry
+            return entry
+
+        return file
+
+    def names(self) -> list[str]:
+        """All names, sorted, without importing what they stand for."""
+        return sorted({*self._entries, *self._builtin(), *self._entry_points()})
+
+    def get(self, name: str) -> T:
+        """The entry of that name, imported if need be.
+
+        Raises:
+            UnknownNameError: with the closest known name.
+        """
+        if name not in self._entries:
+            self._load(name)
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def _load(self, name: str) -> None:
+        points = self._entry_points()
+        if name in self._builtin():
+            importlib.import_module(f"{self.package}.{name}")
+        elif name in points:
+            loaded = points[name].load()
+            self._entries.setdefault(name, loaded)
+        if name not in self._entries:
+            raise UnknownNameError(self.kind, name, self.names())
+
+    def _builtin(self) -> list[str]:
+        paths = importlib.import_module(self.package).__path__
+        return [m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")]
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return {point.name: point for point in entry_points(group=self.package)}
+
+
+def _origin(entry: object) -> tuple[str, str]:
+    """Where an entry was defined, so that running a file or cell again may replace it."""
+    return getattr(entry, "__module__", ""), getattr(entry, "__qualname__", repr(entry))

@@ -1,0 +1,26 @@
+"""What the user declares: frozen records, the builder, prompts. No torch."""
+
+from latentmas.spec._base import Frozen, canonical_json
+from latentmas.spec._files import prompt_file, write_text_atomically
+from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
+from latentmas.spec.backbone import Backbone
+from latentmas.spec.graph import AgentRef, EdgeRef, Graph, TextFunction
+from latentmas.spec.graph_spec import GraphSpec
+
+__all__ = [
+    "TEXT",
+    "AgentRef",
+    "AgentSpec",
+    "Backbone",
+    "EdgeRef",
+    "EdgeSpec",
+    "Frozen",
+    "Graph",
+    "GraphSpec",
+    "LinkSpec",
+    "TextFunction",
+    "TextSourceSpec",
+    "canonical_json",
+    "prompt_file",
+    "write_text_atomically",
+]

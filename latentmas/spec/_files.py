@@ -1,0 +1,129 @@
+"""Graph files: YAML or JSON on disk, with prompts and model folders beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latentmas.errors import DataError, GraphError, Problem
+
+__all__ = ["prompt_file", "read_graph_file", "write_graph_file", "write_text_atomically"]
+
+YAML_SUFFIXES = (".yaml", ".yml")
+
+
+def prompt_file(path: str | Path) -> str:
+    """The text of a prompt template kept in a file of its own.
+
+    Raises:
+        DataError: when the file cannot be read as UTF-8 text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read prompt file {str(path)!r}: {error}") from error
+
+
+def read_graph_file(path: Path) -> Any:
+    """Plain data of a graph file, with `prompt_file` entries and `./` sources resolved."""
+    text = path.read_text(encoding="utf-8", errors="strict")
+    try:
+        data = (
+            yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+            if path.suffix.lower() in YAML_SUFFIXES
+            else json.loads(text)
+        )
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        where = " ".join(str(error).split())
+        hint = "mend the syntax at the place named"
+        raise GraphError([Problem("LM100", str(path), f"cannot be parsed: {where}", hint)]) from error
+    if not isinstance(data, dict):
+        message = f"holds {type(data).__name__}, not a mapping"
+        raise GraphError([Problem("LM100", str(path), message, "begin with `name:` and `agents:`")])
+    return _resolve(data, path.parent)
+
+
+def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
+    """Write plain data as YAML or JSON, whole or not at all."""
+    if path.suffix.lower() in YAML_SUFFIXES:
+        text = yaml.dump(data, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, width=100)
+    else:
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+    return write_text_atomically(path, text)
+
+
+def write_text_atomically(path: Path, text: str) -> Path:
+    """Write a file so that a crash leaves the old one or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _resolve(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    agents = data.get("agents")
+    if isinstance(agents, list):
+        data["agents"] = [_with_prompt(agent, folder) for agent in agents]
+    backbones = data.get("backbones")
+    if isinstance(backbones, dict):
+        data["backbones"] = {k: _with_source(b, folder) for k, b in backbones.items()}
+    return data
+
+
+def _with_prompt(agent: Any, folder: Path) -> Any:
+    if not isinstance(agent, dict) or "prompt_file" not in agent or "prompt" in agent:
+        return agent
+    name = str(agent["prompt_file"])
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        message = f"prompt_file {name!r} leaves the folder of the graph file"
+        where = f"agent {agent.get('name', '?')}"
+        raise GraphError([Problem("LM100", where, message, "keep prompts beside the graph file")])
+    rest = {key: value for key, value in agent.items() if key != "prompt_file"}
+    return rest | {"prompt": prompt_file(path)}
+
+
+def _with_source(backbone: Any, folder: Path) -> Any:
+    if isinstance(backbone, str):
+        backbone = {"source": backbone}
+    if isinstance(backbone, dict) and str(backbone.get("source", "")).startswith(("./", "../")):
+        return backbone | {"source": str((folder / backbone["source"]).resolve())}
+    return backbone
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a mapping with one key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key) if isinstance(key, str) else None
+        return super().construct_mapping(node, deep=deep)
+
+
+class _BlockDumper(yaml.SafeDumper):
+    """SafeDumper that writes texts of several lines as blocks."""
+
+
+def _block_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_BlockDumper.add_representer(str, _block_text)

@@ -1,0 +1,85 @@
+"""Agents, edges and text sources, as declared."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from latentmas.spec._base import Frozen
+
+__all__ = ["TEXT", "AgentSpec", "EdgeSpec", "LinkSpec", "TextSourceSpec"]
+
+TEXT = "text"
+"""The link kind of an edge on which the source speaks: it decodes, no weights, no gradient."""
+
+
+class LinkSpec(Frozen):
+    """What kind of map carries the latents, and how its weights start."""
+
+    kind: str = "recursive"
+    """A name in the link registry, or `"text"`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of that kind, such as `{"expansion": 2}`."""
+    init: Literal["default", "near_identity", "ridge"] = "default"
+    """How the weights start."""
+    norm: Literal["embedding", "none"] | None = None
+    """`"embedding"`: scale the output to the receiver's mean embedding norm. None: where it can."""
+    share: str | None = None
+    """Links that give one name here have one set of weights."""
+
+    @field_validator("options")
+    @classmethod
+    def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for name, value in options.items():
+            if not isinstance(value, str | int | float | bool | None):
+                raise ValueError(f"option {name!r} must be a plain value, found {type(value).__name__}")
+        return options
+
+
+class AgentSpec(Frozen):
+    """A named role: a backbone, a prompt and a number of latent steps."""
+
+    name: str
+    backbone: str
+    """Key in `GraphSpec.backbones`."""
+    prompt: str
+    """Jinja2 template of the user turn; its variables are sample fields or slots."""
+    system: str | None = None
+    """Jinja2 template of the system turn."""
+    latent_steps: int | None = None
+    """Latent steps K of this agent; None takes the graph's."""
+    allow_empty: bool = False
+    """Permit `latent_steps=0`, the null channel."""
+    inner: LinkSpec = LinkSpec()
+    """The inner link, from this agent's states back to its own input embeddings."""
+    max_new_tokens: int | None = None
+    """Most tokens this agent writes when it decodes; None takes the run's."""
+    chat_options: dict[str, Any] = Field(default_factory=lambda: {"enable_thinking": False})
+    """Keywords for the tokenizer's chat template."""
+
+
+class EdgeSpec(Frozen):
+    """A directed edge that fills one slot of the target's prompt."""
+
+    source: str
+    """An agent or a text source."""
+    target: str
+    slot: str | None = None
+    """Slot of the target's prompt; None lets the compiler find it (its name, else the only one left)."""
+    delay: int = 0
+    """0: used in the round that made it. 1: in the next round (feedback)."""
+    link: LinkSpec = LinkSpec()
+
+    @property
+    def id(self) -> str:
+        """`source->target.slot`, unique in a valid graph."""
+        return f"{self.source}->{self.target}.{self.slot or '?'}"
+
+
+class TextSourceSpec(Frozen):
+    """Text from outside the team: a constant, or a function given when the plan is loaded."""
+
+    name: str
+    text: str | None = None
+    """The constant; None means that a function computes it from each sample."""

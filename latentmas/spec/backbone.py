@@ -1,0 +1,40 @@
+"""A frozen language model, as declared."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from latentmas.spec._base import Frozen
+
+__all__ = ["Backbone", "DType"]
+
+DType = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+
+
+class Backbone(Frozen):
+    """A frozen causal language model that one or more agents run on.
+
+    Declaring loads nothing. Agents whose backbones are equal share one loaded model.
+
+    Example:
+        >>> Backbone("Qwen/Qwen3-1.7B", dtype="bfloat16").source
+        'Qwen/Qwen3-1.7B'
+    """
+
+    source: str
+    """Hub id, folder, or `package:NAME/path` for a folder inside an installed Python package."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    dtype: DType = "auto"
+    """Weights' type; `auto` takes the checkpoint's own."""
+    family: str | None = None
+    """Name in the backbone registry; found by `model_type` when left out."""
+    trust_remote_code: bool = False
+    """Run Python code from the model's repository. Leave it off unless you have read that code."""
+    attention: str | None = Field(default=None)
+    """`attn_implementation` of transformers, such as `"sdpa"` or `"eager"`; None leaves it to them."""
+
+    def __init__(self, source: str, **fields: Any) -> None:
+        super().__init__(source=source, **fields)

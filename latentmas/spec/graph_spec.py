@@ -1,0 +1,152 @@
+"""`GraphSpec`: the frozen, serialisable declaration of a team."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, field_serializer, field_validator
+
+from latentmas.errors import DataError, GraphError, Problem
+from latentmas.spec._base import Frozen
+from latentmas.spec._files import read_graph_file, write_graph_file
+from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
+from latentmas.spec.backbone import Backbone
+
+__all__ = ["GraphSpec"]
+
+
+class GraphSpec(Frozen):
+    """What a user declared: backbones, agents, edges, output, rounds. Pure data."""
+
+    version: Literal[1] = 1
+    """Version of this format."""
+    name: str = "team"
+    inputs: tuple[str, ...] = ()
+    """Sample fields that prompts may use."""
+    rounds: int = 3
+    """Rounds R: how often every agent has its turn."""
+    latent_steps: int = 16
+    """Latent steps K of agents that set none."""
+    backbones: dict[str, Backbone] = Field(default_factory=dict)
+    agents: tuple[AgentSpec, ...] = ()
+    text_sources: tuple[TextSourceSpec, ...] = ()
+    edges: tuple[EdgeSpec, ...] = ()
+    output: tuple[str, ...] = ()
+    """The agent that decodes in the last round. A valid graph has exactly one."""
+
+    @field_validator("output", mode="before")
+    @classmethod
+    def _one_output(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_serializer("output")
+    def _plain_output(self, value: tuple[str, ...]) -> str | list[str]:
+        return value[0] if len(value) == 1 else list(value)
+
+    def agent(self, name: str) -> AgentSpec:
+        """The agent of that name (KeyError when there is none)."""
+        for agent in self.agents:
+            if agent.name == name:
+                return agent
+        raise KeyError(name)
+
+    def steps_of(self, agent: AgentSpec) -> int:
+        """Latent steps K of `agent`."""
+        return self.latent_steps if agent.latent_steps is None else agent.latent_steps
+
+    def replace(self, **changes: Any) -> GraphSpec:
+        """A copy with some fields changed, validated anew."""
+        data = self.model_dump() | {k: _plain(v) for k, v in changes.items()}
+        return GraphSpec.parse(data)
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """The JSON text that `from_json` reads back to an equal spec."""
+        return self.model_dump_json(indent=indent, exclude_defaults=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> GraphSpec:
+        """Read `to_json`'s text.
+
+        Raises:
+            GraphError: LM100 problems when it is not JSON or not a graph.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise GraphError([_malformed("graph", f"not JSON: {error}")]) from error
+        return cls.parse(data)
+
+    @classmethod
+    def parse(cls, data: Any) -> GraphSpec:
+        """Validate plain data.
+
+        Raises:
+            GraphError: one LM100 problem for each field that does not fit.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise GraphError(_problems(error)) from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write a graph file: YAML for `.yaml`/`.yml`, else JSON."""
+        return write_graph_file(Path(path), self.model_dump(mode="json", exclude_defaults=True))
+
+    @classmethod
+    def load(cls, path: str | Path) -> GraphSpec:
+        """Read a graph file (YAML or JSON).
+
+        An agent may say `prompt_file: x.jinja` in place of `prompt`, and a backbone's source may
+        begin with `./`: both are taken relative to the graph file.
+
+        Raises:
+            DataError: the file cannot be read.
+            GraphError: its content is not a graph; every problem at once.
+        """
+        try:
+            data = read_graph_file(Path(path))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise DataError(f"cannot read graph file {str(path)!r}: {reason}") from error
+        return cls.parse(data)
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """JSON Schema of graph files, for editors' completion."""
+        schema = cls.model_json_schema(mode="validation")
+        agent = schema["$defs"]["AgentSpec"]
+        agent["properties"]["prompt_file"] = {
+            "type": "string",
+            "description": "File that holds the prompt, relative to the graph file.",
+        }
+        agent["required"] = [name for name in agent["required"] if name != "prompt"]
+        agent["anyOf"] = [{"required": ["prompt"]}, {"required": ["prompt_file"]}]
+        output = schema["properties"]["output"]
+        schema["properties"]["output"] = {"anyOf": [{"type": "string"}, output]}
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Frozen):
+        return value.model_dump()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _malformed(path: str, message: str) -> Problem:
+    return Problem("LM100", path, message, "see `latentmas schema` for the form of a graph file")
+
+
+def _problems(error: ValidationError) -> list[Problem]:
+    problems = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"]) or "graph"
+        found = item.get("input")
+        shown = f", found {found!r:.60}" if isinstance(found, str | int | float | bool) else ""
+        problems.append(_malformed(path, f"{item['msg']}{shown}"))
+    return problems

@@ -1,0 +1,152 @@
+"""Prompt templates: sandboxed Jinja2 whose variables are sample fields or slots.
+
+A slot that carries latents renders as a marker holding a random nonce; the runtime splits the
+text there and splices the message in. Text from users is never searched for markers that were not
+made for this very rendering.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from jinja2 import StrictUndefined, Template, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from latentmas.spec.agent import AgentSpec
+
+__all__ = ["RESERVED", "Rendered", "SlotMisuseError", "Turn", "placed_variables", "prompt_variables", "render_prompt"]
+
+
+class SlotMisuseError(ValueError):
+    """A template does something with a latent slot other than placing it."""
+
+
+class Turn(NamedTuple):
+    """One chat message."""
+
+    role: str
+    content: str
+
+
+class Rendered(NamedTuple):
+    """A rendered prompt: chat turns that hold markers, and what the markers stand for."""
+
+    turns: tuple[Turn, ...]
+    markers: Mapping[str, str]
+    """Marker text → slot name."""
+
+
+class _Absent(StrictUndefined):
+    """An unbound variable: falsy in tests, an error anywhere else."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=_Absent, keep_trailing_newline=True, autoescape=False
+    )
+    environment.globals.pop("lipsum", None)
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+RESERVED: frozenset[str] = frozenset(_ENVIRONMENT.globals) | {
+    *("true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if"),
+    *("else", "loop", "self", "super", "varargs", "kwargs", "caller", "outer", "inner", "shared"),
+}
+"""Names that no agent, slot, input or text source may have."""
+
+
+class _Marker:
+    """A latent slot inside a template: true, placeable, and nothing else."""
+
+    def __init__(self, text: str, slot: str) -> None:
+        self._text, self._slot = text, slot
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __bool__(self) -> bool:
+        return True
+
+    def _misuse(self, *_: object) -> Any:
+        raise SlotMisuseError(f"slot {{{{ {self._slot} }}}} holds latents: it can only be placed or tested")
+
+    __len__ = __iter__ = __getitem__ = __contains__ = __add__ = __radd__ = __mul__ = _misuse
+    __int__ = __float__ = __lt__ = __gt__ = __le__ = __ge__ = __mod__ = _misuse
+
+
+@lru_cache(maxsize=512)
+def _compiled(text: str) -> Template:
+    return _ENVIRONMENT.from_string(text)
+
+
+@lru_cache(maxsize=512)
+def _variables_of(text: str) -> frozenset[str]:
+    names = meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+    return frozenset(names - set(_ENVIRONMENT.globals))
+
+
+def prompt_variables(agent: AgentSpec) -> frozenset[str]:
+    """Names that the agent's prompt and system templates look up.
+
+    Raises:
+        jinja2.TemplateSyntaxError: a template cannot be parsed.
+    """
+    return _variables_of(agent.prompt) | _variables_of(agent.system or "")
+
+
+def placed_variables(agent: AgentSpec) -> frozenset[str]:
+    """Variables that stand outside of tests such as `{% if feedback %}`."""
+    return _placed_in(agent.prompt) | _placed_in(agent.system or "")
+
+
+@lru_cache(maxsize=512)
+def _placed_in(text: str) -> frozenset[str]:
+    tree = _ENVIRONMENT.parse(text)
+    tests = [node.test for node in tree.find_all((nodes.If, nodes.CondExpr))]
+    tested = [name for test in tests for name in _names_in(test)]
+    every = [name.name for name in tree.find_all(nodes.Name)]
+    return frozenset(name for name in every if every.count(name) > tested.count(name))
+
+
+def _names_in(node: nodes.Node) -> list[str]:
+    own = [node.name] if isinstance(node, nodes.Name) else []
+    return own + [name.name for name in node.find_all(nodes.Name)]
+
+
+def render_prompt(
+    agent: AgentSpec, values: Mapping[str, Any], latent_slots: Iterable[str] = ()
+) -> Rendered:
+    """Render an agent's prompt into chat turns.
+
+    Args:
+        agent: whose prompt.
+        values: sample fields, and slots that hold text. Absent names are falsy in tests and
+            an error when placed.
+        latent_slots: slots that hold latents in this round.
+
+    Raises:
+        jinja2.TemplateError: an absent variable is placed, or the template misbehaves.
+        SlotMisuseError: a latent slot went through a filter or an operator.
+    """
+    nonce = str(secrets.randbits(96))
+    slots = {slot: f"<<latent:{nonce}:{i}>>" for i, slot in enumerate(latent_slots)}
+    scope = {**values, **{slot: _Marker(text, slot) for slot, text in slots.items()}}
+    turns = []
+    if agent.system is not None:
+        turns.append(Turn("system", _compiled(agent.system).render(scope)))
+    turns.append(Turn("user", _compiled(agent.prompt).render(scope)))
+    markers = {text: slot for slot, text in slots.items()}
+    if slots:
+        exact = re.compile("|".join(map(re.escape, markers)))
+        if any(nonce in exact.sub("", turn.content) for turn in turns):
+            raise SlotMisuseError("a filter changed a slot that holds latents")
+    return Rendered(tuple(turns), markers)
