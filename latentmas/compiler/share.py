@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from latentmas.backbones.facts import read_info
+from latentmas.backbones import read_info
 from latentmas.errors import Problem, WeightsError, closest
 from latentmas.plan import BackboneInfo, PlanBackbone
 from latentmas.spec import GraphSpec

@@ -1,0 +1,157 @@
+"""A loaded backbone: embed, step, logits. Nothing else calls a model.
+
+Shapes: `B` batch, `T` new positions, `L` positions so far (past and new), `D` width, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from latentmas.backbones._base import Family
+from latentmas.backbones._facts import resolve_source
+from latentmas.backbones._registry import find_family
+from latentmas.errors import WeightsError
+from latentmas.plan import PlanBackbone
+
+__all__ = ["LoadedBackbone", "State", "load_backbone"]
+
+
+class State:
+    """What a model remembers of the positions it has seen; grows with every step."""
+
+    def __init__(self, backbone: LoadedBackbone) -> None:
+        self.cache = backbone.family.new_cache(backbone.model)
+
+    @property
+    def length(self) -> int:
+        """Positions seen so far, L."""
+        return int(self.cache.get_seq_length())
+
+
+class LoadedBackbone:
+    """A frozen model with its tokenizer, in evaluation mode, without gradients of its own."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, planned: PlanBackbone
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.planned = planned
+        self.family: Family = find_family(planned.info.model_type, planned.spec.family)
+        self._decoder = self.family.decoder(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the input embeddings."""
+        return self.model.get_input_embeddings().weight.dtype
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of token ids, `(…)` to `(…, D)`, scaled as the model scales them."""
+        embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
+        return embedded
+
+    def step(
+        self, x_BTD: Tensor, positions_BT: Tensor, mask_BL: Tensor, state: State | None = None
+    ) -> Tensor:
+        """Run the decoder, never the vocabulary head.
+
+        Args:
+            x_BTD: input embeddings of the new positions.
+            positions_BT: their position ids.
+            mask_BL: 1 for real positions, 0 for padding; L counts the past that `state` holds.
+            state: what was seen before; it takes in the new positions. None: nothing was.
+
+        Returns:
+            States after the final norm, h_BTD.
+        """
+        output = self._decoder(
+            inputs_embeds=x_BTD.to(self.dtype),
+            attention_mask=mask_BL,
+            position_ids=positions_BT,
+            past_key_values=None if state is None else state.cache,
+            use_cache=state is not None,
+        )
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def logits(self, h_BD: Tensor) -> Tensor:
+        """Scores over the vocabulary, `(…, D)` to `(…, V)`."""
+        return self.family.logits(self.model, h_BD)
+
+    @property
+    def pad_id(self) -> int:
+        """A token id for padded places, whose embedding is masked anyway."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a text: the tokenizer's and the generation configuration's."""
+        found = {self.tokenizer.eos_token_id}
+        config = getattr(self.model, "generation_config", None)
+        ends = getattr(config, "eos_token_id", None)
+        found.update(ends if isinstance(ends, list) else [ends])
+        return frozenset(int(token) for token in found if token is not None)
+
+
+def load_backbone(
+    planned: PlanBackbone, *, device: str = "cpu", dtype: str | None = None
+) -> LoadedBackbone:
+    """Load a backbone's weights and tokenizer.
+
+    Args:
+        planned: which one, and the facts that its plan was compiled with.
+        device: where to.
+        dtype: in place of what the declaration says.
+
+    Raises:
+        WeightsError: it cannot be loaded, has another width than planned, or its family computes
+            other logits than the model itself.
+    """
+    spec = planned.spec
+    source = resolve_source(spec.source)
+    wanted = dtype or spec.dtype
+    options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=wanted if wanted == "auto" else getattr(torch, wanted),
+            attn_implementation=spec.attention,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise WeightsError(f"cannot load backbone {spec.source!r}: {reason}") from error
+    backbone = LoadedBackbone(model.to(device), tokenizer, planned)
+    _check(backbone)
+    return backbone
+
+
+@torch.no_grad()
+def _check(backbone: LoadedBackbone) -> None:
+    """Compare width and logits with the plan and with the model as a whole."""
+    name, ids = backbone.planned.spec.source, torch.arange(4, device=backbone.device)[None]
+    x = backbone.embed(ids)
+    if x.shape[-1] != backbone.planned.info.hidden_size:
+        raise WeightsError(
+            f"backbone {name!r} has width {x.shape[-1]}; its plan says "
+            f"{backbone.planned.info.hidden_size}; compile again"
+        )
+    mask = torch.ones_like(ids)
+    ours = backbone.logits(backbone.step(x, ids, mask))
+    whole = backbone.model(inputs_embeds=x, position_ids=ids, attention_mask=mask, use_cache=False)
+    error = (ours - whole.logits).abs().max() / whole.logits.abs().max().clamp_min(1e-6)
+    if not error < 0.05:  # also when it is not a number
+        raise WeightsError(
+            f"backbone {name!r} ({backbone.planned.info.model_type}): family "
+            f"{type(backbone.family).__name__!r} gives other logits than the model "
+            f"(relative difference {float(error):.3g}); this model needs a family of its own"
+        )

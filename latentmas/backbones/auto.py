@@ -1,0 +1,41 @@
+"""Any decoder-only model that transformers can load."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+
+from latentmas.backbones._base import Family
+from latentmas.backbones._registry import families
+
+__all__ = ["Auto"]
+
+
+@families.register("auto")
+class Auto(Family):
+    """The default: parts found through transformers' own accessors.
+
+    Reference: `PreTrainedModel.get_decoder`, `get_output_embeddings`, `DynamicCache(config=…)`.
+    Loading compares its logits with the whole model's, so a model with a quirk is refused, not
+    served wrongly.
+    """
+
+    def decoder(self, model: PreTrainedModel) -> nn.Module:
+        """`model.get_decoder()`."""
+        decoder: nn.Module = model.get_decoder()
+        return decoder
+
+    def logits(self, model: PreTrainedModel, h_BD: Tensor) -> Tensor:
+        """The output embeddings, with the scale or soft cap that the configuration names."""
+        config = self.text_config(model)
+        scores = model.get_output_embeddings()(h_BD)
+        scores = scores * getattr(config, "logit_scale", 1.0)
+        scores = scores / getattr(config, "logits_scaling", 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return scores if cap is None else torch.tanh(scores / cap) * cap
+
+    def new_cache(self, model: PreTrainedModel) -> Cache:
+        """A dynamic cache with a layer for each of the model's (sliding, linear attention, full)."""
+        return DynamicCache(config=self.text_config(model))

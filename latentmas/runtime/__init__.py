@@ -1,0 +1,37 @@
+"""Plan and weights to text: prompts, rollout, the interpreter, executors, the system."""
+
+from latentmas.runtime.decoding import Sampling
+from latentmas.runtime.events import (
+    Event,
+    RunBegin,
+    RunEnd,
+    StepBegin,
+    StepEnd,
+    Token,
+    TurnRecord,
+    Watcher,
+)
+from latentmas.runtime.executors import executors
+from latentmas.runtime.interpreter import Interpreter, Turn, Walk
+from latentmas.runtime.result import RunResult
+from latentmas.runtime.rollout import latent_rollout
+from latentmas.runtime.system import System
+
+__all__ = [
+    "Event",
+    "Interpreter",
+    "RunBegin",
+    "RunEnd",
+    "RunResult",
+    "Sampling",
+    "StepBegin",
+    "StepEnd",
+    "System",
+    "Token",
+    "Turn",
+    "TurnRecord",
+    "Walk",
+    "Watcher",
+    "executors",
+    "latent_rollout",
+]

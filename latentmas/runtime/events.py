@@ -1,0 +1,83 @@
+"""The typed event stream of a run: progress bars, traces and callbacks all read this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Event", "RunBegin", "RunEnd", "StepBegin", "StepEnd", "Token", "TurnRecord", "Watcher"]
+
+
+@dataclass(frozen=True)
+class TurnRecord:
+    """What one model step of one batch cost."""
+
+    round: int
+    agent: str
+    op: str
+    """`rollout` or `decode`."""
+    samples: int
+    seconds: float
+    prompt_tokens: int
+    """Real prompt positions of all samples, spliced messages included."""
+    latent_steps: int
+    """Latent steps of all samples."""
+    new_tokens: int
+    """Tokens written for all samples."""
+
+
+@dataclass(frozen=True)
+class RunBegin:
+    """A run starts."""
+
+    samples: int
+    batches: int
+    steps: int
+    """Steps of each batch."""
+
+
+@dataclass(frozen=True)
+class StepBegin:
+    """A step starts."""
+
+    batch: int
+    step: int
+    op: str
+    agent: str
+    round: int
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """A step has ended."""
+
+    batch: int
+    step: int
+    op: str
+    agent: str
+    round: int
+    seconds: float
+    record: TurnRecord | None
+    """None for transfers."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """The output agent wrote a token."""
+
+    sample: int
+    agent: str
+    token_id: int
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """A run has ended, whole or by an exception."""
+
+    seconds: float
+    error: str | None
+
+
+Event = RunBegin | StepBegin | StepEnd | Token | RunEnd
+Watcher = Callable[[Event], None]
+"""Whoever wants events: `system.run(..., on_event=watcher)`."""

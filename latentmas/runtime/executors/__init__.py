@@ -1,0 +1,15 @@
+"""Executors: ways to run a plan's model steps, one a file, found by name, interchangeable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from latentmas.registry import Registry
+
+if TYPE_CHECKING:
+    from latentmas.runtime.executors._base import Executor
+
+__all__ = ["executors"]
+
+executors: Registry[type[Executor]] = Registry("executor", "latentmas.runtime.executors")
+"""Executors by name."""

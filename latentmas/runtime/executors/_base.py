@@ -1,0 +1,53 @@
+"""What every executor is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from torch import Tensor
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.links import Link
+from latentmas.runtime.decoding import Sampling, decode
+from latentmas.runtime.packing import Packed
+from latentmas.runtime.rollout import Feed, PositionMode, latent_rollout
+
+__all__ = ["Executor"]
+
+
+class Executor(ABC):
+    """Interface: how a backbone is fed. Results must equal the `reference` executor's."""
+
+    def __init__(self, position_mode: PositionMode = "mask") -> None:
+        self.position_mode: PositionMode = position_mode
+
+    @abstractmethod
+    def feed(self, backbone: LoadedBackbone) -> Feed:
+        """A fresh feed of the backbone."""
+
+    def rollout(
+        self, backbone: LoadedBackbone, inner: Link, prompt: Packed, latent_steps: int
+    ) -> Tensor:
+        """K latent steps; the raw states h_BKD."""
+        return latent_rollout(self.feed(backbone), inner, prompt, latent_steps)
+
+    def decode(
+        self,
+        backbone: LoadedBackbone,
+        prompt: Packed,
+        sampling: Sampling,
+        *,
+        first_row: int,
+        stream: str,
+        on_token: Callable[[int, int], None] | None,
+    ) -> list[list[int]]:
+        """Token ids of B texts; arguments as `latentmas.runtime.decoding.decode`."""
+        return decode(
+            self.feed(backbone),
+            prompt,
+            sampling,
+            first_row=first_row,
+            stream=stream,
+            on_token=on_token,
+        )

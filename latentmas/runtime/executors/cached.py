@@ -1,0 +1,19 @@
+"""The default: every position is computed once."""
+
+from __future__ import annotations
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.runtime.executors import executors
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.rollout import CachedFeed, Feed
+
+__all__ = ["Cached"]
+
+
+@executors.register("cached")
+class Cached(Executor):
+    """Keeps keys and values of a turn; differentiable."""
+
+    def feed(self, backbone: LoadedBackbone) -> Feed:
+        """A feed with a cache."""
+        return CachedFeed(backbone, self.position_mode)

@@ -1,0 +1,19 @@
+"""The oracle: plain, uncached, obviously right."""
+
+from __future__ import annotations
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.runtime.executors import executors
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.rollout import Feed, RecomputedFeed
+
+__all__ = ["Reference"]
+
+
+@executors.register("reference")
+class Reference(Executor):
+    """Runs the whole sequence again for each step, as the published code does; differentiable."""
+
+    def feed(self, backbone: LoadedBackbone) -> Feed:
+        """A feed that recomputes."""
+        return RecomputedFeed(backbone, self.position_mode)

@@ -1,0 +1,120 @@
+"""How links start: seeded, aligned in closed form where asked, scaled to the receiver's norm.
+
+Shapes: `N` shared words or sample states, `S` source width, `D` target width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.errors import WeightsError
+from latentmas.links import Link, link_kinds
+from latentmas.plan import LinkPlan, Plan
+
+__all__ = ["build_links", "embedding_norm", "ridge_alignment", "start_links"]
+
+RIDGE = 1e-4
+"""Ridge penalty, relative to the mean square of the source's embeddings."""
+SAMPLE = (8, 16)
+"""Random token sequences (rows, length) whose states calibrate output norms."""
+
+
+def build_links(plan: Plan, seed: int) -> dict[str, Link]:
+    """The links of a plan in fp32 with their kinds' own random start, by id."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {link.id: _build(link) for link in plan.links}
+
+
+def _build(planned: LinkPlan) -> Link:
+    kind = link_kinds.get(planned.kind)
+    options: Any = kind.Options.model_validate(planned.options)
+    return kind(options, planned.in_dim, planned.out_dim).float()
+
+
+@torch.no_grad()
+def start_links(
+    plan: Plan, links: Mapping[str, Link], backbones: Mapping[str, LoadedBackbone], seed: int
+) -> None:
+    """Apply `init` and `norm` of every link, inner links first.
+
+    Args:
+        plan: what is asked.
+        links: by id; changed in place.
+        backbones: loaded, by key.
+        seed: of the token sequences that calibrate norms.
+
+    Raises:
+        WeightsError: two backbones share no word, so nothing can be aligned.
+    """
+    states = {key: _sample_states(backbone, seed) for key, backbone in backbones.items()}
+    senders = {agent.name: agent.backbone for agent in plan.graph.agents}
+    for planned in sorted(plan.links, key=lambda link: link.role == "outer"):
+        link, target = links[planned.id], backbones[planned.target]
+        if planned.init != "default":
+            alignment = None
+            if planned.init == "ridge" and planned.source != planned.target:
+                alignment = ridge_alignment(backbones[planned.source], target)
+            link.start(planned.init, alignment)
+        if planned.norm == "embedding":
+            sample = states[planned.source]
+            if planned.role == "outer":
+                sender = planned.users[0].split("->")[0]
+                assert senders[sender] == planned.source
+                sample = links[_inner_of(plan, sender)].apply_to(sample)
+            norm = link.apply_to(sample).norm(dim=-1).mean()
+            link.scale_output(float(embedding_norm(target) / norm.clamp_min(1e-12)))
+
+
+def _inner_of(plan: Plan, agent: str) -> str:
+    return next(link.id for link in plan.links if link.role == "inner" and agent in link.users)
+
+
+def _sample_states(backbone: LoadedBackbone, seed: int) -> Tensor:
+    """States of random token sequences, (N, S) in fp32 on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(backbone.planned.info.vocab_size, SAMPLE, generator=generator)
+    ids = ids.to(backbone.device)
+    positions = torch.arange(SAMPLE[1], device=backbone.device).expand(SAMPLE)
+    h_BTS = backbone.step(backbone.embed(ids), positions, torch.ones_like(ids))
+    return h_BTS.flatten(0, 1).float().cpu()
+
+
+def embedding_norm(backbone: LoadedBackbone) -> Tensor:
+    """Mean norm of the input embeddings of the tokenizer's words, a scalar in fp32."""
+    ids = torch.tensor(sorted(set(_words(backbone).values())))
+    return backbone.embed(ids).float().norm(dim=-1).mean().cpu()
+
+
+def ridge_alignment(source: LoadedBackbone, target: LoadedBackbone) -> Tensor:
+    """The linear map A_DS that best sends source embeddings to target embeddings of shared words.
+
+    Minimises Σ ‖A x − y‖² + λ‖A‖² in closed form (ridge regression), in fp64.
+
+    Raises:
+        WeightsError: the two vocabularies have no word in common.
+    """
+    words, others = _words(source), _words(target)
+    shared = sorted(set(words) & set(others))
+    if not shared:
+        names = f"{source.planned.spec.source!r} and {target.planned.spec.source!r}"
+        raise WeightsError(f'{names} share no word; init="ridge" needs some: use init="default"')
+    x_NS = source.embed(torch.tensor([words[w] for w in shared])).double()
+    y_ND = target.embed(torch.tensor([others[w] for w in shared])).double().to(x_NS.device)
+    gram_SS = x_NS.T @ x_NS
+    penalty = RIDGE * gram_SS.diagonal().mean()
+    gram_SS.diagonal().add_(penalty)
+    return torch.linalg.solve(gram_SS, x_NS.T @ y_ND).T.float().cpu()
+
+
+def _words(backbone: LoadedBackbone) -> dict[str, int]:
+    """Ordinary tokens of a vocabulary: special ones are no words."""
+    special = set(backbone.tokenizer.all_special_tokens)
+    size = backbone.planned.info.vocab_size
+    vocabulary = backbone.tokenizer.get_vocab()
+    return {word: i for word, i in vocabulary.items() if word not in special and i < size}

@@ -1,0 +1,222 @@
+"""One walk over a plan's steps, many readings: running, recording and training.
+
+Shapes: `B` batch, `K` latent steps, `D` width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.errors import ExecutionError, LatentMASError
+from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads
+from latentmas.runtime.decoding import Sampling
+from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
+from latentmas.runtime.packing import Packed, pack
+
+if TYPE_CHECKING:
+    from latentmas.runtime.executors._base import Executor
+    from latentmas.runtime.system import System
+
+__all__ = ["Interpreter", "Turn", "Walk"]
+
+Value = Tensor | list[str]
+EditMessage = Callable[[str, Tensor], Tensor]
+"""Takes a message's name and message_BKD; returns what arrives in its place."""
+
+
+class Turn(NamedTuple):
+    """A model step about to run: who reads what."""
+
+    step: Rollout | Decode
+    backbone: LoadedBackbone
+    prompt: Packed
+
+
+Finish = Callable[[Turn], Any]
+"""Reads the last turn of a walk: a score, say. Its result is the walk's."""
+
+
+@dataclass
+class Walk:
+    """What one walk over a batch has brought."""
+
+    result: Any = None
+    """What `finish` returned, or the token ids of the final decode."""
+    values: dict[str, Value] = field(default_factory=dict)
+    """Values still needed, and those to keep."""
+    records: list[TurnRecord] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """Walks the steps of a plan over one batch after another."""
+
+    system: System
+    plan: Plan
+    executor: Executor
+    sampling: Sampling
+    keep: Callable[[Step], bool] = lambda step: False
+    """Whether a step's value stays in `Walk.values` to the end."""
+    on_event: Watcher = lambda event: None
+    edit_message: EditMessage | None = None
+    on_turn: Callable[[Turn], None] = lambda turn: None
+    """Called before each model step: a way to score earlier rounds."""
+
+    def walk(
+        self,
+        samples: Sequence[Mapping[str, Any]],
+        *,
+        finish: Finish | None = None,
+        batch: int = 0,
+        first_row: int = 0,
+    ) -> Walk:
+        """Walk all steps over one batch.
+
+        Args:
+            samples: B mappings of sample fields.
+            finish: reads the final turn in place of decoding text.
+            batch: number of the batch, for events.
+            first_row: number of its first sample in the run.
+
+        Raises:
+            ExecutionError: from whatever failed, with step, agent and round.
+        """
+        walk = Walk(values=self.system.outside_texts(samples))
+        dead_after = self._dead_after()
+        for index, step in enumerate(self.plan.steps):
+            self.on_event(StepBegin(batch, index, step.op, step.agent, step.round))
+            began = time.perf_counter()
+            try:
+                record = self._run(step, samples, walk, finish, first_row)
+                _synchronise(self.system.backbone_of(step.agent).device)
+            except (LatentMASError, RuntimeError, ValueError, LookupError, TypeError) as error:
+                where = {"step": index, "agent": step.agent, "round": step.round}
+                raise ExecutionError(str(error) or repr(error), **where) from error
+            seconds = time.perf_counter() - began
+            if record is not None:
+                record = TurnRecord(**(vars(record) | {"seconds": seconds}))
+                walk.records.append(record)
+            self.on_event(StepEnd(batch, index, step.op, step.agent, step.round, seconds, record))
+            for name in dead_after[index]:
+                walk.values.pop(name, None)
+        return walk
+
+    def _dead_after(self) -> list[list[str]]:
+        """For each step, the values that nothing needs after it."""
+        last = {name: i for i, step in enumerate(self.plan.steps) for name in reads(step)}
+        kept = {step.output for step in self.plan.steps if self.keep(step)}
+        dead: list[list[str]] = [[] for _ in self.plan.steps]
+        for name, index in last.items():
+            if name not in kept:
+                dead[index].append(name)
+        return dead
+
+    def _run(
+        self,
+        step: Step,
+        samples: Sequence[Mapping[str, Any]],
+        walk: Walk,
+        finish: Finish | None,
+        first_row: int,
+    ) -> TurnRecord | None:
+        if isinstance(step, Transfer):
+            walk.values[step.output] = self._transfer(step, walk)
+            return None
+        turn = self._turn(step, samples, walk.values)
+        self.on_turn(turn)
+        if isinstance(step, Rollout):
+            walk.values[step.output] = self._rollout(step, turn)
+            return _record(turn, latent_steps=step.latent_steps * len(samples))
+        if step.final and finish is not None:
+            walk.result = finish(turn)
+            return _record(turn)
+        ids = self._decode(step, turn, first_row)
+        walk.values[step.output] = [_text(turn.backbone, row) for row in ids]
+        walk.result = ids
+        return _record(turn, new_tokens=sum(map(len, ids)))
+
+    def _turn(
+        self,
+        step: Rollout | Decode,
+        samples: Sequence[Mapping[str, Any]],
+        values: Mapping[str, Value],
+    ) -> Turn:
+        backbone, agent = self.system.backbone_of(step.agent), self.plan.graph.agent(step.agent)
+        inputs = {slot: values[name] for slot, name in step.inputs.items()}
+        messages = {slot: value for slot, value in inputs.items() if isinstance(value, Tensor)}
+        texts = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
+        scopes = [
+            {**{name: sample[name] for name in self.plan.graph.inputs}}
+            | {slot: text[row] for slot, text in texts.items()}
+            for row, sample in enumerate(samples)
+        ]
+        room = step.latent_steps if isinstance(step, Rollout) else 1
+        return Turn(step, backbone, pack(backbone, agent, scopes, messages, room=room))
+
+    def _rollout(self, step: Rollout, turn: Turn) -> Tensor:
+        inner = self.system.link(step.inner)
+        return self.executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
+
+    def _transfer(self, step: Transfer, walk: Walk) -> Tensor:
+        states = walk.values[step.source]
+        assert isinstance(states, Tensor)  # the plan's verifier has made sure
+        message_BKD = self.system.link(step.outer).apply_to(
+            self.system.link(step.inner).apply_to(states)
+        )
+        if self.edit_message is None:
+            return message_BKD
+        edited = self.edit_message(step.output, message_BKD)
+        if edited.shape[0] != message_BKD.shape[0] or edited.shape[2] != message_BKD.shape[2]:
+            found, wanted = tuple(edited.shape), tuple(message_BKD.shape)
+            raise ValueError(f"edit_message made {found} of {step.output!r}, which has shape {wanted}")
+        return edited
+
+    @torch.no_grad()
+    def _decode(self, step: Decode, turn: Turn, first_row: int) -> list[list[int]]:
+        limit = self.sampling.max_new_tokens if step.max_new_tokens is None else step.max_new_tokens
+        most = turn.backbone.planned.info.max_positions
+        if most is not None:
+            limit = min(limit, most - turn.prompt.x_BTD.shape[1])
+
+        def announce(row: int, token: int) -> None:
+            self.on_event(Token(first_row + row, step.agent, token))
+
+        return self.executor.decode(
+            turn.backbone,
+            turn.prompt,
+            Sampling(**(vars(self.sampling) | {"max_new_tokens": limit})),
+            first_row=first_row,
+            stream=f"{step.agent}/{step.round}",
+            on_token=announce if step.final else None,
+        )
+
+
+def _text(backbone: LoadedBackbone, ids: list[int]) -> str:
+    return str(backbone.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _record(turn: Turn, *, latent_steps: int = 0, new_tokens: int = 0) -> TurnRecord:
+    lengths = turn.prompt.lengths
+    return TurnRecord(
+        round=turn.step.round,
+        agent=turn.step.agent,
+        op=turn.step.op,
+        samples=len(lengths),
+        seconds=0.0,
+        prompt_tokens=sum(lengths),
+        latent_steps=latent_steps,
+        new_tokens=new_tokens,
+    )
+
+
+def _synchronise(device: torch.device) -> None:
+    """Wait for the device, so that the seconds belong to the step."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

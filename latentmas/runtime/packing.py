@@ -1,0 +1,172 @@
+"""From rendered prompts to left-padded batches of input embeddings, with messages spliced in.
+
+Shapes: `B` batch, `T` positions of the longest prompt, `K` latent steps, `D` width, `N` spliced rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from jinja2 import TemplateError
+from torch import Tensor
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.errors import DataError
+from latentmas.spec import AgentSpec
+from latentmas.spec.prompts import Rendered, Turn, render_prompt
+
+__all__ = ["Packed", "answer_ids", "chat_text", "pack"]
+
+
+class Packed(NamedTuple):
+    """A batch of prompts, ready for a backbone."""
+
+    x_BTD: Tensor
+    """Input embeddings; rows are padded on the left."""
+    mask_BT: Tensor
+    """1 for real positions."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Real positions of each row."""
+        return [int(n) for n in self.mask_BT.sum(dim=1).tolist()]
+
+
+class _Row(NamedTuple):
+    ids: list[int]
+    spans: list[tuple[str, int]]
+    """Slot and first position of each message."""
+
+
+def pack(
+    backbone: LoadedBackbone,
+    agent: AgentSpec,
+    samples: Sequence[Mapping[str, Any]],
+    messages: Mapping[str, Tensor],
+    *,
+    room: int = 0,
+) -> Packed:
+    """Render, tokenise and embed the prompts of a batch.
+
+    Args:
+        backbone: of the agent.
+        agent: whose prompt.
+        samples: B mappings: sample fields, and slots that hold text.
+        messages: slot → message_BKD, spliced in at the slot.
+        room: positions that must be left after the prompt.
+
+    Raises:
+        DataError: a prompt fails to render, is empty, or leaves no room in the model's context.
+    """
+    sizes = {slot: message.shape[1] for slot, message in messages.items()}
+    rows = [_row(backbone, agent, sample, sizes) for sample in samples]
+    length = max(len(row.ids) for row in rows)
+    _check_length(backbone, agent, rows, room)
+    ids_BT = torch.full((len(rows), length), backbone.pad_id)
+    mask_BT = torch.zeros((len(rows), length), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids_BT[i, length - len(row.ids) :] = torch.tensor(row.ids)
+        mask_BT[i, length - len(row.ids) :] = 1
+    x_BTD = backbone.embed(ids_BT)
+    for slot, message_BKD in messages.items():
+        starts = [
+            (i, length - len(row.ids) + at)
+            for i, row in enumerate(rows)
+            for name, at in row.spans
+            if name == slot
+        ]
+        x_BTD = _splice(x_BTD, message_BKD, starts)
+    return Packed(x_BTD, mask_BT.to(backbone.device))
+
+
+def _splice(x_BTD: Tensor, message_BKD: Tensor, starts: list[tuple[int, int]]) -> Tensor:
+    """Put message rows at (row, first position); differentiable in the message."""
+    steps = message_BKD.shape[1]
+    if not starts or steps == 0:
+        return x_BTD
+    rows_N = torch.tensor([i for i, _ in starts], device=x_BTD.device).repeat_interleave(steps)
+    first_N = torch.tensor([at for _, at in starts], device=x_BTD.device).repeat_interleave(steps)
+    k_N = torch.arange(steps, device=x_BTD.device).repeat(len(starts))
+    values_ND = message_BKD.to(x_BTD.device, x_BTD.dtype)[rows_N, k_N]
+    return x_BTD.index_put((rows_N, first_N + k_N), values_ND)
+
+
+def _row(
+    backbone: LoadedBackbone, agent: AgentSpec, sample: Mapping[str, Any], sizes: Mapping[str, int]
+) -> _Row:
+    try:
+        rendered = render_prompt(agent, sample, sizes)
+    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
+        raise DataError(f"the prompt of agent {agent.name!r} cannot be rendered: {error}") from error
+    text = chat_text(backbone.tokenizer, rendered.turns, agent.chat_options)
+    ids: list[int] = []
+    spans: list[tuple[str, int]] = []
+    for part in _split(text, rendered):
+        if part in rendered.markers:
+            slot = rendered.markers[part]
+            spans.append((slot, len(ids)))
+            ids += [backbone.pad_id] * sizes[slot]
+        elif part:
+            ids += backbone.tokenizer(part, add_special_tokens=False).input_ids
+    if not ids:
+        raise DataError(f"the prompt of agent {agent.name!r} is empty")
+    return _Row(ids, spans)
+
+
+def _split(text: str, rendered: Rendered) -> list[str]:
+    if not rendered.markers:
+        return [text]
+    return re.split("(" + "|".join(map(re.escape, rendered.markers)) + ")", text)
+
+
+def chat_text(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], options: Mapping[str, Any]
+) -> str:
+    """The chat template's text, ending where the assistant begins.
+
+    A template that refuses a system turn gets it as the beginning of the user turn; a tokenizer
+    without a template gets the plain text.
+    """
+    if not tokenizer.chat_template:
+        return "\n\n".join(turn.content for turn in turns)
+    try:
+        return _apply(tokenizer, turns, options)
+    except TemplateError:
+        if len(turns) < 2:
+            raise
+        merged = Turn("user", "\n\n".join(turn.content for turn in turns))
+        return _apply(tokenizer, [merged], options)
+
+
+def _apply(
+    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], options: Mapping[str, Any]
+) -> str:
+    messages = [turn._asdict() for turn in turns]
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **options
+    )
+    return str(text)
+
+
+def _check_length(
+    backbone: LoadedBackbone, agent: AgentSpec, rows: Sequence[_Row], room: int
+) -> None:
+    most = backbone.planned.info.max_positions
+    length = max(len(row.ids) for row in rows)
+    if most is not None and length + room > most:
+        raise DataError(
+            f"agent {agent.name!r}: a prompt of {length} positions and {room} more to come exceed the "
+            f"{most} positions of backbone {backbone.planned.spec.source!r}; shorten the sample, or "
+            "lower latent_steps or max_new_tokens"
+        )
+
+
+def answer_ids(backbone: LoadedBackbone, text: str) -> list[int]:
+    """Token ids of an answer, with the end token that the model is to write after it."""
+    ids: list[int] = backbone.tokenizer(text, add_special_tokens=False).input_ids
+    end = backbone.tokenizer.eos_token_id
+    return ids if end is None else [*ids, int(end)]

@@ -1,0 +1,137 @@
+"""Batches of samples through the interpreter, and their results put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from latentmas.errors import DataError, LatentMASError
+from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
+from latentmas.runtime.decoding import Sampling
+from latentmas.runtime.events import Event, RunBegin, RunEnd, Watcher
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.interpreter import EditMessage, Interpreter, Walk
+from latentmas.runtime.result import RunResult, add_up
+
+if TYPE_CHECKING:
+    from latentmas.runtime.system import System
+
+__all__ = ["Sample", "check_samples", "run_batches"]
+
+Sample = str | Mapping[str, Any]
+"""A string (the graph's first input) or input fields by name."""
+
+RECORDABLE: dict[str, type] = {"messages": Transfer, "states": Rollout}
+
+
+def check_samples(plan: Plan, samples: Sequence[Sample]) -> list[Mapping[str, Any]]:
+    """Samples as mappings that hold every input.
+
+    Raises:
+        DataError: naming the row and the field that is not there.
+    """
+    if isinstance(samples, str | Mapping):
+        raise DataError("run takes a sequence of samples; for one, call system(sample)")
+    return [_check(plan, sample, row) for row, sample in enumerate(samples)]
+
+
+def _check(plan: Plan, sample: Sample, row: int) -> Mapping[str, Any]:
+    inputs = plan.graph.inputs
+    if isinstance(sample, str):
+        if len(inputs) != 1:
+            wanted = ", ".join(inputs) or "none"
+            raise DataError(f"sample {row} is a string, but the graph's inputs are: {wanted}")
+        return {inputs[0]: sample}
+    if not isinstance(sample, Mapping):
+        raise DataError(f"sample {row} is {type(sample).__name__}; give a string or a mapping")
+    for name in inputs:
+        if name not in sample:
+            found = ", ".join(map(str, sample)) or "nothing"
+            raise DataError(f"sample {row} lacks the field {name!r}; it has: {found}")
+    return sample
+
+
+def run_batches(
+    system: System,
+    plan: Plan,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    sampling: Sampling,
+    executor: Executor,
+    record: Sequence[str],
+    batch_size: int,
+    watchers: Sequence[Watcher],
+    edit_message: EditMessage | None,
+) -> RunResult:
+    """Run all samples in batches; arguments as `System.run`."""
+    unknown = sorted(set(record) - set(RECORDABLE))
+    if unknown:
+        raise LatentMASError(f"cannot record {unknown[0]!r}; choose from {', '.join(RECORDABLE)}")
+    if batch_size < 1:
+        raise LatentMASError(f"batch_size is {batch_size}; choose at least 1")
+    kinds = tuple(RECORDABLE[name] for name in record)
+
+    def announce(event: Event) -> None:
+        for watcher in watchers:
+            watcher(event)
+
+    interpreter = Interpreter(
+        system=system,
+        plan=plan,
+        executor=executor,
+        sampling=sampling,
+        keep=lambda step: isinstance(step, (Decode, *kinds)),
+        on_event=announce,
+        edit_message=edit_message,
+    )
+    starts = range(0, len(samples), batch_size)
+    announce(RunBegin(len(samples), len(starts), len(plan.steps)))
+    began = time.perf_counter()
+    try:
+        with torch.no_grad():
+            walks = [
+                _shelved(interpreter.walk(samples[s : s + batch_size], batch=i, first_row=s))
+                for i, s in enumerate(starts)
+            ]
+    except BaseException as error:
+        announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))
+        raise
+    seconds = time.perf_counter() - began
+    announce(RunEnd(seconds, None))
+    return _collect(plan, walks, seconds)
+
+
+def _shelved(walk: Walk) -> Walk:
+    """Move recorded tensors off the device, so that batches do not pile up there."""
+    walk.values = {
+        name: value.cpu() if isinstance(value, Tensor) else value
+        for name, value in walk.values.items()
+    }
+    return walk
+
+
+def _collect(plan: Plan, walks: Sequence[Walk], seconds: float) -> RunResult:
+    def gather(kind: type) -> Iterator[tuple[str, list[Any]]]:
+        for name in _names(plan, lambda step: isinstance(step, kind)):
+            values = [walk.values[name] for walk in walks if name in walk.values]
+            if values:
+                yield name, values
+
+    spoken = {name: [text for texts in values for text in texts] for name, values in gather(Decode)}
+    return RunResult(
+        texts=spoken.pop(plan.steps[-1].output, []),
+        token_ids=[ids for walk in walks for ids in walk.result],
+        messages={name: torch.cat(values) for name, values in gather(Transfer)},
+        states={name: torch.cat(values) for name, values in gather(Rollout)},
+        spoken=spoken,
+        accounting=add_up([record for walk in walks for record in walk.records]),
+        seconds=seconds,
+    )
+
+
+def _names(plan: Plan, wanted: Callable[[Step], bool]) -> list[str]:
+    return [step.output for step in plan.steps if wanted(step)]

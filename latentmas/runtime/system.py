@@ -1,0 +1,250 @@
+"""`System`: a plan with weights. Only links are parameters; backbones are frozen and apart.
+
+Shapes: `B` batch, `K` latent steps, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.errors import LatentMASError
+from latentmas.links import Link
+from latentmas.plan import Plan
+from latentmas.runtime.decoding import Sampling
+from latentmas.runtime.events import Watcher
+from latentmas.runtime.executors import executors
+from latentmas.runtime.initialise import build_links, start_links
+from latentmas.runtime.interpreter import EditMessage, Value
+from latentmas.runtime.placement import load_backbones, place_agents
+from latentmas.runtime.result import RunResult
+from latentmas.runtime.rollout import PositionMode
+from latentmas.runtime.run import Sample, check_samples, run_batches
+from latentmas.spec import TextFunction
+
+__all__ = ["System"]
+
+
+class System(nn.Module):
+    """A runnable team: a plan, its frozen backbones and its links.
+
+    `parameters()` and `state_dict()` hold the links alone, in fp32. `to`, `cuda`, `double` and the
+    like move backbones and links together.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        links: Mapping[str, Link],
+        serving: Mapping[str, LoadedBackbone],
+        *,
+        executor: str = "cached",
+        text_functions: Mapping[str, TextFunction] | None = None,
+    ) -> None:
+        """Put the parts together; `System.load` and `Plan.load` make them.
+
+        Args:
+            plan: what is run.
+            links: by id.
+            serving: the loaded backbone of each agent.
+            executor: name of the default executor.
+            text_functions: of the plan's text sources without a constant.
+        """
+        super().__init__()
+        self.plan = plan
+        self.links = nn.ModuleDict({_key(id): link for id, link in links.items()})
+        self.serving = dict(serving)
+        self.executor = executors.get(executor) and executor
+        self.text_functions = dict(text_functions or {})
+        self._check_text_functions()
+
+    @classmethod
+    def load(
+        cls,
+        plan: Plan,
+        *,
+        device: str | Mapping[str, str] = "cpu",
+        dtype: str | None = None,
+        seed: int = 0,
+        executor: str = "cached",
+        text_functions: Mapping[str, TextFunction] | None = None,
+        reuse: System | None = None,
+        start: bool = True,
+    ) -> System:
+        """Load backbones and start links; arguments as `Plan.load`.
+
+        Args:
+            plan: what to load.
+            device: for all agents, or by agent.
+            dtype: of the backbones, in place of what they declare.
+            seed: of the links' random start.
+            executor: name of the default executor.
+            text_functions: of text sources.
+            reuse: a system whose loaded backbones are taken where they are the same.
+            start: apply the links' initialisation; False when weights follow.
+
+        Raises:
+            WeightsError: a backbone cannot be loaded or does not fit.
+            LatentMASError: a device is not there, or a text source has no function.
+            UnknownNameError: no executor has that name.
+        """
+        executors.get(executor)
+        placed = place_agents(plan, device)
+        serving = load_backbones(plan, placed, dtype=dtype, reuse=reuse.serving if reuse else None)
+        links = build_links(plan, seed)
+        if start:
+            by_key = {agent.backbone: serving[agent.name] for agent in plan.graph.agents}
+            start_links(plan, links, by_key, seed)
+        system = cls(plan, links, serving, executor=executor, text_functions=text_functions)
+        system._place_links()
+        return system
+
+    def link(self, id: str) -> Link:
+        """The link of that id (KeyError when there is none)."""
+        link = self.links[_key(id)]
+        assert isinstance(link, Link)
+        return link
+
+    def link_ids(self) -> list[str]:
+        """Ids of all links, in plan order."""
+        return [link.id for link in self.plan.links]
+
+    def backbone_of(self, agent: str) -> LoadedBackbone:
+        """The loaded backbone that serves an agent."""
+        return self.serving[agent]
+
+    def forward(self, sample: Sample, **options: Any) -> RunResult:
+        """Run one sample: `system("…").text`. Options as `run`."""
+        return self.run([sample], **options)
+
+    def run(
+        self,
+        samples: Sequence[Sample],
+        *,
+        rounds: int | None = None,
+        latent_steps: int | None = None,
+        max_new_tokens: int = 256,
+        do_sample: bool = False,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+        record: Sequence[str] = (),
+        position_mode: PositionMode = "mask",
+        executor: str | None = None,
+        batch_size: int = 32,
+        on_event: Watcher | Sequence[Watcher] = (),
+        edit_message: EditMessage | None = None,
+    ) -> RunResult:
+        """Run the team over samples, without gradients.
+
+        Args:
+            samples: strings (the graph's only or first input) or mappings of input fields.
+            rounds: R; None takes the plan's.
+            latent_steps: K for every agent; None takes the plan's.
+            max_new_tokens: most tokens an agent writes that sets no limit of its own.
+            do_sample: draw tokens in place of taking the likeliest.
+            temperature: of drawing.
+            top_p: nucleus of drawing.
+            top_k: number of candidates when drawing.
+            seed: of drawing; each sample has a stream of its own.
+            record: what to keep: `"messages"`, `"states"`.
+            position_mode: `"mask"`, or `"column"` as the published rollout counts positions.
+            executor: name of an executor; None takes the system's.
+            batch_size: samples run together.
+            on_event: called with each event of the run.
+            edit_message: replaces messages on their way: a control, or an experiment.
+
+        Returns:
+            Texts, token ids, what was recorded, and the accounting.
+
+        Raises:
+            DataError: a sample lacks a field.
+            GraphError: rounds or latent steps out of range.
+            ExecutionError: a step failed.
+        """
+        plan = self.plan
+        if rounds is not None or latent_steps is not None:
+            plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
+        sampling = Sampling(
+            max_new_tokens=max_new_tokens,
+            do_sample=do_sample,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=seed,
+        )
+        return run_batches(
+            self,
+            plan,
+            check_samples(plan, samples),
+            sampling=sampling,
+            executor=executors.get(executor or self.executor)(position_mode),
+            record=record,
+            batch_size=batch_size,
+            watchers=[on_event] if callable(on_event) else list(on_event),
+            edit_message=edit_message,
+        )
+
+    def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
+        """What the text sources say for each sample of a batch."""
+        texts: dict[str, Value] = {}
+        for source in self.plan.graph.text_sources:
+            if source.text is not None:
+                texts[source.name] = [source.text] * len(samples)
+            else:
+                function = self.text_functions[source.name]
+                texts[source.name] = [str(function(sample)) for sample in samples]
+        return texts
+
+    def link_state(self) -> dict[str, torch.Tensor]:
+        """Weights of all links by `link id.parameter`, as they are written to files."""
+        return {
+            f"{id}.{name}": tensor
+            for id in self.link_ids()
+            for name, tensor in self.link(id).state_dict().items()
+        }
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write links, graph and prompts (never backbones) to a folder."""
+        from latentmas.io import save_system
+
+        return save_system(self, folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> System:
+        """Load what `save_pretrained` wrote; options as `latentmas.io.load_system`."""
+        from latentmas.io import load_system
+
+        return load_system(folder, **options)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
+        super()._apply(fn, recurse)
+        for backbone in {id(b): b for b in self.serving.values()}.values():
+            backbone.model._apply(fn)
+        return self
+
+    def _place_links(self) -> None:
+        """Put each link where its first user's backbone is."""
+        for planned in self.plan.links:
+            agent = planned.users[0].split("->")[0]
+            self.link(planned.id).to(self.backbone_of(agent).device)
+
+    def _check_text_functions(self) -> None:
+        needed = {s.name for s in self.plan.graph.text_sources if s.text is None}
+        missing = sorted(needed - set(self.text_functions))
+        if missing:
+            raise LatentMASError(
+                f"text source {missing[0]!r} has no function; pass "
+                f'load(text_functions={{"{missing[0]}": function_of_a_sample}})'
+            )
+
+
+def _key(id: str) -> str:
+    """A link id as a key of `nn.ModuleDict`, which refuses dots; names cannot hold a slash."""
+    return id.replace(".", "/")
