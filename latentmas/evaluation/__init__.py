@@ -1,0 +1,5 @@
+"""Measures over a team's answers."""
+
+from latentmas.evaluation.match import accuracy, exact_match
+
+__all__ = ["accuracy", "exact_match"]

@@ -1,0 +1,82 @@
+"""Arguments of the two loops: `transformers.TrainingArguments` plus a few fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+__all__ = ["InnerConfig", "OuterConfig"]
+
+
+@dataclass
+class _LinkTraining(TrainingArguments):
+    """What both loops set differently from transformers."""
+
+    answer_field: str = field(
+        default="answer", metadata={"help": "Field of a row that holds the output agent's answer."}
+    )
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of a batch."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows of a batch."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the rate."})
+    adam_beta2: float = field(default=0.95, metadata={"help": "As the published trainer."})
+    report_to: Any = field(default="none", metadata={"help": "Trackers; none by default."})
+    save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows stay whole."})
+    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Rows are text."})
+    disable_tqdm: bool | None = field(default=True, metadata={"help": "No bar of transformers'."})
+
+    @property
+    def place_model_on_device(self) -> bool:
+        """False: the system has placed its links beside its backbones."""
+        return False
+
+
+@dataclass
+class InnerConfig(_LinkTraining):
+    """Arguments of the inner loop (RecursiveMAS, arXiv 2604.25917).
+
+    Every field of `transformers.TrainingArguments` is one too.
+    """
+
+    targets: dict[str, str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Field with each agent's own text, by agent. An agent left out uses the field "
+            "called like it where rows have one, else `answer_field`."
+        },
+    )
+    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
+    mse_weight: float = field(default=0.0, metadata={"help": "Weight of the squared error."})
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak rate of AdamW."})
+
+
+@dataclass
+class OuterConfig(_LinkTraining):
+    """Arguments of the outer loop: cross-entropy through the unrolled recursion, on-policy.
+
+    Every field of `transformers.TrainingArguments` is one too.
+    """
+
+    rounds: int | None = field(
+        default=None, metadata={"help": "Rounds to train through; None takes the plan's."}
+    )
+    latent_steps: int | None = field(
+        default=None, metadata={"help": "Latent steps to train with; None takes the plan's."}
+    )
+    train_links: list[str] | str = field(
+        default="outer",
+        metadata={"help": "outer, inner, all, or a list of link ids. The others are frozen."},
+    )
+    round_weights: list[float] | None = field(
+        default=None,
+        metadata={"help": "Weight of the answer's loss after each round; None: the last alone."},
+    )
+    eval_exact_match: bool = field(
+        default=True, metadata={"help": "Evaluation also decodes and compares answers."}
+    )
+    eval_max_new_tokens: int = field(default=64, metadata={"help": "Most tokens it decodes."})
+    executor: str = field(default="cached", metadata={"help": "How rollouts run."})
+    learning_rate: float = field(default=3e-4, metadata={"help": "Peak rate of AdamW."})
