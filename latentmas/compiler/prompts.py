@@ -42,8 +42,8 @@ def _unbound(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[
     bound = {edge.slot for edge in edges if edge.slot}
     problems = []
     for name in sorted(variables(agent) - set(graph.inputs) - bound):
-        guess = closest(name, [*graph.inputs, *sorted(bound - variables(agent))])
-        hint = f"did you mean {{{{ {guess} }}}}? " if guess else ""
+        guess = closest(name, graph.inputs)
+        hint = f"did you mean the input {{{{ {guess} }}}}? " if guess else ""
         hint += f'bind it with graph.connect(source, "{agent.name}.{name}"), or add it to inputs'
         message = f"prompt variable {{{{ {name} }}}} is bound by no edge and no input"
         problems.append(Problem("LM103", f"agent {agent.name}", message, hint))

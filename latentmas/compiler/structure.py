@@ -19,7 +19,7 @@ def structure_problems(graph: GraphSpec) -> list[Problem]:
 
 
 def _endpoints(graph: GraphSpec) -> list[Problem]:
-    agents = [agent.name for agent in graph.agents]
+    agents = list(dict.fromkeys(agent.name for agent in graph.agents))
     texts = [source.name for source in graph.text_sources]
     problems = []
     for edge in graph.edges:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from latentmas.plan._palette import shade, width_label
+from latentmas.plan._drawing.words import backbone_of, shade, width_label
 from latentmas.plan.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
 from latentmas.spec.prompts import prompt_variables
@@ -25,7 +25,7 @@ def to_mermaid(plan: Plan) -> str:
     ids |= {source.name: f"t{i}" for i, source in enumerate(plan.graph.text_sources)}
     edges = [*_input_edges(plan, ids), *(_edge(plan, edge, ids) for edge in plan.graph.edges)]
     lines = [
-        f"---\ntitle: {json.dumps(plan.graph.name, ensure_ascii=False)}\n---",
+        f"---\ntitle: {_title(plan.graph.name)}\n---",
         "flowchart LR",
         *(f"  {line}" for line in _nodes(plan, ids)),
         *(f"  {line}" for line, _ in edges),
@@ -41,7 +41,8 @@ def _nodes(plan: Plan, ids: dict[str, str]) -> Iterator[str]:
     for source in plan.graph.text_sources:
         yield f'{ids[source.name]}(["{_escape(source.name)}"]):::small'
     for agent in plan.graph.agents:
-        facts = f"{_escape(agent.backbone)} · K = {plan.graph.steps_of(agent)}"
+        key, _ = backbone_of(plan, agent.name)
+        facts = f"{_escape(key)}<br/>K = {plan.graph.steps_of(agent)}"
         yield f'{ids[agent.name]}["{_escape(agent.name)}<br/><small>{facts}</small>"]'
 
 
@@ -68,6 +69,12 @@ def _classes(plan: Plan, ids: dict[str, str]) -> Iterator[str]:
         yield f"class {','.join(ids[agent] for agent in backbone.agents)} b{i}"
     yield "classDef small font-size:12px"
     yield f"style {ids[plan.output]} stroke-width:4px"
+
+
+def _title(text: str) -> str:
+    """A quoted title; Mermaid strips marks from titles and takes no entities there."""
+    plain = "".join(c if c.isalnum() or c in _PLAIN else " " for c in text)
+    return json.dumps(" ".join(plain.split()), ensure_ascii=False)
 
 
 def _escape(text: str) -> str:

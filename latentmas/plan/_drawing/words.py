@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
 
-__all__ = ["link_of", "mix", "shade", "width_label"]
+__all__ = ["backbone_of", "link_of", "mix", "shade", "width_label"]
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -37,7 +38,11 @@ def width_label(plan: Plan, edge: EdgeSpec) -> str:
     """`2048→1536`, with the name of shared weights; `text` where the source speaks."""
     if edge.link.kind == TEXT:
         return TEXT
-    sizes = [plan.backbones[plan.graph.agent(name).backbone].info.hidden_size
-             for name in (edge.source, edge.target)]
+    source, target = (backbone_of(plan, name)[1].info for name in (edge.source, edge.target))
     shared = f" · {edge.link.share}" if edge.link.share else ""
-    return f"{sizes[0]}→{sizes[1]}{shared}"
+    return f"{source.hidden_size}→{target.hidden_size}{shared}"
+
+
+def backbone_of(plan: Plan, agent: str) -> tuple[str, PlanBackbone]:
+    """Key and backbone that an agent runs on."""
+    return next((key, one) for key, one in plan.backbones.items() if agent in one.agents)

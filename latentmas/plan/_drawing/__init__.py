@@ -1,0 +1,1 @@
+"""Geometry and words of the drawings: layers, routes, labels, colours."""

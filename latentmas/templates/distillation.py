@@ -1,0 +1,81 @@
+"""Expert → learner, looped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from latentmas.spec import Backbone, Graph
+from latentmas.templates import register
+from latentmas.templates._prompts import Prompts, feedback, prompt_fields, task
+
+__all__ = ["distillation"]
+
+
+@register("distillation")
+def distillation(
+    *,
+    expert: Backbone,
+    learner: Backbone,
+    rounds: int = 3,
+    latent_steps: int = 32,
+    name: str = "distillation",
+    link: str = "recursive",
+    inner: str = "recursive",
+    inputs: str | Iterable[str] = ("question",),
+    prompts: Prompts | None = None,
+    max_new_tokens: int | None = None,
+) -> Graph:
+    r"""A strong expert guides a quick learner; the learner answers; then again.
+
+    The learner's thoughts of one round reach the expert in the next. Only the learner writes text,
+    once, in the last round.
+
+    Reference:
+        RecursiveMAS (arXiv 2604.25917), the distillation style.
+
+    Inputs:
+        expert: backbone of the agent that knows more.
+        learner: backbone of the agent that reads the expert in its slot `plan` and answers.
+        rounds: R; with 1 there is no feedback edge.
+        latent_steps: K of each agent.
+        name: of the graph.
+        link: kind of every outer link, or `"text"`.
+        inner: kind of every inner link.
+        inputs: sample fields shown to each agent.
+        prompts: agent → own prompt, or `{"system": …, "prompt": …}`.
+        max_new_tokens: most tokens of the answer.
+
+    Raises:
+        UnknownNameError: `prompts` names an agent that does not exist.
+
+    Relations:
+        [`sequential`][latentmas.templates.sequential] puts a critic between the two,
+        [`deliberation`][latentmas.templates.deliberation] has the same shape and other roles. For
+        R rounds: 2R − 1 rollouts, 2R − 1 transfers, one decode.
+
+    Example:
+        >>> tiny = Backbone("./tiny")
+        >>> distillation(expert=tiny, learner=tiny, rounds=2).spec().rounds
+        2
+    """
+    inputs = [inputs] if isinstance(inputs, str) else list(inputs)
+    fields = prompt_fields(_defaults(task(inputs), rounds), prompts)
+    graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
+    graph.add_agent("expert", expert, inner=inner, **fields["expert"])
+    graph.add_agent(
+        "learner", learner, inner=inner, max_new_tokens=max_new_tokens, **fields["learner"]
+    )
+    graph.connect("expert", "learner.plan", link=link)
+    if rounds > 1:
+        graph.feedback("learner", "expert.feedback", link=link)
+    return graph.output("learner")
+
+
+def _defaults(question: str, rounds: int) -> dict[str, str]:
+    again = feedback("What the learner made of your last advice: {{ feedback }}\n", rounds=rounds)
+    return {
+        "expert": f"You are the expert who guides a learner.\n{again}{question}\n"
+        "Sketch the few steps that lead to the result. Leave the result itself to the learner.",
+        "learner": "You are the learner.\nAdvice of the expert: {{ plan }}\n"
+        f"{question}\nFollow the advice and end with the result in \\boxed{{}}.",
+    }

@@ -1,0 +1,94 @@
+"""Experts side by side, and a summarizer that joins their thoughts, looped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from latentmas.errors import GraphError, Problem
+from latentmas.spec import Backbone, Graph
+from latentmas.templates import register
+from latentmas.templates._prompts import Prompts, feedback, prompt_fields, task, title
+
+__all__ = ["mixture"]
+
+
+@register("mixture")
+def mixture(
+    *,
+    experts: Mapping[str, Backbone],
+    summarizer: Backbone,
+    rounds: int = 3,
+    latent_steps: int = 32,
+    name: str = "mixture",
+    link: str = "recursive",
+    inner: str = "recursive",
+    inputs: str | Iterable[str] = ("question",),
+    prompts: Prompts | None = None,
+    max_new_tokens: int | None = None,
+) -> Graph:
+    r"""Any number of experts think at once; a summarizer joins what they found; then again.
+
+    The summarizer's thoughts of one round reach every expert in the next. Only the summarizer
+    writes text, once, in the last round.
+
+    Reference:
+        RecursiveMAS (arXiv 2604.25917), the mixture style, there with three experts.
+
+    Inputs:
+        experts: name of each expert → its backbone, one or more, in the order of the slots.
+        summarizer: backbone of the agent with one slot per expert, named like the expert.
+        rounds: R; with 1 there are no feedback edges.
+        latent_steps: K of each agent.
+        name: of the graph.
+        link: kind of every outer link, or `"text"`.
+        inner: kind of every inner link.
+        inputs: sample fields shown to each agent.
+        prompts: agent → own prompt, or `{"system": …, "prompt": …}`.
+        max_new_tokens: most tokens of the answer.
+
+    Raises:
+        GraphError: `experts` is empty.
+        UnknownNameError: `prompts` names an agent that does not exist.
+
+    Relations:
+        [`sequential`][latentmas.templates.sequential] works one after the other. For R rounds and
+        n experts: nR + R − 1 rollouts, nR + n(R − 1) transfers, one decode. Experts on equal
+        backbones run as one batch.
+
+    Example:
+        >>> tiny = Backbone("./tiny")
+        >>> len(mixture(experts={"algebra": tiny, "geometry": tiny}, summarizer=tiny).spec().edges)
+        4
+    """
+    if not experts:
+        hint = 'name at least one, such as experts={"math": backbone}'
+        raise GraphError([Problem("LM116", "template mixture", "`experts` is empty", hint)], name)
+    inputs = [inputs] if isinstance(inputs, str) else list(inputs)
+    fields = prompt_fields(_defaults(list(experts), task(inputs), rounds), prompts)
+    graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
+    for expert, backbone in experts.items():
+        graph.add_agent(expert, backbone, inner=inner, **fields[expert])
+    graph.add_agent(
+        "summarizer", summarizer, inner=inner, max_new_tokens=max_new_tokens, **fields["summarizer"]
+    )
+    for expert in experts:
+        graph.connect(expert, f"summarizer.{expert}", link=link)
+        if rounds > 1:
+            graph.feedback("summarizer", f"{expert}.feedback", link=link)
+    return graph.output("summarizer")
+
+
+def _defaults(experts: list[str], question: str, rounds: int) -> dict[str, str]:
+    known = "What the team had found after the last round: {{ feedback }}\n"
+    again = feedback(known, rounds=rounds)
+    prompts = {
+        expert: f"You are the team's expert for {expert.replace('_', ' ')}.\n{again}{question}\n"
+        "Think about it from the point of view of your field."
+        for expert in experts
+    }
+    found = "\n".join(f"{title(expert)} expert: {{{{ {expert} }}}}" for expert in experts)
+    prompts["summarizer"] = (
+        f"You are the summarizer. These are the thoughts of the experts.\n{found}\n{question}\n"
+        "Weigh the thoughts against each other and end with the result in \\boxed{}."
+    )
+    return prompts

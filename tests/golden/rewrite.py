@@ -1,0 +1,43 @@
+"""Plans that must not change by accident, one file for each template.
+
+`python tests/golden/rewrite.py` writes them anew; look at the difference before keeping it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import latentmas as lm
+
+FOLDER = Path(__file__).parent / "plans"
+
+WIDE = lm.Backbone("example/wide", dtype="bfloat16")
+SLIM = lm.Backbone("example/slim", revision="v1")
+FACTS = {
+    "example/wide": lm.BackboneInfo(
+        model_type="qwen3", hidden_size=2048, vocab_size=151936, num_layers=28, max_positions=40960
+    ),
+    "example/slim": lm.BackboneInfo(
+        model_type="llama", hidden_size=1536, vocab_size=128256, num_layers=16
+    ),
+}
+"""Facts by source, so that nothing is read from a disk or a network."""
+
+
+def plans() -> dict[str, lm.Plan]:
+    """Every template with its defaults, on two backbones."""
+    teams = lm.templates
+    graphs = {
+        "sequential": teams.sequential(planner=WIDE, critic=SLIM, solver=WIDE),
+        "mixture": teams.mixture(
+            experts={"math": SLIM, "code": WIDE, "science": SLIM}, summarizer=WIDE
+        ),
+        "distillation": teams.distillation(expert=WIDE, learner=SLIM),
+        "deliberation": teams.deliberation(reflector=WIDE, tool_caller=WIDE),
+    }
+    return {name: graph.compile(facts=FACTS) for name, graph in graphs.items()}
+
+
+if __name__ == "__main__":
+    for name, plan in plans().items():
+        print(plan.save(FOLDER / f"{name}.json"))

@@ -1,0 +1,260 @@
+"""Templates: what they declare, how they compile, and the examples beside them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import latentmas as lm
+from latentmas.demo import task
+from latentmas.errors import CODES
+from latentmas.spec.prompts import render_prompt
+
+HERE = Path(__file__).parent
+GOLDEN: dict[str, Any] = runpy.run_path(str(HERE / "golden" / "rewrite.py"))
+WIDE, SLIM, FACTS = GOLDEN["WIDE"], GOLDEN["SLIM"], GOLDEN["FACTS"]
+STEPS = {"sequential": 17, "mixture": 27, "distillation": 11, "deliberation": 11}
+NAMES = lm.templates.names()
+
+
+def make(name: str, /, **changes: Any) -> lm.Graph:
+    """A template with a backbone for every argument that must be given."""
+    template = lm.templates.get(name)
+    needed = {
+        key: {"math": SLIM, "code": WIDE, "science": SLIM}
+        if "Mapping" in str(p.annotation)
+        else WIDE
+        for key, p in inspect.signature(template).parameters.items()
+        if p.default is p.empty
+    }
+    return template(**(needed | changes))
+
+
+def compiled(name: str, /, **changes: Any) -> lm.Plan:
+    return make(name, **changes).compile(facts=FACTS)
+
+
+# --- the package ------------------------------------------------------------------------------
+
+
+def test_the_four_topologies_are_listed() -> None:
+    assert set(STEPS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_is_a_function_of_the_package_even_after_its_file_was_imported(
+    name: str,
+) -> None:
+    importlib.import_module(f"latentmas.templates.{name}")
+    assert getattr(lm.templates, name) is lm.templates.get(name)
+    assert inspect.isfunction(getattr(lm.templates, name))
+
+
+def test_importing_from_the_package_gives_the_function() -> None:
+    from latentmas.templates import sequential
+
+    assert sequential is lm.templates.sequential
+
+
+def test_an_unknown_template_is_an_error_with_a_suggestion() -> None:
+    with pytest.raises(AttributeError, match="sequentiel"):
+        _ = lm.templates.sequentiel
+    with pytest.raises(lm.UnknownNameError, match="did you mean 'sequential'"):
+        lm.templates.get("sequentiel")
+
+
+def test_templates_need_no_torch() -> None:
+    code = (
+        "import sys, latentmas as lm; b = lm.Backbone('x');"
+        "lm.templates.mixture(experts={'a': b}, summarizer=b).spec(); lm.templates.names();"
+        "assert not {'torch', 'transformers', 'networkx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- every template ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_takes_keywords_and_explains_itself(name: str) -> None:
+    template = lm.templates.get(name)
+    kinds = {p.kind for p in inspect.signature(template).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+    text = inspect.getdoc(template) or ""
+    for section in ("Reference:", "Inputs:", "Relations:", "Example:"):
+        assert f"\n{section}\n" in text, section
+    for parameter in inspect.signature(template).parameters:
+        assert f"    {parameter}: " in text, parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_equals_its_graph_file(name: str, tmp_path: Path) -> None:
+    graph = make(name)
+    assert lm.Graph.load(graph.save(tmp_path / "team.yaml")) == graph
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+def test_a_template_compiles_for_any_number_of_rounds(name: str, rounds: int) -> None:
+    plan = compiled(name, rounds=rounds)
+    assert plan.graph.rounds == rounds
+    assert any(edge.delay for edge in plan.graph.edges) == (rounds > 1)
+    assert [step.op for step in plan.steps].count("decode") == 1
+    assert all(link.differentiable for link in plan.links if link.role == "outer")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_text_twin_of_a_template_compiles(name: str) -> None:
+    plan = make(name).as_text().compile(facts=FACTS)
+    assert not [link for link in plan.links if link.role == "outer"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fields_link_and_numbers_are_the_users(name: str) -> None:
+    plan = compiled(
+        name,
+        inputs=["problem", "known_facts"],
+        latent_steps=5,
+        link="linear",
+        inner="mlp",
+        name="mine",
+        max_new_tokens=7,
+    )
+    assert plan.graph.name == "mine"
+    assert plan.graph.inputs == ("problem", "known_facts")
+    assert {link.kind for link in plan.links} == {"linear", "mlp"}
+    assert plan.graph.agent(plan.output).max_new_tokens == 7
+    for agent in plan.graph.agents:
+        assert plan.graph.steps_of(agent) == 5
+        assert "Problem: {{ problem }}\nKnown facts: {{ known_facts }}" in agent.prompt
+
+
+def test_one_field_may_be_given_as_a_name() -> None:
+    assert compiled("distillation", inputs="puzzle").graph.inputs == ("puzzle",)
+
+
+# --- each topology ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_three_rounds_have_the_steps_of_the_method(name: str) -> None:
+    plan = compiled(name, rounds=3)
+    assert len(plan.steps) == STEPS[name]
+
+
+def test_sequential_rolls_eight_times_and_hands_over_eight_times() -> None:
+    ops = [step.op for step in compiled("sequential", rounds=3).steps]
+    assert (ops.count("rollout"), ops.count("transfer"), ops.count("decode")) == (8, 8, 1)
+    assert ops[-1] == "decode"
+
+
+@pytest.mark.parametrize(
+    ("name", "agent", "order"),
+    [
+        ("sequential", "planner", ["question", "feedback"]),
+        ("sequential", "critic", ["question", "plan"]),
+        ("sequential", "solver", ["plan", "question"]),
+        ("mixture", "code", ["feedback", "question"]),
+        ("mixture", "summarizer", ["math", "code", "science", "question"]),
+        ("distillation", "expert", ["feedback", "question"]),
+        ("distillation", "learner", ["plan", "question"]),
+        ("deliberation", "reflector", ["feedback", "question"]),
+        ("deliberation", "tool_caller", ["reflection", "question"]),
+    ],
+)
+def test_slots_stand_where_the_method_has_them(name: str, agent: str, order: list[str]) -> None:
+    prompt = make(name).spec().agent(agent).prompt
+    places = [prompt.index(f"{{{{ {slot} }}}}") for slot in order]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_mixture_takes_any_number_of_experts(count: int) -> None:
+    experts = {f"field_{i}": SLIM for i in range(count)}
+    plan = compiled("mixture", experts=experts, rounds=2)
+    assert len(plan.graph.edges) == 2 * count
+    assert {step.group for step in plan.turns() if step.agent in experts} == {0}
+
+
+def test_mixture_without_experts_says_what_to_give() -> None:
+    with pytest.raises(lm.GraphError, match="name at least one"):
+        make("mixture", experts={})
+
+
+# --- prompts ----------------------------------------------------------------------------------
+
+
+def test_a_prompt_may_be_replaced_and_the_rest_stays() -> None:
+    graph = make("sequential", prompts={"critic": "{{ plan }} {{ question }} Be brief."}).spec()
+    usual = make("sequential").spec()
+    assert graph.agent("critic").prompt == "{{ plan }} {{ question }} Be brief."
+    assert graph.agent("critic").system == usual.agent("critic").system
+    assert graph.agent("planner") == usual.agent("planner")
+
+
+def test_a_system_turn_may_be_replaced_alone() -> None:
+    own = {"learner": {"system": "Answer in Latin."}}
+    agent = make("distillation", prompts=own).spec().agent("learner")
+    assert agent.system == "Answer in Latin."
+    assert "{{ plan }}" in agent.prompt
+
+
+def test_a_prompt_for_an_unknown_agent_is_an_error_with_a_suggestion() -> None:
+    with pytest.raises(lm.UnknownNameError, match="unknown agent 'solvr'; did you mean 'solver'"):
+        make("sequential", prompts={"solvr": "x"})
+    with pytest.raises(lm.UnknownNameError, match="did you mean 'system'"):
+        make("sequential", prompts={"solver": {"systen": "x"}})
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+def test_plans_are_what_they_were(name: str) -> None:
+    """Byte for byte; `python tests/golden/rewrite.py` after a change that is meant."""
+    plan: lm.Plan = GOLDEN["plans"]()[name]
+    kept = (GOLDEN["FOLDER"] / f"{name}.json").read_text(encoding="utf-8")
+    assert plan.to_json() + "\n" == kept
+    assert lm.Plan.from_json(kept) == plan
+
+
+def tiny_facts() -> dict[str, lm.BackboneInfo]:
+    shapes = {"planner": ("qwen3", 64), "critic": ("llama", 96), "solver": ("qwen2", 48)}
+    return {
+        key: lm.BackboneInfo(model_type=kind, hidden_size=width, vocab_size=64, num_layers=2)
+        for key, (kind, width) in shapes.items()
+    }
+
+
+def test_the_example_team_compiles() -> None:
+    plan = lm.Graph.load(HERE.parent / "examples" / "team.yaml").compile(facts=tiny_facts())
+    assert [agent.name for agent in plan.graph.agents] == ["planner", "critic", "solver"]
+    assert plan.output == "solver"
+    assert {edge.slot for edge in plan.graph.edges} == {"planner", "critic", "feedback"}
+
+
+@pytest.mark.parametrize("slots", [(), ("planner", "critic", "feedback")])
+def test_the_example_team_asks_what_its_models_were_trained_on(slots: tuple[str, ...]) -> None:
+    """Round 1 with text in the slots' place, and a later round."""
+    row = task.make_rows(1, seed=0)[0]
+    texts = {slot: f"<{slot}>" for slot in slots} | {"planner": "<planner>", "critic": "<critic>"}
+    for agent in lm.Graph.load(HERE.parent / "examples" / "team.yaml").spec().agents:
+        usual = agent.model_copy(update={"prompt": task.PROMPTS[agent.name]})
+        assert render_prompt(agent, row | texts) == render_prompt(usual, row | texts)
+
+
+def test_the_broken_example_reports_every_mistake_at_once() -> None:
+    path = HERE.parent / "examples" / "broken.yaml"
+    with pytest.raises(lm.GraphError) as caught:
+        lm.Graph.load(path).compile(facts=tiny_facts())
+    found = {problem.code for problem in caught.value.problems}
+    announced = {code for code in CODES if f"{code}:" in path.read_text(encoding="utf-8")}
+    assert found == announced
+    assert len(found) >= 8
