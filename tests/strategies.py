@@ -18,16 +18,10 @@ Facts = dict[str, BackboneInfo]
 NAMES = ("planner", "critic", "solver", "writer", "judge", "a1", "a2", "b", "_x", "Zed")
 INPUTS = ("question", "topic", "passage")
 TEXTS = ("rules", "clock")
-LITERALS = ("Think. ", "Ünïcode ✓\n", "{ not jinja } ", "% # \\ \t", "<<latent:1:0>> ", "", "\n  x: y\n")
+LITERALS = ("Think. ", "Ünïcode ✓\n", "{ no jinja } ", "% # \\ \t", "<<latent:1:0>> ", "\n  x: y\n")
 ANY_WIDTH = ("recursive", "linear", "linear_residual", "mlp", "mlp_residual")
-STARTS = {
-    "recursive": ("default", "near_identity", "ridge"),
-    "linear": ("default", "near_identity", "ridge"),
-    "linear_residual": ("default", "near_identity", "ridge"),
-    "mlp": ("default",),
-    "mlp_residual": ("default", "near_identity", "ridge"),
-    "identity": ("default",),
-}
+STARTS = dict.fromkeys(ANY_WIDTH, ("default", "near_identity", "ridge"))
+STARTS |= {"mlp": ("default",), "identity": ("default",)}
 
 
 def info(hidden_size: int = 16) -> BackboneInfo:
@@ -41,30 +35,30 @@ def valid_graphs(draw: st.DrawFn, max_agents: int = 6) -> tuple[GraphSpec, Facts
     count = draw(st.integers(1, max_agents))
     agents = draw(st.permutations(NAMES))[:count]  # in topological order
     output = draw(st.integers(0, count - 1))
-    pairs = _joined(draw, count, output) + _extra(draw, count)
+    place = st.integers(0, count - 1)
+    extra = draw(st.lists(st.tuples(place, place, st.integers(0, 1)), max_size=count))
+    pairs = _joined(draw, count, output) + [(i, j, 1 if i >= j else d) for i, j, d in extra]
     texts = draw(st.sampled_from(((), (), TEXTS[:1], TEXTS)))
     backbones, facts, width = _backbones(draw)
     home = {name: draw(st.sampled_from(sorted(width))) for name in agents}
-    edges = [_edge(draw, agents[i], agents[j], delay) for i, j, delay in pairs]
-    edges += [_edge(draw, text, draw(st.sampled_from(agents)), 0) for text in texts]
+    ends = [(agents[i], agents[j], delay) for i, j, delay in pairs]
+    ends += [(text, draw(st.sampled_from(agents)), 0) for text in texts]
+    edges = [dict(zip(("source", "target", "delay"), end, strict=True)) for end in ends]
     _links(draw, edges, home, width, texts)
     inputs = {name: draw(st.sampled_from(agents)) for name in INPUTS[: draw(st.integers(0, 3))]}
     places = {name: _slots(draw, [e for e in edges if e["target"] == name]) for name in agents}
-    declared = [
-        _agent(draw, name, home[name], width, places[name], [k for k, v in inputs.items() if v == name])
-        for name in draw(st.permutations(agents))
-    ]
+    order = draw(st.permutations(agents))
+    declared = [_agent(draw, name, home[name], places[name], inputs) for name in order]
     least = _rounds_needed(edges, agents, agents[output])
     least = max(least, 2) if any(edge["delay"] for edge in edges) else 1
-    used = set(home.values())
     data = {
         "name": draw(st.sampled_from(("team", "Ünï team", "x: [y]"))),
         "inputs": list(inputs),
         "rounds": draw(st.integers(least, max(5, least))),
         "latent_steps": draw(st.integers(1, 8)),
-        "backbones": {key: spec for key, spec in backbones.items() if key in used},
+        "backbones": {key: spec for key, spec in backbones.items() if key in home.values()},
         "agents": declared,
-        "text_sources": [{"name": t, "text": draw(st.sampled_from((None, "", "t")))} for t in texts],
+        "text_sources": [{"name": t, "text": draw(st.sampled_from((None, "t")))} for t in texts],
         "edges": draw(st.permutations(edges)),
         "output": agents[output],
     }
@@ -81,12 +75,6 @@ def _joined(draw: st.DrawFn, count: int, output: int) -> list[tuple[int, int, in
     return pairs
 
 
-def _extra(draw: st.DrawFn, count: int) -> list[tuple[int, int, int]]:
-    ends = st.tuples(st.integers(0, count - 1), st.integers(0, count - 1), st.integers(0, 1))
-    pairs = draw(st.lists(ends, max_size=count))
-    return [(i, j, 1 if i >= j else delay) for i, j, delay in pairs]
-
-
 def _backbones(draw: st.DrawFn) -> tuple[Data, Facts, dict[str, int]]:
     """Declarations, facts by key or by source, and widths by key; `twin` equals `one`."""
     keys = ("one", "two", "twin")[: draw(st.integers(1, 3))]
@@ -98,30 +86,28 @@ def _backbones(draw: st.DrawFn) -> tuple[Data, Facts, dict[str, int]]:
     return {key: {"source": source[key]} for key in keys}, facts, width
 
 
-def _edge(draw: st.DrawFn, source: str, target: str, delay: int) -> Data:
-    return {"source": source, "target": target, "delay": delay, "slot": None, "link": {}}
-
-
 def _link(draw: st.DrawFn, equal: bool) -> Data:
     kind = draw(st.sampled_from((*ANY_WIDTH, "identity") if equal else ANY_WIDTH))
     options: Data = {}
     if kind in ("recursive", "mlp", "mlp_residual") and draw(st.booleans()):
         options["expansion"] = draw(st.integers(1, 3))
     if kind in ("recursive", "mlp_residual", "linear_residual") and draw(st.booleans()):
-        options["residual"] = draw(st.sampled_from(("projection", "identity") if equal else ("projection",)))
-    norms = (None, "none", "embedding") if kind in ("recursive", "linear", "mlp") else (None, "none")
+        options["residual"] = draw(st.sampled_from(("projection", "identity")[: 1 + equal]))
+    scales = kind in ("recursive", "linear", "mlp")
+    norms = (None, "none", "embedding")[: 2 + scales]
     link = {"kind": kind, "options": options, "init": draw(st.sampled_from(STARTS[kind]))}
     return link | {"norm": draw(st.sampled_from(norms))}
 
 
 def _links(
-    draw: st.DrawFn, edges: list[Data], home: dict[str, str], width: dict[str, int], texts: tuple[str, ...]
+    draw: st.DrawFn, edges: list[Data], home: dict[str, str], width: dict[str, int], texts: Any
 ) -> None:
     """Give every edge a link; edges between the same backbones share one at times."""
     shared: dict[tuple[str, str], Data] = {}
     for edge in edges:
         if edge["source"] in texts or draw(st.integers(0, 4)) == 0:
-            edge["link"] = {"kind": "text"} if edge["source"] not in texts or draw(st.booleans()) else {}
+            plain = edge["source"] in texts and draw(st.booleans())  # becomes text by itself
+            edge["link"] = {} if plain else {"kind": "text"}
             continue
         ends = tuple(home[edge[end]].replace("twin", "one") for end in ("source", "target"))
         edge["link"] = _link(draw, width[home[edge["source"]]] == width[home[edge["target"]]])
@@ -147,9 +133,10 @@ def _slots(draw: st.DrawFn, edges: list[Data]) -> list[tuple[str, int]]:
 
 
 def _agent(
-    draw: st.DrawFn, name: str, key: str, width: dict[str, int], places: list[tuple[str, int]], fields: list[str]
+    draw: st.DrawFn, name: str, key: str, places: list[tuple[str, int]], inputs: dict[str, str]
 ) -> Data:
-    pieces = [_piece(draw, slot, delay) for slot, delay in places] + [f"{{{{ {f} }}}} " for f in fields]
+    pieces = [_piece(draw, slot, delay) for slot, delay in places]
+    pieces += [f"{{{{ {field} }}}} " for field, reader in inputs.items() if reader == name]
     pieces = list(draw(st.permutations([*pieces, draw(st.sampled_from(LITERALS))])))
     cut = len(pieces) if draw(st.booleans()) else draw(st.integers(0, len(pieces)))
     steps = draw(st.sampled_from((None, None, 1, 3, 0)))
@@ -190,32 +177,35 @@ def _rounds_needed(edges: list[Data], agents: list[str], output: str) -> int:
 Breaker = Callable[[Data], str | None]
 
 
-def _loop(data: Data, form: str = "{{% if {0} %}}{{{{ {0} }}}}{{% endif %}}", **link: Any) -> Data:
-    """Add a feedback edge from the first agent to itself, with a new slot."""
-    slot, agent = f"new{len(data['edges'])}", data["agents"][0]
-    return _join(data, agent["name"], agent["name"], slot, form.format(slot), delay=1, link=link)
+def _loop(data: Data, form: str = "[% if x %][[ x ]][% endif %]", **link: Any) -> None:
+    """Add a feedback edge from the first agent to itself, with a new slot (`x` in the form)."""
+    slot = f"new{len(data['edges'])}"
+    prompt = form.replace(" x", f" {slot}").replace("[", "{").replace("]", "}")
+    _join(data, _first(data), _first(data), slot, prompt, delay=1, link=link)
 
 
-def _join(data: Data, source: str, target: str, slot: str | None, prompt: str, **fields: Any) -> Data:
-    next(agent for agent in data["agents"] if agent["name"] == target)["prompt"] += prompt
+def _join(data: Data, source: str, target: str, slot: Any, prompt: str, **fields: Any) -> None:
+    _prompt(data, target, prompt)
     data["edges"].append({"source": source, "target": target, "slot": slot, "delay": 0, **fields})
-    return data["edges"][-1]
 
 
-def _add(data: Data, name: str, backbone: str | None = None) -> str:
+def _prompt(data: Data, name: str, text: str) -> None:
+    next(agent for agent in data["agents"] if agent["name"] == name)["prompt"] += text
+
+
+def _add(data: Data, name: str, backbone: str = "") -> str:
     key = backbone or data["agents"][0]["backbone"]
-    data["agents"].append({"name": name, "backbone": key, "prompt": "x"})
+    data["agents"].append({"name": name, "backbone": key, "prompt": ""})
     return name
 
 
 def _set(code: str, part: str, **fields: Any) -> Breaker:
-    """Change the graph itself (`part` empty), its first agent or its last edge."""
+    """Change the graph itself (`part` empty), its first agent or its first edge."""
 
     def breaker(data: Data) -> str | None:
-        if part and not data[part]:
-            return None
-        (data if not part else data[part][0 if part == "agents" else -1]).update(fields)
-        return code
+        for place in data[part][:1] if part else [data]:
+            place.update(fields)
+        return code if not part or data[part] else None
 
     return breaker
 
@@ -228,13 +218,10 @@ def _first(data: Data) -> str:
     return str(data["agents"][0]["name"])
 
 
-def _remove_edge(data: Data) -> str | None:
-    return "LM103" if data["edges"] and data["edges"].pop() else None
-
-
 def _bind_twice(data: Data) -> str | None:
-    named = [edge for edge in data["edges"] if edge["slot"]]
-    return (data["edges"].append(dict(named[0])), "LM104")[1] if named else None
+    named = [dict(edge) for edge in data["edges"] if edge["slot"]]
+    data["edges"] += named[:1]
+    return "LM104" if named else None
 
 
 def _close_cycle(data: Data) -> str:
@@ -245,17 +232,9 @@ def _close_cycle(data: Data) -> str:
 
 def _unguard(data: Data) -> str | None:
     late = [edge for edge in data["edges"] if edge["delay"] == 1 and edge["slot"]]
-    if not late:
-        return None
-    target = next(agent for agent in data["agents"] if agent["name"] == late[0]["target"])
-    target["prompt"] += f"{{{{ {late[0]['slot']} }}}}"
-    return "LM302"
-
-
-def _one_round(data: Data) -> str:
-    _loop(data)
-    data["rounds"] = 1
-    return "LM114"
+    for edge in late[:1]:
+        _prompt(data, edge["target"], f"{{{{ {edge['slot']} }}}}")
+    return "LM302" if late else None
 
 
 def _narrow(data: Data, **link: Any) -> None:
@@ -263,52 +242,48 @@ def _narrow(data: Data, **link: Any) -> None:
     _join(data, _add(data, "thin", "narrow"), _first(data), "thin", "{{ thin }}", link=link)
 
 
-def _text_back(data: Data) -> None:
+def _text(data: Data) -> str:
     data["text_sources"].append({"name": "manual", "text": "m"})
-    _join(data, "manual", _first(data), "manual", "{% if manual %}{{ manual }}{% endif %}", delay=1)
+    return "manual"
 
 
+GUARDED = "{% if t %}{{ t }}{% endif %}"
 BREAKERS: dict[str, Breaker] = {
     "unknown backbone": _set("LM101", "agents", backbone="nowhere"),
     "duplicate agent": _do("LM102", lambda d: d["agents"].append(dict(d["agents"][0]))),
-    "remove edge": _remove_edge,
-    "unbound variable": _do("LM103", lambda d: d["agents"][0].update(prompt="{{ who }}")),
+    "remove edge": lambda d: "LM103" if d["edges"] and d["edges"].pop() else None,
+    "unbound variable": _do("LM103", lambda d: _prompt(d, _first(d), "{{ who }}")),
     "slot bound twice": _bind_twice,
     "rename slot": _set("LM105", "edges", slot="nowhere"),
     "slot unnamed": _do("LM106", lambda d: _join(d, _add(d, "stranger"), _first(d), None, "")),
     "unknown source": _do("LM107", lambda d: _join(d, "ghost", _first(d), "g", "{{ g }}")),
     "reserved name": _do("LM108", lambda d: _add(d, "loop")),
-    "malformed name": _do("LM108", lambda d: _add(d, "not-a-name")),
     "forward cycle": _close_cycle,
     "no output": _set("LM111", "", output=[]),
     "two outputs": _do("LM111", lambda d: d.update(output=[_first(d), _first(d)])),
-    "unknown output": _set("LM111", "", output="nobody"),
     "dead end": _do("LM112", lambda d: _join(d, _first(d), _add(d, "dead"), "x", "{{ x }}")),
     "no rounds": _set("LM113", "", rounds=0),
-    "negative steps": _set("LM113", "agents", latent_steps=-1),
     "empty by accident": _set("LM113", "agents", latent_steps=0, allow_empty=False),
     "delay of two": _set("LM113", "edges", delay=2),
-    "no tokens": _set("LM113", "agents", max_new_tokens=0),
-    "feedback in one round": _one_round,
+    "feedback in one round": _do("LM114", lambda d: (_loop(d), d.update(rounds=1))),
     "unused input": _do("LM115", lambda d: d["inputs"].append("unused")),
-    "unused text": _do("LM115", lambda d: d["text_sources"].append({"name": "unread"})),
+    "unused text": _do("LM115", _text),
     "disconnected agent": _do("LM117", lambda d: _add(d, "hermit")),
     "identity of two widths": _do("LM120", lambda d: _narrow(d, kind="identity")),
-    "residual of two widths": _do("LM120", lambda d: _narrow(d, options={"residual": "identity"})),
     "unknown kind": _do("LM121", lambda d: _loop(d, kind="recursiv")),
     "unknown option": _do("LM121", lambda d: _loop(d, options={"expnsion": 2})),
-    "bad option": _do("LM121", lambda d: _loop(d, options={"expansion": 0})),
     "unknown start": _do("LM121", lambda d: _loop(d, kind="mlp", init="ridge")),
     "unscalable": _do("LM121", lambda d: _loop(d, kind="identity", norm="embedding")),
-    "unequal shares": _do("LM122", lambda d: (_loop(d, share="w"), _loop(d, share="w", kind="mlp"))),
-    "text feeds back": _do("LM123", _text_back),
+    "unequal shares": _do(
+        "LM122", lambda d: (_loop(d, share="w"), _loop(d, share="w", kind="mlp"))
+    ),
+    "text feeds back": _do("LM123", lambda d: _join(d, _text(d), _first(d), "t", GUARDED, delay=1)),
     "unused backbone": _do("LM203", lambda d: d["backbones"].update(idle={"source": "org/idle"})),
-    "syntax error": _do("LM301", lambda d: _loop(d, "{{% if {0}")),
-    "unsafe access": _do("LM301", lambda d: _loop(d, "{{{{ {0}.__class__ }}}}")),
+    "syntax error": _do("LM301", lambda d: _loop(d, "[% if x")),
+    "unsafe access": _do("LM301", lambda d: _loop(d, "[[ x.__class__ ]]")),
     "unguarded": _unguard,
-    "unguarded loop": _do("LM302", lambda d: _loop(d, "{{{{ {0} }}}}")),
-    "filtered slot": _do("LM303", lambda d: _loop(d, "{{% if {0} %}}{{{{ {0}|upper }}}}{{% endif %}}")),
-    "never placed": _do("LM303", lambda d: _loop(d, "{{% if {0} %}}!{{% endif %}}")),
+    "filtered slot": _do("LM303", lambda d: _loop(d, "[% if x %][[ x|upper ]][% endif %]")),
+    "never placed": _do("LM303", lambda d: _loop(d, "[% if x %]![% endif %]")),
 }
 
 

@@ -44,7 +44,7 @@ def compile_graph(spec: GraphSpec, *, facts: Mapping[str, BackboneInfo] | None =
     links, wire_problems = wire(graph, backbones)
     problems += [*share_problems, *wire_problems]
     if problems:
-        raise GraphError(problems, spec.name)
+        raise GraphError(dict.fromkeys(problems), spec.name)
     steps = prune(schedule(graph, links))
     plan = Plan(graph=graph, backbones=backbones, links=_marked(links, steps), steps=steps)
     verify_steps(plan.steps, plan.links, plan.graph)

@@ -111,7 +111,7 @@ class OuterLoss(nn.Module):
 
         def score(turn: Turn) -> Tensor:
             taught = teach(turn.backbone, turn.prompt, answers)
-            return F.cross_entropy(turn.backbone.logits(taught.h_ND).float(), taught.ids_N)
+            return _cross_entropy(turn.backbone.logits(taught.h_ND), taught.ids_N)
 
         def score_earlier(turn: Turn) -> None:
             weight = self.round_weights[turn.step.round - 1]
@@ -202,6 +202,12 @@ class InnerLoss(nn.Module):
                     outside = system.outside_texts([row])[edge.source]
                     scope[edge.slot] = str(outside[0])
         return scope
+
+
+def _cross_entropy(logits_NV: Tensor, ids_N: Tensor) -> Tensor:
+    """Mean over tokens; half-precision logits are summed in fp32."""
+    half = logits_NV.dtype in (torch.bfloat16, torch.float16)
+    return F.cross_entropy(logits_NV.float() if half else logits_NV, ids_N)
 
 
 def check_rows(rows: Sequence[Any], fields: Sequence[str], what: str) -> None:

@@ -1,0 +1,48 @@
+# Each target builds .venv if needed; nothing is installed twice.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export OMP_NUM_THREADS ?= 2
+export NO_MKDOCS_2_WARNING := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check docs docs-serve bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## build .venv with the pinned versions of constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "latentmas needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,viz]'
+	@touch $@
+
+demo: $(STAMP) ## declare, train, run and compare a small team; results go to demo-out/
+	$(BIN)/latentmas demo --output demo-out
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest -q
+
+check: $(STAMP) ## lint, types, strict build of the docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mkdocs build --quiet --strict --site-dir site
+
+docs: $(STAMP) ## build the site into site/
+	$(BIN)/mkdocs build --strict --site-dir site
+
+docs-serve: $(STAMP) ## show the site on localhost
+	$(BIN)/mkdocs serve
+
+bench: $(STAMP) ## run the benchmarks on small shapes
+	@set -e; found=; for program in benchmarks/*.py; do \
+	  test -e "$$program" || continue; found=1; $(BIN)/python "$$program" --tiny; done; \
+	  test -n "$$found" || echo "there is no benchmark program yet"
+
+clean: ## remove what the other targets made
+	rm -rf .venv site demo-out out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,99 @@
+"""Files of a new team: a graph file from a template, and its prompts."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterable
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latentmas import templates
+from latentmas.errors import LatentMASError
+from latentmas.spec import Backbone, Graph, write_text_atomically
+
+__all__ = ["DEMO_BACKBONES", "graph_of", "roles_of", "summary_of", "team_files", "write_files"]
+
+DEMO_BACKBONES = tuple(
+    f"package:latentmas/demo/backbones/{name}" for name in ("planner", "critic", "solver")
+)
+"""Small models that come with the package, of widths 64, 96 and 48."""
+EXPERTS = ("math", "code", "science")
+"""Names for a role that takes several agents."""
+
+_HEAD = """\
+# A team of the template {template!r}; edit it as you like. Its prompts are in prompts/.
+# `latentmas check` finds every mistake, `latentmas schema` prints the form for editors.
+"""
+
+
+def summary_of(template: str) -> str:
+    """The first line of a template's docstring."""
+    lines = (inspect.getdoc(templates.get(template)) or "").splitlines()
+    return lines[0] if lines else ""
+
+
+def roles_of(template: str) -> dict[str, tuple[str, ...]]:
+    """The backbones that a template asks for: role → its agents' names.
+
+    A role that takes a mapping has several agents, any other one of its own name.
+    """
+    parameters = inspect.signature(templates.get(template)).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    return {p.name: EXPERTS if "Mapping" in str(p.annotation) else (p.name,) for p in needed}
+
+
+def graph_of(template: str, name: str, sources: Iterable[str]) -> Graph:
+    """A template's graph; backbones are taken in turn, again from the first when they run out."""
+    supply = cycle(sources)
+    backbones: dict[str, Any] = {}
+    for role, agents in roles_of(template).items():
+        found = {agent: Backbone(next(supply)) for agent in agents}
+        backbones[role] = found[role] if agents == (role,) else found
+    return templates.get(template)(**backbones).replace(name=name)
+
+
+def team_files(template: str, name: str, folder: Path, backbones: Iterable[str]) -> dict[Path, str]:
+    """Path → text of the graph file and of its prompts.
+
+    Args:
+        template: a name in the registry.
+        name: of the graph, and of its file.
+        folder: where the files will be.
+        backbones: hub ids or folders; the demo's when there are none.
+    """
+    sources = [_relative(source, folder) for source in backbones] or list(DEMO_BACKBONES)
+    spec = graph_of(template, name, sources).spec()
+    data = spec.model_dump(mode="json", include={"name", "inputs", "rounds", "latent_steps"})
+    data |= spec.model_dump(mode="json", exclude_defaults=True)
+    files: dict[Path, str] = {}
+    for agent in data["agents"]:
+        agent["prompt_file"] = f"prompts/{agent['name']}.jinja"
+        files[folder / agent["prompt_file"]] = agent.pop("prompt")
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    return {folder / f"{name}.yaml": _HEAD.format(template=template) + text} | files
+
+
+def write_files(files: dict[Path, str], *, force: bool) -> None:
+    """Write all files, or none when one is there already.
+
+    Raises:
+        LatentMASError: naming what is there, unless `force`.
+    """
+    there = [str(path) for path in files if path.exists()]
+    if there and not force:
+        raise LatentMASError(f"not overwritten: {', '.join(there)}; --force replaces what is there")
+    for path, text in files.items():
+        write_text_atomically(path, text)
+
+
+def _relative(source: str, folder: Path) -> str:
+    """A local model folder as seen from the graph file; anything else as it is."""
+    local = source.startswith(("./", "../")) or Path(source).is_dir()
+    if not local or Path(source).is_absolute():
+        return source
+    path = Path(os.path.relpath(source, folder)).as_posix()
+    return path if path.startswith("../") else f"./{path}"

@@ -1,0 +1,54 @@
+"""Options that several commands share, and `name=value` pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentmas.errors import closest
+
+__all__ = ["BatchSize", "Device", "GraphFile", "Json", "Rounds", "Team", "pairs", "unknown"]
+
+GraphFile = Annotated[Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML or JSON).")]
+Team = Annotated[
+    Path, typer.Argument(metavar="TEAM", help="Graph file, or the folder of a saved team.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds; without it, as the graph says.")]
+Device = Annotated[str, typer.Option(help="Where models run, such as cpu or cuda:0.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
+
+
+def pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
+    """Read `name=value` pairs.
+
+    Raises:
+        typer.BadParameter: a pair has no `=` or no name, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise typer.BadParameter(f"{flag} takes name=value, found {text!r}")
+        if name in found:
+            raise typer.BadParameter(f"{flag} gives {name!r} twice")
+        found[name] = value
+    return found
+
+
+def unknown(what: str, name: str, known: Iterable[str], instead: str) -> typer.BadParameter:
+    """The usage error for a name that does not exist.
+
+    Args:
+        what: kind of thing.
+        name: what was given.
+        known: the names there are.
+        instead: what to do when none of them is near.
+    """
+    guess = closest(name, known)
+    hint = f"did you mean {guess!r}?" if guess else instead
+    return typer.BadParameter(f"unknown {what} {name!r}; {hint}")

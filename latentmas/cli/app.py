@@ -1,0 +1,97 @@
+"""Assembly of the command line: commands, global options, errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from latentmas import __version__
+from latentmas.cli import demo, env, graph, run, train
+from latentmas.cli._console import emit, report
+from latentmas.cli._plugins import import_plugin
+
+__all__ = ["app"]
+
+
+_UsageError: Any = typer.BadParameter.__base__
+"""Click's; typer imports click in some versions and holds a copy in others."""
+
+
+class _Guarded(TyperGroup):
+    """The outermost group: turns every exception of a command into a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; usage errors and a closed pipe are left to typer."""
+        try:
+            return super().invoke(ctx)
+        except (_UsageError, typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(report(error, debug=ctx.params["debug"])) from None
+
+
+app = typer.Typer(
+    name="latentmas",
+    cls=_Guarded,
+    help="Teams of frozen language models that hand each other hidden states.",
+    epilog='Start: latentmas new my-team, then latentmas run my-team.yaml "What is 3 + 4?"',
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        emit(f"latentmas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="Python file of your own to import first; may be repeated.",
+        ),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for path in plugin or []:
+        import_plugin(path)
+
+
+_training = typer.Typer(help="Train the links of a team: inner loop first, then outer loop.")
+_training.command(
+    epilog="Example: latentmas train inner team.yaml --data rows.jsonl --output-dir out/inner "
+    "--steps 200"
+)(train.inner)
+_training.command(
+    epilog="Example: latentmas train outer out/inner/team --data rows.jsonl --output-dir out/outer "
+    "--rounds 3 --set warmup_steps=20"
+)(train.outer)
+
+app.command(epilog="Example: latentmas templates --json")(graph.templates)
+app.command(epilog="Example: latentmas new my-team --template mixture --backbone Qwen/Qwen3-0.6B")(
+    graph.new
+)
+app.command(epilog="Example: latentmas check my-team.yaml")(graph.check)
+app.command(epilog="Example: latentmas plan my-team.yaml --rounds 5")(graph.plan)
+app.command(epilog="Example: latentmas draw my-team.yaml -o my-team.svg")(graph.draw)
+app.command(epilog='Example: latentmas run my-team.yaml "What is 3 + 4?"')(run.run)
+app.add_typer(_training, name="train", no_args_is_help=True)
+app.command(epilog="Example: latentmas demo --output /tmp/demo")(demo.demo)
+app.command(epilog="Example: latentmas env --json")(env.env)
+app.command(epilog="Example: latentmas schema > graph.schema.json")(graph.schema)

@@ -1,0 +1,125 @@
+"""Commands over graphs, without weights: templates, new, check, plan, draw, schema."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentmas.cli._console import dumps, emit, emit_json, note
+from latentmas.cli._new import roles_of, summary_of, team_files, write_files
+from latentmas.cli._options import GraphFile, Json, Rounds
+from latentmas.errors import GraphError, LatentMASError, Problem
+from latentmas.spec import Graph, GraphSpec
+from latentmas.templates import names
+
+__all__ = ["check", "draw", "new", "plan", "schema", "templates"]
+
+
+def templates(json: Json = False) -> None:
+    """List the templates that `new` can start from."""
+    found = {name: summary_of(name) for name in names()}
+    if json:
+        emit_json(
+            {
+                "templates": [
+                    {"name": name, "summary": summary, "roles": list(roles_of(name))}
+                    for name, summary in found.items()
+                ]
+            }
+        )
+        return
+    width = max(map(len, found), default=0)
+    for name, summary in found.items():
+        emit(f"{name:<{width}}  {summary}".rstrip())
+
+
+def new(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of the team and of its graph file.")
+    ],
+    template: Annotated[
+        str,
+        typer.Option(help="What to start from; see `latentmas templates`.", autocompletion=names),
+    ] = "sequential",
+    output: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to.")] = Path(),
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(help="Hub id or folder of a model, for the roles in turn; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+) -> None:
+    """Write an editable graph file and its prompts from a template."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise typer.BadParameter(f"{name!r} is no file name; use letters, digits, - and _")
+    files = team_files(template, name, output, backbone or [])
+    write_files(files, force=force)
+    for path in files:
+        emit(str(path))
+    if not backbone:
+        note("its models are the demo's, too small to talk; put your own in, or use --backbone")
+    graph = shlex.quote(str(next(iter(files))))
+    commands = (f"check {graph}", f"plan {graph}", f'run {graph} "…"')
+    note("\n".join(["next:", *(f"  latentmas {command}" for command in commands)]))
+
+
+def check(graph: GraphFile, json: Json = False) -> None:
+    """Compile a graph and report every problem at once, with its fix. No weights."""
+    try:
+        compiled = Graph.load(graph).compile()
+    except LatentMASError as error:
+        if not json:
+            raise
+        emit_json({"ok": False, "problems": [p.to_dict() for p in _problems(error, graph)]})
+        raise typer.Exit(1) from error
+    if json:
+        facts = {"name": compiled.graph.name, "digest": compiled.digest}
+        emit_json({"ok": True, "problems": []} | facts)
+        return
+    spec = compiled.graph
+    emit(
+        f"fine: {spec.name}: {len(spec.agents)} agents, {spec.rounds} rounds, "
+        f"{len(compiled.links)} links, {compiled.n_parameters:,} link parameters"
+    )
+
+
+def plan(
+    graph: GraphFile,
+    rounds: Rounds = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the plan there, as JSON.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON on stdout.")] = False,
+) -> None:
+    """Show what a graph compiles to: backbones, links with exact sizes, schedule. No weights."""
+    compiled = Graph.load(graph).compile()
+    if rounds is not None:
+        compiled = compiled.replace(rounds=rounds)
+    if output is not None:
+        note(f"wrote {compiled.save(output)}")
+    emit(compiled.to_json() if json else compiled.summary())
+
+
+def draw(
+    graph: GraphFile,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write: .svg, or .mmd for Mermaid.")
+    ],
+) -> None:
+    """Draw a graph, offline. No weights."""
+    emit(str(Graph.load(graph).compile().draw(output)))
+
+
+def schema() -> None:
+    """Print the JSON Schema of graph files, for completion in editors."""
+    emit(dumps(GraphSpec.json_schema(), indent=2))
+
+
+def _problems(error: LatentMASError, graph: Path) -> tuple[Problem, ...]:
+    if isinstance(error, GraphError):
+        return error.problems
+    hint = "give a graph file that can be read, with the files that it names beside it"
+    return (Problem("LM100", str(graph), str(error), hint),)

@@ -1,0 +1,138 @@
+"""The command that runs a team: run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentmas.cli._console import emit, emit_json, note
+from latentmas.cli._data import Row, Rows, jsonl, read_rows, write_rows
+from latentmas.cli._options import BatchSize, Device, Json, Rounds, Team, pairs, unknown
+from latentmas.cli._progress import run_progress
+from latentmas.cli._team import open_team
+from latentmas.plan import Plan
+
+if TYPE_CHECKING:
+    from latentmas.runtime import RunResult
+
+__all__ = ["run"]
+
+Field = Annotated[
+    list[str] | None, typer.Option("--field", help="An input as name=value; may be repeated.")
+]
+LatentSteps = Annotated[int | None, typer.Option(min=0, help="Latent steps of every agent.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", dir_okay=False, help="JSONL file for the answers.")
+]
+
+
+def run(
+    team: Team,
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="The only input.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="JSONL file; every row is a sample.")] = None,
+    output: Output = None,
+    field: Field = None,
+    rounds: Rounds = None,
+    latent_steps: LatentSteps = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Candidates of drawing.")] = None,
+    seed: Annotated[int, typer.Option(help="Of drawing, and of untrained links.")] = 0,
+    device: Device = "cpu",
+    batch_size: BatchSize = 32,
+    executor: Annotated[str, typer.Option(help="cached, or reference (slow).")] = "cached",
+    text: Annotated[bool, typer.Option("--text", help="Run the graph's text twin.")] = False,
+    json: Json = False,
+) -> None:
+    """Run a team on a question, or on the rows of a JSONL file."""
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    if not do_sample and sampling != {"temperature": 1.0, "top_p": 1.0, "top_k": None}:
+        note("--temperature, --top-p and --top-k have no effect without --do-sample")
+    depth = {"rounds": rounds, "latent_steps": latent_steps}
+    sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
+    asked = _Asked.of(question, data, pairs("--field", field or []))
+    system = open_team(team, device=device, seed=seed, text=text, check=asked.rows)
+    rows = asked.rows(system.plan)
+    how: dict[str, Any] = depth | sampling | {"batch_size": batch_size, "executor": executor}
+    with run_progress() as watch:
+        result = system.run(rows, on_event=watch, **how)
+    _finish(asked, rows, result, output, json)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the user asked, before the graph's inputs are known."""
+
+    question: str | None
+    table: Rows | None
+    fields: dict[str, str]
+
+    @classmethod
+    def of(cls, question: str | None, data: Path | None, fields: dict[str, str]) -> _Asked:
+        """Check that the parts go together, and read the file."""
+        if data is not None and (question is not None or fields):
+            raise typer.BadParameter("give --data, or QUESTION and --field, not both")
+        return cls(question, None if data is None else read_rows(data), fields)
+
+    def rows(self, plan: Plan) -> list[Row]:
+        """The samples, each with every input of the graph."""
+        inputs = plan.graph.inputs
+        if self.table is not None:
+            self.table.require(inputs)
+            return self.table.rows
+        for name in self.fields:
+            if name not in inputs:
+                listing = f"the graph's inputs are: {', '.join(inputs) or 'none'}"
+                raise unknown("input", name, inputs, listing)
+        left = [name for name in inputs if name not in self.fields]
+        if self.question is None and not left:
+            return [dict(self.fields)]
+        if self.question is None or len(left) != 1:
+            raise typer.BadParameter(_ask_for(left, self.question))
+        return [{left[0]: self.question, **self.fields}]
+
+
+def _ask_for(left: list[str], question: str | None) -> str:
+    if not left:
+        return f"no input of the graph is left for the question {question!r}"
+    if len(left) == 1:
+        return f"the graph needs its input {left[0]!r}: give QUESTION, or --data rows.jsonl"
+    flags = " ".join(f'--field {name}="…"' for name in left)
+    return f"the graph has several inputs: give {flags}, or --data rows.jsonl"
+
+
+def _finish(
+    asked: _Asked, rows: list[Row], result: RunResult, output: Path | None, json: bool
+) -> None:
+    """Score, write and print the answers."""
+    answers = [row | {"prediction": text} for row, text in zip(rows, result.texts, strict=True)]
+    scores = _score(answers) if asked.table is not None else {}
+    if scores:
+        note(f"exact match: {scores['exact_match']:.1%} of {scores['scored']} rows")
+    if output is not None:
+        write_rows(output, answers)
+        note(f"wrote {output}")
+    if json:
+        shown = {"rows": answers} if output is None else {"output": str(output)}
+        facts = {"count": len(rows), **scores, "seconds": result.seconds}
+        emit_json(facts | {"accounting": [asdict(r) for r in result.accounting]} | shown)
+    elif asked.table is None:
+        emit(result.text)
+    elif output is None:
+        emit(jsonl(answers).rstrip("\n"))
+
+
+def _score(answers: list[Row]) -> dict[str, Any]:
+    """Exact match over the rows that hold an answer."""
+    from latentmas.evaluation import exact_match
+
+    answered = [row for row in answers if "answer" in row]
+    scored = [exact_match(row["prediction"], str(row["answer"])) for row in answered]
+    return {"exact_match": sum(scored) / len(scored), "scored": len(scored)} if scored else {}

@@ -1,0 +1,110 @@
+"""What the demo shows while it runs: a table that grows, progress bars, a picture."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback
+
+import latentmas as lm
+from latentmas.demo.task import ROUNDS
+
+__all__ = ["Show"]
+
+WIDTH = 36
+
+
+class Show:
+    """Writes the table to stdout (or nothing), progress to stderr."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.out = Console(file=sys.stdout, quiet=quiet, highlight=False)
+        self.err = Console(file=sys.stderr, highlight=False)
+
+    def title(self, plan: lm.Plan) -> None:
+        """What the team is, and the table's head."""
+        self.out.print(plan.summary(), markup=False)
+        self.out.print("\nAccuracy on held-out questions, by rounds run")
+        heads = "".join(f"{f'r={r}':>8}" for r in range(1, ROUNDS + 1))
+        self.out.print(f"{'':<{WIDTH}}{heads}")
+
+    def row(self, name: str, values: Sequence[float | None]) -> None:
+        """A row of the table; None leaves a gap."""
+        cells = "".join(f"{'' if v is None else format(v, '.3f'):>8}" for v in values)
+        self.out.print(f"{name:<{WIDTH}}{cells}")
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        self.err.print(text, markup=False)
+
+    @contextmanager
+    def training(self, name: str, steps: int) -> Iterator[TrainerCallback]:
+        """A progress bar on stderr, moved by the callback handed out; silent without a terminal."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[loss]}"),
+        )
+        disable = not self.err.is_terminal
+        with Progress(*columns, console=self.err, transient=True, disable=disable) as progress:
+            if disable:
+                self.note(f"{name}: {steps} steps")
+            yield _Bar(progress, progress.add_task(name, total=steps, loss=""))
+
+    def figure(self, report: Mapping[str, Any], path: Path) -> None:
+        """Accuracy against rounds by difficulty, as a PNG."""
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            self.note("no picture: matplotlib is not installed (pip install 'latentmas[viz]')")
+            return
+        accuracy = report["accuracy"]
+        figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
+        axes = figure.add_subplot()
+        rounds = range(1, ROUNDS + 1)
+        styles = zip(("#0072B2", "#D55E00", "#009E73"), ("o", "s", "^"), strict=True)
+        for (difficulty, values), (colour, marker) in zip(
+            accuracy["trained_by_difficulty"].items(), styles, strict=True
+        ):
+            label = f"needs {difficulty} round{'s' if difficulty != '1' else ''}"
+            axes.plot(rounds, values, color=colour, marker=marker, label=label)
+        axes.plot(rounds, accuracy["inner"], color="0.5", linestyle="--", label="inner loop only, all")
+        axes.plot(rounds, accuracy["untrained"], color="0.5", linestyle=":", label="untrained, all")
+        axes.axhline(report["chance"], color="0.7", linewidth=0.8)
+        axes.annotate("chance", (ROUNDS, report["chance"]), va="bottom", ha="right", color="0.5")
+        axes.set(xlabel="rounds run", ylabel="accuracy", xticks=list(rounds), ylim=(-0.02, 1.02))
+        axes.set_title("Private pointer chasing: trained team, by difficulty")
+        axes.legend(fontsize="small")
+        figure.savefig(path)
+
+    def end(self, report: Mapping[str, Any], folder: Path) -> None:
+        """Where everything is."""
+        self.out.print(
+            f"\nchance {report['chance']:.3f}; {report['link_parameters']:,} link parameters; "
+            f"trained in {report['training_seconds']} s, all in {report['seconds']} s"
+        )
+        self.note(f"team, drawing (team.svg), figure (accuracy.png), results.json: {folder}/")
+
+
+class _Bar(TrainerCallback):
+    """Moves a progress bar with the trainer's steps."""
+
+    def __init__(self, progress: Progress, task: Any) -> None:
+        self.progress, self.task = progress, task
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """One step further."""
+        self.progress.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """The latest loss."""
+        if logs and "loss" in logs:
+            self.progress.update(self.task, loss=f"loss {logs['loss']:.3f}")

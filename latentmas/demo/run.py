@@ -1,0 +1,239 @@
+"""The demo: declare, compile, draw, load, train, compare, save, load again; all by the public API.
+
+What it shows: private pointer chasing (see `task`) can be solved by no agent alone and by no team in
+one round, and the trained links carry what is needed round the loop.
+"""
+
+from __future__ import annotations
+
+import json as json_lib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import logging
+
+import latentmas as lm
+from latentmas.demo._show import Show
+from latentmas.demo.task import (
+    AGENTS,
+    PROMPTS,
+    ROUNDS,
+    SINGLE_PROMPT,
+    WORDS,
+    correct,
+    heldout_rows,
+    inner_rows,
+    train_rows,
+)
+from latentmas.spec import write_text_atomically
+
+__all__ = ["Recipe", "run_demo", "single_agent", "team"]
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and rates of the demo."""
+
+    latent_steps: int = 1
+    inner_steps: int = 150
+    inner_rate: float = 3e-3
+    outer_steps: int = 250
+    outer_rate: float = 3e-4
+    warmup: int = 20
+    batch_size: int = 64
+    train_links: str = "all"
+    round_weights: tuple[float, ...] | None = None
+    heldout: int = 1024
+
+
+QUICK = Recipe(inner_steps=5, outer_steps=3, heldout=60)
+"""Walks the whole way without learning much: for tests."""
+
+
+def backbone(agent: str) -> lm.Backbone:
+    """One of the small pretrained models inside this package, declared like any other."""
+    return lm.Backbone(f"package:latentmas/demo/backbones/{agent}")
+
+
+def team(*, latent_steps: int = 1, rounds: int = ROUNDS) -> lm.Graph:
+    """Three agents in a ring, each with private facts; only the solver answers."""
+    inputs = ["question", *(f"{agent}_facts" for agent in AGENTS)]
+    graph = lm.Graph("pointer-chasing", inputs=inputs, rounds=rounds, latent_steps=latent_steps)
+    for agent in AGENTS:
+        graph.add_agent(agent, backbone(agent), prompt=PROMPTS[agent], max_new_tokens=latent_steps)
+    graph.connect("planner", "critic", init="ridge")
+    graph.connect("critic", "solver", init="ridge")
+    graph.feedback("solver", "planner.feedback", init="ridge")
+    return graph.output("solver")
+
+
+def single_agent(*, words: int = 1) -> lm.Graph:
+    """The solver alone, with its own facts and the question."""
+    graph = lm.Graph("single", inputs=["question", "solver_facts"], rounds=1)
+    graph.add_agent("solver", backbone("solver"), prompt=SINGLE_PROMPT, max_new_tokens=words)
+    return graph.output("solver")
+
+
+def run_demo(
+    output: str | Path, *, seed: int = 0, quick: bool = False, json: bool = False
+) -> dict[str, Any]:
+    """Run the demo and leave a folder with the trained team, the drawing and the figures.
+
+    Args:
+        output: folder for `team/`, `team.svg`, `accuracy.png`, `results.json`, `plan.json`.
+        seed: of links and data. Backbones are fixed.
+        quick: a few steps only, to see that everything works.
+        json: print nothing on stdout.
+
+    Returns:
+        Accuracies on held-out questions, chance, sizes and seconds.
+    """
+    began = time.perf_counter()
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    recipe, folder, show = QUICK if quick else Recipe(), Path(output), Show(quiet=json)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    graph = team(latent_steps=recipe.latent_steps)
+    plan = graph.compile()
+    plan.save(folder / "plan.json")
+    plan.draw(folder / "team.svg")
+    show.title(plan)
+    system = plan.load(seed=seed)
+    rows = heldout_rows(recipe.heldout, seed)
+
+    accuracy: dict[str, Any] = {"single": _accuracy(_solo(recipe, system), rows)}
+    show.row("single agent, its own facts", [accuracy["single"]])
+    accuracy["text_twin"] = _accuracy(_twin(graph, recipe, system), rows)
+    show.row("text twin", [None, None, accuracy["text_twin"]])
+    accuracy["untrained"] = _by_round(system, rows)
+    show.row("links untrained (aligned start)", accuracy["untrained"])
+    training = _train_inner(system, recipe, seed, folder, show)
+    accuracy["inner"] = _by_round(system, rows)
+    show.row("after the inner loop", accuracy["inner"])
+    training += _train_outer(system, recipe, seed, folder, show)
+    accuracy |= _controls(system, rows, seed, show)
+    report = {
+        "accuracy": accuracy,
+        "chance": 1 / len(WORDS),
+        "link_parameters": plan.n_parameters,
+        "training_seconds": round(training, 1),
+        "seconds": 0.0,
+        "seed": seed,
+    }
+    _save_and_reload(system, rows, folder, show)
+    show.figure(report, folder / "accuracy.png")
+    report["seconds"] = round(time.perf_counter() - began, 1)
+    _write(folder / "results.json", report)
+    show.end(report, folder)
+    return report
+
+
+def _train_inner(system: lm.System, recipe: Recipe, seed: int, folder: Path, show: Show) -> float:
+    config = lm.InnerConfig(
+        output_dir=str(folder / "training" / "inner"),
+        max_steps=recipe.inner_steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.inner_rate,
+        seed=seed,
+    )
+    rows = inner_rows(recipe.inner_steps * recipe.batch_size, seed)
+    began = time.perf_counter()
+    with show.training("inner loop", recipe.inner_steps) as callback:
+        lm.InnerTrainer(system, config, train_dataset=rows, callbacks=[callback]).train()
+    return time.perf_counter() - began
+
+
+def _train_outer(system: lm.System, recipe: Recipe, seed: int, folder: Path, show: Show) -> float:
+    config = lm.OuterConfig(
+        output_dir=str(folder / "training" / "outer"),
+        rounds=ROUNDS,
+        train_links=recipe.train_links,
+        round_weights=None if recipe.round_weights is None else list(recipe.round_weights),
+        max_steps=recipe.outer_steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.outer_rate,
+        warmup_steps=min(recipe.warmup, recipe.outer_steps),
+        seed=seed,
+    )
+    rows = train_rows(recipe.outer_steps * recipe.batch_size, seed)
+    began = time.perf_counter()
+    with show.training("outer loop", recipe.outer_steps) as callback:
+        lm.OuterTrainer(system, config, train_dataset=rows, callbacks=[callback]).train()
+    return time.perf_counter() - began
+
+
+def _controls(system: lm.System, rows: Rows, seed: int, show: Show) -> dict[str, Any]:
+    """The trained team by rounds and difficulty, and with its messages zeroed or shuffled."""
+    trained = _by_round(system, rows)
+    show.row("after the outer loop", trained)
+    by_difficulty = {}
+    for difficulty in range(1, ROUNDS + 1):
+        part = [row for row in rows if row["difficulty"] == difficulty]
+        by_difficulty[str(difficulty)] = _by_round(system, part)
+        show.row(f"  questions that need {difficulty} rounds", by_difficulty[str(difficulty)])
+
+    def zero(name: str, message_BKD: Tensor) -> Tensor:
+        return torch.zeros_like(message_BKD)
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def shuffle(name: str, message_BKD: Tensor) -> Tensor:
+        return message_BKD[torch.randperm(len(message_BKD), generator=generator)]
+
+    controls = {
+        "null_message": _accuracy(system, rows, edit_message=zero),
+        "shuffled_message": _accuracy(system, rows, edit_message=shuffle),
+    }
+    show.row("messages zeroed", [None, None, controls["null_message"]])
+    show.row("messages shuffled over questions", [None, None, controls["shuffled_message"]])
+    return {"trained": trained, "trained_by_difficulty": by_difficulty, **controls}
+
+
+def _solo(recipe: Recipe, system: lm.System) -> lm.System:
+    return lm.System.load(single_agent(words=recipe.latent_steps).compile(), reuse=system)
+
+
+def _twin(graph: lm.Graph, recipe: Recipe, system: lm.System) -> lm.System:
+    return lm.System.load(graph.as_text().compile(), reuse=system)
+
+
+def _by_round(system: lm.System, rows: Rows) -> list[float]:
+    return [_accuracy(system, rows, rounds=rounds) for rounds in range(1, ROUNDS + 1)]
+
+
+def _accuracy(
+    system: lm.System,
+    rows: Rows,
+    *,
+    rounds: int | None = None,
+    edit_message: Callable[[str, Tensor], Tensor] | None = None,
+) -> float:
+    result = system.run(rows, rounds=rounds, batch_size=256, edit_message=edit_message)
+    hits = sum(correct(text, row) for text, row in zip(result.texts, rows, strict=True))
+    return round(hits / len(rows), 4)
+
+
+def _save_and_reload(system: lm.System, rows: Rows, folder: Path, show: Show) -> None:
+    """Save the team, load it again, and compare what both say.
+
+    Raises:
+        LatentMASError: they differ.
+    """
+    system.save_pretrained(folder / "team")
+    again = lm.System.from_pretrained(folder / "team", reuse=system)
+    some = rows[:64]
+    if again.run(some).texts != system.run(some).texts:
+        raise lm.LatentMASError("the team that was saved and loaded again gives other answers")
+    show.note(f"saved, loaded again, same answers: {folder / 'team'}")
+
+
+def _write(path: Path, report: Mapping[str, Any]) -> None:
+    write_text_atomically(path, json_lib.dumps(report, indent=2) + "\n")

@@ -1,0 +1,38 @@
+"""Quick and alone: two threads, no network, the same examples every time."""
+
+from __future__ import annotations
+
+import os
+import random
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from transformers.utils import logging
+
+torch.set_num_threads(2)
+logging.disable_progress_bar()
+settings.register_profile("quick", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("quick")
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Each test starts from the same random state, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device; torch sees none")
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(skip)

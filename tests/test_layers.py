@@ -1,0 +1,103 @@
+"""Imports point down; the light layers stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "latentmas"
+BASE = {"errors", "registry"}
+DATA = BASE | {"spec", "plan"}
+# What each layer may import from the package; a layer may always import itself.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "registry": {"errors"},
+    "spec": BASE,
+    "templates": BASE | {"spec"},
+    "plan": BASE | {"spec"},
+    "links": DATA,
+    "backbones": DATA,
+    "compiler": DATA | {"links", "backbones"},
+    "runtime": DATA | {"links", "backbones"},
+    "evaluation": DATA | {"runtime"},
+    "tools": DATA | {"runtime"},
+    "io": DATA | {"links", "backbones", "compiler", "runtime", "__init__"},
+    "training": DATA | {"links", "backbones", "runtime", "io", "evaluation"},
+    "testing": DATA | {"backbones"},
+}
+# Of backbones the compiler may use the facts, which are read from a config, never the weights.
+PARTS = {("compiler", "backbones"): {"read_info", "_facts"}}
+FREE = {"__init__", "__main__", "cli", "demo"}
+LIGHT = {"errors", "registry", "spec", "plan", "templates", "__init__"}
+HEAVY = {"torch", "transformers", "accelerate", "networkx", "tokenizers"}
+# Convenience methods that forward lazily, inside a function: the one exception to the rule.
+FORWARDS = {
+    ("spec/graph.py", "compiler"),
+    ("spec/graph.py", "plan"),  # for annotations only
+    ("plan/plan.py", "compiler"),
+    ("plan/plan.py", "runtime"),
+    ("runtime/system.py", "io"),
+}
+
+
+def layer_of(module: str) -> str:
+    """The layer of a dotted name; a plain name of the package's face is `__init__`."""
+    name = module.split(".")[1] if "." in module else "__init__"
+    known = (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()
+    return name if known else "__init__"
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """Imported modules, and whether the import runs when the file is imported."""
+    late = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.FunctionDef | ast.AsyncFunctionDef) or _is_typing(block)
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) not in late) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            yield from ((f"{base}.{alias.name}", id(node) not in late) for alias in node.names)
+
+
+def _is_typing(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_imports_point_down(path: Path):
+    name = path.relative_to(PACKAGE).as_posix()
+    layer = name.split("/")[0].removesuffix(".py")
+    for module, eager in imports(ast.parse(path.read_text())):
+        assert not module.startswith("."), f"{name} imports {module}; write the full name"
+        top = module.split(".")[0]
+        if layer in LIGHT:
+            assert top not in HEAVY, f"{name} imports {module}; this layer stays light"
+        if top != "latentmas" or layer in FREE:
+            continue
+        target = layer_of(module)
+        if (name, target) in FORWARDS and not eager:
+            continue
+        assert layer in ALLOWED, f"{name}: give the new layer a row in ALLOWED"
+        assert target == layer or target in ALLOWED[layer], f"{name} imports {module}"
+        parts = PARTS.get((layer, target))
+        assert parts is None or parts & set(module.split(".")), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "code", ["import latentmas", "from latentmas import Graph, Backbone, templates"]
+)
+def test_importing_the_package_is_light(code: str):
+    check = f"import sys; {code}; print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
