@@ -280,7 +280,7 @@ BREAKERS: dict[str, Breaker] = {
     "text feeds back": _do("LM123", lambda d: _join(d, _text(d), _first(d), "t", GUARDED, delay=1)),
     "unused backbone": _do("LM203", lambda d: d["backbones"].update(idle={"source": "org/idle"})),
     "syntax error": _do("LM301", lambda d: _loop(d, "[% if x")),
-    "unsafe access": _do("LM301", lambda d: _loop(d, "[[ x.__class__ ]]")),
+    "unsafe access": _do("LM301", lambda d: _prompt(d, _first(d), "{{ ''.__class__ }}")),
     "unguarded": _unguard,
     "filtered slot": _do("LM303", lambda d: _loop(d, "[% if x %][[ x|upper ]][% endif %]")),
     "never placed": _do("LM303", lambda d: _loop(d, "[% if x %]![% endif %]")),

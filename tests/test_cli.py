@@ -181,6 +181,7 @@ def test_new_writes_what_the_template_declares(template, tmp_path):
     prompts = {tmp_path / "prompts" / f"{agent.name}.jinja" for agent in expected.agents}
     assert written == {path, *prompts} and all(file.is_file() for file in written)
     assert f"latentmas check {path}" in result.stderr
+    assert call("check", path).stdout.startswith("fine: math:")
 
 
 def test_new_on_models_of_ones_own_compiles(tmp_path, monkeypatch):
@@ -428,14 +429,8 @@ def test_train_inner_then_outer_then_run(team, rows, tmp_path):
     assert done.stdout == f"{inner / 'team'}\n"
     assert "trained 3 links in 2 steps" in done.stderr and "eval_loss" in done.stderr
     own = ("--steps", 2, "--rounds", 2, "--links", "all", "--learning-rate", 0.01, "--json")
-    own += (
-        "--set",
-        "save_strategy=steps",
-        "--set",
-        "save_steps=1",
-        "--set",
-        "eval_max_new_tokens=2",
-    )
+    sets = ("save_strategy=steps", "save_steps=1", "eval_max_new_tokens=2")
+    own += tuple(item for text in sets for item in ("--set", text))
     done = call("train", "outer", inner / "team", *options, "--output-dir", outer, *own)
     facts = json.loads(done.stdout)
     assert facts["team"] == str(outer / "team") and facts["steps"] == 2
@@ -447,15 +442,7 @@ def test_train_inner_then_outer_then_run(team, rows, tmp_path):
     assert question.stdout == lm.System.from_pretrained(outer / "team")("3+4?").text + "\n"
     assert "untrained" not in question.stderr
     assert "--text" in call("run", outer / "team", "x", "--text", code=2).stderr
-    resumed = (
-        "--output-dir",
-        outer,
-        "--steps",
-        3,
-        "--resume",
-        "--links",
-        "outer.critic->solver.plan",
-    )
+    resumed = ("--output-dir", outer, "--steps", 3, "--resume", "--links", "all")
     assert "in 3 steps" in call("train", "outer", inner / "team", "--data", rows, *resumed).stderr
 
 

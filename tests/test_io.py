@@ -327,9 +327,8 @@ def test_a_manifest_that_is_none(saved, text):
         lambda data: data["graph"]["edges"][2]["link"].update(kind="no_such_kind"),
         lambda data: data["graph"]["edges"][2]["link"].update(kind="../../evil"),
         lambda data: data["graph"]["edges"].pop(),
-        lambda data: data["facts"].popitem(),
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_a_manifest_that_is_malformed(saved, change):
     edit(saved, change)

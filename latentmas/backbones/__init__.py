@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from latentmas.backbones._facts import read_info, resolve_source
+from latentmas.backbones._facts import UnsuitableBackboneError, read_info, resolve_source
 from latentmas.backbones._registry import families
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ __all__ = [
     "Family",
     "LoadedBackbone",
     "State",
+    "UnsuitableBackboneError",
     "families",
     "load_backbone",
     "read_info",

@@ -9,9 +9,13 @@ from latentmas.errors import WeightsError
 from latentmas.plan import BackboneInfo
 from latentmas.spec import Backbone
 
-__all__ = ["read_info", "resolve_source"]
+__all__ = ["UnsuitableBackboneError", "read_info", "resolve_source"]
 
 PACKAGE = "package:"
+
+
+class UnsuitableBackboneError(WeightsError):
+    """The model exists, but is no decoder with a hidden size and a vocabulary."""
 
 
 def resolve_source(source: str) -> str:
@@ -33,7 +37,7 @@ def resolve_source(source: str) -> str:
             raise WeightsError(f"{source!r}: package {name!r} has no folder {rest!r}")
         return str(folder)
     path = Path(source).expanduser()
-    if path.is_dir():
+    if "\0" not in source and path.is_dir():
         return str(path.resolve())
     if source.startswith((".", "/", "~")):
         raise WeightsError(f"folder {source!r} does not exist")
@@ -53,12 +57,15 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         config = AutoConfig.from_pretrained(
             source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+        text = config.get_text_config(decoder=True)
+    except Exception as error:  # each model's configuration class raises what it likes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"no configuration for {source!r}: {reason}") from error
-    text = config.get_text_config(decoder=True)
-    if getattr(text, "is_encoder_decoder", False) or not hasattr(text, "vocab_size"):
-        raise WeightsError(f"{source!r} ({config.model_type}) is not a decoder-only language model")
+    wanted = ("hidden_size", "vocab_size", "num_hidden_layers")
+    missing = [name for name in wanted if not isinstance(getattr(text, name, None), int)]
+    if getattr(config, "is_encoder_decoder", False) or missing:
+        lack = f" (its configuration has no {', '.join(missing)})" if missing else ""
+        raise UnsuitableBackboneError(f"{source!r} is {config.model_type}, no decoder{lack}")
     return BackboneInfo(
         model_type=text.model_type,
         hidden_size=text.hidden_size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from jinja2 import TemplateSyntaxError, UndefinedError
+from jinja2 import TemplateRuntimeError, TemplateSyntaxError, UndefinedError
 from jinja2.exceptions import SecurityError
 
 from latentmas.compiler.slots import variables
@@ -12,8 +12,9 @@ from latentmas.errors import Problem, closest
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
 from latentmas.spec.prompts import (
     SlotMisuseError,
+    check_template,
+    misused_variables,
     placed_variables,
-    prompt_variables,
     render_prompt,
 )
 
@@ -25,17 +26,28 @@ def prompt_problems(graph: GraphSpec) -> list[Problem]:
     problems: list[Problem] = []
     for agent in graph.agents:
         edges = [edge for edge in graph.edges if edge.target == agent.name and edge.slot]
-        try:
-            prompt_variables(agent)
-        except TemplateSyntaxError as error:
-            message = f"line {error.lineno}: {error.message}"
-            problems.append(Problem("LM301", f"agent {agent.name}", message, "mend the template"))
+        broken = _broken(agent)
+        if broken is not None:
+            problems.append(broken)
             continue
         problems += _unbound(graph, agent, edges)
         problems += _bound_twice(graph, agent, edges)
         problems += _unused_edges(agent, edges)
         problems += _dry_render(graph, agent, edges)
     return problems + _unused_inputs(graph)
+
+
+def _broken(agent: AgentSpec) -> Problem | None:
+    """LM301 for a template that cannot be compiled."""
+    path = f"agent {agent.name}"
+    try:
+        check_template(agent)
+    except TemplateSyntaxError as error:
+        message = f"line {error.lineno}: {error.message}"
+        return Problem("LM301", path, message, "mend the template")
+    except RecursionError:
+        return Problem("LM301", path, "the template is nested too deep", "make it simpler")
+    return None
 
 
 def _unbound(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
@@ -78,40 +90,65 @@ def _unused_edges(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
 
 
 def _dry_render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
-    path, problems = f"agent {agent.name}", []
+    path = f"agent {agent.name}"
     used = [edge for edge in edges if edge.slot in variables(agent)]
-    for edge in used:
-        if edge.slot not in placed_variables(agent):
-            hint = f"write {{{{ {edge.slot} }}}} where the message belongs"
-            problems.append(Problem("LM303", path, f"slot {edge.slot!r} is tested, never placed", hint))
-        if edge.delay and _fails_without(graph, agent, used, str(edge.slot)):
-            message = f"slot {edge.slot!r} is empty in round 1, and the prompt places it unguarded"
-            hint = f"write {{% if {edge.slot} %}}… {{{{ {edge.slot} }}}} …{{% endif %}}"
-            problems.append(Problem("LM302", path, message, hint))
+    problems = _misplaced(agent, used)
+    delayed = list(dict.fromkeys(str(edge.slot) for edge in used if edge.delay))
+    for slot in _unguarded(graph, agent, used, delayed):
+        message = f"slot {slot!r} is empty in round 1, and the prompt places it unguarded"
+        hint = f"write {{% if {slot} %}}… {{{{ {slot} }}}} …{{% endif %}}"
+        problems.append(Problem("LM302", path, message, hint))
     try:
-        _render(graph, agent, used, absent=None)
+        _render(graph, agent, used, set())
     except SlotMisuseError as error:
-        problems.append(Problem("LM303", path, str(error), "place the slot as it is: {{ slot }}"))
-    except SecurityError as error:
-        problems.append(Problem("LM301", path, str(error), "templates are sandboxed: remove that access"))
-    except (UndefinedError, TypeError, ValueError, ArithmeticError, LookupError):
-        pass  # an unbound variable (LM103), or a computation on the stand-in values
+        problems += [] if problems else [Problem("LM303", path, str(error), BARE)]
+    except (SecurityError, TemplateRuntimeError) as error:
+        if not isinstance(error, UndefinedError):  # that is an unbound variable: LM103
+            problems.append(Problem("LM301", path, str(error), "mend the template"))
+    except Exception:  # noqa: S110  # a filter or operator on the stand-in values, not on real ones
+        pass
     return problems
 
 
-def _fails_without(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], slot: str) -> bool:
-    try:
-        _render(graph, agent, edges, absent=slot)
-    except UndefinedError as error:
-        return f"'{slot}'" in str(error)
-    except (SlotMisuseError, SecurityError, TypeError, ValueError, ArithmeticError, LookupError):
-        return False
-    return False
+BARE = "place the slot as it is: {{ slot }}"
 
 
-def _render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], absent: str | None) -> None:
-    latent = {str(e.slot) for e in edges if e.link.kind != TEXT} - {absent}
-    texts = {str(e.slot): "text" for e in edges if e.link.kind == TEXT and e.slot != absent}
+def _misplaced(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
+    """LM303 for slots that are not simply placed."""
+    path, problems = f"agent {agent.name}", []
+    for edge in edges:
+        if edge.link.kind != TEXT and edge.slot in misused_variables(agent):
+            message = f"slot {edge.slot!r} holds latents: it can be placed or tested, nothing else"
+            problems.append(Problem("LM303", path, message, BARE))
+        elif edge.slot not in placed_variables(agent):
+            hint = f"write {{{{ {edge.slot} }}}} where the message belongs"
+            problems.append(Problem("LM303", path, f"slot {edge.slot!r} is tested, never placed", hint))
+    return problems
+
+
+def _unguarded(
+    graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], delayed: list[str]
+) -> list[str]:
+    """Slots that the prompt places in round 1, when all delayed slots are empty together."""
+    found: list[str] = []
+    while len(found) < len(delayed):
+        try:
+            _render(graph, agent, edges, set(delayed) - set(found))
+        except UndefinedError as error:
+            culprits = [s for s in delayed if s not in found and f"'{s}'" in str(error)]
+            if not culprits:
+                return found  # an unbound variable: LM103
+            found += culprits
+        except Exception:  # as in _dry_render: not what is asked here
+            return found
+        else:
+            return found
+    return found
+
+
+def _render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], absent: set[str]) -> None:
+    latent = {str(e.slot) for e in edges if e.link.kind != TEXT} - absent
+    texts = {str(e.slot): "text" for e in edges if e.link.kind == TEXT and e.slot not in absent}
     values = {name: _Anything("value") for name in graph.inputs} | texts
     render_prompt(agent, values, sorted(latent))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from latentmas.backbones import read_info
+from latentmas.backbones import UnsuitableBackboneError, read_info
 from latentmas.errors import Problem, WeightsError, closest
 from latentmas.plan import BackboneInfo, PlanBackbone
 from latentmas.spec import GraphSpec
@@ -37,6 +37,10 @@ def share(
         spec = graph.backbones[key]
         try:
             info = facts.get(key) or facts.get(spec.source) or read_info(spec)
+        except UnsuitableBackboneError as error:
+            hint = "choose a decoder-only language model"
+            problems.append(Problem("LM202", f"backbone {key}", str(error), hint))
+            continue
         except WeightsError as error:
             hint = "check the source, download it, or pass its facts to compile(facts=…)"
             problems.append(Problem("LM201", f"backbone {key}", str(error), hint))

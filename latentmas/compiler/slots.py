@@ -15,7 +15,7 @@ def variables(agent: AgentSpec) -> frozenset[str]:
     """The variables of an agent's prompt; none when it cannot be parsed (LM301 says so)."""
     try:
         return prompt_variables(agent)
-    except TemplateSyntaxError:
+    except (TemplateSyntaxError, RecursionError):
         return frozenset()
 
 

@@ -14,7 +14,7 @@ from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
 from latentmas.plan.verify import verify_steps
-from latentmas.spec import Frozen, GraphSpec, TextFunction, write_text_atomically
+from latentmas.spec import Frozen, GraphSpec, TextFunction, oddities, write_text_atomically
 
 if TYPE_CHECKING:
     from latentmas.runtime import System
@@ -121,7 +121,13 @@ class Plan(Frozen):
             PlanError: it is not a plan, or a step uses what no step made.
         """
         try:
-            plan = cls.model_validate(json.loads(text))
+            data = json.loads(text)
+            odd = next(oddities(data, "plan"), None)
+            if odd is not None:
+                raise PlanError(": ".join(odd))
+            plan = cls.model_validate(data)
+        except PlanError:
+            raise
         except (ValidationError, ValueError, RecursionError) as error:
             raise PlanError(f"not a plan: {error}") from error
         verify_steps(plan.steps, plan.links, plan.graph)
@@ -136,7 +142,7 @@ class Plan(Frozen):
         """Read a file that `save` wrote; errors as `from_json`, and for an unreadable file."""
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise PlanError(f"cannot read plan {str(path)!r}: {error}") from error
         return cls.from_json(text)
 

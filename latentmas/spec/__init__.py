@@ -1,6 +1,6 @@
 """What the user declares: frozen records, the builder, prompts. No torch."""
 
-from latentmas.spec._base import Frozen, canonical_json
+from latentmas.spec._base import Frozen, canonical_json, oddities
 from latentmas.spec._files import prompt_file, write_text_atomically
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone
@@ -21,6 +21,7 @@ __all__ = [
     "TextFunction",
     "TextSourceSpec",
     "canonical_json",
+    "oddities",
     "prompt_file",
     "write_text_atomically",
 ]

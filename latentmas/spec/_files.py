@@ -15,6 +15,10 @@ from latentmas.errors import DataError, GraphError, Problem
 __all__ = ["prompt_file", "read_graph_file", "write_graph_file", "write_text_atomically"]
 
 YAML_SUFFIXES = (".yaml", ".yml")
+# What PyYAML raises on bad tags and odd nodes, beside its own errors.
+_YAML_FAILURES = (
+    *(yaml.YAMLError, RecursionError, TypeError, KeyError, AttributeError, IndexError),
+)
 
 
 def prompt_file(path: str | Path) -> str:
@@ -25,20 +29,20 @@ def prompt_file(path: str | Path) -> str:
     """
     try:
         return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"cannot read prompt file {str(path)!r}: {error}") from error
 
 
 def read_graph_file(path: Path) -> Any:
     """Plain data of a graph file, with `prompt_file` entries and `./` sources resolved."""
-    text = path.read_text(encoding="utf-8", errors="strict")
     try:
+        text = path.read_text(encoding="utf-8")
         data = (
             yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
             if path.suffix.lower() in YAML_SUFFIXES
             else json.loads(text)
         )
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (*_YAML_FAILURES, ValueError) as error:
         where = " ".join(str(error).split())
         hint = "mend the syntax at the place named"
         raise GraphError([Problem("LM100", str(path), f"cannot be parsed: {where}", hint)]) from error
@@ -86,7 +90,10 @@ def _with_prompt(agent: Any, folder: Path) -> Any:
     if not isinstance(agent, dict) or "prompt_file" not in agent or "prompt" in agent:
         return agent
     name = str(agent["prompt_file"])
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except ValueError as error:
+        raise DataError(f"prompt_file {name!r} is no file name: {error}") from error
     if not path.is_relative_to(folder.resolve()):
         message = f"prompt_file {name!r} leaves the folder of the graph file"
         where = f"agent {agent.get('name', '?')}"
@@ -99,7 +106,7 @@ def _with_source(backbone: Any, folder: Path) -> Any:
     if isinstance(backbone, str):
         backbone = {"source": backbone}
     if isinstance(backbone, dict) and str(backbone.get("source", "")).startswith(("./", "../")):
-        return backbone | {"source": str((folder / backbone["source"]).resolve())}
+        return backbone | {"source": os.path.abspath(folder / backbone["source"])}
     return backbone
 
 
@@ -109,7 +116,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} stands twice", key_node.start_mark
@@ -123,7 +130,9 @@ class _BlockDumper(yaml.SafeDumper):
 
 
 def _block_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    odd = any(not letter.isprintable() and letter != "\n" for letter in text)
+    style = '"' if odd else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _BlockDumper.add_representer(str, _block_text)

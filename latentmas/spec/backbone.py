@@ -36,5 +36,9 @@ class Backbone(Frozen):
     attention: str | None = Field(default=None)
     """`attn_implementation` of transformers, such as `"sdpa"` or `"eager"`; None leaves it to them."""
 
-    def __init__(self, source: str, **fields: Any) -> None:
-        super().__init__(source=source, **fields)
+    def __init__(*args: Any, **fields: Any) -> None:
+        """Take the source by position or by name, and other fields by name."""
+        self, *rest = args
+        if len(rest) > 1 or (rest and "source" in fields):
+            raise TypeError("Backbone takes one source; other fields are given by name")
+        super(Backbone, self).__init__(**fields, **({"source": rest[0]} if rest else {}))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from latentmas.errors import DataError, GraphError, Problem
-from latentmas.spec._base import Frozen
+from latentmas.spec._base import Frozen, oddities
 from latentmas.spec._files import read_graph_file, write_graph_file
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone
@@ -74,7 +74,7 @@ class GraphSpec(Frozen):
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise GraphError([_malformed("graph", f"not JSON: {error}")]) from error
         return cls.parse(data)
 
@@ -85,6 +85,9 @@ class GraphSpec(Frozen):
         Raises:
             GraphError: one LM100 problem for each field that does not fit.
         """
+        odd = [_malformed(path, message) for path, message in oddities(data)]
+        if odd:
+            raise GraphError(odd)
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -107,8 +110,10 @@ class GraphSpec(Frozen):
         """
         try:
             data = read_graph_file(Path(path))
-        except OSError as error:
-            reason = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            if isinstance(error, GraphError):
+                raise
+            reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"cannot read graph file {str(path)!r}: {reason}") from error
         return cls.parse(data)
 

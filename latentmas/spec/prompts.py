@@ -9,16 +9,30 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jinja2 import StrictUndefined, Template, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from latentmas.spec.agent import AgentSpec
 
-__all__ = ["RESERVED", "Rendered", "SlotMisuseError", "Turn", "placed_variables", "prompt_variables", "render_prompt"]
+__all__ = [
+    "RESERVED",
+    "Rendered",
+    "SlotMisuseError",
+    "Turn",
+    "check_template",
+    "misused_variables",
+    "placed_variables",
+    "prompt_variables",
+    "render_prompt",
+]
+
+
+HARMLESS = frozenset({"trim", "string", "safe", "default", "d"})
+"""Filters that leave a placed slot as it is."""
 
 
 class SlotMisuseError(ValueError):
@@ -67,20 +81,11 @@ RESERVED: frozenset[str] = frozenset(_ENVIRONMENT.globals) | {
 class _Marker:
     """A latent slot inside a template: true, placeable, and nothing else."""
 
-    def __init__(self, text: str, slot: str) -> None:
-        self._text, self._slot = text, slot
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def __str__(self) -> str:
         return self._text
-
-    def __bool__(self) -> bool:
-        return True
-
-    def _misuse(self, *_: object) -> Any:
-        raise SlotMisuseError(f"slot {{{{ {self._slot} }}}} holds latents: it can only be placed or tested")
-
-    __len__ = __iter__ = __getitem__ = __contains__ = __add__ = __radd__ = __mul__ = _misuse
-    __int__ = __float__ = __lt__ = __gt__ = __le__ = __ge__ = __mod__ = _misuse
 
 
 @lru_cache(maxsize=512)
@@ -122,6 +127,49 @@ def _names_in(node: nodes.Node) -> list[str]:
     return own + [name.name for name in node.find_all(nodes.Name)]
 
 
+def misused_variables(agent: AgentSpec) -> frozenset[str]:
+    """Variables that stand in a filter, an operator, a call or the like, not bare or in a test."""
+    return _misused_in(agent.prompt) | _misused_in(agent.system or "")
+
+
+@lru_cache(maxsize=512)
+def _misused_in(text: str) -> frozenset[str]:
+    return frozenset(_misused(_ENVIRONMENT.parse(text), bare=True))
+
+
+def _misused(node: nodes.Node, *, bare: bool) -> Iterator[str]:
+    """Names below `node` in other than bare places."""
+    if isinstance(node, nodes.Name):
+        if not bare and node.ctx == "load":
+            yield node.name
+        return
+    if isinstance(node, nodes.Test):
+        bare = node.name in ("defined", "undefined")
+    elif isinstance(node, nodes.Filter):
+        bare = node.name in HARMLESS
+    elif isinstance(node, nodes.Expr):
+        bare = isinstance(node, nodes.CondExpr | nodes.And | nodes.Or | nodes.Not | nodes.Concat)
+    elif isinstance(node, nodes.Stmt):
+        bare = isinstance(node, nodes.Output | nodes.If | nodes.For | nodes.Scope | nodes.Block)
+    for child in node.iter_child_nodes():
+        within = bare and not (isinstance(node, nodes.For) and child is node.iter)
+        yield from _misused(child, bare=within)
+
+
+def check_template(agent: AgentSpec) -> None:
+    """Parse and compile the agent's templates.
+
+    Raises:
+        jinja2.TemplateError: a template cannot be compiled, or wants other files.
+        RecursionError: it is nested too deep.
+    """
+    outside = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+    for text in (agent.prompt, agent.system or ""):
+        for node in _ENVIRONMENT.parse(text).find_all(outside):
+            raise TemplateSyntaxError("a prompt cannot load other templates", node.lineno)
+        _compiled(text)
+
+
 def render_prompt(
     agent: AgentSpec, values: Mapping[str, Any], latent_slots: Iterable[str] = ()
 ) -> Rendered:
@@ -137,9 +185,13 @@ def render_prompt(
         jinja2.TemplateError: an absent variable is placed, or the template misbehaves.
         SlotMisuseError: a latent slot went through a filter or an operator.
     """
+    latent_slots = list(latent_slots)
+    for slot in latent_slots:
+        if slot in misused_variables(agent):
+            raise SlotMisuseError(f"slot {slot!r} holds latents: it can be placed or tested, nothing else")
     nonce = str(secrets.randbits(96))
     slots = {slot: f"<<latent:{nonce}:{i}>>" for i, slot in enumerate(latent_slots)}
-    scope = {**values, **{slot: _Marker(text, slot) for slot, text in slots.items()}}
+    scope = {**values, **{slot: _Marker(text) for slot, text in slots.items()}}
     turns = []
     if agent.system is not None:
         turns.append(Turn("system", _compiled(agent.system).render(scope)))
