@@ -122,14 +122,18 @@ def pair(one: lm.Backbone, two: lm.Backbone, **edge: object) -> lm.Plan:
 
 @pytest.mark.parametrize("kind", ["linear", "linear_residual", "mlp_residual"])
 def test_init_ridge_puts_the_alignment_into_the_link(kind):
-    system = pair(tiny("llama", 16), tiny("llama", 32, seed=1), link=kind, init="ridge", norm="none").load()
+    system = pair(
+        tiny("llama", 16), tiny("llama", 32, seed=1), link=kind, init="ridge", norm="none"
+    ).load()
     A_DS = ridge_alignment(system.backbone_of("one"), system.backbone_of("two"))
     x = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(system.link("outer.one->two.one")(x), x @ A_DS.T, atol=1e-5)
 
 
 def test_init_ridge_on_one_backbone_is_the_identity():
-    system = pair(tiny("llama", 16), tiny("llama", 16), link="linear", init="ridge", norm="none").load()
+    system = pair(
+        tiny("llama", 16), tiny("llama", 16), link="linear", init="ridge", norm="none"
+    ).load()
     x = torch.randn(5, 16)
     assert torch.equal(system.link("outer.one->two.one")(x), x)
 
@@ -149,17 +153,21 @@ def test_the_embedding_norm_is_that_of_the_words_alone(two):
 KINDS = ["recursive", "linear", "mlp", "linear_residual", "mlp_residual"]
 
 
-@pytest.mark.parametrize("init", ["default", "ridge"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "init"),
+    [(k, i) for k in KINDS for i in ("default", "ridge") if (k, i) != ("mlp", "ridge")],
+)
 def test_messages_arrive_with_the_receivers_embedding_norm(kind, init):
-    if (kind, init) == ("mlp", "ridge"):
-        pytest.skip("mlp has no closed-form start")
     system = pair(tiny("llama", 16), tiny("qwen3", 32, seed=1), link=kind, init=init).load()
     assert system.plan.link("outer.one->two.one").norm == "embedding"
-    message_BKD = system.run(QUESTIONS, max_new_tokens=1, record=("messages",)).messages["round1.one->two"]
+    message_BKD = system.run(QUESTIONS, max_new_tokens=1, record=("messages",)).messages[
+        "round1.one->two"
+    ]
     wanted = float(embedding_norm(system.backbone_of("two")))
     exact = kind == "recursive"
-    assert float(message_BKD.norm(dim=-1).mean()) == pytest.approx(wanted, rel=1e-3 if exact else 0.25)
+    assert float(message_BKD.norm(dim=-1).mean()) == pytest.approx(
+        wanted, rel=1e-3 if exact else 0.25
+    )
     if exact:
         # a row of small variance feels the norm's epsilon
         assert message_BKD.norm(dim=-1) == pytest.approx(torch.full((3, 4), wanted), rel=5e-3)
@@ -175,7 +183,9 @@ def test_inner_links_feed_vectors_of_the_agents_own_embedding_norm():
 
 def test_norm_none_leaves_the_scale_alone():
     system = pair(tiny("llama", 16), tiny("llama", 32, seed=1), norm="none").load()
-    message = system.run(QUESTIONS, max_new_tokens=1, record=("messages",)).messages["round1.one->two"]
+    message = system.run(QUESTIONS, max_new_tokens=1, record=("messages",)).messages[
+        "round1.one->two"
+    ]
     assert message.norm(dim=-1) == pytest.approx(torch.full((3, 4), 32**0.5), rel=1e-3)
 
 

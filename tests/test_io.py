@@ -27,7 +27,9 @@ def rich_graph(name: str = "rich") -> lm.Graph:
     small, wide = tiny("llama", 16), tiny("qwen3", 32, seed=1)
     graph = lm.Graph(name, inputs=["question", "hint"], rounds=2, latent_steps=3)
     same = {"kind": "recursive", "share": "thinking"}
-    graph.add_agent("one", small, prompt="{% if back %}{{ back }}{% endif %}{{ question }}", inner=same)
+    graph.add_agent(
+        "one", small, prompt="{% if back %}{{ back }}{% endif %}{{ question }}", inner=same
+    )
     graph.add_agent(
         "two",
         small,
@@ -35,7 +37,9 @@ def rich_graph(name: str = "rich") -> lm.Graph:
         prompt="  {{ one }}\n\n{{ facts }} {{ question }}\t\n",
         inner=same,
     )
-    graph.add_agent("three", wide, prompt="{{ one }} {{ two }} {{ hint }}", inner="mlp", latent_steps=2)
+    graph.add_agent(
+        "three", wide, prompt="{{ one }} {{ two }} {{ hint }}", inner="mlp", latent_steps=2
+    )
     graph.add_text_source("rule", "no „quotes“, \x1f and\u2028 lines")
     graph.add_text_source("facts", lambda sample: sample["question"].upper())
     graph.connect("rule", "two")
@@ -56,7 +60,9 @@ def system() -> lm.System:
     made = rich_graph().compile().load(seed=3)
     with torch.no_grad():  # no weight as it was drawn
         for parameter in made.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.01)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.01
+            )
     return made
 
 
@@ -114,10 +120,14 @@ def test_prompts_are_files_with_their_exact_text(system, saved):
     for agent in system.plan.graph.agents:
         kept = (saved / "prompts" / f"{agent.name}.jinja").read_bytes().decode()
         assert kept == agent.prompt
-    assert (saved / "prompts/two.system.jinja").read_bytes().decode() == "Be brief; {{ rule }}\nand — exact."
+    assert (
+        saved / "prompts/two.system.jinja"
+    ).read_bytes().decode() == "Be brief; {{ rule }}\nand — exact."
 
 
-@pytest.mark.parametrize("text", ["a\r\nb {{ question }}", "a\rb {{ question }}\r\n", "\ufeff{{ question }}\x85"])
+@pytest.mark.parametrize(
+    "text", ["a\r\nb {{ question }}", "a\rb {{ question }}\r\n", "\ufeff{{ question }}\x85"]
+)
 def test_line_ends_of_a_prompt_survive(tmp_path, text):
     graph = lm.Graph("solo", inputs=["question"], rounds=1)
     graph.add_agent("alone", tiny("llama", 16), prompt=text, system=text)
@@ -256,7 +266,9 @@ def fail(*_: Any, **__: Any) -> None:
 
 @pytest.mark.parametrize("what", ["save_file", "model_card", "_manifest", "write_text_atomically"])
 def test_a_failure_while_writing_leaves_the_old_team(system, saved, monkeypatch, what):
-    before = {name: (saved / name).read_bytes() for name in names(saved) if (saved / name).is_file()}
+    before = {
+        name: (saved / name).read_bytes() for name in names(saved) if (saved / name).is_file()
+    }
     changed = rich_graph("changed").compile().load(seed=9)
     with monkeypatch.context() as patch:
         patch.setattr(f"latentmas.io.save.{what}", fail)
@@ -332,7 +344,7 @@ def test_a_manifest_that_is_none(saved, text):
 )
 def test_a_manifest_that_is_malformed(saved, change):
     edit(saved, change)
-    with pytest.raises(lm.WeightsError, match="^LM50[12] "):
+    with pytest.raises(lm.WeightsError, match=r"^LM50[12] "):
         load(saved)
 
 
@@ -366,7 +378,9 @@ def test_an_edited_prompt_is_refused(saved):
 def test_names_from_other_files_must_not_leave_the_folder(system, saved, tmp_path):
     (tmp_path / "secret.jinja").write_text(system.plan.graph.agent("one").prompt)
     for name in ("../secret.jinja", str(tmp_path / "secret.jinja"), "prompts/../../secret.jinja"):
-        edit(saved, lambda data, name=name: data["graph"]["agents"][0].update(prompt={"file": name}))
+        edit(
+            saved, lambda data, name=name: data["graph"]["agents"][0].update(prompt={"file": name})
+        )
         assert "leaves the folder" in refused(saved, "LM502")
 
 

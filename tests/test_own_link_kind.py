@@ -108,7 +108,9 @@ def distribution(tmp_path, monkeypatch) -> Path:
 def team(kind: str, **options: object) -> lm.Graph:
     small, wide = tiny("llama", 16), tiny("llama", 32, seed=1)
     graph = lm.Graph("own", inputs=["question"], rounds=2, latent_steps=2)
-    graph.add_agent("one", small, prompt="{% if back %}{{ back }}{% endif %}{{ question }}", inner=kind)
+    graph.add_agent(
+        "one", small, prompt="{% if back %}{{ back }}{% endif %}{{ question }}", inner=kind
+    )
     graph.add_agent("two", wide, prompt="{{ one }} {{ question }}", inner={"kind": kind})
     graph.connect("one", "two", link=kind, **options)
     graph.feedback("two", "one.back", link=kind, **options)
@@ -201,7 +203,9 @@ def test_a_name_is_taken_once_and_running_a_cell_again_replaces_it(gated):
             """Something else."""
 
     assert link_kinds.get("gated_test") is gated
-    again = type("Gated", (gated,), {"__module__": gated.__module__, "__qualname__": gated.__qualname__})
+    again = type(
+        "Gated", (gated,), {"__module__": gated.__module__, "__qualname__": gated.__qualname__}
+    )
     assert link_kinds.register("gated_test")(again) is again
     assert link_kinds.get("gated_test") is again
 

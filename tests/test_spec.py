@@ -136,10 +136,12 @@ MISUSES += ["|tojson", "|list", "|upper", " == 2", ".foo", "[0]", "()", " * 2", 
 
 @pytest.mark.parametrize("misuse", MISUSES)
 def test_latents_can_only_be_placed(misuse: str) -> None:
-    prompt = f"{{{{ slot{misuse} }}}}"
-    assert codes(pair(prompt)) == ["LM303"]
+    assert codes(pair(f"{{{{ slot{misuse} }}}}")) == ["LM303"]
+
+
+def test_a_changed_marker_is_found_when_rendering_too() -> None:
     with pytest.raises(SlotMisuseError):
-        render_prompt(agent(prompt), {}, ["slot"])
+        render_prompt(agent("{{ slot|upper }}"), {}, ["slot"])
 
 
 @pytest.mark.parametrize(

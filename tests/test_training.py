@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ def team(**edge: Any) -> lm.Graph:
 
 
 PLAN = team().compile()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_garbage():
+    """Each training collects garbage; what was there before need not be looked through again."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -83,17 +93,18 @@ def losses(trainer: Any) -> list[float]:
 
 
 def test_the_inner_loop_lowers_its_loss(system, tmp_path):
-    trainer = inner(system, tmp_path, max_steps=25, learning_rate=0.02)
+    trainer = inner(system, tmp_path, max_steps=12, learning_rate=0.03)
     trainer.train()
     found = losses(trainer)
-    assert len(found) == 25
+    assert len(found) == 12
     assert found[-1] < 0.5 * found[0]
 
 
 def test_the_outer_loop_learns_eight_rows(tmp_path):
     """Frozen random backbones bound how far it can come."""
-    system = team().replace(rounds=1, edges=team().spec().edges[:1]).compile().load()
-    options = {"max_steps": 25, "latent_steps": 4, "learning_rate": 0.02, "train_links": "all"}
+    system = PLAN.load()
+    options = {"max_steps": 15, "latent_steps": 4, "rounds": 1, "learning_rate": 0.02}
+    options |= {"train_links": [FORWARD, "inner.one"]}
     trainer = outer(system, tmp_path, **options)
     trainer.train()
     found = losses(trainer)
@@ -149,9 +160,12 @@ class Gradients(TrainerCallback):
 )
 def test_exactly_the_chosen_links_learn(system, tmp_path, wanted, ids):
     before = weights(system)
-    frozen = {b.model: {k: v.clone() for k, v in b.model.state_dict().items()} for b in system.serving.values()}
+    frozen = {
+        b.model: {k: v.clone() for k, v in b.model.state_dict().items()}
+        for b in system.serving.values()
+    }
     watch = Gradients(system)
-    options = {"max_steps": 3, "learning_rate": 0.02, "weight_decay": 0.1}
+    options = {"learning_rate": 0.02, "weight_decay": 0.1}
     outer(system, tmp_path, train_links=wanted, callbacks=[watch], **options).train()
     assert watch.seen == ids
     assert changed(before, weights(system)) == ids
@@ -395,7 +409,9 @@ def test_both_executors_train_alike(tmp_path):
     found = []
     for executor in ("cached", "reference"):
         system = PLAN.load()
-        outer(system, tmp_path / executor, executor=executor, optim="sgd", learning_rate=0.1).train()
+        outer(
+            system, tmp_path / executor, executor=executor, optim="sgd", learning_rate=0.1
+        ).train()
         found.append(weights(system))
     for name in found[0]:
         assert torch.allclose(found[0][name], found[1][name], atol=1e-5), name
@@ -574,7 +590,13 @@ def test_evaluation_changes_nothing(system, tmp_path):
 
 @pytest.mark.parametrize(
     ("said", "answer", "same"),
-    [("42", "42", True), (" 4\n2 ", "4 2", True), ("42", "4 2", False), ("a", "A", False), ("", " ", True)],
+    [
+        ("42", "42", True),
+        (" 4\n2 ", "4 2", True),
+        ("42", "4 2", False),
+        ("a", "A", False),
+        ("", " ", True),
+    ],
 )
 def test_exact_match_ignores_white_space_alone(said, answer, same):
     assert exact_match(said, answer) is same
@@ -606,7 +628,9 @@ def test_training_is_deterministic(tmp_path):
     for name in "ab":
         torch.manual_seed(len(found))
         system = PLAN.load()
-        outer(system, tmp_path / name, per_device_train_batch_size=3, max_steps=3, train_links="all").train()
+        outer(
+            system, tmp_path / name, per_device_train_batch_size=3, max_steps=3, train_links="all"
+        ).train()
         found.append(weights(system))
     assert changed(*found) == set()
 

@@ -1,1 +1,1 @@
-"""A tiny embedded experiment: three small agents that can only answer together, and only in rounds."""
+"""A tiny embedded experiment: three small agents that answer only together, in rounds."""

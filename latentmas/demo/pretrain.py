@@ -1,16 +1,19 @@
 """Make the three backbones of the embedded experiment, from scratch, in a few CPU minutes.
 
-Each learns one thing only: to look a word up in the facts of its prompt and to say the value, or to
-say the word again when no fact has it as key. Prompts are `task.PROMPTS` in the tokenizer's chat
-template, cut at the word as the run time cuts them at a slot. Only Qwen3 has norms on queries and keys,
-and only with them do models this small learn to look up quickly; so the others begin as a Qwen3 model
-whose norms are folded into the projections (`fold_norms`) and go on from there.
+Each learns one thing only: to look a word up in the facts of its prompt and to say the value, or
+to say the word again when no fact has it as key. Prompts are `task.PROMPTS` in the tokenizer's
+chat template, cut at the word as the run time cuts them at a slot.
+
+Models this small find the look-up circuit only with help, which differs by family: Qwen3 has norms
+on queries and keys; Llama begins as a Qwen3 model whose norms are folded into the projections
+(`fold_norms`); Qwen2, which has biases, begins with plain lists of facts (`make_lists`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +29,42 @@ from transformers import (
     Qwen3Config,
 )
 
-from latentmas.demo.task import AGENTS, FACTS, HOPS, PROMPTS, WORDS
+from latentmas.demo.task import FACTS, HOPS, PROMPTS, WORDS
 
 SPECIAL = ("<pad>", "<eos>", "<bos>", "<unk>", "<user>", "<assistant>", "<end>")
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }} <end> {% endfor %}"
+    "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }} <end> "
+    "{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-SHAPES: dict[str, tuple[type, int, float]] = {  # agent: config class, width, learning rate
-    "planner": (Qwen3Config, 64, 3e-3),
-    "critic": (LlamaConfig, 96, 2e-3),
-    "solver": (Qwen2Config, 48, 3e-3),
+SHAPES: dict[str, tuple[type, int]] = {
+    "planner": (Qwen3Config, 64),
+    "critic": (LlamaConfig, 96),
+    "solver": (Qwen2Config, 48),
 }
-STEPS = 800
-BATCH = 32
-TURNS = 6  # look-ups per list of facts in training
-NOISE = 0.5  # largest noise on the embedded word, in units of the embeddings' RMS
 
 Progress = Callable[[str, int, float], None]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A piece of training: AdamW, one cycle of the rate."""
+
+    steps: int
+    rate: float
+    turns: int
+    """Look-ups per list of facts; 0: lists alone."""
+    batch: int
+    noise: float = 0.0
+    """Largest noise on the embedded word, in units of the embeddings' RMS."""
+
+
+COURSES: dict[str, tuple[Phase, ...]] = {
+    "planner": (Phase(2000, 3e-3, 1, 64, 0.5),),
+    "critic": (Phase(600, 2e-3, 6, 32, 0.3), Phase(300, 2e-3, 6, 32, 0.3)),
+    "solver": (Phase(800, 5e-3, 0, 32), Phase(500, 3e-3, 6, 32, 0.3)),
+}
+LAST = Phase(400, 1.5e-3, 6, 32, 1.2)  # for all: messages are never exact embeddings
 
 
 @dataclass(frozen=True)
@@ -63,28 +84,29 @@ def pretrain(
     output_dir: str | Path,
     *,
     seed: int = 0,
-    steps: int = STEPS,
+    steps: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Train the backbones and save each as a model folder ``output_dir/<agent>``.
 
-    ``progress`` is called with agent, step and loss every 100 steps. Returns each agent's share of
-    right answers on fresh look-ups.
+    ``steps`` caps every phase, for a quick try. ``progress`` is called with agent, step and loss
+    every 100 steps. Returns each agent's share of right answers on fresh look-ups.
     """
-    tokenizer = make_tokenizer()
-    accuracy = {}
-    for number, agent in enumerate(AGENTS):
-        generator = torch.Generator().manual_seed(100 * seed + number)
-        family, width, _ = SHAPES[agent]
+    tokenizer, accuracy = make_tokenizer(), {}
+    for agent, (family, width) in SHAPES.items():
+        generator = torch.Generator().manual_seed(seed)
         parts = prompt_parts(agent, tokenizer)
+        folded = family is LlamaConfig
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(100 * seed + number)
-            model = make_model(Qwen3Config, width, tokenizer)
-        _train(model, agent, parts, generator, steps, progress)
-        if family is not Qwen3Config:
-            scaffold, model = model, make_model(family, width, tokenizer)
-            fold_norms(scaffold, model, make_lookups(parts, 64, HOPS, TURNS, generator))
-            _train(model, agent, parts, generator, steps // 2, progress)
+            torch.manual_seed(seed)
+            model = make_model(Qwen3Config if folded else family, width, tokenizer)
+            final = make_model(family, width, tokenizer) if folded else model
+        for number, phase in enumerate((*COURSES[agent], LAST)):
+            if folded and number == 1:
+                fold_norms(model, final, make_lookups(parts, 64, HOPS, 6, generator))
+                model = final
+            capped = replace(phase, steps=min(phase.steps, steps or phase.steps))
+            _train(model, capped, parts, generator, partial(progress, agent) if progress else None)
         accuracy[agent] = lookup_accuracy(model, parts, generator)
         model.save_pretrained(Path(output_dir) / agent)
         tokenizer.save_pretrained(Path(output_dir) / agent)
@@ -125,7 +147,13 @@ def make_model(family: type, width: int, tokenizer: PreTrainedTokenizerFast) -> 
         eos_token_id=tokenizer.eos_token_id,
         dtype="float32",
     )
-    return AutoModelForCausalLM.from_config(config)
+    model = AutoModelForCausalLM.from_config(config)
+    if family is Qwen2Config:  # wide queries and keys: attention is not uniform from the start
+        for name, weight in model.named_parameters():
+            if weight.dim() == 2:
+                wide = "q_proj" in name or "k_proj" in name
+                torch.nn.init.normal_(weight, std=0.25 if wide else 0.08)
+    return model
 
 
 def prompt_parts(agent: str, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, ...]:
@@ -171,37 +199,58 @@ def make_lookups(
     return Lookups(torch.cat(pieces, dim=1), kind == 2, kind == 1)
 
 
-def lookup_accuracy(model: Any, parts: tuple[torch.Tensor, ...], generator: torch.Generator) -> float:
+def lookup_accuracy(
+    model: Any, parts: tuple[torch.Tensor, ...], generator: torch.Generator
+) -> float:
     """Share of 2,048 look-ups whose every token is the likeliest one."""
     lookups = make_lookups(parts, 2048, HOPS, 1, generator)
     with torch.no_grad():
-        right = _logits(model, lookups, None).argmax(-1) == lookups.ids[:, lookups.answer]
+        right = _logits(model, lookups).argmax(-1) == lookups.ids[:, lookups.answer]
     return right.all(-1).float().mean().item()
+
+
+def make_lists(n: int, generator: torch.Generator, repeats: int = 20) -> Lookups:
+    """Draw ``n`` fact lists, each followed by ``repeats`` of its facts: the answers."""
+    first = len(SPECIAL) + 3
+    keys = torch.rand(n, len(WORDS), generator=generator).argsort(-1)[:, :FACTS]
+    values = torch.randint(0, len(WORDS), keys.shape, generator=generator)
+    again = torch.randint(0, FACTS, (n, repeats), generator=generator)
+    pick = torch.cat([torch.arange(FACTS).expand(n, -1), again], dim=1)
+    ids = torch.full((n, 3 * pick.shape[1]), len(SPECIAL) + 2)  # the full stop
+    ids[:, 0::3], ids[:, 1::3] = keys.gather(1, pick) + first, values.gather(1, pick) + first
+    place = torch.arange(ids.shape[1])
+    return Lookups(ids, (place % 3 == 1) & (place >= 3 * FACTS), place < 0)
 
 
 def _train(
     model: Any,
-    agent: str,
+    phase: Phase,
     parts: tuple[torch.Tensor, ...],
     generator: torch.Generator,
-    steps: int,
-    progress: Progress | None,
+    progress: Callable[[int, float], None] | None,
 ) -> None:
-    rate = SHAPES[agent][2]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.1)
+    weights, rate, steps = model.parameters(), phase.rate, phase.steps
+    optimizer = torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
+    smoothing, schedule = 0.0, None
+    if phase.turns:  # on lists the rate stays
+        smoothing = 0.05
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.1)
     model.train()
     for step in range(steps):
-        lookups = make_lookups(parts, BATCH, 1 + step % HOPS, TURNS, generator)
-        logits, target = _logits(model, lookups, generator), lookups.ids[:, lookups.answer]
-        loss = cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=0.05)
+        if phase.turns:
+            batch = make_lookups(parts, phase.batch, 1 + step % HOPS, phase.turns, generator)
+        else:
+            batch = make_lists(phase.batch, generator)
+        logits, target = _logits(model, batch, generator, phase.noise), batch.ids[:, batch.answer]
+        loss = cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smoothing)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        schedule.step()
+        if schedule:
+            schedule.step()
         if progress and step % 100 == 0:
-            progress(agent, step, loss.item())
+            progress(step, loss.item())
     model.eval()
 
 
@@ -209,7 +258,7 @@ def _train(
 def fold_norms(scaffold: Any, model: Any, lookups: Lookups) -> None:
     """Copy a Qwen3 ``scaffold`` into a ``model`` of a family without query and key norms.
 
-    Each norm becomes a fixed gain on its projection: the mean factor that it applies on ``lookups``.
+    Each norm becomes a fixed gain on its projection: its mean factor on ``lookups``.
     """
     weights = scaffold.state_dict()
     for number, layer in enumerate(scaffold.model.layers):
@@ -218,7 +267,7 @@ def fold_norms(scaffold: Any, model: Any, lookups: Lookups) -> None:
             seen: list[torch.Tensor] = []
             projection = getattr(layer.self_attn, f"{name}_proj")
             hook = projection.register_forward_hook(lambda _m, _i, out, seen=seen: seen.append(out))
-            _logits(scaffold, lookups, None)
+            _logits(scaffold, lookups)
             hook.remove()
             gain = weights.pop(f"{path}_norm.weight")
             heads = seen[0].unflatten(-1, (-1, len(gain)))
@@ -228,13 +277,15 @@ def fold_norms(scaffold: Any, model: Any, lookups: Lookups) -> None:
     assert not unexpected and all(name.endswith("bias") for name in missing)
 
 
-def _logits(model: Any, lookups: Lookups, noise: torch.Generator | None) -> torch.Tensor:
-    """Logits (B, A, V) of the A answer tokens; with ``noise``, the embedded words are disturbed."""
+def _logits(
+    model: Any, batch: Lookups, generator: torch.Generator | None = None, noise: float = 0.0
+) -> torch.Tensor:
+    """Logits (B, A, V) of the A answer tokens; ``noise`` disturbs the embedded words."""
     embed = model.get_input_embeddings()
-    embeddings = embed(lookups.ids)
-    if noise is not None:
-        scale = NOISE * embed.weight.detach().square().mean().sqrt()
-        strength = scale * torch.rand(embeddings[..., :1].shape, generator=noise)
-        disturbance = strength * torch.randn(embeddings.shape, generator=noise)
-        embeddings = embeddings + disturbance * lookups.word[:, None]
-    return model(inputs_embeds=embeddings).logits[:, :-1][:, lookups.answer[1:]]
+    embeddings = embed(batch.ids)
+    if noise:
+        scale = noise * embed.weight.detach().square().mean().sqrt()
+        strength = scale * torch.rand(embeddings[..., :1].shape, generator=generator)
+        disturbance = strength * torch.randn(embeddings.shape, generator=generator)
+        embeddings = embeddings + disturbance * batch.word[:, None]
+    return model(inputs_embeds=embeddings).logits[:, :-1][:, batch.answer[1:]]

@@ -1,10 +1,11 @@
-"""Private pointer chasing: a question that needs three agents and, by its difficulty, 1 to 3 rounds.
+"""Private pointer chasing: questions for three agents that need, by difficulty, 1 to 3 rounds.
 
-Each of the three agents knows a few private facts, each a pair ``key value``. A chain of facts leads
-from the question word to the answer, and its facts are spread over the agents. The word travels
-planner -> critic -> solver -> planner -> ...; an agent that has a fact about the word replaces it by
-the value, at most ``HOPS`` times a turn, and passes it on unchanged otherwise. So no agent can answer
-alone, and a question of difficulty k is open until round k: ``reach`` computes this exactly.
+Each of the three agents knows a few private facts, each a pair ``key value``. A chain of facts
+leads from the question word to the answer, and its facts are spread over the agents. The word
+travels planner -> critic -> solver -> planner -> ...; an agent that has a fact about the word
+replaces it by the value, at most ``HOPS`` times a turn, and passes it on unchanged otherwise. So
+hardly a question can be answered by one agent alone, and one of difficulty k is open until
+round k: ``reach`` computes this exactly.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ def single_prompt(row: Row) -> str:
 def make_rows(n: int, seed: int, *, split: str = "train") -> list[Row]:
     """Make ``n`` JSON-able rows, difficulties 1 to 3 in equal shares and shuffled.
 
-    Fields: ``question``, ``answer``; ``planner_facts``, ``critic_facts``, ``solver_facts``; what each
-    agent says in round 1 (``planner``, ``critic``, ``solver``); ``chain``, all words from question to
-    answer; ``difficulty``. Equal arguments give equal rows; another ``split`` or ``seed`` gives others.
+    Fields: ``question``, ``answer``; ``planner_facts``, ``critic_facts``, ``solver_facts``; what
+    each agent says in round 1 (``planner``, ``critic``, ``solver``); ``chain``, all words from
+    question to answer; ``difficulty``. Equal arguments give equal rows, another ``split`` or
+    ``seed`` gives others.
     """
     rng = random.Random(f"{split}/{seed}")
     difficulties = [1 + i % ROUNDS for i in range(n)]
@@ -100,7 +102,7 @@ def correct(text: str, row: Row) -> bool:
 
 
 def rounds_needed(owners: tuple[int, ...]) -> int:
-    """Rounds that a chain takes when ``owners[i]`` (0, 1, 2) is the agent that knows its i-th fact."""
+    """Rounds that a chain takes whose i-th fact is known to agent ``owners[i]`` (0, 1 or 2)."""
     now, rounds, used = -1, 1, HOPS
     for owner in owners:
         if owner == now and used < HOPS:
@@ -125,7 +127,7 @@ _OWNERS = _owner_sequences()
 
 
 def _make_row(rng: random.Random, difficulty: int) -> Row:
-    """One row: a chain of distinct words, its facts given to their owners, then distractor facts."""
+    """One row: a chain of distinct words, its facts given to their owners, and distractors."""
     by_length = _OWNERS[difficulty]
     owners = rng.choice(by_length[rng.choice(list(by_length))])
     words = rng.sample(WORDS, len(WORDS))

@@ -180,7 +180,9 @@ def test_facts_agree_with_the_model(loaded):
 def test_the_type_of_the_weights_is_what_was_asked(dtype):
     backbone = load_backbone(planned(tiny_backbone("llama", 16)), dtype=dtype)
     assert backbone.dtype == getattr(torch, dtype)
-    declared = load_backbone(planned(tiny_backbone("llama", 16).model_copy(update={"dtype": dtype})))
+    declared = load_backbone(
+        planned(tiny_backbone("llama", 16).model_copy(update={"dtype": dtype}))
+    )
     assert declared.dtype == getattr(torch, dtype)
 
 
@@ -271,7 +273,7 @@ def test_a_configuration_that_cannot_be_read(folder, text):
 
 def test_a_model_that_is_no_decoder(folder):
     (folder / "config.json").write_text(json.dumps({"model_type": "t5", "d_model": 16}))
-    with pytest.raises(lm.WeightsError, match="not a decoder-only"):
+    with pytest.raises(lm.WeightsError, match=r"t5.*decoder"):
         read_info(lm.Backbone(str(folder)))
 
 
