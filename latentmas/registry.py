@@ -44,6 +44,9 @@ class Registry(Generic[T]):
             raise LatentMASError(f"{self.kind} name {name!r} is not a Python identifier")
 
         def file(entry: T) -> T:
+            home = f"{self.package}.{name}"
+            if name in self._builtin() and _origin(entry)[0] != home:
+                raise LatentMASError(f"{self.kind} {name!r} is built in ({home}); choose another name")
             taken = self._entries.get(name)
             if taken is not None and _origin(taken) != _origin(entry):
                 raise LatentMASError(f"{self.kind} {name!r} is registered twice: {taken!r}, {entry!r}")

@@ -5,9 +5,18 @@ Shapes: `B` batch, `T` new positions, `L` positions so far (past and new), `D` w
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from latentmas.backbones._base import Family
@@ -120,19 +129,36 @@ def load_backbone(
     wanted = dtype or spec.dtype
     options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **options)
-        model = AutoModelForCausalLM.from_pretrained(
+        tokenizer = _load_tokenizer(source, options)
+        model, found = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=wanted if wanted == "auto" else getattr(torch, wanted),
             attn_implementation=spec.attention,
+            output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"cannot load backbone {spec.source!r}: {reason}") from error
+    if found["missing_keys"]:
+        names = ", ".join(sorted(found["missing_keys"])[:5])
+        raise WeightsError(f"cannot load backbone {spec.source!r}: its weights lack {names}")
     backbone = LoadedBackbone(model.to(device), tokenizer, planned)
     _check(backbone)
     return backbone
+
+
+def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """The tokenizer that the files describe.
+
+    For some model types (qwen2 among them) transformers 5.23 replaces the class that a checkpoint
+    names by its own, which reads other tokenizers' files wrongly without a word.
+    """
+    named = get_tokenizer_config(source, **options).get("tokenizer_class")
+    generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
+    loader = PreTrainedTokenizerFast if generic else AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(source, **options)
+    return tokenizer
 
 
 @torch.no_grad()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import MethodType
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, LinearAttentionCacheLayerMixin
 
 from latentmas.backbones._base import Family
 from latentmas.backbones._registry import families
@@ -38,4 +41,16 @@ class Auto(Family):
 
     def new_cache(self, model: PreTrainedModel) -> Cache:
         """A dynamic cache with a layer for each of the model's (sliding, linear attention, full)."""
-        return DynamicCache(config=self.text_config(model))
+        cache = DynamicCache(config=self.text_config(model))
+        for layer in cache.layers:
+            if isinstance(layer, LinearAttentionCacheLayerMixin):
+                layer.update_recurrent_state = MethodType(_replace_state, layer)
+        return cache
+
+
+def _replace_state(layer: Any, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
+    """Keep the new state itself: transformers copies into the old one, which autograd needs."""
+    layer.is_recurrent_states_initialized[state_idx] = True
+    layer.recurrent_states[state_idx] = recurrent_states
+    return recurrent_states
+

@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, Plan]:
         plan = compile_graph(graph, facts=manifest.facts)
     except FileNotFoundError as error:
         raise WeightsError(f"LM502 {str(folder)!r} is no saved team: it lacks {error.filename}") from error
-    except (OSError, ValidationError, GraphError, ValueError, RecursionError) as error:
+    except (OSError, ValidationError, GraphError, ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"LM502 {path} cannot be read: {error}") from error
     if plan.digest != manifest.digest:
         raise WeightsError(
@@ -80,4 +80,4 @@ def _prompt(folder: Path, name: str) -> str:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise WeightsError(f"LM502 prompt file {name!r} leaves the folder")
-    return path.read_text(encoding="utf-8")
+    return path.read_bytes().decode("utf-8")  # line ends as they are

@@ -51,7 +51,7 @@ def _replaceable(folder: Path) -> bool:
 def _write(system: System, folder: Path) -> None:
     plan = system.plan
     state = {name: t.detach().cpu().contiguous() for name, t in system.link_state().items()}
-    save_file(state, folder / LINKS, metadata={"format": "latentmas", "digest": plan.digest})
+    save_file(state, folder / LINKS, metadata={"digest": plan.digest})
     (folder / LINKS).chmod(0o644)
     for agent in plan.graph.agents:
         write_text_atomically(folder / "prompts" / f"{agent.name}.jinja", agent.prompt)

@@ -57,7 +57,7 @@ class Link(nn.Module):
 
     @abstractmethod
     def forward(self, h_BKS: Tensor) -> Tensor:
-        """Map `(B, K, S)` to `(B, K, D)`, in the dtype of the weights."""
+        """Map `(…, S)` to `(…, D)` row by row, in the dtype of the weights."""
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
         """Set the weights for an `init` other than `"default"`.

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from latentmas.errors import DataError
+from latentmas.errors import DataError, WeightsError
 from latentmas.io import load_link_weights, save_system
 from latentmas.runtime import System
 from latentmas.training.config import _LinkTraining
@@ -50,10 +50,10 @@ class LinkTrainer(Trainer):
         self.can_return_loss = True
         self.label_names: list[str] = []
 
-    def train(self, *args: Any, **options: Any) -> Any:
+    def train(self, resume_from_checkpoint: bool | str | None = None, **options: Any) -> Any:
         """Train; as `transformers.Trainer.train`, with backbones left frozen and in eval mode."""
-        _check_resume(self.args.output_dir, options.get("resume_from_checkpoint"))
-        return super().train(*args, **options)
+        _check_resume(self.args.output_dir, resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, **options)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A saved team; never a backbone, never a pickle of the arguments."""
@@ -61,6 +61,15 @@ class LinkTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_link_weights(self.system, resume_from_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except ValueError as error:
+            raise WeightsError(
+                f"cannot resume from {checkpoint!r}: it was trained with other links or another "
+                f"optimizer ({error}); use the same train_links, or start anew"
+            ) from error
 
     def _load_best_model(self) -> None:
         load_link_weights(self.system, str(self.state.best_model_checkpoint))

@@ -57,13 +57,13 @@ class InnerTrainer(LinkTrainer):
         inner = [link.id for link in system.plan.links if link.role == "inner" and link.n_parameters]
         if not inner:
             raise LatentMASError("LM402: no inner link has weights; there is nothing to train")
-        freeze_all_but(system, inner)
         loss = InnerLoss(
             system,
             targets,
             cosine_weight=config.cosine_weight,
             mse_weight=config.mse_weight,
         )
+        freeze_all_but(system, inner)
         super().__init__(
             system,
             loss,
@@ -77,7 +77,9 @@ class InnerTrainer(LinkTrainer):
 def _targets(system: System, config: InnerConfig, rows: Rows) -> dict[str, str]:
     """The field with each agent's text."""
     agents = [agent.name for agent in system.plan.graph.agents]
-    given: Mapping[str, Any] = config.targets if isinstance(config.targets, dict) else {}
+    if isinstance(config.targets, str):
+        return dict.fromkeys(agents, config.targets)
+    given: Mapping[str, Any] = config.targets or {}
     for name in given:
         if name not in agents:
             raise DataError(f"targets names {name!r}, which is no agent; there are: {', '.join(agents)}")

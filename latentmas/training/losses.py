@@ -93,6 +93,13 @@ class OuterLoss(nn.Module):
             raise ValueError(
                 f"round_weights needs {rounds} numbers, not all zero; found {self.round_weights}"
             )
+        speaks = {step.round for step in plan.turns() if step.agent == plan.output}
+        for number, weight in enumerate(self.round_weights, start=1):
+            if weight and number not in speaks:
+                raise ValueError(
+                    f"round_weights gives {weight} to round {number}, where agent {plan.output!r} "
+                    "has no turn, for nothing of it feeds back; give 0 there"
+                )
         self.executor = executor
 
     def forward(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -57,7 +57,6 @@ class OuterTrainer(LinkTrainer):
         check_rows(train_dataset, fields, "train_dataset")
         if eval_dataset is not None:
             check_rows(eval_dataset, fields, "eval_dataset")
-        freeze_all_but(system, [link.id for link in chosen])
         loss = OuterLoss(
             system,
             plan,
@@ -65,6 +64,7 @@ class OuterTrainer(LinkTrainer):
             round_weights=config.round_weights,
             executor=config.executor,
         )
+        freeze_all_but(system, [link.id for link in chosen])
         super().__init__(
             system,
             loss,
