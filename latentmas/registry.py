@@ -46,10 +46,14 @@ class Registry(Generic[T]):
         def file(entry: T) -> T:
             home = f"{self.package}.{name}"
             if name in self._builtin() and _origin(entry)[0] != home:
-                raise LatentMASError(f"{self.kind} {name!r} is built in ({home}); choose another name")
+                raise LatentMASError(
+                    f"{self.kind} {name!r} is built in ({home}); choose another name"
+                )
             taken = self._entries.get(name)
             if taken is not None and _origin(taken) != _origin(entry):
-                raise LatentMASError(f"{self.kind} {name!r} is registered twice: {taken!r}, {entry!r}")
+                raise LatentMASError(
+                    f"{self.kind} {name!r} is registered twice: {taken!r}, {entry!r}"
+                )
             self._entries[name] = entry
             return entry
 

@@ -17,7 +17,9 @@ def _exact_norms(monkeypatch):
     from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
     def norm(self, x):
-        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        return (
+            self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        )
 
     def rotary(self, x, position_ids):
         angles = position_ids[..., None].double() * self.inv_freq.double()
@@ -34,7 +36,9 @@ def gradients(system, **options):
     system.zero_grad()
     value = loss(ROWS)["loss"]
     value.backward()
-    return loss, {name: p.grad.clone() for name, p in system.named_parameters() if p.grad is not None}
+    return loss, {
+        name: p.grad.clone() for name, p in system.named_parameters() if p.grad is not None
+    }
 
 
 @pytest.mark.parametrize("executor", ["cached", "reference"])
@@ -69,7 +73,7 @@ def test_cached_and_recomputed_gradients_agree():
 @pytest.mark.parametrize("template", ["sequential", "mixture", "distillation", "deliberation"])
 def test_every_link_that_the_plan_calls_differentiable_gets_a_gradient(template):
     system = load64(of_template(template, "llama"))
-    _, found = gradients(system)
+    gradients(system)
     reached = {link.id for link in system.plan.links if link.differentiable}
     assert reached == set(system.link_ids())
     for id in reached:
@@ -82,7 +86,9 @@ def test_every_link_that_the_plan_calls_differentiable_gets_a_gradient(template)
 def test_text_edges_cut_the_gradient():
     graph = sequential()
     edges = list(graph.spec().edges)
-    edges[1] = edges[1].model_copy(update={"link": edges[1].link.model_copy(update={"kind": "text"})})
+    edges[1] = edges[1].model_copy(
+        update={"link": edges[1].link.model_copy(update={"kind": "text"})}
+    )
     system = load64(graph.replace(edges=edges))
     system.requires_grad_(True)
     assert not any(link.differentiable for link in system.plan.links)
@@ -112,7 +118,7 @@ def test_no_answer_reaches_a_context_before_the_loss():
 
 
 def test_loss_is_the_cross_entropy_of_the_answer():
-    """Against a plain computation: decode's prompt, answer appended, whole model, labels shifted."""
+    """Against a plain computation: the prompt, the answer appended, the whole model, its loss."""
     system = load64(sequential(rounds=1))
     row = ROWS[1]
     loss = float(OuterLoss(system, system.plan)([row])["loss"].detach())

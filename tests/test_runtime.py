@@ -45,7 +45,9 @@ def test_cached_equals_reference_and_a_batch_equals_singles(template, family):
         assert largest_difference(rows, single.messages) < FLOOR
 
 
-@pytest.mark.parametrize("family", [f for f in TINY_FAMILIES if f not in ("llama", "qwen2", "qwen3")])
+@pytest.mark.parametrize(
+    "family", [f for f in TINY_FAMILIES if f not in ("llama", "qwen2", "qwen3")]
+)
 def test_other_families_agree_too(family):
     system = load64(of_template("distillation", family))
     cached = system.run(QUESTIONS, record=("messages",))
@@ -98,7 +100,9 @@ def test_sampling_gives_each_row_its_own_stream(team):
     together = team.run(QUESTIONS, **options)
     halves = team.run(QUESTIONS, batch_size=2, **options)
     assert together.token_ids == halves.token_ids
-    assert together.token_ids != team.run(QUESTIONS, do_sample=True, temperature=3.0, seed=8).token_ids
+    assert (
+        together.token_ids != team.run(QUESTIONS, do_sample=True, temperature=3.0, seed=8).token_ids
+    )
 
 
 @given(
@@ -190,9 +194,13 @@ def test_text_sources_reach_the_prompt():
     graph.connect("rule", "one")
     plan = graph.output("one").compile()
     long = plan.load().run(["hello"], max_new_tokens=2).accounting[0].prompt_tokens
-    assert long == plan.load(text_functions={"facts": lambda s: "[.....]"}).run(
-        ["hello"], max_new_tokens=2
-    ).accounting[0].prompt_tokens
+    assert (
+        long
+        == plan.load(text_functions={"facts": lambda s: "[.....]"})
+        .run(["hello"], max_new_tokens=2)
+        .accounting[0]
+        .prompt_tokens
+    )
     with pytest.raises(lm.LatentMASError, match="facts"):
         lm.Plan.from_json(plan.to_json()).load()
 

@@ -1,6 +1,7 @@
 """A loaded backbone: embed, step, logits. Nothing else calls a model.
 
-Shapes: `B` batch, `T` new positions, `L` positions so far (past and new), `D` width, `V` vocabulary.
+Shapes: `B` batch, `T` new positions, `L` positions so far (past and new), `D` width,
+`V` vocabulary.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def load_backbone(
     options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
     try:
         tokenizer = _load_tokenizer(source, options)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=wanted if wanted == "auto" else getattr(torch, wanted),
             attn_implementation=spec.attention,
@@ -140,6 +141,7 @@ def load_backbone(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"cannot load backbone {spec.source!r}: {reason}") from error
+    model, found = loaded
     if found["missing_keys"]:
         names = ", ".join(sorted(found["missing_keys"])[:5])
         raise WeightsError(f"cannot load backbone {spec.source!r}: its weights lack {names}")

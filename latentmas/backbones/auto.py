@@ -40,11 +40,11 @@ class Auto(Family):
         return scores if cap is None else torch.tanh(scores / cap) * cap
 
     def new_cache(self, model: PreTrainedModel) -> Cache:
-        """A dynamic cache with a layer for each of the model's (sliding, linear attention, full)."""
+        """A dynamic cache: a layer for each of the model's (sliding, linear attention, full)."""
         cache = DynamicCache(config=self.text_config(model))
         for layer in cache.layers:
             if isinstance(layer, LinearAttentionCacheLayerMixin):
-                layer.update_recurrent_state = MethodType(_replace_state, layer)
+                setattr(layer, "update_recurrent_state", MethodType(_replace_state, layer))  # noqa: B010
         return cache
 
 
@@ -53,4 +53,3 @@ def _replace_state(layer: Any, recurrent_states: Tensor, state_idx: int = 0, **_
     layer.is_recurrent_states_initialized[state_idx] = True
     layer.recurrent_states[state_idx] = recurrent_states
     return recurrent_states
-

@@ -26,7 +26,9 @@ def _form(kind: str, name: str) -> list[Problem]:
         hint = "use letters, digits and underscores, not beginning with a digit"
         return [Problem("LM108", path, f"{name!r} cannot be a template variable", hint)]
     if name in RESERVED:
-        return [Problem("LM108", path, f"{name!r} has a meaning in templates", f"call it {name}_1, say")]
+        return [
+            Problem("LM108", path, f"{name!r} has a meaning in templates", f"call it {name}_1, say")
+        ]
     return []
 
 

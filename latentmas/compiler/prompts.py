@@ -105,7 +105,7 @@ def _dry_render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> li
     except (SecurityError, TemplateRuntimeError) as error:
         if not isinstance(error, UndefinedError):  # that is an unbound variable: LM103
             problems.append(Problem("LM301", path, str(error), "mend the template"))
-    except Exception:  # noqa: S110  # a filter or operator on the stand-in values, not on real ones
+    except Exception:  # a filter or operator on the stand-in values, not on real ones
         pass
     return problems
 
@@ -122,7 +122,9 @@ def _misplaced(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
             problems.append(Problem("LM303", path, message, BARE))
         elif edge.slot not in placed_variables(agent):
             hint = f"write {{{{ {edge.slot} }}}} where the message belongs"
-            problems.append(Problem("LM303", path, f"slot {edge.slot!r} is tested, never placed", hint))
+            problems.append(
+                Problem("LM303", path, f"slot {edge.slot!r} is tested, never placed", hint)
+            )
     return problems
 
 
@@ -161,7 +163,7 @@ class _Anything(str):
             raise AttributeError(name)
         return self
 
-    def __getitem__(self, key: object) -> _Anything:  # type: ignore[override]
+    def __getitem__(self, key: object) -> _Anything:
         return self
 
 

@@ -31,7 +31,9 @@ def _agent(graph: GraphSpec, agent: AgentSpec) -> list[Problem]:
     steps, path = graph.steps_of(agent), f"agent {agent.name}"
     if steps == 0 and not agent.allow_empty:
         hint = "give at least 1, or say allow_empty=True for the null channel"
-        problems.append(Problem("LM113", path, "latent_steps is 0: its messages would be empty", hint))
+        problems.append(
+            Problem("LM113", path, "latent_steps is 0: its messages would be empty", hint)
+        )
     if not 0 <= steps <= MAX_LATENT_STEPS:
         hint = f"choose latent_steps from 1 to {MAX_LATENT_STEPS}"
         problems.append(Problem("LM113", path, f"latent_steps is {steps}", hint))

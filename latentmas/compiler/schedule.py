@@ -46,7 +46,9 @@ class _Unroller:
         forward: nx.DiGraph[str] = nx.DiGraph()
         forward.add_nodes_from(self.agents)
         forward.add_edges_from(
-            (e.source, e.target) for e in self.graph.edges if not e.delay and e.source in self.agents
+            (e.source, e.target)
+            for e in self.graph.edges
+            if not e.delay and e.source in self.agents
         )
         order = list(self.agents)
         return [sorted(names, key=order.index) for names in nx.topological_generations(forward)]

@@ -51,7 +51,11 @@ def share(
         for agent in graph.agents
     ]
     kept = {key: spec for key, spec in graph.backbones.items() if key in users}
-    return graph.model_copy(update={"agents": tuple(agents), "backbones": kept}), backbones, problems
+    return (
+        graph.model_copy(update={"agents": tuple(agents), "backbones": kept}),
+        backbones,
+        problems,
+    )
 
 
 def _merged_keys(graph: GraphSpec) -> dict[str, str]:
@@ -66,9 +70,7 @@ def _unknown(agent: str, key: str, known: list[str]) -> Problem:
     return Problem("LM101", f"agent {agent}", f"unknown backbone {key!r}", hint)
 
 
-def _unused(
-    graph: GraphSpec, merged: dict[str, str], users: dict[str, list[str]]
-) -> list[Problem]:
+def _unused(graph: GraphSpec, merged: dict[str, str], users: dict[str, list[str]]) -> list[Problem]:
     return [
         Problem("LM203", f"backbone {key}", "no agent runs on it", "use it, or remove it")
         for key in graph.backbones

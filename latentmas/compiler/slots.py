@@ -29,7 +29,9 @@ def resolve_slots(graph: GraphSpec) -> tuple[GraphSpec, list[Problem]]:
     """
     agents = {agent.name: agent for agent in graph.agents}
     texts = {source.name for source in graph.text_sources}
-    edges = [_named_like_source(_as_text(edge, texts), agents, graph.inputs) for edge in graph.edges]
+    edges = [
+        _named_like_source(_as_text(edge, texts), agents, graph.inputs) for edge in graph.edges
+    ]
     problems = []
     for index, edge in enumerate(edges):
         if edge.slot is not None or edge.target not in agents:
@@ -69,7 +71,9 @@ def _no_slot(edge: EdgeSpec, free: list[str]) -> Problem:
         message = f"the prompt of {edge.target!r} has no free slot for it"
         hint = f"write {{{{ {edge.source} }}}} into that prompt, or name a slot: "
     else:
-        message = f"the prompt of {edge.target!r} has several free slots or rivals: {', '.join(free)}"
+        message = (
+            f"the prompt of {edge.target!r} has several free slots or rivals: {', '.join(free)}"
+        )
         hint = "name the slot: "
     call = f'graph.{verb}("{edge.source}", "{edge.target}.{free[0] if free else "slot"}")'
     return Problem("LM106", f"edge {edge.source}->{edge.target}", message, hint + call)

@@ -71,8 +71,8 @@ def _cycles(graph: GraphSpec) -> list[Problem]:
 
 def _cycle_from_first(part: nx.DiGraph[str], order: dict[str, int]) -> list[str]:
     """Shortest cycle through the agent that was declared first."""
-    first = min(part.nodes, key=order.__getitem__)
-    back = [node for node in part.predecessors(first)]
+    first = next(name for name in order if name in part)
+    back = list(part.predecessors(first))
     paths = [nx.shortest_path(part, first, node) for node in back if nx.has_path(part, first, node)]
     return list(min(paths, key=len))
 
@@ -101,7 +101,8 @@ def _reach(graph: GraphSpec) -> list[Problem]:
         names = ", ".join(name for name in agents if name in part)
         message = f"no edge joins it to the output agent {output!r}"
         problems.append(Problem("LM117", f"part {names}", message, "connect it, or remove it"))
-    lag = nx.single_source_dijkstra_path_length(whole.reverse(), output, weight="delay")
+    lengths = nx.single_source_dijkstra_path_length(whole.reverse(), output, weight="delay")
+    lag = {name: int(length) for name, length in lengths.items()}
     for name in agents:
         if name in together and name not in lag:
             message = f"no path leads to the output agent {output!r}; it would run for nothing"
@@ -116,7 +117,9 @@ def _too_late(graph: GraphSpec, lag: dict[str, int]) -> list[Problem]:
         needed = lag.get(edge.target, 0) + edge.delay + 1
         known = edge.target in lag and edge.delay in (0, 1)
         if known and 1 < graph.rounds < needed:
-            message = f"its message reaches the output after {needed} rounds; rounds is {graph.rounds}"
+            message = (
+                f"its message reaches the output after {needed} rounds; rounds is {graph.rounds}"
+            )
             hint = f"set rounds to {needed} or more, or remove the edge"
             problems.append(Problem("LM105", f"edge {edge.id}", message, hint))
     return problems

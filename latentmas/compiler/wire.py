@@ -96,10 +96,14 @@ def _make(request: _Request, backbones: Mapping[str, PlanBackbone]) -> LinkPlan 
         return Problem("LM121", request.path, _options_message(spec.kind, error), _known(kind))
     except ValueError as error:
         message = f"{error} (from {request.source!r} to {request.target!r})"
-        return Problem("LM120", request.path, message, 'link="recursive" or "linear" bridges any widths')
+        return Problem(
+            "LM120", request.path, message, 'link="recursive" or "linear" bridges any widths'
+        )
     if spec.init not in kind.inits:
         hint = f"choose one of {', '.join(sorted(kind.inits))}, or another kind"
-        return Problem("LM121", request.path, f"kind {spec.kind!r} has no start {spec.init!r}", hint)
+        return Problem(
+            "LM121", request.path, f"kind {spec.kind!r} has no start {spec.init!r}", hint
+        )
     n_parameters, scales = _probe(kind, options, in_dim, out_dim)
     if spec.norm == "embedding" and not scales:
         message = f"kind {spec.kind!r} cannot scale its output to the receiver's norm"
@@ -135,8 +139,13 @@ def _disagreement(first: LinkPlan, other: LinkPlan, request: _Request) -> Proble
     for field in fields:
         mine, theirs = getattr(other, field), getattr(first, field)
         if mine != theirs:
-            message = f"shares {request.spec.share!r} with {first.users[0]}, but {field} is {mine}, not {theirs}"
-            return Problem("LM122", request.path, message, "make them equal, or give it another share name")
+            message = (
+                f"shares {request.spec.share!r} with {first.users[0]}, but {field} is {mine}, "
+                f"not {theirs}"
+            )
+            return Problem(
+                "LM122", request.path, message, "make them equal, or give it another share name"
+            )
     return None
 
 

@@ -76,7 +76,9 @@ class Show:
         ):
             label = f"needs {difficulty} round{'s' if difficulty != '1' else ''}"
             axes.plot(rounds, values, color=colour, marker=marker, label=label)
-        axes.plot(rounds, accuracy["inner"], color="0.5", linestyle="--", label="inner loop only, all")
+        axes.plot(
+            rounds, accuracy["inner"], color="0.5", linestyle="--", label="inner loop only, all"
+        )
         axes.plot(rounds, accuracy["untrained"], color="0.5", linestyle=":", label="untrained, all")
         axes.axhline(report["chance"], color="0.7", linewidth=0.8)
         axes.annotate("chance", (ROUNDS, report["chance"]), va="bottom", ha="right", color="0.5")

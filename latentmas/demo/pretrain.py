@@ -163,9 +163,8 @@ def prompt_parts(agent: str, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
-    return tuple(
-        torch.tensor(tokenizer.encode(part, add_special_tokens=False)) for part in text.split("|")
-    )
+    parts = str(text).split("|")
+    return tuple(torch.tensor(tokenizer.encode(part, add_special_tokens=False)) for part in parts)
 
 
 def make_lookups(

@@ -1,7 +1,7 @@
 """The demo: declare, compile, draw, load, train, compare, save, load again; all by the public API.
 
-What it shows: private pointer chasing (see `task`) can be solved by no agent alone and by no team in
-one round, and the trained links carry what is needed round the loop.
+What it shows: private pointer chasing (see `task`) can be solved by no agent alone and by no team
+in one round, and the trained links carry what is needed round the loop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from latentmas.spec import write_text_atomically
 
 __all__ = ["Recipe", "run_demo", "single_agent", "team"]
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ Row = dict[str, Any]
 
 AGENTS = ("planner", "critic", "solver")
 WORDS = (
-    "apple bell cloud drum eagle fern grape horn iron jade kite lamp "
-    "moon nest oak pearl quill rose stone tiger urn vine wolf yarn"
-).split()
+    *("apple", "bell", "cloud", "drum", "eagle", "fern", "grape", "horn", "iron", "jade", "kite"),
+    *("lamp", "moon", "nest", "oak", "pearl", "quill", "rose", "stone", "tiger", "urn", "vine"),
+    *("wolf", "yarn"),
+)
 FACTS = 4  # private facts per agent
 HOPS = 1  # facts an agent follows in one turn; also the latent steps it needs
 ROUNDS = 3  # the largest difficulty

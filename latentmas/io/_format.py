@@ -53,7 +53,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, Plan]:
         graph = GraphSpec.parse(_with_prompts(manifest.graph, folder))
         plan = compile_graph(graph, facts=manifest.facts)
     except FileNotFoundError as error:
-        raise WeightsError(f"LM502 {str(folder)!r} is no saved team: it lacks {error.filename}") from error
+        raise WeightsError(
+            f"LM502 {str(folder)!r} is no saved team: it lacks {error.filename}"
+        ) from error
     except (OSError, ValidationError, GraphError, ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"LM502 {path} cannot be read: {error}") from error
     if plan.digest != manifest.digest:

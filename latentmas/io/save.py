@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -36,7 +35,9 @@ def save_system(system: System, folder: str | Path, *, into: bool = False) -> Pa
     """
     folder = Path(folder)
     if folder.is_file() or (not into and not _replaceable(folder)):
-        raise LatentMASError(f"{str(folder)!r} holds something other than a saved team; choose another")
+        raise LatentMASError(
+            f"{str(folder)!r} holds something other than a saved team; choose another"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
         _write(system, Path(scratch))
@@ -82,4 +83,4 @@ def _move(scratch: Path, folder: Path) -> None:
     if (folder / "prompts").exists():
         shutil.rmtree(folder / "prompts")
     for name in ("prompts", "README.md", LINKS, MANIFEST):
-        os.replace(scratch / name, folder / name)
+        (scratch / name).replace(folder / name)

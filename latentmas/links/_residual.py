@@ -15,7 +15,9 @@ class ResidualOptions(LinkOptions):
     residual: Literal["identity", "projection"] = "projection"
 
 
-def resolve_residual(role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> dict[str, Any]:
+def resolve_residual(
+    role: str, options: dict[str, Any], in_dim: int, out_dim: int
+) -> dict[str, Any]:
     """Fill in the branch: identity for inner links, projection for outer ones.
 
     Raises:

@@ -128,5 +128,7 @@ def _draws(sampling: Sampling, size: int, first_row: int, stream: str) -> Tensor
     for row in range(first_row, first_row + size):
         name = f"{sampling.seed}/{stream}/{row}".encode()
         seed = int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
-        rows.append(torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed)))
+        rows.append(
+            torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed))
+        )
     return torch.stack(rows)

@@ -97,8 +97,9 @@ class Interpreter:
                 record = self._run(step, samples, walk, finish, first_row)
                 _synchronise(self.system.backbone_of(step.agent).device)
             except (LatentMASError, RuntimeError, ValueError, LookupError, TypeError) as error:
-                where = {"step": index, "agent": step.agent, "round": step.round}
-                raise ExecutionError(str(error) or repr(error), **where) from error
+                raise ExecutionError(
+                    str(error) or repr(error), step=index, agent=step.agent, round=step.round
+                ) from error
             seconds = time.perf_counter() - began
             if record is not None:
                 record = TurnRecord(**(vars(record) | {"seconds": seconds}))
@@ -175,7 +176,9 @@ class Interpreter:
         edited = self.edit_message(step.output, message_BKD)
         if edited.shape[0] != message_BKD.shape[0] or edited.shape[2] != message_BKD.shape[2]:
             found, wanted = tuple(edited.shape), tuple(message_BKD.shape)
-            raise ValueError(f"edit_message made {found} of {step.output!r}, which has shape {wanted}")
+            raise ValueError(
+                f"edit_message made {found} of {step.output!r}, which has shape {wanted}"
+            )
         return edited
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """From rendered prompts to left-padded batches of input embeddings, with messages spliced in.
 
-Shapes: `B` batch, `T` positions of the longest prompt, `K` latent steps, `D` width, `N` spliced rows.
+Shapes: `B` batch, `T` positions of the longest prompt, `K` latent steps, `D` width,
+`N` spliced rows.
 """
 
 from __future__ import annotations
@@ -101,7 +102,9 @@ def _row(
     try:
         rendered = render_prompt(agent, sample, sizes)
     except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-        raise DataError(f"the prompt of agent {agent.name!r} cannot be rendered: {error}") from error
+        raise DataError(
+            f"the prompt of agent {agent.name!r} cannot be rendered: {error}"
+        ) from error
     text = chat_text(backbone.tokenizer, rendered.turns, agent.chat_options)
     ids: list[int] = []
     spans: list[tuple[str, int]] = []
@@ -159,9 +162,9 @@ def _check_length(
     length = max(len(row.ids) for row in rows)
     if most is not None and length + room > most:
         raise DataError(
-            f"agent {agent.name!r}: a prompt of {length} positions and {room} more to come exceed the "
-            f"{most} positions of backbone {backbone.planned.spec.source!r}; shorten the sample, or "
-            "lower latent_steps or max_new_tokens"
+            f"agent {agent.name!r}: a prompt of {length} positions and {room} more to come exceed "
+            f"the {most} positions of backbone {backbone.planned.spec.source!r}; shorten the "
+            "sample, or lower latent_steps or max_new_tokens"
         )
 
 

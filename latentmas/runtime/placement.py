@@ -26,7 +26,9 @@ def place_agents(plan: Plan, device: str | Mapping[str, str]) -> dict[str, str]:
                 guess = closest(name, names)
                 hint = f"did you mean {guess!r}?" if guess else f"there are: {', '.join(names)}"
                 raise LatentMASError(f"device is given for {name!r}, which is no agent; {hint}")
-    placed = {n: str(device.get(n, "cpu") if isinstance(device, Mapping) else device) for n in names}
+    placed = {
+        n: str(device.get(n, "cpu") if isinstance(device, Mapping) else device) for n in names
+    }
     for name in sorted(set(placed.values())):
         _check(name)
     return placed
@@ -39,7 +41,9 @@ def _check(name: str) -> None:
     except (RuntimeError, AssertionError) as error:
         count = torch.cuda.device_count()
         found = f"{count} CUDA device{'s' if count != 1 else ''}"
-        raise LatentMASError(f"device {name!r} is not available ({found}); use device='cpu'") from error
+        raise LatentMASError(
+            f"device {name!r} is not available ({found}); use device='cpu'"
+        ) from error
 
 
 def load_backbones(

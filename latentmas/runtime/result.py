@@ -52,7 +52,10 @@ class RunResult:
 
     def summary(self) -> str:
         """The accounting as a table of text."""
-        lines = [f"{'round':>5}  {'agent':<16}{'op':<9}{'prompt':>8}{'latent':>8}{'text':>8}{'seconds':>10}"]
+        lines = [
+            f"{'round':>5}  {'agent':<16}{'op':<9}"
+            f"{'prompt':>8}{'latent':>8}{'text':>8}{'seconds':>10}"
+        ]
         lines += [
             f"{r.round:>5}  {r.agent:<16}{r.op:<9}{r.prompt_tokens:>8}{r.latent_steps:>8}"
             f"{r.new_tokens:>8}{r.seconds:>10.3f}"

@@ -18,7 +18,7 @@ from latentmas.runtime.packing import Packed
 __all__ = ["CachedFeed", "Feed", "PositionMode", "RecomputedFeed", "latent_rollout", "positions"]
 
 PositionMode = Literal["mask", "column"]
-"""`mask`: padding has no position. `column`: positions count padding, as the published code does."""
+"""`mask`: padding has no position. `column`: padding counts, as in the published code."""
 
 
 def positions(mask_BL: Tensor, mode: PositionMode) -> Tensor:

@@ -59,7 +59,8 @@ class System(nn.Module):
         self.plan = plan
         self.links = nn.ModuleDict({_key(id): link for id, link in links.items()})
         self.serving = dict(serving)
-        self.executor = executors.get(executor) and executor
+        executors.get(executor)
+        self.executor = executor
         self.text_functions = dict(text_functions or {})
         self._check_text_functions()
 

@@ -38,14 +38,16 @@ def read_graph_file(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
         data = (
-            yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 (a SafeLoader)
+            yaml.load(text, Loader=_UniqueKeyLoader)
             if path.suffix.lower() in YAML_SUFFIXES
             else json.loads(text)
         )
     except (*_YAML_FAILURES, ValueError) as error:
         where = " ".join(str(error).split())
         hint = "mend the syntax at the place named"
-        raise GraphError([Problem("LM100", str(path), f"cannot be parsed: {where}", hint)]) from error
+        raise GraphError(
+            [Problem("LM100", str(path), f"cannot be parsed: {where}", hint)]
+        ) from error
     if not isinstance(data, dict):
         message = f"holds {type(data).__name__}, not a mapping"
         raise GraphError([Problem("LM100", str(path), message, "begin with `name:` and `agents:`")])
@@ -106,7 +108,7 @@ def _with_source(backbone: Any, folder: Path) -> Any:
     if isinstance(backbone, str):
         backbone = {"source": backbone}
     if isinstance(backbone, dict) and str(backbone.get("source", "")).startswith(("./", "../")):
-        return backbone | {"source": os.path.abspath(folder / backbone["source"])}
+        return backbone | {"source": os.path.abspath(folder / backbone["source"])}  # noqa: PTH100
     return backbone
 
 
@@ -116,7 +118,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key!r} stands twice", key_node.start_mark

@@ -33,7 +33,9 @@ class LinkSpec(Frozen):
     def _plain(cls, options: dict[str, Any]) -> dict[str, Any]:
         for name, value in options.items():
             if not isinstance(value, str | int | float | bool | None):
-                raise ValueError(f"option {name!r} must be a plain value, found {type(value).__name__}")
+                raise ValueError(
+                    f"option {name!r} must be a plain value, found {type(value).__name__}"
+                )
         return options
 
 
@@ -66,7 +68,7 @@ class EdgeSpec(Frozen):
     """An agent or a text source."""
     target: str
     slot: str | None = None
-    """Slot of the target's prompt; None lets the compiler find it (its name, else the only one left)."""
+    """Slot of the target's prompt; None: the one named like the source, else the only one left."""
     delay: int = 0
     """0: used in the round that made it. 1: in the next round (feedback)."""
     link: LinkSpec = LinkSpec()

@@ -34,7 +34,7 @@ class Backbone(Frozen):
     trust_remote_code: bool = False
     """Run Python code from the model's repository. Leave it off unless you have read that code."""
     attention: str | None = Field(default=None)
-    """`attn_implementation` of transformers, such as `"sdpa"` or `"eager"`; None leaves it to them."""
+    """`attn_implementation` of transformers, such as `"sdpa"`; None leaves it to them."""
 
     def __init__(*args: Any, **fields: Any) -> None:
         """Take the source by position or by name, and other fields by name."""

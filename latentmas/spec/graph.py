@@ -226,7 +226,10 @@ class Graph:
             max_new_tokens: most tokens that an agent without a limit of its own writes a turn.
         """
         spec = self.spec()
-        edges = [e.model_copy(update={"link": e.link.model_copy(update={"kind": TEXT})}) for e in spec.edges]
+        edges = [
+            e.model_copy(update={"link": e.link.model_copy(update={"kind": TEXT})})
+            for e in spec.edges
+        ]
         agents = [
             agent.model_copy(update={"max_new_tokens": agent.max_new_tokens or max_new_tokens})
             for agent in spec.agents
@@ -261,7 +264,8 @@ class Graph:
 
     def __repr__(self) -> str:
         agents = ", ".join(agent["name"] for agent in self._data["agents"])
-        return f"<Graph {self._data['name']!r}: {agents or 'no agents'}; {len(self._data['edges'])} edges>"
+        edges = len(self._data["edges"])
+        return f"<Graph {self._data['name']!r}: {agents or 'no agents'}; {edges} edges>"
 
     def _edge(self, source: Name, target: Name, delay: int, link: dict[str, Any]) -> EdgeRef:
         agent, _, slot = _name(target).partition(".")
@@ -277,7 +281,9 @@ class Graph:
         for key, other in known.items():
             if canonical_json(other) == canonical_json(data):
                 return key
-        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", backbone.source.rstrip("/").split("/")[-1]) or "model"
+        stem = (
+            re.sub(r"[^A-Za-z0-9_.-]+", "-", backbone.source.rstrip("/").split("/")[-1]) or "model"
+        )
         key, count = stem.lower(), 2
         while key in known:
             key, count = f"{stem.lower()}-{count}", count + 1

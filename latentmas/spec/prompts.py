@@ -57,7 +57,7 @@ class Rendered(NamedTuple):
 class _Absent(StrictUndefined):
     """An unbound variable: falsy in tests, an error anywhere else."""
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> bool:  # type: ignore[override]
         return False
 
 
@@ -116,7 +116,8 @@ def placed_variables(agent: AgentSpec) -> frozenset[str]:
 @lru_cache(maxsize=512)
 def _placed_in(text: str) -> frozenset[str]:
     tree = _ENVIRONMENT.parse(text)
-    tests = [node.test for node in tree.find_all((nodes.If, nodes.CondExpr))]
+    branches: list[Any] = list(tree.find_all((nodes.If, nodes.CondExpr)))
+    tests = [branch.test for branch in branches]
     tested = [name for test in tests for name in _names_in(test)]
     every = [name.name for name in tree.find_all(nodes.Name)]
     return frozenset(name for name in every if every.count(name) > tested.count(name))
@@ -188,7 +189,9 @@ def render_prompt(
     latent_slots = list(latent_slots)
     for slot in latent_slots:
         if slot in misused_variables(agent):
-            raise SlotMisuseError(f"slot {slot!r} holds latents: it can be placed or tested, nothing else")
+            raise SlotMisuseError(
+                f"slot {slot!r} holds latents: it can be placed or tested, nothing else"
+            )
     nonce = str(secrets.randbits(96))
     slots = {slot: f"<<latent:{nonce}:{i}>>" for i, slot in enumerate(latent_slots)}
     scope = {**values, **{slot: _Marker(text) for slot, text in slots.items()}}

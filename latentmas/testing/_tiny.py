@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def tiny_backbone(
     return Backbone(str(folder))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _temporary(family: str, hidden: int, layers: int, seed: int, config: tuple[Any, ...]) -> str:
     folder = tempfile.mkdtemp(prefix=f"latentmas-{family}-{hidden}-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -88,8 +88,13 @@ def _write(
     if family == "qwen3_5_text":
         fields |= {"linear_key_head_dim": 8, "linear_value_head_dim": 8}
         fields |= {"linear_num_key_heads": 2, "linear_num_value_heads": 2}
-        kinds = ["full_attention" if i % 4 == 3 or layers == 1 else "linear_attention" for i in range(layers)]
-        fields["layer_types"] = kinds if "full_attention" in kinds else [*kinds[:-1], "full_attention"]
+        kinds = [
+            "full_attention" if i % 4 == 3 or layers == 1 else "linear_attention"
+            for i in range(layers)
+        ]
+        fields["layer_types"] = (
+            kinds if "full_attention" in kinds else [*kinds[:-1], "full_attention"]
+        )
     config = AutoConfig.for_model(family, **(fields | extra))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -50,14 +50,16 @@ class LinkTrainer(Trainer):
         self.can_return_loss = True
         self.label_names: list[str] = []
 
-    def train(self, resume_from_checkpoint: bool | str | None = None, **options: Any) -> Any:
+    def train(  # type: ignore[override]  # the other arguments pass through
+        self, resume_from_checkpoint: bool | str | None = None, **options: Any
+    ) -> Any:
         """Train; as `transformers.Trainer.train`, with backbones left frozen and in eval mode."""
         _check_resume(self.args.output_dir, resume_from_checkpoint)
         return super().train(resume_from_checkpoint, **options)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A saved team; never a backbone, never a pickle of the arguments."""
-        save_system(self.system, output_dir or self.args.output_dir, into=True)
+        save_system(self.system, output_dir or str(self.args.output_dir), into=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_link_weights(self.system, resume_from_checkpoint)

@@ -54,7 +54,9 @@ class InnerTrainer(LinkTrainer):
         check_rows(train_dataset, fields, "train_dataset")
         if eval_dataset is not None:
             check_rows(eval_dataset, fields, "eval_dataset")
-        inner = [link.id for link in system.plan.links if link.role == "inner" and link.n_parameters]
+        inner = [
+            link.id for link in system.plan.links if link.role == "inner" and link.n_parameters
+        ]
         if not inner:
             raise LatentMASError("LM402: no inner link has weights; there is nothing to train")
         loss = InnerLoss(
@@ -82,7 +84,9 @@ def _targets(system: System, config: InnerConfig, rows: Rows) -> dict[str, str]:
     given: Mapping[str, Any] = config.targets or {}
     for name in given:
         if name not in agents:
-            raise DataError(f"targets names {name!r}, which is no agent; there are: {', '.join(agents)}")
+            raise DataError(
+                f"targets names {name!r}, which is no agent; there are: {', '.join(agents)}"
+            )
     first = rows[0] if len(rows) else {}
     inputs = system.plan.graph.inputs
     own = {name for name in agents if name in first and name not in inputs}

@@ -78,7 +78,7 @@ class OuterTrainer(LinkTrainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss, and exact match of decoded answers as `eval_exact_match`."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if self.args.eval_exact_match and rows is not None:
             result = self.system.run(

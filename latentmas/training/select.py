@@ -45,8 +45,12 @@ def check_reach(plan: Plan, links: Sequence[LinkPlan]) -> None:
     for link in links:
         if plan.link(link.id).differentiable:
             continue
-        message = f"no differentiable path leads from it to the loss in {plan.graph.rounds} round(s)"
-        hint = "train with more rounds, replace text edges on the way, or leave it out of train_links"
+        message = (
+            f"no differentiable path leads from it to the loss in {plan.graph.rounds} round(s)"
+        )
+        hint = (
+            "train with more rounds, replace text edges on the way, or leave it out of train_links"
+        )
         problems.append(Problem("LM401", f"link {link.id}", message, hint))
     if problems:
         raise GraphError(problems, plan.graph.name)
