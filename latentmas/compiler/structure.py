@@ -73,8 +73,10 @@ def _cycle_from_first(part: nx.DiGraph[str], order: dict[str, int]) -> list[str]
     """Shortest cycle through the agent that was declared first."""
     first = next(name for name in order if name in part)
     back = list(part.predecessors(first))
-    paths = [nx.shortest_path(part, first, node) for node in back if nx.has_path(part, first, node)]
-    return list(min(paths, key=len))
+    paths: list[list[str]] = [
+        list(nx.shortest_path(part, first, node)) for node in back if nx.has_path(part, first, node)
+    ]
+    return min(paths, key=len)
 
 
 def _feedback(graph: GraphSpec) -> list[Problem]:

@@ -42,11 +42,11 @@ class Recipe:
     """Sizes and rates of the demo."""
 
     latent_steps: int = 1
-    inner_steps: int = 150
+    inner_steps: int = 600
     inner_rate: float = 3e-3
-    outer_steps: int = 250
-    outer_rate: float = 3e-4
-    warmup: int = 20
+    outer_steps: int = 100
+    outer_rate: float = 5e-5
+    warmup: int = 10
     batch_size: int = 64
     train_links: str = "all"
     round_weights: tuple[float, ...] | None = None
