@@ -67,7 +67,7 @@ class Show:
             self.note("no picture: matplotlib is not installed (pip install 'latentmas[viz]')")
             return
         accuracy = report["accuracy"]
-        figure = Figure(figsize=(6, 4), dpi=150, layout="constrained")
+        figure = Figure(figsize=(7.5, 4), dpi=150, layout="constrained")
         axes = figure.add_subplot()
         rounds = range(1, ROUNDS + 1)
         styles = zip(("#0072B2", "#D55E00", "#009E73"), ("o", "s", "^"), strict=True)
@@ -84,7 +84,7 @@ class Show:
         axes.annotate("chance", (ROUNDS, report["chance"]), va="bottom", ha="right", color="0.5")
         axes.set(xlabel="rounds run", ylabel="accuracy", xticks=list(rounds), ylim=(-0.02, 1.02))
         axes.set_title("Private pointer chasing: trained team, by difficulty")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
         figure.savefig(path)
 
     def end(self, report: Mapping[str, Any], folder: Path) -> None:
