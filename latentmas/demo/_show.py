@@ -29,7 +29,7 @@ class Show:
 
     def title(self, plan: lm.Plan) -> None:
         """What the team is, and the table's head."""
-        self.out.print(plan.summary(), markup=False)
+        self.out.print(plan.summary(), markup=False, soft_wrap=True)
         self.out.print("\nAccuracy on held-out questions, by rounds run")
         heads = "".join(f"{f'r={r}':>8}" for r in range(1, ROUNDS + 1))
         self.out.print(f"{'':<{WIDTH}}{heads}")
@@ -41,7 +41,7 @@ class Show:
 
     def note(self, text: str) -> None:
         """A line on stderr."""
-        self.err.print(text, markup=False)
+        self.err.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
     def training(self, name: str, steps: int) -> Iterator[TrainerCallback]:

@@ -178,7 +178,10 @@ def _controls(system: lm.System, rows: Rows, seed: int, show: Show) -> dict[str,
     for difficulty in range(1, ROUNDS + 1):
         part = [row for row in rows if row["difficulty"] == difficulty]
         by_difficulty[str(difficulty)] = _by_round(system, part)
-        show.row(f"  questions that need {difficulty} rounds", by_difficulty[str(difficulty)])
+        plural = "" if difficulty == 1 else "s"
+        show.row(
+            f"  questions that need {difficulty} round{plural}", by_difficulty[str(difficulty)]
+        )
 
     def zero(name: str, message_BKD: Tensor) -> Tensor:
         return torch.zeros_like(message_BKD)
