@@ -19,6 +19,12 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    """Kinds that pages and examples register are gone after the test."""
+    monkeypatch.setattr(lm.link_kinds, "_entries", dict(lm.link_kinds._entries))
+
+
 def blocks(path: Path) -> list[str]:
     return BLOCK.findall(path.read_text(encoding="utf-8"))
 
