@@ -20,9 +20,12 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
+def _own_registry():
     """Kinds that pages and examples register are gone after the test."""
-    monkeypatch.setattr(lm.link_kinds, "_entries", dict(lm.link_kinds._entries))
+    before = set(lm.link_kinds.names())
+    yield
+    for name in set(lm.link_kinds.names()) - before:
+        del lm.link_kinds._entries[name]
 
 
 def blocks(path: Path) -> list[str]:
