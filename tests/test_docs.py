@@ -5,23 +5,42 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import runpy
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+import typer
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.errors import CODES
+from latentmas.cli.app import app
+from latentmas.compiler import compile_graph
+from latentmas.errors import CODES, GraphError, LatentMASError
+from latentmas.testing import tiny_backbone
+from latentmas.training.select import check_reach, choose_links
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+MARKDOWN = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
+# A block that needs a download says "```python no-run" and is left out.
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# `ruff format` writes "#> 1" as "# > 1".
+OUTPUT = re.compile(r"^\s*# ?> (.*)$", re.MULTILINE)
+SECTION = re.compile(r"^## (LM\d+)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+
+
+def of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 @pytest.fixture(autouse=True)
 def _own_registry():
-    """Kinds that pages and examples register are gone after the test."""
+    """Kinds that pages register are gone after the test."""
     before = set(lm.link_kinds.names())
     yield
     for name in set(lm.link_kinds.names()) - before:
@@ -32,40 +51,285 @@ def blocks(path: Path) -> list[str]:
     return BLOCK.findall(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in PAGES if blocks(p)], ids=lambda p: str(p.relative_to(ROOT))
-)
+@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p)], ids=of)
 def test_python_blocks_run_and_print_what_they_say(path: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {"__name__": "__docs__"}
     for block in blocks(path):
-        expected = re.findall(r"^\s*#> (.*)$", block, re.MULTILINE)
+        expected = OUTPUT.findall(block)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(block, str(path), "exec"), scope)
-        if expected:
+        if path.parent != ROOT or expected:  # only the README may leave out what it prints
             assert printed.getvalue().splitlines() == expected
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
-def test_examples_run(path: Path, tmp_path, monkeypatch, capsys):
-    assert path.read_text().startswith(('"""', "# ")), "say first what the example teaches"
+def test_output_that_is_shown_is_found():
+    """Guards the test above: a form of comment that it does not read would compare nothing."""
+    assert OUTPUT.findall("x\n#> 1\n    # > ['LM110']\n") == ["1", "['LM110']"]
+    assert sum(len(OUTPUT.findall(b)) for b in blocks(DOCS / "tutorial.md")) >= 5
+
+
+# ── the command line ──────────────────────────────────────────────────────────────────────────
+
+
+def shown_commands(path: Path) -> Iterator[list[str]]:
+    """Words after `latentmas` in fenced blocks and inline code."""
+    text = path.read_text(encoding="utf-8")
+    for line in re.findall(
+        r"^latentmas (.*?)(?:\s{2,}#.*)?$|`latentmas (.*?)`", text, re.MULTILINE
+    ):
+        words = shlex.split("".join(line).split(" …")[0], comments=True)
+        if words and words[0] != "COMMAND":
+            yield words
+
+
+def resolve(words: list[str]) -> click.Command:
+    """The command that these words call, options before it skipped."""
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        if hasattr(command, "commands"):
+            if word in command.commands:
+                command = command.commands[word]
+            elif words.index(word) == 0 and not word.startswith("-"):
+                raise AssertionError(f"there is no command `latentmas {word}`")
+    return command
+
+
+@pytest.mark.parametrize("path", PAGES, ids=of)
+def test_commands_and_options_that_are_shown_exist(path: Path):
+    top = {name for p in typer.main.get_command(app).params for name in p.opts}
+    for words in shown_commands(path):
+        known = {name for p in resolve(words).params for name in p.opts} | {"--help"} | top
+        for word in words:
+            assert not word.startswith("-") or word in known, f"latentmas {' '.join(words)}"
+
+
+def test_every_command_is_on_its_page():
+    page = (DOCS / "cli.md").read_text()
+    command: Any = typer.main.get_command(app)
+    for name, sub in command.commands.items():
+        below = getattr(sub, "commands", {})
+        for full in [f"{name} {part}" for part in below] or [name]:
+            assert f"`latentmas {full}" in page, full
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "how-to/own-data.md"], ids=of)
+def test_commands_in_fences_run_one_after_another(path: Path, tmp_path, monkeypatch):
+    """As shown, but on a tiny model, for a few steps."""
     monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(path), run_name="__main__")
-    assert capsys.readouterr().out
+    tiny_backbone("qwen3", 16, folder="tiny")
+    row = '{"question": "What is 2 + 2?", "answer": "4", "plan": "add"}\n'
+    for name in ("rows.jsonl", "questions.jsonl"):
+        Path(name).write_text(row * 2)
+    lines = re.findall(r"^latentmas (.*?)(?:\s{2,}#.*)?$", path.read_text(), re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        words = [w for w in shlex.split(line) if w != "--backbone" and "/Qwen" not in f"/{w}"]
+        words += {"new": ["--backbone", "./tiny"], "run": ["--max-new-tokens", "2"]}.get(
+            words[0], []
+        )
+        words += ["--steps", "2"] if words[0] == "train" else []
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, f"latentmas {line}\n{done.output}\n{done.exception}"
+        shrink(tmp_path)
 
 
-def test_every_code_has_a_section():
-    headings = re.findall(r"^## (LM\d+)$", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
-    assert headings == list(CODES)
+def shrink(folder: Path) -> None:
+    """32 latent steps are many for a test."""
+    for path in folder.glob("*.yaml"):
+        path.write_text(path.read_text().replace("latent_steps: 32", "latent_steps: 2"))
+
+
+# ── the codes ─────────────────────────────────────────────────────────────────────────────────
+
+
+def sound() -> dict[str, Any]:
+    """A graph that compiles; widths 64 and 48."""
+    prompt = "{% if feedback %}{{ feedback }}{% endif %}{{ question }}"
+    return {
+        "name": "pair",
+        "inputs": ["question"],
+        "rounds": 2,
+        "latent_steps": 4,
+        "backbones": {"wide": {"source": "org/wide"}, "narrow": {"source": "org/narrow"}},
+        "agents": [
+            {"name": "planner", "backbone": "wide", "prompt": prompt},
+            {"name": "solver", "backbone": "narrow", "prompt": "{{ plan }} {{ question }}"},
+        ],
+        "edges": [
+            {"source": "planner", "target": "solver", "slot": "plan"},
+            {"source": "solver", "target": "planner", "slot": "feedback", "delay": 1},
+        ],
+        "output": "solver",
+    }
+
+
+def agent(name: str, prompt: str = "{{ question }}", backbone: str = "wide") -> dict[str, Any]:
+    return {"name": name, "backbone": backbone, "prompt": prompt}
+
+
+def edge(source: str, target: str, slot: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"source": source, "target": target, **({"slot": slot} if slot else {}), **more}
+
+
+def put(g: dict[str, Any], *path: Any, to: Any) -> None:
+    for key in path[:-1]:
+        g = g[key]
+    g[path[-1]] = to
+
+
+GUARDED = "{% if feedback %}{{ feedback }}{% endif %}{{ question }}"
+HINTS = {"kind": "recursive", "share": "one"}
+# One change of `sound` for each code that compiling raises.
+MISTAKES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "LM100": lambda g: g.update(runds=2),
+    "LM101": lambda g: put(g, "agents", 0, "backbone", to="wdie"),
+    "LM102": lambda g: put(g, "inputs", to=["question", "planner"]),
+    "LM103": lambda g: put(g, "agents", 0, "prompt", to=GUARDED + "{{ qestion }}"),
+    "LM104": lambda g: g["edges"].append(edge("planner", "solver", "plan")),
+    "LM105": lambda g: put(g, "edges", 0, "slot", to="plna"),
+    "LM106": lambda g: g["edges"].append(edge("planner", "solver")),
+    "LM107": lambda g: put(g, "edges", 0, "source", to="plannr"),
+    "LM108": lambda g: put(g, "inputs", to=["question", "loop"]),
+    "LM110": lambda g: put(g, "edges", 1, "delay", to=0),
+    "LM111": lambda g: g.pop("output"),
+    "LM112": lambda g: (
+        g["agents"].append(agent("checker", "{{ solver }} {{ question }}")),
+        g["edges"].append(edge("solver", "checker", "solver")),
+    ),
+    "LM113": lambda g: g.update(latent_steps=0),
+    "LM114": lambda g: g.update(rounds=1),
+    "LM115": lambda g: put(g, "inputs", to=["question", "hint"]),
+    "LM116": lambda g: g.update(agents=[], edges=[]),
+    "LM117": lambda g: g["agents"].append(agent("poet")),
+    "LM120": lambda g: put(g, "edges", 0, "link", to={"kind": "identity"}),
+    "LM121": lambda g: put(g, "edges", 0, "link", to={"kind": "recursiv"}),
+    "LM122": lambda g: [put(e, "link", to=HINTS) for e in g["edges"]],
+    "LM123": lambda g: (
+        g.update(text_sources=[{"name": "notes", "text": "Be brief."}]),
+        put(g, "edges", 1, "source", to="notes"),
+    ),
+    "LM201": lambda g: put(g, "backbones", "wide", "source", to="./missing"),
+    "LM202": lambda g: put(g, "backbones", "wide", "source", to="./t5"),
+    "LM203": lambda g: put(g, "backbones", "spare", to={"source": "org/spare"}),
+    "LM301": lambda g: put(g, "agents", 1, "prompt", to="{{ plan }} {{ question"),
+    "LM302": lambda g: put(g, "agents", 0, "prompt", to="{{ feedback }} {{ question }}"),
+    "LM303": lambda g: put(g, "agents", 1, "prompt", to="{{ plan | upper }} {{ question }}"),
+}
+
+
+def compiled(change: Callable[[dict[str, Any]], Any]) -> lm.Plan:
+    data = sound()
+    change(data)
+    facts = {
+        f"org/{name}": lm.BackboneInfo(
+            model_type="llama", hidden_size=width, vocab_size=64, num_layers=2
+        )
+        for name, width in (("wide", 64), ("narrow", 48), ("spare", 48))
+    }
+    return compile_graph(lm.GraphSpec.parse(data), facts=facts)
+
+
+def as_shown(error: GraphError, code: str) -> str:
+    problem = next(p for p in error.problems if p.code == code)
+    return f"{code}  {problem.path}: {problem.message}\n       fix: {problem.hint}"
+
+
+def identity_links(g: dict[str, Any]) -> None:
+    put(g, "agents", 1, "backbone", to="wide")
+    del g["backbones"]["narrow"]
+    for e in g["edges"]:
+        e["link"] = {"kind": "identity"}
+
+
+def text_edge(g: dict[str, Any]) -> None:
+    put(g, "edges", 0, "link", to={"kind": "text"})
+
+
+def train_outer(change: Callable[[dict[str, Any]], Any]) -> None:
+    plan = compiled(change)
+    check_reach(plan, choose_links(plan, "outer"))
+
+
+def saved_team() -> Path:
+    tiny = tiny_backbone("llama", 16, folder="tiny")
+    graph = lm.templates.distillation(expert=tiny, learner=tiny, rounds=2, latent_steps=2)
+    return Path(graph.compile().load().save_pretrained("team"))
+
+
+def damage_manifest() -> None:
+    path = saved_team() / "latentmas.json"
+    path.write_text(re.sub(r'("digest": ")[0-9a-f]{12}', r"\g<1>000000000000", path.read_text()))
+    lm.System.from_pretrained("team")
+
+
+def damage_weights() -> None:
+    path = saved_team() / "links.safetensors"
+    weights = load_file(path)
+    weights.pop(min(weights))
+    save_file(weights, path)
+    lm.System.from_pretrained("team")
+
+
+# What raises the codes that compiling does not.
+LATER: dict[str, Callable[[], Any]] = {
+    "LM401": lambda: train_outer(text_edge),
+    "LM402": lambda: train_outer(identity_links),
+    "LM501": damage_manifest,
+    "LM502": lambda: lm.System.from_pretrained("elsewhere"),
+    "LM503": damage_weights,
+}
+
+
+def message_of(code: str) -> str:
+    """What the code says, in the form of the docs."""
+    with pytest.raises(LatentMASError) as caught:
+        compiled(MISTAKES[code]) if code in MISTAKES else LATER[code]()
+    if isinstance(caught.value, GraphError):
+        text = as_shown(caught.value, code)
+    else:
+        text = str(caught.value)
+    text = text.replace(str(Path.cwd().resolve()), "/models")
+    text = text.replace(f"({lm.__version__})", "(0.1.0)")
+    return re.sub(r"\b(?!0{12})[0-9a-f]{12}\b", "4b1d2f0c9a7e", text)
+
+
+@pytest.fixture(scope="module")
+def sections() -> dict[str, str]:
+    return dict(SECTION.findall((DOCS / "errors.md").read_text(encoding="utf-8")))
+
+
+def test_every_code_has_a_section(sections):
+    assert list(sections) == list(CODES)
+    for code, body in sections.items():
+        assert CODES[code] in body.replace("**", "").lower() or CODES[code].lower() in body.lower()
+        assert "\nFix: " in body, code
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_message_that_is_shown_is_the_true_one(code: str, sections, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("t5").mkdir()
+    Path("t5/config.json").write_text('{"model_type": "t5", "d_model": 16, "vocab_size": 32}')
+    assert f"```\n{message_of(code)}\n```" in sections[code]
+
+
+# ── reference and links ───────────────────────────────────────────────────────────────────────
 
 
 def test_every_public_name_is_in_the_reference():
-    shown = re.findall(r"^::: latentmas\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
-    assert set(shown) == set(lm.__all__) - {"templates"}
+    page = (DOCS / "api.md").read_text()
+    shown = set(re.findall(r"^::: latentmas\.([\w.]+)$", page, re.MULTILINE))
+    names = set(lm.__all__) - {"templates"} | {"testing.tiny_backbone"}
+    assert shown == names | {f"templates.{name}.{name}" for name in lm.templates.names()}
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", MARKDOWN, ids=of)
 def test_links_lead_somewhere(path: Path):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
-        assert (path.parent / target).exists(), target
+    text = path.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
+        page = path.parent / target if target else path
+        assert page.exists(), target
+        if anchor.startswith("#lm"):
+            assert f"## {anchor[1:].upper()}\n" in page.read_text(encoding="utf-8"), anchor

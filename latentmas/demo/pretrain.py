@@ -62,7 +62,10 @@ class Phase:
 COURSES: dict[str, tuple[Phase, ...]] = {
     "planner": (Phase(2000, 3e-3, 1, 64, 0.5),),
     "critic": (Phase(600, 2e-3, 6, 32, 0.3), Phase(300, 2e-3, 6, 32, 0.3)),
-    "solver": (Phase(1000, 3e-3, 6, 32, 0.3), Phase(400, 2e-3, 6, 32, 0.3)),
+    "solver": (
+        *(Phase(1000, 3e-3, 6, 32, 0.3), Phase(600, 2e-3, 6, 32, 0.3)),
+        *(Phase(1000, 3e-3, 6, 32, 0.6), Phase(600, 2e-3, 6, 32, 1.2)),
+    ),
 }
 ATTEMPTS, GOOD = 5, 0.995  # a course that ends on a plateau is begun again with another seed
 LAST = Phase(400, 1.5e-3, 6, 32, 1.2)  # for all: messages are never exact embeddings
