@@ -48,6 +48,7 @@ CODES: dict[str, str] = {
     "LM115": "an input or text source is used by nothing",
     "LM116": "the graph has no agents",
     "LM117": "a disconnected part",
+    "LM118": "a tool's name is malformed, taken or given twice",
     "LM120": "a link kind cannot bridge two widths",
     "LM121": "unknown link kind, option or initialisation",
     "LM122": "links that share weights do not agree",

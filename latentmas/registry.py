@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
@@ -23,15 +23,17 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Lazy look-up by name over a package's files, entry points and `register` calls."""
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, *, also: Mapping[str, str] | None = None) -> None:
         """Describe where to look.
 
         Args:
             kind: what the entries are, for messages ("link kind").
             package: dotted name of the package whose modules are the built-in entries; it is also
                 the name of the entry-point group that other distributions use.
+            also: further built-in names → the module of the package that registers them.
         """
         self.kind, self.package = kind, package
+        self._also = dict(also or {})
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -44,7 +46,7 @@ class Registry(Generic[T]):
             raise LatentMASError(f"{self.kind} name {name!r} is not a Python identifier")
 
         def file(entry: T) -> T:
-            home = f"{self.package}.{name}"
+            home = f"{self.package}.{self._also.get(name, name)}"
             if name in self._builtin() and _origin(entry)[0] != home:
                 raise LatentMASError(
                     f"{self.kind} {name!r} is built in ({home}); choose another name"
@@ -79,7 +81,7 @@ class Registry(Generic[T]):
     def _load(self, name: str) -> None:
         points = self._entry_points()
         if name in self._builtin():
-            importlib.import_module(f"{self.package}.{name}")
+            importlib.import_module(f"{self.package}.{self._also.get(name, name)}")
         elif name in points:
             loaded = points[name].load()
             self._entries.setdefault(name, loaded)
@@ -88,7 +90,8 @@ class Registry(Generic[T]):
 
     def _builtin(self) -> list[str]:
         paths = importlib.import_module(self.package).__path__
-        return [m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")]
+        files = [m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")]
+        return [*files, *self._also]
 
     def _entry_points(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.package)}

@@ -203,6 +203,7 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "LM115": lambda g: put(g, "inputs", to=["question", "hint"]),
     "LM116": lambda g: g.update(agents=[], edges=[]),
     "LM117": lambda g: g["agents"].append(agent("poet")),
+    "LM118": lambda g: g["agents"][1].update(tools=["result"]),
     "LM120": lambda g: put(g, "edges", 0, "link", to={"kind": "identity"}),
     "LM121": lambda g: put(g, "edges", 0, "link", to={"kind": "recursiv"}),
     "LM122": lambda g: [put(e, "link", to=HINTS) for e in g["edges"]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from latentmas.backbones._known import KNOWN
 from latentmas.errors import WeightsError
 from latentmas.plan import BackboneInfo
 from latentmas.spec import Backbone
@@ -45,7 +46,7 @@ def resolve_source(source: str) -> str:
 
 
 def read_info(backbone: Backbone) -> BackboneInfo:
-    """Read a backbone's configuration.
+    """Read a backbone's configuration; the facts of the paper's models come with the package.
 
     Raises:
         WeightsError: it cannot be found or read (the message says why), or it is no decoder.
@@ -53,6 +54,8 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     from transformers import AutoConfig
 
     source = resolve_source(backbone.source)
+    if source in KNOWN and backbone.revision is None:
+        return KNOWN[source]
     try:
         config = AutoConfig.from_pretrained(
             source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code

@@ -37,12 +37,12 @@ def summary_of(template: str) -> str:
 
 
 def roles_of(template: str) -> dict[str, tuple[str, ...]]:
-    """The backbones that a template asks for: role → its agents' names.
+    """The backbones that a template takes: role → its agents' names; none for a preset.
 
     A role that takes a mapping has several agents, any other one of its own name.
     """
     parameters = inspect.signature(templates.get(template)).parameters.values()
-    needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    needed = [p for p in parameters if "Backbone" in str(p.annotation)]
     return {p.name: EXPERTS if "Mapping" in str(p.annotation) else (p.name,) for p in needed}
 
 

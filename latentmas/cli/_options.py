@@ -12,9 +12,11 @@ from latentmas.errors import closest
 
 __all__ = ["BatchSize", "Device", "GraphFile", "Json", "Rounds", "Team", "pairs", "unknown"]
 
-GraphFile = Annotated[Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML or JSON).")]
+GraphFile = Annotated[
+    Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML or JSON), or a preset.")
+]
 Team = Annotated[
-    Path, typer.Argument(metavar="TEAM", help="Graph file, or the folder of a saved team.")
+    Path, typer.Argument(metavar="TEAM", help="Graph file, preset, or the folder of a saved team.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds; without it, as the graph says.")]

@@ -1,13 +1,15 @@
-"""Opening what the user calls a team: a graph file or a saved folder."""
+"""Opening what the user calls a team: a graph file, a preset or a saved folder."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from latentmas import templates
 from latentmas.cli._console import note
 from latentmas.plan import Plan
 from latentmas.spec import Graph
@@ -15,7 +17,21 @@ from latentmas.spec import Graph
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["open_team"]
+__all__ = ["open_graph", "open_team"]
+
+
+def open_graph(graph: Path) -> Graph:
+    """Read a graph file; the name of a template that brings its models will do as well.
+
+    Raises:
+        LatentMASError: the file cannot be read, or is no graph.
+    """
+    if not graph.exists() and str(graph) in templates.names():
+        template = templates.get(str(graph))
+        parameters = inspect.signature(template).parameters.values()
+        if not any(p.default is p.empty and p.kind is p.KEYWORD_ONLY for p in parameters):
+            return template()
+    return Graph.load(graph)
 
 
 def open_team(
@@ -29,7 +45,8 @@ def open_team(
     """Load a team with its weights.
 
     Args:
-        team: graph file (its links are untrained), or a folder that `save_pretrained` wrote.
+        team: graph file or preset (its links are untrained), or a folder that `save_pretrained`
+            wrote.
         device: for all agents.
         seed: of untrained links.
         text: take the graph's text twin.
@@ -48,10 +65,10 @@ def open_team(
         if check is not None:
             check(system.plan)
         return system
-    graph = Graph.load(team)
+    graph = open_graph(team)
     plan = (graph.as_text() if text else graph).compile()
     if check is not None:
         check(plan)
     if plan.n_parameters:
-        note(f"{team} is a graph file: its links start untrained (seed {seed})")
+        note(f"{team}: the links of a graph start untrained (seed {seed})")
     return plan.load(device=device, seed=seed)

@@ -12,8 +12,9 @@ import typer
 from latentmas.cli._console import dumps, emit, emit_json, note
 from latentmas.cli._new import roles_of, summary_of, team_files, write_files
 from latentmas.cli._options import GraphFile, Json, Rounds
+from latentmas.cli._team import open_graph
 from latentmas.errors import GraphError, LatentMASError, Problem
-from latentmas.spec import Graph, GraphSpec
+from latentmas.spec import GraphSpec
 from latentmas.templates import names
 
 __all__ = ["check", "draw", "new", "plan", "schema", "templates"]
@@ -69,7 +70,7 @@ def new(
 def check(graph: GraphFile, json: Json = False) -> None:
     """Compile a graph and report every problem at once, with its fix. No weights."""
     try:
-        compiled = Graph.load(graph).compile()
+        compiled = open_graph(graph).compile()
     except LatentMASError as error:
         if not json:
             raise
@@ -95,7 +96,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON on stdout.")] = False,
 ) -> None:
     """Show what a graph compiles to: backbones, links with exact sizes, schedule. No weights."""
-    compiled = Graph.load(graph).compile()
+    compiled = open_graph(graph).compile()
     if rounds is not None:
         compiled = compiled.replace(rounds=rounds)
     if output is not None:
@@ -110,7 +111,7 @@ def draw(
     ],
 ) -> None:
     """Draw a graph, offline. No weights."""
-    emit(str(Graph.load(graph).compile().draw(output)))
+    emit(str(open_graph(graph).compile().draw(output)))
 
 
 def schema() -> None:

@@ -1,23 +1,40 @@
-"""Names: unique, well-formed, not reserved."""
+"""Names: unique, well-formed, not reserved; those of tools too."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from latentmas.errors import Problem
-from latentmas.spec import GraphSpec
+from latentmas.spec import AgentSpec, GraphSpec
 from latentmas.spec.prompts import RESERVED
 
 __all__ = ["name_problems"]
 
+RESULT = "result"
+"""The tag in which a tool's answer stands."""
+
 
 def name_problems(graph: GraphSpec) -> list[Problem]:
-    """LM102 for names given twice, LM108 for names that cannot stand in a prompt."""
+    """LM102 for names given twice, LM108 for unfit names, LM118 for unfit names of tools."""
     named = [("agent", agent.name) for agent in graph.agents]
     named += [("input", name) for name in graph.inputs]
     named += [("text source", source.name) for source in graph.text_sources]
     problems = [problem for kind, name in dict.fromkeys(named) for problem in _form(kind, name)]
-    return problems + _twice(named)
+    tools = [problem for agent in graph.agents for problem in _tools(agent)]
+    return problems + _twice(named) + tools
+
+
+def _tools(agent: AgentSpec) -> list[Problem]:
+    problems, path = [], f"agent {agent.name}"
+    for name, count in Counter(agent.tools).items():
+        if count > 1:
+            message = f"tool {name!r} is given {count} times"
+            problems.append(Problem("LM118", path, message, "name each tool once"))
+        if not name.isidentifier() or not name.isascii() or name == RESULT:
+            message = f"tool name {name!r} cannot be a tag"
+            hint = "use letters, digits and underscores; `result` is taken by the answers"
+            problems.append(Problem("LM118", path, message, hint))
+    return problems
 
 
 def _form(kind: str, name: str) -> list[Problem]:

@@ -40,4 +40,7 @@ def _agent(graph: GraphSpec, agent: AgentSpec) -> list[Problem]:
     if agent.max_new_tokens is not None and agent.max_new_tokens < 1:
         message = f"max_new_tokens is {agent.max_new_tokens}"
         problems.append(Problem("LM113", path, message, "choose at least 1"))
+    if agent.max_tool_calls < 0:
+        message = f"max_tool_calls is {agent.max_tool_calls}"
+        problems.append(Problem("LM113", path, message, "choose at least 0"))
     return problems

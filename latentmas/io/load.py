@@ -16,6 +16,7 @@ from latentmas.io._format import LINKS, read_manifest
 from latentmas.plan import Plan
 from latentmas.runtime import System
 from latentmas.spec import TextFunction
+from latentmas.tools import Tool
 
 __all__ = ["load_link_weights", "load_system"]
 
@@ -27,6 +28,7 @@ def load_system(
     dtype: str | None = None,
     executor: str = "cached",
     text_functions: Mapping[str, TextFunction] | None = None,
+    tools: Mapping[str, Tool] | None = None,
     reuse: System | None = None,
 ) -> System:
     """Load a saved team; its backbones come from where they are declared.
@@ -37,6 +39,7 @@ def load_system(
         dtype: of the backbones, in place of what they declare.
         executor: name of the default executor.
         text_functions: of text sources.
+        tools: in place of registered ones, or beside them.
         reuse: a system whose loaded backbones are taken where they are the same.
 
     Raises:
@@ -57,6 +60,7 @@ def load_system(
         dtype=dtype,
         executor=executor,
         text_functions=text_functions,
+        tools=tools,
         reuse=reuse,
         start=False,
     )

@@ -15,6 +15,7 @@ from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
 from latentmas.plan.verify import verify_steps
 from latentmas.spec import Frozen, GraphSpec, TextFunction, oddities, write_text_atomically
+from latentmas.tools import Tool
 
 if TYPE_CHECKING:
     from latentmas.runtime import System
@@ -35,6 +36,7 @@ class Plan(Frozen):
     links: tuple[LinkPlan, ...]
     steps: tuple[Step, ...]
     _text_functions: dict[str, TextFunction] = PrivateAttr(default_factory=dict)
+    _tools: dict[str, Tool] = PrivateAttr(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -72,12 +74,18 @@ class Plan(Frozen):
         from latentmas.compiler import reschedule
 
         plan = reschedule(self, rounds=rounds, latent_steps=latent_steps)
-        return plan.with_text_functions(self._text_functions)
+        return plan.with_functions(text_functions=self._text_functions, tools=self._tools)
 
-    def with_text_functions(self, functions: Mapping[str, TextFunction]) -> Plan:
-        """The same plan, carrying functions of text sources to `load`."""
+    def with_functions(
+        self,
+        *,
+        text_functions: Mapping[str, TextFunction] | None = None,
+        tools: Mapping[str, Tool] | None = None,
+    ) -> Plan:
+        """The same plan, carrying functions of text sources, and tools, to `load`."""
         plan = self.model_copy()
-        plan._text_functions = dict(functions)
+        plan._text_functions = dict(text_functions or {})
+        plan._tools = dict(tools or {})
         return plan
 
     def load(
@@ -88,6 +96,7 @@ class Plan(Frozen):
         seed: int = 0,
         executor: str = "cached",
         text_functions: Mapping[str, TextFunction] | None = None,
+        tools: Mapping[str, Tool] | None = None,
     ) -> System:
         """Load the backbones, make the links, and return a runnable team.
 
@@ -97,16 +106,23 @@ class Plan(Frozen):
             seed: of the links' random start.
             executor: name of the default executor.
             text_functions: functions of text sources, by name.
+            tools: tools by name, in place of registered ones or beside them.
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit the plan.
             LatentMASError: a device is not there, or a text source has no function.
+            UnknownNameError: an agent's tool is neither registered nor given.
         """
         from latentmas.runtime import System
 
-        functions = {**self._text_functions, **(text_functions or {})}
         return System.load(
-            self, device=device, dtype=dtype, seed=seed, executor=executor, text_functions=functions
+            self,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            executor=executor,
+            text_functions={**self._text_functions, **(text_functions or {})},
+            tools={**self._tools, **(tools or {})},
         )
 
     def to_json(self, *, indent: int | None = 2) -> str:

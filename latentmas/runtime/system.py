@@ -25,7 +25,9 @@ from latentmas.runtime.placement import load_backbones, place_agents
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.rollout import PositionMode
 from latentmas.runtime.run import Sample, check_samples, run_batches
+from latentmas.runtime.toolbox import find_tools
 from latentmas.spec import TextFunction
+from latentmas.tools import Tool
 
 __all__ = ["System"]
 
@@ -45,6 +47,7 @@ class System(nn.Module):
         *,
         executor: str = "cached",
         text_functions: Mapping[str, TextFunction] | None = None,
+        tools: Mapping[str, Tool] | None = None,
     ) -> None:
         """Put the parts together; `System.load` and `Plan.load` make them.
 
@@ -54,6 +57,7 @@ class System(nn.Module):
             serving: the loaded backbone of each agent.
             executor: name of the default executor.
             text_functions: of the plan's text sources without a constant.
+            tools: by name; registered ones are found without.
         """
         super().__init__()
         self.plan = plan
@@ -63,6 +67,7 @@ class System(nn.Module):
         self.executor = executor
         self.text_functions = dict(text_functions or {})
         self._check_text_functions()
+        self.tools = find_tools(plan, tools or {})
 
     @classmethod
     def load(
@@ -74,6 +79,7 @@ class System(nn.Module):
         seed: int = 0,
         executor: str = "cached",
         text_functions: Mapping[str, TextFunction] | None = None,
+        tools: Mapping[str, Tool] | None = None,
         reuse: System | None = None,
         start: bool = True,
     ) -> System:
@@ -86,22 +92,26 @@ class System(nn.Module):
             seed: of the links' random start.
             executor: name of the default executor.
             text_functions: of text sources.
+            tools: in place of registered ones, or beside them.
             reuse: a system whose loaded backbones are taken where they are the same.
             start: apply the links' initialisation; False when weights follow.
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit.
             LatentMASError: a device is not there, or a text source has no function.
-            UnknownNameError: no executor has that name.
+            UnknownNameError: no executor or tool has that name.
         """
         executors.get(executor)
+        tools = find_tools(plan, tools or {})
         placed = place_agents(plan, device)
         serving = load_backbones(plan, placed, dtype=dtype, reuse=reuse.serving if reuse else None)
         links = build_links(plan, seed)
         if start:
             by_key = {agent.backbone: serving[agent.name] for agent in plan.graph.agents}
             start_links(plan, links, by_key, seed)
-        system = cls(plan, links, serving, executor=executor, text_functions=text_functions)
+        system = cls(
+            plan, links, serving, executor=executor, text_functions=text_functions, tools=tools
+        )
         system._place_links()
         return system
 

@@ -3,7 +3,7 @@
 from latentmas.spec._base import Frozen, canonical_json, oddities
 from latentmas.spec._files import prompt_file, write_text_atomically
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
-from latentmas.spec.backbone import Backbone
+from latentmas.spec.backbone import Backbone, DType
 from latentmas.spec.graph import AgentRef, EdgeRef, Graph, TextFunction
 from latentmas.spec.graph_spec import GraphSpec
 
@@ -12,6 +12,7 @@ __all__ = [
     "AgentRef",
     "AgentSpec",
     "Backbone",
+    "DType",
     "EdgeRef",
     "EdgeSpec",
     "Frozen",

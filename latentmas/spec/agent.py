@@ -59,6 +59,12 @@ class AgentSpec(Frozen):
     """Most tokens this agent writes when it decodes; None takes the run's."""
     chat_options: dict[str, Any] = Field(default_factory=lambda: {"enable_thinking": False})
     """Keywords for the tokenizer's chat template."""
+    tools: tuple[str, ...] = ()
+    """Names of tools that it may call while it decodes: registered, or given to `Plan.load`."""
+    tool_style: Literal["tags", "chat"] = "tags"
+    """How a call looks: `<python>…</python>` in the text, or as the chat template has it."""
+    max_tool_calls: int = 5
+    """Most calls in one answer; after them the agent must answer without."""
 
 
 class EdgeSpec(Frozen):

@@ -11,6 +11,7 @@ from latentmas.spec._base import canonical_json
 from latentmas.spec.agent import TEXT
 from latentmas.spec.backbone import Backbone
 from latentmas.spec.graph_spec import GraphSpec
+from latentmas.tools import Tool
 
 if TYPE_CHECKING:
     from latentmas.plan import BackboneInfo, Plan
@@ -89,6 +90,8 @@ class Graph:
         }
         self.text_functions: dict[str, TextFunction] = {}
         """Functions of the text sources, by name. They are not part of the spec."""
+        self.tools: dict[str, Tool] = {}
+        """Tools given as functions, by name. They are not part of the spec either."""
 
     def add_agent(
         self,
@@ -101,7 +104,11 @@ class Graph:
         allow_empty: bool = False,
         inner: str | Mapping[str, Any] = "recursive",
         max_new_tokens: int | None = None,
+        thinking: bool = False,
         chat_options: Mapping[str, Any] | None = None,
+        tools: Iterable[str | Tool] = (),
+        tool_style: str = "tags",
+        max_tool_calls: int = 5,
     ) -> AgentRef:
         """Add an agent.
 
@@ -114,8 +121,16 @@ class Graph:
             allow_empty: permit `latent_steps=0` (the null channel).
             inner: kind of the inner link, or a mapping with the fields of `LinkSpec`.
             max_new_tokens: most tokens it writes when it decodes.
-            chat_options: keywords for the chat template; default `{"enable_thinking": False}`.
+            thinking: the chat template's `enable_thinking`.
+            chat_options: further keywords for the chat template.
+            tools: what it may call while it decodes: names of registered tools, or typed functions
+                that return text.
+            tool_style: `"tags"` (`<python>…</python>` in the text) or `"chat"`, the calls that the
+                backbone's chat template knows.
+            max_tool_calls: most calls in one answer.
         """
+        named = [(t, t) if isinstance(t, str) else (t.__name__, t) for t in tools]
+        self.tools |= {name: tool for name, tool in named if not isinstance(tool, str)}
         agent: dict[str, Any] = {
             "name": str(name),
             "backbone": self._backbone_key(backbone),
@@ -125,9 +140,11 @@ class Graph:
             "allow_empty": allow_empty,
             "inner": {"kind": inner} if isinstance(inner, str) else dict(inner),
             "max_new_tokens": max_new_tokens,
+            "chat_options": {"enable_thinking": thinking, **(chat_options or {})},
+            "tools": [name for name, _ in named],
+            "tool_style": tool_style,
+            "max_tool_calls": max_tool_calls,
         }
-        if chat_options is not None:
-            agent["chat_options"] = dict(chat_options)
         self._data["agents"].append(agent)
         return AgentRef(str(name))
 
@@ -209,15 +226,17 @@ class Graph:
         """
         from latentmas.compiler import compile_graph
 
-        return compile_graph(self.spec(), facts=facts).with_text_functions(self.text_functions)
+        plan = compile_graph(self.spec(), facts=facts)
+        return plan.with_functions(text_functions=self.text_functions, tools=self.tools)
 
     def copy(self) -> Graph:
         """An independent copy."""
-        return self.from_spec(self.spec(), text_functions=self.text_functions)
+        return self.from_spec(self.spec(), text_functions=self.text_functions, tools=self.tools)
 
     def replace(self, **changes: Any) -> Graph:
         """A copy with some `GraphSpec` fields changed, such as `rounds=5`."""
-        return self.from_spec(self.spec().replace(**changes), text_functions=self.text_functions)
+        spec = self.spec().replace(**changes)
+        return self.from_spec(spec, text_functions=self.text_functions, tools=self.tools)
 
     def as_text(self, *, max_new_tokens: int | None = None) -> Graph:
         """The text twin: the same graph, every edge a text edge.
@@ -238,7 +257,11 @@ class Graph:
 
     @classmethod
     def from_spec(
-        cls, spec: GraphSpec, *, text_functions: Mapping[str, TextFunction] | None = None
+        cls,
+        spec: GraphSpec,
+        *,
+        text_functions: Mapping[str, TextFunction] | None = None,
+        tools: Mapping[str, Tool] | None = None,
     ) -> Graph:
         """A builder that starts from a declaration."""
         graph = cls(spec.name)
@@ -246,6 +269,7 @@ class Graph:
         graph._data = {key: _mutable(value) for key, value in data.items()}
         graph._data["output"] = list(spec.output)
         graph.text_functions = dict(text_functions or {})
+        graph.tools = dict(tools or {})
         return graph
 
     @classmethod

@@ -1,7 +1,8 @@
 """Ready topologies: functions that return a `Graph` which the user may still edit.
 
 A template is one file here, or an entry point of the group `latentmas.templates`; its name is the
-name of the file and of the function in it. Templates only declare: no torch.
+name of the file and of the function in it. A file may hold presets beside it: the same topology
+on the paper's models. Templates only declare: no torch.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from latentmas.registry import Registry
 from latentmas.spec import Graph
+from latentmas.templates._prompts import Prompts
 
 if TYPE_CHECKING:
     from latentmas.templates.deliberation import deliberation
     from latentmas.templates.distillation import distillation
     from latentmas.templates.mixture import mixture
-    from latentmas.templates.sequential import sequential
+    from latentmas.templates.sequential import sequential, sequential_light, sequential_scaled
 
 __all__ = [
+    "Prompts",
     "Template",
     "deliberation",
     "distillation",
@@ -29,13 +32,18 @@ __all__ = [
     "names",
     "register",
     "sequential",
+    "sequential_light",
+    "sequential_scaled",
     "templates",
 ]
 
 Template = Callable[..., Graph]
 """A function of keyword arguments that returns a graph."""
 
-templates: Registry[Template] = Registry("template", "latentmas.templates")
+PRESETS = {"sequential_light": "sequential", "sequential_scaled": "sequential"}
+"""Presets that are functions of their own → the file that holds them."""
+
+templates: Registry[Template] = Registry("template", "latentmas.templates", also=PRESETS)
 """Every template by name."""
 
 names = templates.names

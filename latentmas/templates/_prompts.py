@@ -3,24 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from latentmas.errors import UnknownNameError
+from latentmas.spec import Backbone
 
-__all__ = ["SYSTEM", "Prompts", "feedback", "prompt_fields", "task"]
+__all__ = ["SYSTEM", "Prompts", "Task", "backbones_of", "feedback", "prompt_fields", "task_words"]
 
-Prompts = Mapping[str, str | Mapping[str, str]]
-"""Agent → its prompt, or `{"system": …, "prompt": …}`."""
+Prompts = Mapping[str, str | Mapping[str, str]] | str | Path
+"""Agent → its prompt, or `{"system": …, "prompt": …}`; or a file that holds such a mapping."""
 
 SYSTEM = "You work in a team of language models that solve problems together, round by round."
 
 _FIELDS = ("prompt", "system")
 
 
-def task(inputs: str | Iterable[str]) -> str:
-    """The lines of a prompt that show the sample's fields: `Question: {{ question }}`."""
-    listed = [inputs] if isinstance(inputs, str) else inputs
-    return "\n".join(f"{title(name)}: {{{{ {name} }}}}" for name in listed)
+class Task(NamedTuple):
+    """What the prompts of one kind of task say differently."""
+
+    shown: str
+    """Lines that show the sample's fields: `Question: {{ question }}`."""
+    ending: str
+    """How the output agent is to end: the rest of a sentence."""
+    not_yet: str
+    """What a planner is to leave to others: a sentence."""
+
+
+_ENDINGS = {
+    "math": "end with the result in \\boxed{}.",
+    "code": "end with the whole program in one ```python block.",
+    "choice": "end with the letter of the right option in \\boxed{}, such as \\boxed{A}.",
+    "search": "end with the answer, a name or a few words, in \\boxed{}.",
+}
+_NOT_YET = {
+    "math": "Do not work it out yet.",
+    "code": "Do not write the code yet.",
+    "choice": "Do not settle on an option yet.",
+    "search": "Do not name the answer yet.",
+}
+
+
+def task_words(task: str, inputs: Iterable[str]) -> Task:
+    """The words of a kind of task.
+
+    Raises:
+        UnknownNameError: no such kind of task.
+    """
+    if task not in _ENDINGS:
+        raise UnknownNameError("task", task, _ENDINGS)
+    names = {"question": "Programming problem"} if task == "code" else {}
+    shown = "\n".join(f"{names.get(name, title(name))}: {{{{ {name} }}}}" for name in inputs)
+    return Task(shown, _ENDINGS[task], _NOT_YET[task])
+
+
+def backbones_of(models: Mapping[str, str]) -> dict[str, Backbone]:
+    """A preset's models as backbones, in the type that their checkpoints have."""
+    return {role: Backbone(source, dtype="bfloat16") for role, source in models.items()}
 
 
 def feedback(text: str, *, rounds: int, otherwise: str = "") -> str:
@@ -48,12 +87,17 @@ def prompt_fields(
         system: system turn of agents whose user sets none.
 
     Raises:
+        DataError: the file that `prompts` names cannot be read.
         UnknownNameError: `prompts` names an agent, or a field, that does not exist.
     """
+    if isinstance(prompts, str | Path):
+        from latentmas.spec.packs import read_prompt_pack
+
+    own_prompts = read_prompt_pack(prompts) if isinstance(prompts, str | Path) else prompts or {}
     fields: dict[str, dict[str, Any]] = {
         agent: {"prompt": prompt, "system": system} for agent, prompt in defaults.items()
     }
-    for agent, own in (prompts or {}).items():
+    for agent, own in own_prompts.items():
         if agent not in fields:
             raise UnknownNameError("agent", agent, fields)
         changes = {"prompt": own} if isinstance(own, str) else dict(own)

@@ -1,27 +1,45 @@
-"""Reflector → tool caller, looped."""
+"""Reflector → tool caller, looped; the tool caller may call tools while it answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import getdoc
 
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
-from latentmas.templates._prompts import Prompts, feedback, prompt_fields, task
+from latentmas.templates._prompts import (
+    SYSTEM,
+    Prompts,
+    Task,
+    backbones_of,
+    feedback,
+    prompt_fields,
+    task_words,
+)
+from latentmas.tools import Tool
+from latentmas.tools import tools as known_tools
 
 __all__ = ["deliberation"]
+
+PAPER = {"reflector": "Qwen/Qwen3.5-4B", "tool_caller": "Qwen/Qwen3.5-4B"}
+"""The paper's models: one, loaded once."""
+TOOLS = ("python", "search")
+"""The paper's tools."""
 
 
 @register("deliberation")
 def deliberation(
     *,
-    reflector: Backbone,
-    tool_caller: Backbone,
+    reflector: Backbone | None = None,
+    tool_caller: Backbone | None = None,
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "deliberation",
     link: str = "recursive",
     inner: str = "recursive",
     inputs: str | Iterable[str] = ("question",),
+    task: str = "math",
+    tools: Iterable[str | Tool] = TOOLS,
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
@@ -34,19 +52,22 @@ def deliberation(
         RecursiveMAS (arXiv 2604.25917), the deliberation style.
 
     Inputs:
-        reflector: backbone of the agent that thinks the task over.
-        tool_caller: backbone of the agent that reads the slot `reflection` and answers.
+        reflector: backbone of the agent that thinks the task over; None takes the paper's.
+        tool_caller: backbone of the agent that reads the slot `reflection` and answers, the agent
+            `toolcaller`; None takes the paper's.
         rounds: R; with 1 there is no feedback edge.
         latent_steps: K of each agent.
         name: of the graph.
         link: kind of every outer link, or `"text"`.
         inner: kind of every inner link.
         inputs: sample fields shown to each agent.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`.
+        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        tools: names of registered tools, or functions of your own, for the tool caller.
+        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
         max_new_tokens: most tokens of the answer.
 
     Raises:
-        UnknownNameError: `prompts` names an agent that does not exist.
+        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
 
     Relations:
         [`distillation`][latentmas.templates.distillation] has the same shape and other roles. For
@@ -55,31 +76,48 @@ def deliberation(
     Example:
         >>> tiny = Backbone("./tiny")
         >>> deliberation(reflector=tiny, tool_caller=tiny).spec().edges[1].id
-        'tool_caller->reflector.feedback'
+        'toolcaller->reflector.feedback'
     """
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-    fields = prompt_fields(_defaults(task(inputs), rounds), prompts)
+    tools, paper = list(tools), backbones_of(PAPER)
+    defaults = _defaults(task_words(task, inputs), rounds)
+    fields = prompt_fields(defaults, prompts, system=_system(tools))
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
-    graph.add_agent("reflector", reflector, inner=inner, **fields["reflector"])
     graph.add_agent(
-        "tool_caller",
-        tool_caller,
+        "reflector", reflector or paper["reflector"], inner=inner, **fields["reflector"]
+    )
+    graph.add_agent(
+        "toolcaller",
+        tool_caller or paper["tool_caller"],
+        tools=tools,
         inner=inner,
         max_new_tokens=max_new_tokens,
-        **fields["tool_caller"],
+        **fields["toolcaller"],
     )
-    graph.connect("reflector", "tool_caller.reflection", link=link)
+    graph.connect("reflector", "toolcaller.reflection", link=link)
     if rounds > 1:
-        graph.feedback("tool_caller", "reflector.feedback", link=link)
-    return graph.output("tool_caller")
+        graph.feedback("toolcaller", "reflector.feedback", link=link)
+    return graph.output("toolcaller")
 
 
-def _defaults(question: str, rounds: int) -> dict[str, str]:
+def _defaults(task: Task, rounds: int) -> dict[str, str]:
     again = feedback("How far the tool caller got: {{ feedback }}\n", rounds=rounds)
     return {
-        "reflector": f"You are the reflector.\n{again}{question}\n"
+        "reflector": f"You are the reflector.\n{again}{task.shown}\n"
         "Think over what is asked, what is known, and what ought to be checked.",
-        "tool_caller": "You are the tool caller, who acts on a colleague's reflection.\n"
-        f"Reflection: {{{{ reflection }}}}\n{question}\n"
-        "Check what needs checking and end with the result in \\boxed{}.",
+        "toolcaller": "You are the tool caller, who acts on a colleague's reflection.\n"
+        f"Reflection: {{{{ reflection }}}}\n{task.shown}\n"
+        f"Check what needs checking and {task.ending}",
     }
+
+
+def _system(tools: Iterable[str | Tool]) -> str:
+    """The system turn, with each tool's tag and the first line of what it says of itself."""
+    found = {t if isinstance(t, str) else t.__name__: t for t in tools}
+    if not found:
+        return SYSTEM
+    lines = [SYSTEM, "Whoever answers may call tools; each call is answered in <result>…</result>:"]
+    for name, tool in found.items():
+        about = getdoc(known_tools.get(name) if isinstance(tool, str) else tool) or ""
+        lines.append(f"<{name}>…</{name}>: {about.splitlines()[0] if about else name}")
+    return "{% raw %}" + "\n".join(lines) + "{% endraw %}"

@@ -6,22 +6,33 @@ from collections.abc import Iterable
 
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
-from latentmas.templates._prompts import Prompts, feedback, prompt_fields, task
+from latentmas.templates._prompts import (
+    Prompts,
+    Task,
+    backbones_of,
+    feedback,
+    prompt_fields,
+    task_words,
+)
 
 __all__ = ["distillation"]
+
+PAPER = {"expert": "Qwen/Qwen3.5-9B", "learner": "Qwen/Qwen3.5-4B"}
+"""The paper's models."""
 
 
 @register("distillation")
 def distillation(
     *,
-    expert: Backbone,
-    learner: Backbone,
+    expert: Backbone | None = None,
+    learner: Backbone | None = None,
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "distillation",
     link: str = "recursive",
     inner: str = "recursive",
     inputs: str | Iterable[str] = ("question",),
+    task: str = "math",
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
@@ -34,19 +45,21 @@ def distillation(
         RecursiveMAS (arXiv 2604.25917), the distillation style.
 
     Inputs:
-        expert: backbone of the agent that knows more.
-        learner: backbone of the agent that reads the expert in its slot `plan` and answers.
+        expert: backbone of the agent that knows more; None takes the paper's.
+        learner: backbone of the agent that reads the expert in its slot `plan` and answers; None
+            takes the paper's.
         rounds: R; with 1 there is no feedback edge.
         latent_steps: K of each agent.
         name: of the graph.
         link: kind of every outer link, or `"text"`.
         inner: kind of every inner link.
         inputs: sample fields shown to each agent.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`.
+        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
         max_new_tokens: most tokens of the answer.
 
     Raises:
-        UnknownNameError: `prompts` names an agent that does not exist.
+        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
 
     Relations:
         [`sequential`][latentmas.templates.sequential] puts a critic between the two,
@@ -59,11 +72,16 @@ def distillation(
         2
     """
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-    fields = prompt_fields(_defaults(task(inputs), rounds), prompts)
+    fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts)
+    paper = backbones_of(PAPER)
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
-    graph.add_agent("expert", expert, inner=inner, **fields["expert"])
+    graph.add_agent("expert", expert or paper["expert"], inner=inner, **fields["expert"])
     graph.add_agent(
-        "learner", learner, inner=inner, max_new_tokens=max_new_tokens, **fields["learner"]
+        "learner",
+        learner or paper["learner"],
+        inner=inner,
+        max_new_tokens=max_new_tokens,
+        **fields["learner"],
     )
     graph.connect("expert", "learner.plan", link=link)
     if rounds > 1:
@@ -71,11 +89,11 @@ def distillation(
     return graph.output("learner")
 
 
-def _defaults(question: str, rounds: int) -> dict[str, str]:
+def _defaults(task: Task, rounds: int) -> dict[str, str]:
     again = feedback("What the learner made of your last advice: {{ feedback }}\n", rounds=rounds)
     return {
-        "expert": f"You are the expert who guides a learner.\n{again}{question}\n"
+        "expert": f"You are the expert who guides a learner.\n{again}{task.shown}\n"
         "Sketch the few steps that lead to the result. Leave the result itself to the learner.",
         "learner": "You are the learner.\nAdvice of the expert: {{ plan }}\n"
-        f"{question}\nFollow the advice and end with the result in \\boxed{{}}.",
+        f"{task.shown}\nFollow the advice and {task.ending}",
     }

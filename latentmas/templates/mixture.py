@@ -7,22 +7,40 @@ from collections.abc import Iterable, Mapping
 from latentmas.errors import GraphError, Problem
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
-from latentmas.templates._prompts import Prompts, feedback, prompt_fields, task, title
+from latentmas.templates._prompts import (
+    Prompts,
+    Task,
+    backbones_of,
+    feedback,
+    prompt_fields,
+    task_words,
+    title,
+)
 
 __all__ = ["mixture"]
+
+EXPERTS = {
+    "math": "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
+    "code": "Qwen/Qwen2.5-Coder-3B-Instruct",
+    "science": "BioMistral/BioMistral-7B",
+}
+"""The paper's experts, in the order of their slots."""
+SUMMARIZER = {"summarizer": "Qwen/Qwen3.5-2B"}
+"""The paper's summarizer."""
 
 
 @register("mixture")
 def mixture(
     *,
-    experts: Mapping[str, Backbone],
-    summarizer: Backbone,
+    experts: Mapping[str, Backbone] | None = None,
+    summarizer: Backbone | None = None,
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "mixture",
     link: str = "recursive",
     inner: str = "recursive",
     inputs: str | Iterable[str] = ("question",),
+    task: str = "math",
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
@@ -35,20 +53,23 @@ def mixture(
         RecursiveMAS (arXiv 2604.25917), the mixture style, there with three experts.
 
     Inputs:
-        experts: name of each expert → its backbone, one or more, in the order of the slots.
-        summarizer: backbone of the agent with one slot per expert, named like the expert.
+        experts: name of each expert → its backbone, one or more, in the order of the slots;
+            None takes the paper's three.
+        summarizer: backbone of the agent with one slot per expert, named like the expert;
+            None takes the paper's.
         rounds: R; with 1 there are no feedback edges.
         latent_steps: K of each agent.
         name: of the graph.
         link: kind of every outer link, or `"text"`.
         inner: kind of every inner link.
         inputs: sample fields shown to each agent.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`.
+        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
         max_new_tokens: most tokens of the answer.
 
     Raises:
         GraphError: `experts` is empty.
-        UnknownNameError: `prompts` names an agent that does not exist.
+        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
 
     Relations:
         [`sequential`][latentmas.templates.sequential] works one after the other. For R rounds and
@@ -60,11 +81,13 @@ def mixture(
         >>> len(mixture(experts={"algebra": tiny, "geometry": tiny}, summarizer=tiny).spec().edges)
         4
     """
+    experts = backbones_of(EXPERTS) if experts is None else experts
+    summarizer = summarizer or backbones_of(SUMMARIZER)["summarizer"]
     if not experts:
         hint = 'name at least one, such as experts={"math": backbone}'
         raise GraphError([Problem("LM116", "template mixture", "`experts` is empty", hint)], name)
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-    fields = prompt_fields(_defaults(list(experts), task(inputs), rounds), prompts)
+    fields = prompt_fields(_defaults(list(experts), task_words(task, inputs), rounds), prompts)
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
     for expert, backbone in experts.items():
         graph.add_agent(expert, backbone, inner=inner, **fields[expert])
@@ -78,17 +101,17 @@ def mixture(
     return graph.output("summarizer")
 
 
-def _defaults(experts: list[str], question: str, rounds: int) -> dict[str, str]:
+def _defaults(experts: list[str], task: Task, rounds: int) -> dict[str, str]:
     known = "What the team had found after the last round: {{ feedback }}\n"
     again = feedback(known, rounds=rounds)
     prompts = {
-        expert: f"You are the team's expert for {expert.replace('_', ' ')}.\n{again}{question}\n"
+        expert: f"You are the team's expert for {expert.replace('_', ' ')}.\n{again}{task.shown}\n"
         "Think about it from the point of view of your field."
         for expert in experts
     }
     found = "\n".join(f"{title(expert)} expert: {{{{ {expert} }}}}" for expert in experts)
     prompts["summarizer"] = (
-        f"You are the summarizer. These are the thoughts of the experts.\n{found}\n{question}\n"
-        "Weigh the thoughts against each other and end with the result in \\boxed{}."
+        f"You are the summarizer. These are the thoughts of the experts.\n{found}\n{task.shown}\n"
+        f"Weigh the thoughts against each other and {task.ending}"
     )
     return prompts

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
-from latentmas.templates._prompts import Prompts, feedback, prompt_fields, task
+from latentmas.templates._prompts import (
+    Prompts,
+    Task,
+    backbones_of,
+    feedback,
+    prompt_fields,
+    task_words,
+)
 
-__all__ = ["sequential"]
+__all__ = ["sequential", "sequential_light", "sequential_scaled"]
+
+LIGHT = {
+    "planner": "Qwen/Qwen3-1.7B",
+    "critic": "meta-llama/Llama-3.2-1B-Instruct",
+    "solver": "Qwen/Qwen2.5-Math-1.5B-Instruct",
+}
+"""The paper's small models."""
+SCALED = {
+    "planner": "google/gemma-3-4b-it",
+    "critic": "meta-llama/Llama-3.2-3B-Instruct",
+    "solver": "Qwen/Qwen3.5-4B",
+}
+"""The paper's larger models."""
 
 
 @register("sequential")
@@ -23,6 +44,7 @@ def sequential(
     link: str = "recursive",
     inner: str = "recursive",
     inputs: str | Iterable[str] = ("question",),
+    task: str = "math",
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
@@ -44,11 +66,12 @@ def sequential(
         link: kind of every outer link, or `"text"`.
         inner: kind of every inner link.
         inputs: sample fields shown to each agent.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`.
+        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
         max_new_tokens: most tokens of the answer.
 
     Raises:
-        UnknownNameError: `prompts` names an agent that does not exist.
+        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
 
     Relations:
         [`distillation`][latentmas.templates.distillation] is the same loop with two agents,
@@ -61,7 +84,7 @@ def sequential(
         ('solver',)
     """
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-    fields = prompt_fields(_defaults(task(inputs), rounds), prompts)
+    fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts)
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
     graph.add_agent("planner", planner, inner=inner, **fields["planner"])
     graph.add_agent("critic", critic, inner=inner, **fields["critic"])
@@ -75,17 +98,65 @@ def sequential(
     return graph.output("solver")
 
 
-def _defaults(question: str, rounds: int) -> dict[str, str]:
+@register("sequential_light")
+def sequential_light(**changes: Any) -> Graph:
+    """The paper's sequential team of models with 1 to 2 billion weights.
+
+    Reference:
+        RecursiveMAS (arXiv 2604.25917), Sequential-Light: Qwen3-1.7B, Llama-3.2-1B-Instruct,
+        Qwen2.5-Math-1.5B-Instruct.
+
+    Inputs:
+        changes: arguments of `sequential`; a `planner`, `critic` or `solver` replaces the paper's.
+
+    Raises:
+        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+
+    Relations:
+        [`sequential`][latentmas.templates.sequential] is the same team on backbones of your own.
+
+    Example:
+        >>> sequential_light(rounds=2).spec().rounds
+        2
+    """
+    return sequential(**(backbones_of(LIGHT) | {"name": "sequential-light"} | changes))
+
+
+@register("sequential_scaled")
+def sequential_scaled(**changes: Any) -> Graph:
+    """The paper's sequential team of models with 3 to 4 billion weights.
+
+    Reference:
+        RecursiveMAS (arXiv 2604.25917), Sequential-Scaled: Gemma3-4B-it, Llama-3.2-3B-Instruct,
+        Qwen3.5-4B.
+
+    Inputs:
+        changes: arguments of `sequential`; a `planner`, `critic` or `solver` replaces the paper's.
+
+    Raises:
+        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+
+    Relations:
+        [`sequential`][latentmas.templates.sequential] is the same team on backbones of your own.
+
+    Example:
+        >>> sequential_scaled(rounds=2).spec().rounds
+        2
+    """
+    return sequential(**(backbones_of(SCALED) | {"name": "sequential-scaled"} | changes))
+
+
+def _defaults(task: Task, rounds: int) -> dict[str, str]:
     again = (
         "Where the solver got to with your last plan: {{ feedback }}\n"
         "Keep what worked, mend what did not, and lay out a better plan."
     )
-    plan = "Lay out, step by step, how you would reach the result. Do not work it out yet."
+    plan = f"Lay out, step by step, how you would reach the result. {task.not_yet}"
     return {
-        "planner": f"You are the planner.\n{question}\n"
+        "planner": f"You are the planner.\n{task.shown}\n"
         + feedback(again, rounds=rounds, otherwise=plan),
-        "critic": f"You are the critic.\n{question}\nDraft of a plan: {{{{ plan }}}}\n"
+        "critic": f"You are the critic.\n{task.shown}\nDraft of a plan: {{{{ plan }}}}\n"
         "Look for gaps, slips and needless steps in the draft, and set the plan right.",
-        "solver": f"You are the solver.\nPlan to follow: {{{{ plan }}}}\n{question}\n"
-        "Work through the plan with care and end with the result in \\boxed{}.",
+        "solver": f"You are the solver.\nPlan to follow: {{{{ plan }}}}\n{task.shown}\n"
+        f"Work through the plan with care and {task.ending}",
     }

@@ -1,0 +1,116 @@
+"""Which files a bare Python interpreter needs, so that a sandbox can show these and no others."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentmas.errors import LatentMASError
+
+__all__ = ["Interpreter", "executable", "interpreter"]
+
+# Runs in a fresh interpreter: load every extension module of the standard library, then list the
+# shared libraries that came along, under the names the loader looked for them.
+_PROBE = """
+import ctypes, importlib, json, pathlib, sysconfig
+paths = sysconfig.get_paths()
+folder = sysconfig.get_config_var("DESTSHARED") or paths["platstdlib"]
+for file in sorted(pathlib.Path(folder).glob("*.so")):
+    name = file.name.split(".")[0]
+    if not name.startswith(("_test", "_tkinter", "xx", "_xx")):
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            pass
+try:
+    ctypes.CDLL("libgcc_s.so.1")  # the C library loads it when a thread ends
+except OSError:
+    pass
+class Info(ctypes.Structure):
+    _fields_ = [("address", ctypes.c_void_p), ("name", ctypes.c_char_p)]
+found = []
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Info), ctypes.c_size_t, ctypes.c_void_p)
+def note(info, size, data):
+    found.append((info.contents.name or b"").decode())
+    return 0
+ctypes.CDLL(None).dl_iterate_phdr(note, None)
+trees = [paths["stdlib"], paths["platstdlib"], folder]
+print(json.dumps({"libraries": found, "trees": trees}))
+"""
+_LOADER_FILES = ("/etc/ld.so.cache",)
+_NOT_STANDARD = ("site-packages", "dist-packages")
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python installation without what was installed into it."""
+
+    executable: Path
+    """The program itself, not a link to it."""
+    trees: tuple[Path, ...]
+    """Directories of the standard library, none inside another."""
+    libraries: tuple[Path, ...]
+    """Shared libraries and what the loader reads, under the names the loader uses."""
+
+    def hidden(self) -> list[Path]:
+        """Directories inside the trees that hold installed packages."""
+        places = (tree / name for tree in self.trees for name in _NOT_STANDARD)
+        return [place for place in places if place.is_dir()]
+
+    def readable(self) -> list[Path]:
+        """Files, and directories with all below, that add up to the installation."""
+        hidden = set(self.hidden())
+        inside = [path for tree in self.trees for path in tree.iterdir() if path not in hidden]
+        return [self.executable, *inside, *self.libraries]
+
+
+def executable() -> Path:
+    """The interpreter that runs this, outside of its virtual environment.
+
+    Raises:
+        LatentMASError: when Python is embedded in another program.
+    """
+    path = getattr(sys, "_base_executable", None) or sys.executable
+    if not path:
+        raise LatentMASError("the tool 'python' needs sys.executable, which is empty here")
+    return Path(path).resolve()
+
+
+@functools.cache
+def interpreter() -> Interpreter:
+    """Find out once per process, by asking a fresh interpreter.
+
+    Raises:
+        LatentMASError: when it does not start or cannot say.
+    """
+    program = executable()
+    command = [str(program), "-I", "-S", "-X", "utf8", "-c", _PROBE]
+    kept = {key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ}
+    done = subprocess.run(
+        command, env=kept, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+    try:
+        found = json.loads(done.stdout)
+    except ValueError as error:
+        reason = done.stderr.decode("utf-8", "replace").strip()[-500:]
+        raise LatentMASError(f"{program} cannot say which files it needs: {reason}") from error
+    names = [name for name in found["libraries"] if name.startswith("/")]
+    libraries = [Path(name) for name in (*names, *_LOADER_FILES) if Path(name).is_file()]
+    trees = _outermost(Path(name).resolve() for name in found["trees"])
+    outside = (path for path in libraries if not any(map(path.is_relative_to, trees)))
+    return Interpreter(program, trees, tuple(dict.fromkeys(outside)))
+
+
+def _outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Directories that exist, without those inside another."""
+    kept: list[Path] = []
+    for path in sorted({path for path in paths if path.is_dir()}):
+        if not any(map(path.is_relative_to, kept)):
+            kept.append(path)
+    return tuple(kept)

@@ -1,0 +1,217 @@
+"""Run a Python program where it can compute and print, and nothing else.
+
+Two kinds of sandbox: `bubblewrap` puts the program into name spaces of its own, `landlock` takes
+its rights away. Both add a filter of system calls, resource limits, an empty environment and a
+private working directory. A kind counts as present only after a program was tried in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from latentmas.errors import LatentMASError
+from latentmas.tools._bubblewrap import WORK, bubblewrap, find_bubblewrap
+from latentmas.tools._folder import is_too_large, work_folder
+from latentmas.tools._interpreter import executable, interpreter
+from latentmas.tools._landlock import landlock_ruleset, landlock_version
+from latentmas.tools._limits import Limits
+from latentmas.tools._seccomp import PID_MARK, seccomp_filter
+from latentmas.tools._watch import Finished, watch
+
+__all__ = ["KINDS", "Kind", "refusal", "run_program", "sandbox_kind", "working"]
+
+Kind = Literal["bubblewrap", "landlock"]
+KINDS: tuple[Kind, ...] = ("bubblewrap", "landlock")
+"""The strongest first."""
+
+_INSIDE = Path(__file__).with_name("_inside.py")
+_READABLE_DEVICES = (Path("/dev/urandom"),)
+_DEVICES = (Path("/dev/null"),)
+# Tried in each kind: a file that is surely there must not open, nor a socket.
+_TRIAL = """
+import socket
+for forbidden in (lambda: open({path!r}), lambda: socket.socket()):
+    try:
+        forbidden()
+    except OSError:
+        continue
+    print("open")
+print("ran")
+"""
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """How to start the interpreter in one kind of sandbox."""
+
+    prefix: tuple[str, ...] = ()
+    """Command line before the interpreter's own."""
+    work: Path | None = None
+    """The working directory as the program sees it; None: as it is called outside."""
+    ruleset: int | None = None
+    """File descriptor of a Landlock ruleset."""
+    parent: int | None = None
+    """Process that the interpreter must not outlive; None where something else sees to that."""
+
+
+def sandbox_kind() -> Kind | None:
+    """The strongest kind of sandbox that works on this machine; None when none does.
+
+    The first call tries the kinds, which takes up to a second; later calls know.
+    """
+    return next((kind for kind in KINDS if working(kind)), None)
+
+
+def working(kind: Kind) -> Kind | None:
+    """That kind if it works on this machine, else None."""
+    return kind if _problem(kind) is None else None
+
+
+def refusal(kind: Kind | None = None) -> str:
+    """Why a kind, or every kind, cannot be had here, and what to do."""
+    asked = KINDS if kind is None else (kind,)
+    reasons = "; ".join(f"{name}: {_problem(name)}" for name in asked)
+    return (
+        f"there is no sandbox to run a program in ({reasons}); install bubblewrap "
+        "(apt install bubblewrap, dnf install bubblewrap), or use Linux 5.13 or newer with "
+        "Landlock switched on; python_tool(unsafe=True) runs programs without a sandbox"
+    )
+
+
+def run_program(code: str, limits: Limits, kind: Kind | None) -> Finished:
+    """Run a program to its end, or to the first limit that it passes.
+
+    Args:
+        code: Python source.
+        limits: what it may use.
+        kind: the sandbox; None for none, which leaves the limits and, on Linux, the filter.
+
+    Raises:
+        LatentMASError: when the sandbox could not be set up; then no line of `code` ran.
+    """
+    token = secrets.token_hex(16)
+    with work_folder() as folder, _place(kind, folder) as place:
+        order = _order(place, limits, token)
+        work = str(place.work or folder)
+        try:
+            done = watch(
+                [*place.prefix, *_interpreter_command()],
+                json.dumps(order).encode() + b"\n" + code.encode("utf-8", "surrogatepass"),
+                environment=_environment(work),
+                folder=folder,
+                inherit=() if place.ruleset is None else (place.ruleset,),
+                seconds=limits.seconds,
+                output_bytes=limits.output_bytes + len(token),
+                too_large=lambda: is_too_large(folder, limits),
+            )
+        except OSError as error:
+            raise LatentMASError(f"the interpreter cannot be started: {error}") from error
+    started = done.stdout.startswith(token.encode())
+    if not started and done.stopped is None:
+        reason = done.stderr.decode("utf-8", "replace").strip()[-500:]
+        raise LatentMASError(f"the sandbox could not be set up: {reason or done.code}")
+    done.stdout = done.stdout[len(token) :] if started else b""
+    return done
+
+
+@contextlib.contextmanager
+def _place(kind: Kind | None, folder: Path) -> Iterator[_Place]:
+    if kind == "bubblewrap":
+        program = find_bubblewrap()
+        if program is None:
+            raise LatentMASError("there is no program bwrap on PATH")
+        yield _Place(tuple(bubblewrap(program, interpreter(), folder)), work=WORK)
+    elif kind == "landlock":
+        found = interpreter()
+        ruleset = landlock_ruleset(
+            read=[*found.readable(), *_READABLE_DEVICES],
+            listed=found.trees,
+            devices=_DEVICES,
+            work=folder,
+        )
+        try:
+            yield _Place(ruleset=ruleset, parent=os.getpid())
+        finally:
+            os.close(ruleset)
+    else:
+        yield _Place(parent=os.getpid())
+
+
+def _order(place: _Place, limits: Limits, token: str) -> dict[str, object]:
+    """What `_inside.py` is told."""
+    calls = seccomp_filter()
+    seconds = math.ceil(limits.seconds) + 1
+    return {
+        "token": token,
+        "ruleset": place.ruleset,
+        "parent": place.parent,
+        "filter": None if calls is None else calls.hex(),
+        "mark": PID_MARK,
+        "limits": {
+            "RLIMIT_AS": limits.memory_bytes,
+            "RLIMIT_CPU": seconds,
+            "RLIMIT_FSIZE": limits.file_bytes,
+            "RLIMIT_NOFILE": limits.open_files,
+            "RLIMIT_CORE": 0,
+        },
+    }
+
+
+def _interpreter_command() -> list[str]:
+    return [str(executable()), "-I", "-S", "-B", "-X", "utf8", "-c", _inside()]
+
+
+@functools.cache
+def _inside() -> str:
+    return _INSIDE.read_text(encoding="utf-8")
+
+
+def _environment(work: str) -> dict[str, str]:
+    """The program's whole environment; of this process's, only where to find libraries."""
+    fixed = {"LANG": "C.UTF-8", "HOME": work, "TMPDIR": work, "PATH": ""}
+    return fixed | {key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ}
+
+
+def _problem(kind: Kind) -> str | None:
+    """Why a kind does not work here, or None."""
+    with _lock:
+        return _try(kind)
+
+
+@functools.cache
+def _try(kind: Kind) -> str | None:
+    missing = _missing(kind)
+    if missing:
+        return missing
+    try:
+        done = run_program(_TRIAL.format(path=str(_INSIDE)), Limits(seconds=30.0), kind)
+    except (LatentMASError, OSError) as error:
+        return str(error)
+    if done.stdout.strip() == b"ran":
+        return None
+    said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[-300:]
+    return f"a program tried in it did not behave as it should: {said or done.stopped}"
+
+
+def _missing(kind: Kind) -> str | None:
+    tests: dict[Kind, tuple[Callable[[], object], str]] = {
+        "bubblewrap": (find_bubblewrap, "there is no program bwrap on PATH"),
+        "landlock": (landlock_version, "this kernel has no Landlock, or it is switched off"),
+    }
+    present, text = tests[kind]
+    if not present():
+        return text
+    if seccomp_filter() is None:
+        return "the filter of system calls knows 64-bit x86 and ARM processors under Linux only"
+    return None

@@ -1,0 +1,106 @@
+"""The tool `python`: runs a program in a sandbox and gives what it prints."""
+
+from __future__ import annotations
+
+import signal
+
+from latentmas.errors import LatentMASError
+from latentmas.tools import Tool, _sandbox, register
+from latentmas.tools._limits import MEBIBYTE, Limits
+from latentmas.tools._sandbox import Kind
+from latentmas.tools._watch import Finished
+
+__all__ = ["python", "python_tool"]
+
+_DEFAULT = Limits()
+
+
+@register("python")
+def python(code: str) -> str:
+    """Run a Python 3 program and return what it prints.
+
+    Each call is a fresh process: nothing is kept from earlier calls. Use print() to see results.
+    The standard library is there, and math, itertools, functools, fractions and statistics are
+    already imported. There is no network, no keyboard input and no file but those that the
+    program makes itself.
+
+    Args:
+        code: the program's source.
+    """
+    return _run(code, _DEFAULT, None, unsafe=False)
+
+
+def python_tool(
+    *,
+    seconds: float = _DEFAULT.seconds,
+    memory_bytes: int = _DEFAULT.memory_bytes,
+    output_chars: int = _DEFAULT.output_chars,
+    kind: Kind | None = None,
+    unsafe: bool = False,
+) -> Tool:
+    """The tool `python` with limits of your own.
+
+    A program never gets a second process, so there is no number of processes to choose; threads
+    are bounded by the memory that their stacks take.
+
+    Args:
+        seconds: wall-clock time, and processor time over all threads.
+        memory_bytes: address space; at least 64 MiB.
+        output_chars: characters of output that are kept.
+        kind: `"bubblewrap"` or `"landlock"`; None takes the strongest that works.
+        unsafe: run without a sandbox where there is none. Then the program can read what you
+            can and change files; the limits hold, and on Linux the filter of system calls.
+
+    Raises:
+        LatentMASError: when a limit is out of range; the tool itself raises it when it is used
+            and no sandbox works, unless `unsafe`.
+    """
+    if kind is not None and kind not in _sandbox.KINDS:
+        raise LatentMASError(f"kind must be one of {', '.join(_sandbox.KINDS)}, not {kind!r}")
+    limits = Limits(seconds=seconds, memory_bytes=memory_bytes, output_chars=output_chars)
+
+    def tool(code: str) -> str:
+        return _run(code, limits, kind, unsafe=unsafe)
+
+    tool.__name__ = tool.__qualname__ = "python"
+    tool.__doc__ = python.__doc__
+    return tool
+
+
+def _run(code: str, limits: Limits, kind: Kind | None, *, unsafe: bool) -> str:
+    found = _sandbox.sandbox_kind() if kind is None else _sandbox.working(kind)
+    if found is None and not unsafe:
+        raise LatentMASError(_sandbox.refusal(kind))
+    return _report(_sandbox.run_program(code, limits, found), limits)
+
+
+def _report(done: Finished, limits: Limits) -> str:
+    """What the model reads: output, errors, and what went wrong, in this order."""
+    stdout, stderr = (data.decode("utf-8", "replace") for data in (done.stdout, done.stderr))
+    cut = done.stopped == "output" or len(stdout) + len(stderr) > limits.output_chars
+    # A traceback says most in its last line, so of the errors the end is kept.
+    stderr = stderr.rstrip()[-max(limits.output_chars // 3, limits.output_chars - len(stdout)) :]
+    stdout = stdout.rstrip("\n")[: limits.output_chars - len(stderr)]
+    notes = _notes(done, limits, out_of_memory=_out_of_memory(done, stderr))
+    if cut:
+        notes.append(f"[output cut at {limits.output_chars} characters]")
+    parts = [stdout, f"[stderr]\n{stderr}" if stderr else "", *notes]
+    return "\n".join(part for part in parts if part) or "[no output]"
+
+
+def _notes(done: Finished, limits: Limits, *, out_of_memory: bool) -> list[str]:
+    if done.stopped == "time" or done.code == 128 + signal.SIGXCPU:
+        return [f"[stopped: time limit of {limits.seconds:g} s]"]
+    if done.stopped == "folder":
+        size = f"{limits.folder_bytes // MEBIBYTE} MiB and {limits.folder_entries} entries"
+        return [f"[stopped: the working directory may hold {size}]"]
+    if done.stopped == "output":
+        return []
+    if out_of_memory:
+        return [f"[stopped: memory limit of {limits.memory_bytes // MEBIBYTE} MiB]"]
+    return [f"[exit code {done.code}]"] if done.code else []
+
+
+def _out_of_memory(done: Finished, stderr: str) -> bool:
+    last = stderr.splitlines()[-1] if stderr else ""
+    return done.code != 0 and last.split(":")[0] == "MemoryError"
