@@ -23,6 +23,7 @@ from latentmas.plan import BackboneInfo, Plan
 from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 
 if TYPE_CHECKING:
+    from latentmas.interop import load_release
     from latentmas.links import Link, link_kinds
     from latentmas.runtime import RunResult, System
     from latentmas.training import InnerConfig, InnerTrainer, OuterConfig, OuterTrainer
@@ -39,6 +40,7 @@ _LAZY = {
     "RunResult": "latentmas.runtime",
     "System": "latentmas.runtime",
     "link_kinds": "latentmas.links",
+    "load_release": "latentmas.interop",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "LatentMASError",
     "Link",
     "link_kinds",
+    "load_release",
     "OuterConfig",
     "OuterTrainer",
     "Plan",

@@ -6,6 +6,8 @@ Shapes: `B` batch, `T` new positions, `L` positions so far (past and new), `D` w
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from transformers import (
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file, is_peft_available
 
 from latentmas.backbones._base import Family
 from latentmas.backbones._facts import resolve_source
@@ -137,6 +140,7 @@ def load_backbone(
             attn_implementation=spec.attention,
             output_loading_info=True,
             **options,
+            **_without_foreign_adapter(source, spec.revision),
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -148,6 +152,20 @@ def load_backbone(
     backbone = LoadedBackbone(model.to(device), tokenizer, planned)
     _check(backbone)
     return backbone
+
+
+def _without_foreign_adapter(source: str, revision: str | None) -> dict[str, Any]:
+    """Options that keep transformers from reading another tool's `adapter_config.json`.
+
+    Where peft is installed, transformers takes any file of that name for a peft adapter; the
+    published RecursiveMAS checkpoints have one beside their models.
+    """
+    if not is_peft_available():
+        return {}
+    found = find_adapter_config_file(source, revision=revision)
+    if found is None or "peft_type" in json.loads(Path(found).read_text(encoding="utf-8")):
+        return {}
+    return {"adapter_kwargs": {"subfolder": "no-peft-adapter-here"}}
 
 
 def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:

@@ -1,0 +1,68 @@
+"""Commands over what others published: import-release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentmas.cli._console import emit, note
+from latentmas.interop._styles import STYLES
+from latentmas.spec import DType
+
+__all__ = ["import_release"]
+
+
+def import_release(
+    style: Annotated[
+        str,
+        typer.Argument(
+            metavar="STYLE",
+            help=f"One of {', '.join(STYLES)}.",
+            autocompletion=lambda: list(STYLES),
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", file_okay=False, help="Folder to write the team to.")
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a downloaded release; without it, the hub's."),
+    ] = None,
+    task: Annotated[str, typer.Option(help="math, code, choice or search.")] = "math",
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompt pack (JSON or YAML); see import-prompts.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the team.")] = None,
+    latent_steps: Annotated[
+        int | None, typer.Option(min=1, help="Latent steps of every agent.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of the backbones.")] = "auto",
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the hub's repositories.")
+    ] = None,
+) -> None:
+    """Write a published RecursiveMAS system as a saved team; its backbones are only named."""
+    from latentmas.interop import load_release
+
+    system = load_release(
+        style,
+        source,
+        task=task,
+        prompts=prompts,
+        rounds=rounds,
+        latent_steps=latent_steps,
+        dtype=_dtype(dtype),
+        revision=revision,
+    )
+    emit(str(system.save_pretrained(out)))
+    note(f'next:\n  latentmas run {out} "…"')
+
+
+def _dtype(name: str) -> DType:
+    from typing import get_args
+
+    if name not in get_args(DType):
+        raise typer.BadParameter(f"--dtype is one of {', '.join(get_args(DType))}, not {name!r}")
+    return name  # type: ignore[return-value]

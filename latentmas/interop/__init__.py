@@ -1,0 +1,20 @@
+"""Taking over what others published: RecursiveMAS checkpoints, and prompts from its code."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from latentmas.interop.prompts import import_prompts
+    from latentmas.interop.release import load_release
+
+__all__ = ["import_prompts", "load_release"]
+
+_HOMES = {"import_prompts": "prompts", "load_release": "release"}
+
+
+def __getattr__(name: str) -> Any:  # prompts need no torch
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
