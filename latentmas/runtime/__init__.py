@@ -1,6 +1,6 @@
 """Plan and weights to text: prompts, rollout, the interpreter, executors, the system."""
 
-from latentmas.runtime.decoding import Sampling
+from latentmas.runtime.calling import ToolCall
 from latentmas.runtime.events import (
     Event,
     RunBegin,
@@ -15,6 +15,8 @@ from latentmas.runtime.executors import executors
 from latentmas.runtime.interpreter import Interpreter, Turn, Walk
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.rollout import latent_rollout
+from latentmas.runtime.sampling import Sampling
+from latentmas.runtime.steering import Retry
 from latentmas.runtime.system import System
 
 __all__ = [
@@ -22,12 +24,14 @@ __all__ = [
     "Interpreter",
     "RunBegin",
     "RunEnd",
+    "Retry",
     "RunResult",
     "Sampling",
     "StepBegin",
     "StepEnd",
     "System",
     "Token",
+    "ToolCall",
     "Turn",
     "TurnRecord",
     "Walk",

@@ -1,134 +1,167 @@
-"""Text generation after a prompt of embeddings; rows retire one by one.
+"""Text generation after a prompt of embeddings; each row ends on its own.
 
-Shapes: `B` batch, `V` vocabulary.
+Shapes: `B` batch, `N` tokens fed at once, `V` vocabulary.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from latentmas.errors import LatentMASError
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.rollout import Feed
+from latentmas.runtime.sampling import Draws, Sampling, pick
+from latentmas.runtime.steering import Next, Steering
 
-__all__ = ["Sampling", "decode", "pick"]
+__all__ = ["Writing", "Written", "decode"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen."""
+class Writing:
+    """What a batch of rows is to write."""
 
-    max_new_tokens: int = 256
-    """Most tokens written."""
-    do_sample: bool = False
-    """False: the most likely token. True: draw."""
-    temperature: float = 1.0
-    top_p: float = 1.0
-    """Draw from the smallest set of tokens with at least this probability."""
-    top_k: int | None = None
-    """Draw from this many likeliest tokens."""
-    seed: int = 0
-    """Each row draws from a stream of its own, so a batch gives what its rows alone would."""
-
-    def __post_init__(self) -> None:
-        checks = {
-            "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
-            "temperature must be above 0": self.temperature > 0,
-            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
-            "top_k must be at least 1": self.top_k is None or self.top_k >= 1,
-        }
-        for message, fine in checks.items():
-            if not fine:
-                raise LatentMASError(f"sampling: {message}")
+    sampling: Sampling
+    budgets: Sequence[int]
+    """Most tokens that each row chooses; tokens of a steering are not counted."""
+    rooms: Sequence[int | None]
+    """Most tokens that each row's context holds after its prompt; None knows no bound."""
+    streams: Sequence[str]
+    """Names of the rows' random streams."""
+    steering: Steering = field(default_factory=Steering)
+    on_token: Callable[[int, int], None] = lambda row, token: None
+    """Called with (row, token id) for each token, chosen or not."""
 
 
-def decode(
-    feed: Feed,
-    prompt: Packed,
-    sampling: Sampling,
-    *,
-    first_row: int = 0,
-    stream: str = "",
-    on_token: Callable[[int, int], None] | None = None,
-) -> list[list[int]]:
+@dataclass
+class Written:
+    """One row's text, as it grows."""
+
+    budget: int
+    room: int | None
+    ids: list[int] = field(default_factory=list)
+    """Tokens so far, without the end token."""
+    chosen: int = 0
+    """How many of them the row chose itself."""
+    waiting: deque[int] = field(default_factory=deque)
+    """Tokens that are in `ids` and not yet fed."""
+    open: bool = True
+
+    def add(self, tokens: Sequence[int]) -> None:
+        """Append tokens, to be fed."""
+        self.ids.extend(tokens)
+        self.waiting.extend(tokens)
+
+    @property
+    def spent(self) -> bool:
+        """Whether it may choose no further token."""
+        return self.chosen >= self.budget or (self.room is not None and len(self.ids) >= self.room)
+
+
+def decode(feed: Feed, prompt: Packed, writing: Writing) -> list[Written]:
     """Write tokens until every row has ended.
+
+    Rows advance together, a token of each at a step, so that no row is ever padded in its middle;
+    where every open row has several tokens waiting, they are fed at once.
 
     Args:
         feed: of the agent that writes.
         prompt: what it reads.
-        sampling: how it chooses.
-        first_row: number of the batch's first sample in the run; seeds the rows' streams.
-        stream: name of this decode (agent and round), likewise.
-        on_token: called with (row, token id) for each token written.
+        writing: how, and how much.
 
     Returns:
-        B lists of token ids, without the end token.
+        B rows.
     """
-    backbone, limit = feed.backbone, sampling.max_new_tokens
-    size = prompt.x_BTD.shape[0]
-    draws = _draws(sampling, size, first_row, stream)
-    written: list[list[int]] = [[] for _ in range(size)]
-    open_rows = set(range(size))
+    rows = [
+        Written(budget, room) for budget, room in zip(writing.budgets, writing.rooms, strict=True)
+    ]
+    choose = _chooser(feed, writing)
     h_BD = feed.feed(prompt.x_BTD, prompt.mask_BT)
-    for step in range(limit):
-        tokens_B = pick(backbone.logits(h_BD), sampling, None if draws is None else draws[:, step])
-        for row, token in enumerate(tokens_B.tolist()):
-            if row not in open_rows:
-                continue
-            if token in backbone.stop_ids:
-                open_rows.discard(row)
-                continue
-            written[row].append(token)
-            if on_token is not None:
-                on_token(row, token)
-        if not open_rows or step == limit - 1:
-            break
-        h_BD = feed.feed_one(backbone.embed(tokens_B))
-    return written
+    while True:
+        ready = [i for i, row in enumerate(rows) if row.open and not row.waiting]
+        _end([i for i in ready if rows[i].spent], rows, writing)
+        ready = [i for i in ready if rows[i].open and not rows[i].waiting]
+        if ready:
+            _settle(rows, dict(zip(ready, choose(h_BD, rows, ready), strict=True)), feed, writing)
+        if not any(row.open for row in rows):
+            return rows
+        h_BD = _feed_waiting(feed, rows)
 
 
-def pick(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor | None) -> Tensor:
-    """Choose a token for each row.
-
-    Args:
-        logits_BV: scores.
-        sampling: how.
-        uniform_B: one draw from [0, 1) for each row, when sampling.
-
-    Returns:
-        Token ids, (B,).
-    """
-    if not sampling.do_sample or uniform_B is None:
-        return logits_BV.argmax(dim=-1)
-    scores, order = (logits_BV.float() / sampling.temperature).sort(dim=-1, descending=True)
-    probabilities = scores.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    outside = before >= sampling.top_p
-    if sampling.top_k is not None:
-        outside |= torch.arange(scores.shape[-1], device=scores.device) >= sampling.top_k
-    outside[:, 0] = False
-    kept = probabilities.masked_fill(outside, 0.0)
-    cumulative = (kept / kept.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
-    uniform = uniform_B.to(cumulative.device, cumulative.dtype)[:, None]
-    last = (~outside).sum(dim=-1, keepdim=True) - 1
-    chosen = (cumulative <= uniform).sum(dim=-1, keepdim=True).minimum(last)
-    return order.gather(-1, chosen).squeeze(-1)
+Chooser = Callable[[Tensor, Sequence[Written], list[int]], list[int]]
 
 
-def _draws(sampling: Sampling, size: int, first_row: int, stream: str) -> Tensor | None:
-    """Uniform numbers, (B, max_new_tokens): a stream for each sample of the run."""
-    if not sampling.do_sample:
-        return None
-    rows = []
-    for row in range(first_row, first_row + size):
-        name = f"{sampling.seed}/{stream}/{row}".encode()
-        seed = int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
-        rows.append(
-            torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed))
-        )
-    return torch.stack(rows)
+def _chooser(feed: Feed, writing: Writing) -> Chooser:
+    """A function that chooses the next token of each of some rows."""
+    sampling = writing.sampling
+    draws = Draws(list(writing.streams)) if sampling.do_sample else None
+
+    def choose(h_BD: Tensor, rows: Sequence[Written], ready: list[int]) -> list[int]:
+        logits_BV, seen_BV = feed.backbone.logits(h_BD), None
+        if sampling.repetition_penalty != 1.0:
+            seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
+            for i in ready:
+                seen_BV[i, rows[i].ids] = True
+        uniform_B = None if draws is None else draws.next(ready)
+        tokens_B: list[int] = pick(logits_BV, sampling, uniform_B, seen_BV).tolist()
+        return [tokens_B[i] for i in ready]
+
+    return choose
+
+
+def _settle(
+    rows: Sequence[Written], chosen: Mapping[int, int], feed: Feed, writing: Writing
+) -> None:
+    """Take in the chosen tokens, and what the steering makes of them."""
+    wrote, stop_ids = {}, feed.backbone.stop_ids
+    for i, token in chosen.items():
+        if token in stop_ids:
+            continue
+        rows[i].add([token])
+        rows[i].chosen += 1
+        wrote[i] = rows[i].ids
+        writing.on_token(i, token)
+    follows = writing.steering.after_tokens(wrote) if wrote else {}
+    ended = [i for i in chosen if i not in wrote]
+    ended += [i for i, follow in follows.items() if follow.end]
+    ended += [i for i in wrote if i not in follows and rows[i].spent]
+    for i, follow in follows.items():
+        if not follow.end and not _go_on(i, rows[i], follow, writing):
+            rows[i].open = False  # no room for what follows
+    _end(ended, rows, writing)
+
+
+def _end(ended: Sequence[int], rows: Sequence[Written], writing: Writing) -> None:
+    """Close rows, but for those that the steering leads on."""
+    follows = writing.steering.at_end({i: rows[i].ids for i in ended}) if ended else {}
+    for i in ended:
+        rows[i].open = i in follows and _go_on(i, rows[i], follows[i], writing)
+
+
+def _go_on(i: int, row: Written, follow: Next, writing: Writing) -> bool:
+    """Let a row go on; False when its context has no room."""
+    if row.room is not None and len(row.ids) + len(follow.tokens) >= row.room:
+        return False
+    row.add(follow.tokens)
+    for token in follow.tokens:
+        writing.on_token(i, token)
+    if follow.budget is not None:
+        row.budget = row.chosen + follow.budget
+    return True
+
+
+def _feed_waiting(feed: Feed, rows: Sequence[Written]) -> Tensor:
+    """Feed as many tokens as every open row has waiting; ended rows read padding."""
+    count = min(len(row.waiting) for row in rows if row.open)
+    pad = feed.backbone.pad_id
+    ids_BN = torch.tensor(
+        [
+            [row.waiting.popleft() for _ in range(count)] if row.open else [pad] * count
+            for row in rows
+        ]
+    )
+    x_BND = feed.backbone.embed(ids_BN)
+    return feed.feed(x_BND, torch.ones_like(x_BND[..., 0], dtype=torch.long))

@@ -24,6 +24,10 @@ class TurnRecord:
     """Latent steps of all samples."""
     new_tokens: int
     """Tokens written for all samples."""
+    tool_calls: int = 0
+    """Calls of tools, for all samples."""
+    added_tokens: int = 0
+    """Tokens that tools or a retry added to what was written."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,13 @@ class StepEnd:
 
 @dataclass(frozen=True)
 class Token:
-    """The output agent wrote a token."""
+    """The output agent wrote a token, or was given one by a tool or a retry."""
 
     sample: int
     agent: str
     token_id: int
+    sequence: int = 0
+    """Which of the sample's answers it belongs to."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -16,9 +16,12 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import ExecutionError, LatentMASError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads
-from latentmas.runtime.decoding import Sampling
+from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
 from latentmas.runtime.packing import Packed, pack
+from latentmas.runtime.sampling import Sampling
+from latentmas.runtime.steering import Retry
+from latentmas.runtime.writing import Answer, write
 
 if TYPE_CHECKING:
     from latentmas.runtime.executors._base import Executor
@@ -48,7 +51,7 @@ class Walk:
     """What one walk over a batch has brought."""
 
     result: Any = None
-    """What `finish` returned, or the token ids of the final decode."""
+    """What `finish` returned, or each sample's answers from the final decode."""
     values: dict[str, Value] = field(default_factory=dict)
     """Values still needed, and those to keep."""
     records: list[TurnRecord] = field(default_factory=list)
@@ -62,6 +65,10 @@ class Interpreter:
     plan: Plan
     executor: Executor
     sampling: Sampling
+    num_return_sequences: int = 1
+    """Answers of each sample, from one latent phase."""
+    retry: Retry | None = None
+    """A second chance for answers that hold none."""
     keep: Callable[[Step], bool] = lambda step: False
     """Whether a step's value stays in `Walk.values` to the end."""
     on_event: Watcher = lambda event: None
@@ -138,10 +145,16 @@ class Interpreter:
         if step.final and finish is not None:
             walk.result = finish(turn)
             return _record(turn)
-        ids = self._decode(step, turn, first_row)
-        walk.values[step.output] = [_text(turn.backbone, row) for row in ids]
-        walk.result = ids
-        return _record(turn, new_tokens=sum(map(len, ids)))
+        answers = self._decode(step, turn, first_row)
+        walk.values[step.output] = [own[0].text for own in answers]
+        walk.result = answers
+        written = [answer for own in answers for answer in own]
+        return _record(
+            turn,
+            new_tokens=sum(answer.chosen for answer in written),
+            tool_calls=sum(len(answer.calls) for answer in written),
+            added_tokens=sum(len(answer.ids) - answer.chosen for answer in written),
+        )
 
     def _turn(
         self,
@@ -159,7 +172,9 @@ class Interpreter:
             for row, sample in enumerate(samples)
         ]
         room = step.latent_steps if isinstance(step, Rollout) else 1
-        return Turn(step, backbone, pack(backbone, agent, scopes, messages, room=room))
+        tools = tool_schemas(agent, self.system.tools) if agent.tool_style == "chat" else ()
+        prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools)
+        return Turn(step, backbone, prompt)
 
     def _rollout(self, step: Rollout, turn: Turn) -> Tensor:
         inner = self.system.link(step.inner)
@@ -182,30 +197,39 @@ class Interpreter:
         return edited
 
     @torch.no_grad()
-    def _decode(self, step: Decode, turn: Turn, first_row: int) -> list[list[int]]:
-        limit = self.sampling.max_new_tokens if step.max_new_tokens is None else step.max_new_tokens
-        most = turn.backbone.planned.info.max_positions
-        if most is not None:
-            limit = min(limit, most - turn.prompt.x_BTD.shape[1])
+    def _decode(self, step: Decode, turn: Turn, first_row: int) -> list[list[Answer]]:
+        """The answers of each sample."""
+        count = self.num_return_sequences if step.final else 1
 
         def announce(row: int, token: int) -> None:
-            self.on_event(Token(first_row + row, step.agent, token))
+            sample, sequence = divmod(row, count)
+            self.on_event(Token(first_row + sample, step.agent, token, sequence))
 
-        return self.executor.decode(
+        answers = write(
+            self.executor,
             turn.backbone,
-            turn.prompt,
-            Sampling(**(vars(self.sampling) | {"max_new_tokens": limit})),
-            first_row=first_row,
-            stream=f"{step.agent}/{step.round}",
+            self.plan.graph.agent(step.agent),
+            turn.prompt.repeated(count),
+            sampling=self._sampling(step),
+            streams=[
+                self.sampling.stream(first_row + row, f"{step.agent}/{step.round}", sequence)
+                for row in range(len(turn.prompt.x_BTD))
+                for sequence in range(count)
+            ],
+            tools=self.system.tools,
+            retry=self.retry if step.final else None,
             on_token=announce if step.final else None,
         )
+        return [answers[start : start + count] for start in range(0, len(answers), count)]
+
+    def _sampling(self, step: Decode) -> Sampling:
+        """The run's, with the agent's own limit; stop strings are for the answer alone."""
+        limit = self.sampling.max_new_tokens if step.max_new_tokens is None else step.max_new_tokens
+        stop = self.sampling.stop if step.final else ()
+        return replace(self.sampling, max_new_tokens=limit, stop=stop)
 
 
-def _text(backbone: LoadedBackbone, ids: list[int]) -> str:
-    return str(backbone.tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def _record(turn: Turn, *, latent_steps: int = 0, new_tokens: int = 0) -> TurnRecord:
+def _record(turn: Turn, *, latent_steps: int = 0, **written: int) -> TurnRecord:
     lengths = turn.prompt.lengths
     return TurnRecord(
         round=turn.step.round,
@@ -215,7 +239,7 @@ def _record(turn: Turn, *, latent_steps: int = 0, new_tokens: int = 0) -> TurnRe
         seconds=0.0,
         prompt_tokens=sum(lengths),
         latent_steps=latent_steps,
-        new_tokens=new_tokens,
+        **({"new_tokens": 0} | written),
     )
 
 

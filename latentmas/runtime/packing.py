@@ -31,6 +31,12 @@ class Packed(NamedTuple):
     mask_BT: Tensor
     """1 for real positions."""
 
+    def repeated(self, times: int) -> Packed:
+        """Each row several times, one after the other."""
+        if times == 1:
+            return self
+        return Packed(*(part.repeat_interleave(times, dim=0) for part in self))
+
     @property
     def lengths(self) -> list[int]:
         """Real positions of each row."""
@@ -50,6 +56,7 @@ def pack(
     messages: Mapping[str, Tensor],
     *,
     room: int = 0,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> Packed:
     """Render, tokenise and embed the prompts of a batch.
 
@@ -59,12 +66,13 @@ def pack(
         samples: B mappings: sample fields, and slots that hold text.
         messages: slot → message_BKD, spliced in at the slot.
         room: positions that must be left after the prompt.
+        tools: schemas for the chat template.
 
     Raises:
         DataError: a prompt fails to render, is empty, or leaves no room in the model's context.
     """
     sizes = {slot: message.shape[1] for slot, message in messages.items()}
-    rows = [_row(backbone, agent, sample, sizes) for sample in samples]
+    rows = [_row(backbone, agent, sample, sizes, tools) for sample in samples]
     length = max(len(row.ids) for row in rows)
     _check_length(backbone, agent, rows, room)
     ids_BT = torch.full((len(rows), length), backbone.pad_id)
@@ -97,7 +105,11 @@ def _splice(x_BTD: Tensor, message_BKD: Tensor, starts: list[tuple[int, int]]) -
 
 
 def _row(
-    backbone: LoadedBackbone, agent: AgentSpec, sample: Mapping[str, Any], sizes: Mapping[str, int]
+    backbone: LoadedBackbone,
+    agent: AgentSpec,
+    sample: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    tools: Sequence[Mapping[str, Any]],
 ) -> _Row:
     try:
         rendered = render_prompt(agent, sample, sizes)
@@ -105,7 +117,8 @@ def _row(
         raise DataError(
             f"the prompt of agent {agent.name!r} cannot be rendered: {error}"
         ) from error
-    text = chat_text(backbone.tokenizer, rendered.turns, agent.chat_options)
+    options = agent.chat_options | ({"tools": list(tools)} if tools else {})
+    text = chat_text(backbone.tokenizer, rendered.turns, options)
     ids: list[int] = []
     spans: list[tuple[str, int]] = []
     for part in _split(text, rendered):

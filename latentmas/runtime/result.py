@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from torch import Tensor
 
 from latentmas.errors import LatentMASError
+from latentmas.runtime.calling import ToolCall
 from latentmas.runtime.events import TurnRecord
 
 __all__ = ["RunResult"]
@@ -23,7 +25,15 @@ class RunResult:
     texts: list[str]
     """The output agent's answers, one for each sample."""
     token_ids: list[list[int]]
-    """Their tokens, without the end token."""
+    """Their tokens, without the end token; what tools or a retry added is among them."""
+    sequences: list[list[str]] = field(default_factory=list, repr=False)
+    """All answers of each sample, the first of which is in `texts`."""
+    sequence_ids: list[list[list[int]]] = field(default_factory=list, repr=False)
+    """Their tokens."""
+    tool_calls: list[list[ToolCall]] = field(default_factory=list, repr=False)
+    """What was called for each sample while its answers were written."""
+    retried: list[int] = field(default_factory=list, repr=False)
+    """Samples with an answer that was led on by a retry."""
     messages: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """`"round1.planner->critic"` → message_BKD; with `record=("messages",)`."""
     states: dict[str, Tensor] = field(default_factory=dict, repr=False)
@@ -51,31 +61,32 @@ class RunResult:
         return self.accounting
 
     def summary(self) -> str:
-        """The accounting as a table of text."""
+        """The accounting as a table of text, with totals."""
+        total = TurnRecord(0, "", "", **_sums(self.accounting))
         lines = [
-            f"{'round':>5}  {'agent':<16}{'op':<9}"
-            f"{'prompt':>8}{'latent':>8}{'text':>8}{'seconds':>10}"
+            f"{'round':>5}  {'agent':<16}{'op':<9}{'prompt':>8}{'latent':>8}{'text':>8}"
+            f"{'calls':>7}{'seconds':>10}"
         ]
-        lines += [
-            f"{r.round:>5}  {r.agent:<16}{r.op:<9}{r.prompt_tokens:>8}{r.latent_steps:>8}"
-            f"{r.new_tokens:>8}{r.seconds:>10.3f}"
-            for r in self.accounting
-        ]
+        for r in [*self.accounting, total]:
+            place = f"{r.round:>5}  {r.agent:<16}{r.op:<9}" if r.round else f"{'total':<32}"
+            lines.append(
+                f"{place}{r.prompt_tokens:>8}{r.latent_steps:>8}{r.new_tokens:>8}"
+                f"{r.tool_calls:>7}{r.seconds:>10.3f}"
+            )
         return "\n".join(lines)
+
+
+def _sums(records: Sequence[TurnRecord]) -> dict[str, Any]:
+    names = [field.name for field in fields(TurnRecord) if field.name not in _KEY]
+    return {name: sum(getattr(record, name) for record in records) for name in names}
+
+
+_KEY = ("round", "agent", "op")
 
 
 def add_up(records: Sequence[TurnRecord]) -> list[TurnRecord]:
     """Records of several batches, added up by round, agent and step kind."""
-    totals: dict[tuple[int, str, str], TurnRecord] = {}
-    for r in records:
-        key = (r.round, r.agent, r.op)
-        old = totals.get(key, TurnRecord(*key, 0, 0.0, 0, 0, 0))
-        totals[key] = TurnRecord(
-            *key,
-            samples=old.samples + r.samples,
-            seconds=old.seconds + r.seconds,
-            prompt_tokens=old.prompt_tokens + r.prompt_tokens,
-            latent_steps=old.latent_steps + r.latent_steps,
-            new_tokens=old.new_tokens + r.new_tokens,
-        )
-    return list(totals.values())
+    groups: dict[tuple[int, str, str], list[TurnRecord]] = {}
+    for record in records:
+        groups.setdefault((record.round, record.agent, record.op), []).append(record)
+    return [TurnRecord(*key, **_sums(group)) for key, group in groups.items()]

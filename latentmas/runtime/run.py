@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from latentmas.errors import DataError, LatentMASError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
-from latentmas.runtime.decoding import Sampling
 from latentmas.runtime.events import Event, RunBegin, RunEnd, Watcher
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.interpreter import EditMessage, Interpreter, Walk
 from latentmas.runtime.result import RunResult, add_up
+from latentmas.runtime.sampling import Sampling
+from latentmas.runtime.steering import Retry
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
@@ -65,7 +67,9 @@ def run_batches(
     record: Sequence[str],
     batch_size: int,
     watchers: Sequence[Watcher],
-    edit_message: EditMessage | None,
+    edit_message: EditMessage | None = None,
+    num_return_sequences: int = 1,
+    retry: Retry | None = None,
 ) -> RunResult:
     """Run all samples in batches; arguments as `System.run`."""
     unknown = sorted(set(record) - set(RECORDABLE))
@@ -73,6 +77,7 @@ def run_batches(
         raise LatentMASError(f"cannot record {unknown[0]!r}; choose from {', '.join(RECORDABLE)}")
     if batch_size < 1:
         raise LatentMASError(f"batch_size is {batch_size}; choose at least 1")
+    _check_sampling(sampling, len(samples), num_return_sequences)
     kinds = tuple(RECORDABLE[name] for name in record)
 
     def announce(event: Event) -> None:
@@ -84,6 +89,8 @@ def run_batches(
         plan=plan,
         executor=executor,
         sampling=sampling,
+        num_return_sequences=num_return_sequences,
+        retry=retry,
         keep=lambda step: isinstance(step, (Decode, *kinds)),
         on_event=announce,
         edit_message=edit_message,
@@ -105,6 +112,19 @@ def run_batches(
     return _collect(plan, walks, seconds)
 
 
+def _check_sampling(sampling: Sampling, samples: int, sequences: int) -> None:
+    if sequences < 1:
+        raise LatentMASError(f"num_return_sequences is {sequences}; choose at least 1")
+    if sequences > 1 and not sampling.do_sample:
+        raise LatentMASError(
+            f"num_return_sequences={sequences} would be {sequences} equal answers; "
+            "say do_sample=True"
+        )
+    if isinstance(sampling.seed, tuple) and len(sampling.seed) != samples:
+        found = len(sampling.seed)
+        raise LatentMASError(f"{found} seeds for {samples} samples; give one seed, or one for each")
+
+
 def _shelved(walk: Walk) -> Walk:
     """Move recorded tensors off the device, so that batches do not pile up there."""
     walk.values = {
@@ -122,9 +142,18 @@ def _collect(plan: Plan, walks: Sequence[Walk], seconds: float) -> RunResult:
                 yield name, values
 
     spoken = {name: [text for texts in values for text in texts] for name, values in gather(Decode)}
+    spoken.pop(plan.steps[-1].output, None)
+    answers = [own for walk in walks for own in walk.result]
     return RunResult(
-        texts=spoken.pop(plan.steps[-1].output, []),
-        token_ids=[ids for walk in walks for ids in walk.result],
+        texts=[own[0].text for own in answers],
+        token_ids=[own[0].ids for own in answers],
+        sequences=[[answer.text for answer in own] for own in answers],
+        sequence_ids=[[answer.ids for answer in own] for own in answers],
+        tool_calls=[
+            [replace(call, sequence=k) for k, answer in enumerate(own) for call in answer.calls]
+            for own in answers
+        ],
+        retried=[i for i, own in enumerate(answers) if any(answer.retried for answer in own)],
         messages={name: torch.cat(values) for name, values in gather(Transfer)},
         states={name: torch.cat(values) for name, values in gather(Rollout)},
         spoken=spoken,

@@ -5,7 +5,7 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.errors import LatentMASError
 from latentmas.links import Link
 from latentmas.plan import Plan
-from latentmas.runtime.decoding import Sampling
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.initialise import build_links, start_links
@@ -25,6 +24,9 @@ from latentmas.runtime.placement import load_backbones, place_agents
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.rollout import PositionMode
 from latentmas.runtime.run import Sample, check_samples, run_batches
+from latentmas.runtime.sampling import Sampling
+from latentmas.runtime.steering import Retry, find_retry
+from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.toolbox import find_tools
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
@@ -144,12 +146,18 @@ class System(nn.Module):
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int | None = None,
-        seed: int = 0,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop: str | Sequence[str] = (),
+        seed: int | Sequence[int] = 0,
+        num_return_sequences: int = 1,
+        retry: Retry | str | None = None,
         record: Sequence[str] = (),
         position_mode: PositionMode = "mask",
         executor: str | None = None,
         batch_size: int = 32,
         on_event: Watcher | Sequence[Watcher] = (),
+        on_text: OnText | None = None,
         edit_message: EditMessage | None = None,
     ) -> RunResult:
         """Run the team over samples, without gradients.
@@ -163,12 +171,21 @@ class System(nn.Module):
             temperature: of drawing.
             top_p: nucleus of drawing.
             top_k: number of candidates when drawing.
-            seed: of drawing; each sample has a stream of its own.
+            min_p: least probability of a candidate, relative to the likeliest.
+            repetition_penalty: above 1, tokens written before become less likely.
+            stop: strings that end the answer, and are not part of it.
+            seed: of drawing; each sample has a stream of its own. A sequence gives a seed for each
+                sample, which then draws the same wherever it stands.
+            num_return_sequences: answers of each sample, drawn after one latent phase.
+            retry: a second chance for answers that hold none: a `Retry`, or the name of a task
+                (`"math"`, `"choice"`, `"code"`, `"search"`).
             record: what to keep: `"messages"`, `"states"`.
             position_mode: `"mask"`, or `"column"` as the published rollout counts positions.
             executor: name of an executor; None takes the system's.
             batch_size: samples run together.
             on_event: called with each event of the run.
+            on_text: called with (number of a sample, text added to its answer) while it is
+                written.
             edit_message: replaces messages on their way: a control, or an experiment.
 
         Returns:
@@ -177,6 +194,7 @@ class System(nn.Module):
         Raises:
             DataError: a sample lacks a field.
             GraphError: rounds or latent steps out of range.
+            LatentMASError: an option out of range.
             ExecutionError: a step failed.
         """
         plan = self.plan
@@ -188,8 +206,15 @@ class System(nn.Module):
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
-            seed=seed,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            seed=seed if isinstance(seed, int) else tuple(seed),
         )
+        watchers: list[Watcher] = [on_event] if callable(on_event) else list(on_event)
+        if on_text is not None:
+            tokenizer = self.backbone_of(plan.output).tokenizer
+            watchers.append(TextWatcher(tokenizer, on_text, sampling.stop))
         return run_batches(
             self,
             plan,
@@ -198,9 +223,18 @@ class System(nn.Module):
             executor=executors.get(executor or self.executor)(position_mode),
             record=record,
             batch_size=batch_size,
-            watchers=[on_event] if callable(on_event) else list(on_event),
+            watchers=watchers,
             edit_message=edit_message,
+            num_return_sequences=num_return_sequences,
+            retry=find_retry(retry),
         )
+
+    def stream(self, sample: Sample, **options: Any) -> Iterator[str]:
+        """Run one sample and hand out its answer piece by piece; options as `run`.
+
+        Closing the iterator ends the run.
+        """
+        return stream(self, sample, **options)
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
         """What the text sources say for each sample of a batch."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from latentmas.errors import UnknownNameError
 from latentmas.spec import Backbone
+from latentmas.spec.packs import read_prompt_pack
 
 __all__ = ["SYSTEM", "Prompts", "Task", "backbones_of", "feedback", "prompt_fields", "task_words"]
 
@@ -90,9 +91,6 @@ def prompt_fields(
         DataError: the file that `prompts` names cannot be read.
         UnknownNameError: `prompts` names an agent, or a field, that does not exist.
     """
-    if isinstance(prompts, str | Path):
-        from latentmas.spec.packs import read_prompt_pack
-
     own_prompts = read_prompt_pack(prompts) if isinstance(prompts, str | Path) else prompts or {}
     fields: dict[str, dict[str, Any]] = {
         agent: {"prompt": prompt, "system": system} for agent, prompt in defaults.items()

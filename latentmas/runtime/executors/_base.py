@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.links import Link
-from latentmas.runtime.decoding import Sampling, decode
+from latentmas.runtime.decoding import Writing, Written, decode
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.rollout import Feed, PositionMode, latent_rollout
 
@@ -32,22 +31,6 @@ class Executor(ABC):
         """K latent steps; the raw states h_BKD."""
         return latent_rollout(self.feed(backbone), inner, prompt, latent_steps)
 
-    def decode(
-        self,
-        backbone: LoadedBackbone,
-        prompt: Packed,
-        sampling: Sampling,
-        *,
-        first_row: int,
-        stream: str,
-        on_token: Callable[[int, int], None] | None,
-    ) -> list[list[int]]:
-        """Token ids of B texts; arguments as `latentmas.runtime.decoding.decode`."""
-        return decode(
-            self.feed(backbone),
-            prompt,
-            sampling,
-            first_row=first_row,
-            stream=stream,
-            on_token=on_token,
-        )
+    def decode(self, backbone: LoadedBackbone, prompt: Packed, writing: Writing) -> list[Written]:
+        """What B rows write; arguments as `latentmas.runtime.decoding.decode`."""
+        return decode(self.feed(backbone), prompt, writing)

@@ -1,0 +1,125 @@
+"""How the next token is chosen, row by row.
+
+Shapes: `B` batch, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentmas.errors import LatentMASError
+
+__all__ = ["Draws", "Sampling", "pick"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen; the filters mean what they mean in transformers."""
+
+    max_new_tokens: int = 256
+    """Most tokens written."""
+    do_sample: bool = False
+    """False: the most likely token. True: draw."""
+    temperature: float = 1.0
+    top_p: float = 1.0
+    """Draw from the smallest set of tokens with at least this probability."""
+    top_k: int | None = None
+    """Draw from this many likeliest tokens."""
+    min_p: float | None = None
+    """Draw from tokens at least this likely, relative to the likeliest."""
+    repetition_penalty: float = 1.0
+    """Above 1: tokens that the row has written already become less likely (drawn or not)."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a text; they are not part of it."""
+    seed: int | tuple[int, ...] = 0
+    """Of drawing. Each row has a stream of its own, so a batch gives what its rows alone would; a
+    sequence gives one seed for each sample."""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
+            "temperature must be above 0": self.temperature > 0,
+            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
+            "top_k must be at least 1": self.top_k is None or self.top_k >= 1,
+            "min_p must be from 0 to 1": self.min_p is None or 0 <= self.min_p <= 1,
+            "repetition_penalty must be above 0": self.repetition_penalty > 0,
+            "stop strings must not be empty": all(self.stop),
+        }
+        for message, fine in checks.items():
+            if not fine:
+                raise LatentMASError(f"sampling: {message}")
+
+    def stream(self, sample: int, turn: str, sequence: int = 0) -> str:
+        """Name of the stream that a row draws from.
+
+        Args:
+            sample: number of the sample in the run.
+            turn: agent and round.
+            sequence: number of the answer, where one sample gets several.
+        """
+        own = isinstance(self.seed, tuple)
+        start = str(self.seed[sample]) if isinstance(self.seed, tuple) else f"{self.seed}"
+        parts = [start, turn] if own else [start, turn, str(sample)]
+        return "/".join([*parts, *([f"sequence {sequence}"] if sequence else [])])
+
+
+class Draws:
+    """Uniform numbers, a stream of them for each row."""
+
+    def __init__(self, streams: list[str]) -> None:
+        self._generators = [torch.Generator().manual_seed(_seed(name)) for name in streams]
+
+    def next(self, rows: list[int]) -> Tensor:
+        """The next number of each of the rows (others' streams stand still), one per row."""
+        drawn = torch.zeros(len(self._generators))
+        for row in rows:
+            drawn[row] = torch.rand((), generator=self._generators[row])
+        return drawn
+
+
+def _seed(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
+def pick(
+    logits_BV: Tensor,
+    sampling: Sampling,
+    uniform_B: Tensor | None,
+    seen_BV: Tensor | None = None,
+) -> Tensor:
+    """Choose a token for each row.
+
+    Args:
+        logits_BV: scores.
+        sampling: how.
+        uniform_B: one draw from [0, 1) for each row, when sampling.
+        seen_BV: whether a row has written a token, for the repetition penalty.
+
+    Returns:
+        Token ids, (B,).
+    """
+    if seen_BV is not None:
+        penalty = sampling.repetition_penalty
+        punished = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
+        logits_BV = torch.where(seen_BV, punished, logits_BV)
+    if not sampling.do_sample or uniform_B is None:
+        return logits_BV.argmax(dim=-1)
+    scores, order = (logits_BV.float() / sampling.temperature).sort(dim=-1, descending=True)
+    if sampling.top_k is not None:
+        scores = scores[:, : sampling.top_k]
+    probabilities = scores.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities
+    outside = before >= sampling.top_p
+    if sampling.min_p is not None:
+        outside |= probabilities < sampling.min_p * probabilities[:, :1]
+    outside[:, 0] = False
+    kept = probabilities.masked_fill(outside, 0.0)
+    cumulative = (kept / kept.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
+    uniform = uniform_B.to(cumulative.device, cumulative.dtype)[:, None]
+    last = (~outside).sum(dim=-1, keepdim=True) - 1
+    chosen = (cumulative <= uniform).sum(dim=-1, keepdim=True).minimum(last)
+    return order.gather(-1, chosen).squeeze(-1)

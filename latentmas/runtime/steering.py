@@ -1,0 +1,167 @@
+"""What may happen to a text while it is written: stop strings, retries, tool calls.
+
+A steering watches rows token by token. It may end a row, or let it go on with tokens that the row
+did not choose: they are fed like written ones, at the row's own place, so that no other row
+notices.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from latentmas.errors import UnknownNameError
+
+__all__ = [
+    "RETRIES",
+    "Next",
+    "Retry",
+    "RetrySteering",
+    "Steering",
+    "StopStrings",
+    "Together",
+    "find_retry",
+]
+
+Rows = Mapping[int, Sequence[int]]
+"""Row → the token ids it has so far."""
+
+
+class Next(NamedTuple):
+    """How a row goes on."""
+
+    tokens: Sequence[int] = ()
+    """Fed next, as if the row had written them."""
+    budget: int | None = None
+    """Most tokens that it may choose from now on; None leaves it what it has."""
+    end: bool = False
+    """End the row here."""
+
+
+class Steering:
+    """Interface; by default nothing happens."""
+
+    def after_tokens(self, rows: Rows) -> dict[int, Next]:
+        """Called with the rows that have just written a token."""
+        return {}
+
+    def at_end(self, rows: Rows) -> dict[int, Next]:
+        """Called with the rows that have just ended; those named go on."""
+        return {}
+
+    def text(self, row: int, text: str) -> str:
+        """The row's text in the end."""
+        return text
+
+
+class Together(Steering):
+    """Several steerings; where two speak of one row, the first is heard."""
+
+    def __init__(self, parts: Sequence[Steering]) -> None:
+        self.parts = list(parts)
+
+    def after_tokens(self, rows: Rows) -> dict[int, Next]:
+        """What the parts say."""
+        said: dict[int, Next] = {}
+        for part in self.parts:
+            said = part.after_tokens({r: ids for r, ids in rows.items() if r not in said}) | said
+        return said
+
+    def at_end(self, rows: Rows) -> dict[int, Next]:
+        """What the parts say."""
+        said: dict[int, Next] = {}
+        for part in self.parts:
+            said = part.at_end({r: ids for r, ids in rows.items() if r not in said}) | said
+        return said
+
+    def text(self, row: int, text: str) -> str:
+        """What the parts make of it, in turn."""
+        for part in self.parts:
+            text = part.text(row, text)
+        return text
+
+
+class StopStrings(Steering):
+    """Ends a row whose text holds one of some strings, and cuts the text before it."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
+        self._tokenizer, self._strings = tokenizer, strings
+        self._tail = max(len(string.encode()) for string in strings) + 4
+        self._found: dict[int, str] = {}
+
+    def after_tokens(self, rows: Rows) -> dict[int, Next]:
+        """End the rows that have just completed a string; a token has a byte at least."""
+        said = {}
+        for row, ids in rows.items():
+            tail = str(self._tokenizer.decode(list(ids[-self._tail :]), skip_special_tokens=True))
+            found = [string for string in self._strings if string in tail]
+            if found:
+                self._found[row] = min(found, key=tail.index)
+                said[row] = Next(end=True)
+        return said
+
+    def text(self, row: int, text: str) -> str:
+        """The text before the string."""
+        string = self._found.get(row)
+        return text if string is None else text[: text.rindex(string)]
+
+
+class Retry(NamedTuple):
+    """A second chance for a text without an answer: it is led on to one, once.
+
+    The row goes on where it stands: it still sees its prompt, its messages and its own text.
+    """
+
+    has_answer: Callable[[str], bool]
+    cue: str
+    """Added to the text, as its own words."""
+    max_new_tokens: int
+    """Most tokens to answer with."""
+
+
+def _has(pattern: str) -> Callable[[str], bool]:
+    return lambda text: re.search(pattern, text) is not None
+
+
+RETRIES: dict[str, Retry] = {
+    "math": Retry(_has(r"\\boxed\s*\{"), "\nFinal answer: \\boxed{", 16),
+    "choice": Retry(_has(r"\\boxed\s*\{"), "\nFinal choice: \\boxed{", 16),
+    "search": Retry(_has(r"\\boxed\s*\{"), "\nFinal answer: \\boxed{", 32),
+    "code": Retry(_has(r"```(python|py)?\s*\n"), "\nFinal program:\n```python\n", 256),
+}
+"""Retries by kind of task."""
+
+
+def find_retry(retry: Retry | str | None) -> Retry | None:
+    """A retry, or the one of a task's name.
+
+    Raises:
+        UnknownNameError: no such task.
+    """
+    if isinstance(retry, str):
+        if retry not in RETRIES:
+            raise UnknownNameError("retry", retry, RETRIES)
+        return RETRIES[retry]
+    return retry
+
+
+class RetrySteering(Steering):
+    """Leads ended rows without an answer to one, once each."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, retry: Retry) -> None:
+        self._tokenizer, self._retry = tokenizer, retry
+        self._cue = tokenizer(retry.cue, add_special_tokens=False).input_ids
+        self.retried: set[int] = set()
+
+    def at_end(self, rows: Rows) -> dict[int, Next]:
+        """Go on with the cue where there is no answer yet."""
+        said = {}
+        for row, ids in rows.items():
+            text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+            if row not in self.retried and not self._retry.has_answer(text):
+                self.retried.add(row)
+                said[row] = Next(self._cue, budget=self._retry.max_new_tokens)
+        return said

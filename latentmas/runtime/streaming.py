@@ -1,0 +1,119 @@
+"""Text as it is written: whole characters, per answer, from the events of a run."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from latentmas.runtime.events import Event, RunEnd, Token
+
+if TYPE_CHECKING:
+    from latentmas.runtime.run import Sample
+    from latentmas.runtime.system import System
+
+__all__ = ["OnText", "TextWatcher", "stream"]
+
+OnText = Callable[[int, str], None]
+"""Takes the number of a sample and the text that has been added to its (first) answer."""
+
+UNFINISHED = "\ufffd"
+"""What a decoder writes for a character whose bytes are not all there."""
+
+
+class _Row:
+    """One answer. Tokens are decoded with a few before them, which settles their spaces."""
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self._decode, self._ids = decode, list[int]()
+        self._context, self._read = 0, 0
+
+    def add(self, token: int) -> str:
+        """The text that the token completes."""
+        self._ids.append(token)
+        before = self._decode(self._ids[self._context : self._read])
+        now = self._decode(self._ids[self._context :])
+        if now.endswith(UNFINISHED) or len(now) <= len(before):
+            return ""
+        self._context, self._read = self._read, len(self._ids)
+        return now[len(before) :]
+
+    def rest(self) -> str:
+        """Text of tokens that never became whole characters."""
+        before = self._decode(self._ids[self._context : self._read])
+        return self._decode(self._ids[self._context :])[len(before) :]
+
+
+class TextWatcher:
+    """Turns the tokens of a run into pieces of text; text that may be a stop string waits."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, on_text: OnText, stop: tuple[str, ...] = ()
+    ) -> None:
+        self._tokenizer, self._on_text, self._stop = tokenizer, on_text, stop
+        self._rows: dict[int, _Row] = {}
+        self._held: dict[int, str] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Take in an event of the run."""
+        if isinstance(event, Token) and event.sequence == 0:
+            row = self._rows.setdefault(event.sample, _Row(self._text))
+            self._say(event.sample, row.add(event.token_id))
+        elif isinstance(event, RunEnd) and event.error is None:
+            for sample, row in self._rows.items():
+                self._say(sample, row.rest(), last=True)
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _say(self, sample: int, text: str, *, last: bool = False) -> None:
+        text = self._held.pop(sample, "") + text
+        cuts = [text.index(string) for string in self._stop if string in text]
+        if cuts:
+            text = text[: min(cuts)] if last else text
+        keep = 0 if last else max(map(len, self._stop), default=1) - 1
+        keep = len(text) if cuts and not last else min(keep, len(text))
+        said, held = text[: len(text) - keep], text[len(text) - keep :]
+        if held:
+            self._held[sample] = held
+        if said:
+            self._on_text(sample, said)
+
+
+class _ClosedError(Exception):
+    """Whoever read the stream has gone."""
+
+
+def stream(system: System, sample: Sample, **options: Any) -> Iterator[str]:
+    """Run one sample in a thread and hand out its answer piece by piece.
+
+    Closing the iterator ends the run. Options as `System.run`.
+    """
+    pieces: queue.Queue[str | BaseException | None] = queue.Queue()
+    closed = threading.Event()
+
+    def on_text(_: int, text: str) -> None:
+        if closed.is_set():
+            raise _ClosedError
+        pieces.put(text)
+
+    def work() -> None:
+        try:
+            system.run([sample], on_text=on_text, **options)
+            pieces.put(None)
+        except BaseException as error:
+            pieces.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (piece := pieces.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            yield piece
+    finally:
+        closed.set()
+        thread.join()
