@@ -20,25 +20,25 @@ __all__ = ["progress_bar", "run_progress", "train_progress"]
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr, gone at the end; it draws nothing when stderr is no terminal."""
+def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """A bar on stderr, gone at the end; it draws nothing when quiet or stderr is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    hidden = not sys.stderr.isatty()
+    hidden = quiet or not sys.stderr.isatty()
     with Progress(*columns, console=stderr_console(), transient=True, disable=hidden) as bar:
         yield bar
 
 
 @contextmanager
-def run_progress() -> Iterator[Watcher]:
-    """A watcher for `system.run(on_event=…)` that draws the run's steps."""
+def run_progress(*, quiet: bool = False) -> Iterator[Watcher]:
+    """A watcher for `system.run(on_event=…)` that draws the run's steps, unless quiet."""
     from latentmas.runtime import RunBegin, StepBegin, StepEnd
 
-    with progress_bar() as bar:
+    with progress_bar(quiet=quiet) as bar:
         task = bar.add_task("start", total=None)
 
         def watch(event: Event) -> None:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from latentmas import __version__
-from latentmas.cli import demo, env, graph, release, run, train
+from latentmas.cli import demo, env, graph, interop, release, run, train
 from latentmas.cli._console import emit, report
 from latentmas.cli._plugins import import_plugin
 
@@ -95,6 +95,9 @@ app.add_typer(_training, name="train", no_args_is_help=True)
 app.command(
     epilog="Example: latentmas import-release sequential_light math-team --prompts pack.yaml"
 )(release.import_release)
+app.command(
+    epilog="Example: latentmas import-prompts path/to/clone --style mixture -o published.yaml"
+)(interop.import_prompts)
 app.command(epilog="Example: latentmas demo --output /tmp/demo")(demo.demo)
 app.command(epilog="Example: latentmas env --json")(env.env)
 app.command(epilog="Example: latentmas schema > graph.schema.json")(graph.schema)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,26 +45,58 @@ def run(
     temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="Candidates of drawing.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Least relative probability.")] = None,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 against repetition.")] = 1.0,
+    num_return_sequences: Annotated[
+        int, typer.Option(min=1, help="Answers of each sample, from one latent phase.")
+    ] = 1,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="String that ends an answer; may be repeated.")
+    ] = None,
+    retry: Annotated[
+        str | None, typer.Option(help="Lead answers without one to it: math, choice, code, search.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of drawing, and of untrained links.")] = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 32,
     executor: Annotated[str, typer.Option(help="cached, or reference (slow).")] = "cached",
     text: Annotated[bool, typer.Option("--text", help="Run the graph's text twin.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show the answer to QUESTION as it is written.")
+    ] = False,
+    accounting: Annotated[
+        bool,
+        typer.Option("--accounting", help="Show what each turn cost."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Run a team on a question, or on the rows of a JSONL file."""
-    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
-    if not do_sample and sampling != {"temperature": 1.0, "top_p": 1.0, "top_k": None}:
-        note("--temperature, --top-p and --top-k have no effect without --do-sample")
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    if not do_sample and sampling != _PLAIN:
+        note("--temperature, --top-p, --top-k and --min-p have no effect without --do-sample")
+    if stream and (json or data is not None or num_return_sequences > 1):
+        raise typer.BadParameter("--stream shows one answer to QUESTION; it goes without the rest")
     depth = {"rounds": rounds, "latent_steps": latent_steps}
     sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
+    sampling |= {"num_return_sequences": num_return_sequences, "stop": stop or (), "retry": retry}
+    sampling |= {"repetition_penalty": repetition_penalty}
     asked = _Asked.of(question, data, pairs("--field", field or []))
     system = open_team(team, device=device, seed=seed, text=text, check=asked.rows)
     rows = asked.rows(system.plan)
     how: dict[str, Any] = depth | sampling | {"batch_size": batch_size, "executor": executor}
-    with run_progress() as watch:
-        result = system.run(rows, on_event=watch, **how)
-    _finish(asked, rows, result, output, json)
+    with run_progress(quiet=stream) as watch:
+        result = system.run(rows, on_event=watch, on_text=_show if stream else None, **how)
+    if accounting:
+        note(result.summary())
+    _finish(asked, rows, result, output, json, shown=stream)
+
+
+_PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
+
+
+def _show(_: int, text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 @dataclass(frozen=True)
@@ -109,10 +142,16 @@ def _ask_for(left: list[str], question: str | None) -> str:
 
 
 def _finish(
-    asked: _Asked, rows: list[Row], result: RunResult, output: Path | None, json: bool
+    asked: _Asked,
+    rows: list[Row],
+    result: RunResult,
+    output: Path | None,
+    json: bool,
+    *,
+    shown: bool,
 ) -> None:
     """Score, write and print the answers."""
-    answers = [row | {"prediction": text} for row, text in zip(rows, result.texts, strict=True)]
+    answers = [_answered(row, result, i) for i, row in enumerate(rows)]
     scores = _score(answers) if asked.table is not None else {}
     if scores:
         note(f"exact match: {scores['exact_match']:.1%} of {scores['scored']} rows")
@@ -120,13 +159,23 @@ def _finish(
         write_rows(output, answers)
         note(f"wrote {output}")
     if json:
-        shown = {"rows": answers} if output is None else {"output": str(output)}
+        where = {"rows": answers} if output is None else {"output": str(output)}
         facts = {"count": len(rows), **scores, "seconds": result.seconds}
-        emit_json(facts | {"accounting": [asdict(r) for r in result.accounting]} | shown)
+        emit_json(facts | {"accounting": [asdict(r) for r in result.accounting]} | where)
     elif asked.table is None:
-        emit(result.text)
+        emit("" if shown else "\n".join(result.sequences[0]))
     elif output is None:
         emit(jsonl(answers).rstrip("\n"))
+
+
+def _answered(row: Row, result: RunResult, i: int) -> Row:
+    """A row with its answer, and what else there is to tell."""
+    answered = row | {"prediction": result.texts[i]}
+    if len(result.sequences[i]) > 1:
+        answered["predictions"] = result.sequences[i]
+    if result.tool_calls[i]:
+        answered["tool_calls"] = [asdict(call) for call in result.tool_calls[i]]
+    return answered
 
 
 def _score(answers: list[Row]) -> dict[str, Any]:

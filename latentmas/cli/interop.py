@@ -1,0 +1,65 @@
+"""Commands over the published code: import-prompts."""
+
+from __future__ import annotations
+
+import shlex
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentmas.cli._console import emit, note
+from latentmas.errors import LatentMASError
+from latentmas.interop._prompt_layouts import TASKS
+from latentmas.interop._styles import STYLES
+
+__all__ = ["import_prompts"]
+
+
+def import_prompts(
+    clone: Annotated[
+        Path,
+        typer.Argument(metavar="CLONE", help="Top folder of a clone of the RecursiveMAS code."),
+    ],
+    style: Annotated[
+        str,
+        typer.Option(
+            help=f"One of {', '.join(STYLES)}.",
+            autocompletion=lambda: list(STYLES),
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", dir_okay=False, help="Prompt pack to write: .json, .yaml or .yml."
+        ),
+    ],
+    task: Annotated[str, typer.Option(help=f"{', '.join(TASKS)}.")] = "math",
+    function: Annotated[
+        bool,
+        typer.Option("--function", help="With code: ask for the function that `fn_name` names."),
+    ] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds for the code.")] = 60.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file if it is there.")
+    ] = False,
+) -> None:
+    """Take the published prompts from a clone of that code; this runs code of the clone."""
+    from latentmas.interop.prompts import import_prompts as taken
+    from latentmas.spec.packs import write_prompt_pack
+
+    if output.suffix.lower() not in (".json", ".yaml", ".yml"):
+        raise typer.BadParameter(f"--output ends in .json, .yaml or .yml, not in {output.name!r}")
+    if function and task != "code":
+        raise typer.BadParameter("--function goes with --task code")
+    if output.exists() and not force:
+        raise LatentMASError(f"not overwritten: {output}; --force replaces what is there")
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        pack = taken(clone, style, task=task, function=function, timeout=timeout)
+    for remark in remarks:
+        note(f"warning: {remark.message}")
+    emit(str(write_prompt_pack(output, pack)))
+    team = f"latentmas import-release {style} my-team --task {task}"
+    note(f"next:\n  {team} --prompts {shlex.quote(str(output))}")
