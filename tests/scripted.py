@@ -85,6 +85,10 @@ class _Feed(Feed):
         )
         return self._inner.feed(x_BTD, mask_BT)
 
+    def expand(self, times: int) -> None:
+        self._fed = [[row for row in piece for _ in range(times)] for piece in self._fed]
+        self._inner.expand(times)
+
     def histories(self) -> Iterator[tuple[str, list[int]]]:
         first, *rest = self._fed
         for row, prompt in enumerate(first):

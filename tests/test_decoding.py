@@ -122,6 +122,10 @@ def test_several_answers_come_from_one_latent_phase(team: lm.System) -> None:
         QUESTIONS, **DRAWN, seed=3, max_new_tokens=6, num_return_sequences=4, batch_size=2
     )
     assert batches.sequence_ids == many.sequence_ids
+    plain = team.run(
+        QUESTIONS, **DRAWN, seed=3, max_new_tokens=6, num_return_sequences=4, executor="reference"
+    )
+    assert plain.sequence_ids == many.sequence_ids
     with pytest.raises(lm.LatentMASError, match="do_sample=True"):
         team.run(QUESTIONS, num_return_sequences=2)
     with pytest.raises(lm.LatentMASError, match="at least 1"):

@@ -93,6 +93,18 @@ def test_a_prompt_pack_replaces_prompts(tmp_path: Path) -> None:
         lm.load_release(CHAIN, RELEASES / CHAIN, prompts={"sover": "x"})
 
 
+def test_a_pack_with_feedback_serves_one_round_too() -> None:
+    prompt = "{% if feedback %}Before: {{ feedback }}{% else %}First.{% endif %} {{ question }}"
+    prompts = {"planner": {"prompt": prompt}}
+    system = lm.load_release(CHAIN, RELEASES / CHAIN, prompts=prompts, rounds=1, latent_steps=2)
+    plain = {"planner": {"prompt": "First. {{ question }}"}}
+    other = lm.load_release(CHAIN, RELEASES / CHAIN, prompts=plain, rounds=1, latent_steps=2)
+    question = ["What is 3 + 4?"]
+    found = [s.run(question, record=("states",), max_new_tokens=1) for s in (system, other)]
+    key = "round1.planner"
+    assert torch.equal(found[0].states[key], found[1].states[key])
+
+
 def test_files_without_a_manifest_are_found_by_name(release: Path) -> None:
     manifest = release / "planner" / "innerlink_config.json"
     manifest.unlink()

@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file, is_peft_available
@@ -42,6 +43,47 @@ class State:
     def length(self) -> int:
         """Positions seen so far, L."""
         return int(self.cache.get_seq_length())
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """What is remembered now, to be given to `restore`; recurrent states are copied."""
+        return [_fields(layer) for layer in self.cache.layers]
+
+    def restore(self, snapshot: list[dict[str, Any]]) -> None:
+        """Forget what came after a snapshot of this state; the snapshot may be used again."""
+        for layer, fields in zip(self.cache.layers, snapshot, strict=True):
+            layer.__dict__.clear()
+            layer.__dict__.update(_copied(fields) if _is_recurrent(layer) else fields)
+
+    def expand(self, times: int) -> None:
+        """Repeat each row of the batch, one after the other."""
+        for layer in self.cache.layers:
+            fields = layer.__dict__
+            layer.__dict__.update({name: _repeated(v, times) for name, v in fields.items()})
+
+
+def _is_recurrent(layer: Any) -> bool:
+    return isinstance(layer, LinearAttentionCacheLayerMixin)
+
+
+def _fields(layer: Any) -> dict[str, Any]:
+    """A layer's content. Attention layers replace their tensors, recurrent ones write into them."""
+    return _copied(layer.__dict__) if _is_recurrent(layer) else dict(layer.__dict__)
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return [_copied(item) for item in value] if isinstance(value, list) else value
+
+
+def _repeated(value: Any, times: int) -> Any:
+    if isinstance(value, Tensor) and value.dim() > 0:
+        return value.repeat_interleave(times, dim=0)
+    if isinstance(value, dict):
+        return {key: _repeated(item, times) for key, item in value.items()}
+    return [_repeated(item, times) for item in value] if isinstance(value, list) else value
 
 
 class LoadedBackbone:

@@ -71,7 +71,12 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a team on a question, or on the rows of a JSONL file."""
-    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p}
+    sampling: dict[str, Any] = {
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "min_p": min_p,
+    }
     if not do_sample and sampling != _PLAIN:
         note("--temperature, --top-p, --top-k and --min-p have no effect without --do-sample")
     if stream and (json or data is not None or num_return_sequences > 1):

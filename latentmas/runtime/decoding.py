@@ -22,8 +22,10 @@ __all__ = ["Writing", "Written", "decode"]
 
 @dataclass(frozen=True, kw_only=True)
 class Writing:
-    """What a batch of rows is to write."""
+    """What a batch of rows is to write; its sequences are those of rows and times."""
 
+    times: int = 1
+    """How many texts follow each prompt, which is read once."""
     sampling: Sampling
     budgets: Sequence[int]
     """Most tokens that each row chooses; tokens of a steering are not counted."""
@@ -73,13 +75,16 @@ def decode(feed: Feed, prompt: Packed, writing: Writing) -> list[Written]:
         writing: how, and how much.
 
     Returns:
-        B rows.
+        B × times rows.
     """
     rows = [
         Written(budget, room) for budget, room in zip(writing.budgets, writing.rooms, strict=True)
     ]
     choose = _chooser(feed, writing)
     h_BD = feed.feed(prompt.x_BTD, prompt.mask_BT)
+    if writing.times > 1:
+        feed.expand(writing.times)
+        h_BD = h_BD.repeat_interleave(writing.times, dim=0)
     while True:
         ready = [i for i, row in enumerate(rows) if row.open and not row.waiting]
         _end([i for i in ready if rows[i].spent], rows, writing)

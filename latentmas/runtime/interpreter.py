@@ -209,7 +209,8 @@ class Interpreter:
             self.executor,
             turn.backbone,
             self.plan.graph.agent(step.agent),
-            turn.prompt.repeated(count),
+            turn.prompt,
+            times=count,
             sampling=self._sampling(step),
             streams=[
                 self.sampling.stream(first_row + row, f"{step.agent}/{step.round}", sequence)

@@ -31,12 +31,6 @@ class Packed(NamedTuple):
     mask_BT: Tensor
     """1 for real positions."""
 
-    def repeated(self, times: int) -> Packed:
-        """Each row several times, one after the other."""
-        if times == 1:
-            return self
-        return Packed(*(part.repeat_interleave(times, dim=0) for part in self))
-
     @property
     def lengths(self) -> list[int]:
         """Real positions of each row."""

@@ -39,6 +39,10 @@ class Feed(ABC):
     def feed(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Append positions; returns the state at the last of them, h_BD."""
 
+    @abstractmethod
+    def expand(self, times: int) -> None:
+        """Repeat each row, one after the other, with all that it has been fed."""
+
     def feed_one(self, x_BD: Tensor) -> Tensor:
         """Append one position to every row; returns its state, h_BD."""
         x_B1D = x_BD[:, None]
@@ -62,6 +66,12 @@ class CachedFeed(Feed):
         new = positions(mask_BL, self.mode)[:, -x_BTD.shape[1] :]
         return self.backbone.step(x_BTD, new, mask_BL, self._state)[:, -1]
 
+    def expand(self, times: int) -> None:
+        """Repeat the rows of mask and cache."""
+        assert self._mask is not None, "nothing was fed yet"
+        self._mask = self._mask.repeat_interleave(times, dim=0)
+        self._state.expand(times)
+
 
 class RecomputedFeed(Feed):
     """The oracle: every call runs the whole sequence again, and keeps nothing but its input."""
@@ -76,6 +86,13 @@ class RecomputedFeed(Feed):
         x_BTD = x_BTD.to(self.backbone.dtype)
         self._x = x_BTD if self._x is None else torch.cat([self._x, x_BTD], dim=1)
         return self.backbone.step(self._x, positions(mask_BL, self.mode), mask_BL)[:, -1]
+
+    def expand(self, times: int) -> None:
+        """Repeat the rows of mask and input."""
+        assert self._mask is not None, "nothing was fed yet"
+        assert self._x is not None
+        self._mask = self._mask.repeat_interleave(times, dim=0)
+        self._x = self._x.repeat_interleave(times, dim=0)
 
 
 def latent_rollout(feed: Feed, inner: Link, prompt: Packed, latent_steps: int) -> Tensor:

@@ -41,6 +41,7 @@ def write(
     prompt: Packed,
     *,
     sampling: Sampling,
+    times: int,
     streams: Sequence[str],
     tools: Mapping[str, Tool],
     retry: Retry | None = None,
@@ -53,14 +54,15 @@ def write(
         backbone: of the agent.
         agent: who writes; its tools are called.
         prompt: B rows.
+        times: texts after each prompt.
         sampling: how tokens are chosen.
-        streams: name of each row's random stream.
+        streams: name of the random stream of each text.
         tools: by name.
         retry: for texts without an answer.
         on_token: called with (row, token id).
 
     Returns:
-        B answers.
+        B × times answers.
     """
     parts: list[Steering] = []
     if agent.tools:
@@ -71,13 +73,15 @@ def write(
         parts.append(RetrySteering(backbone.tokenizer, retry))
     steering = Together(parts)
     most = backbone.planned.info.max_positions
-    rooms = [None if most is None else most - length for length in prompt.lengths]
+    lengths = [length for length in prompt.lengths for _ in range(times)]
+    rooms = [None if most is None else most - length for length in lengths]
     limit = sampling.max_new_tokens
     writing = Writing(
         sampling=sampling,
         budgets=[limit] * len(rooms),
         rooms=rooms,
         streams=streams,
+        times=times,
         steering=steering,
         **({} if on_token is None else {"on_token": on_token}),
     )

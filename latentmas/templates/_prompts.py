@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,13 +79,14 @@ def title(name: str) -> str:
 
 
 def prompt_fields(
-    defaults: Mapping[str, str], prompts: Prompts | None, *, system: str = SYSTEM
+    defaults: Mapping[str, str], prompts: Prompts | None, *, rounds: int, system: str = SYSTEM
 ) -> dict[str, dict[str, Any]]:
     """Keywords `prompt` and `system` of `Graph.add_agent`, for each agent.
 
     Args:
         defaults: the template's own prompt of each agent.
         prompts: the user's, in place of some of them.
+        rounds: with 1, nothing fills a slot `feedback` that the user's prompts may have.
         system: system turn of agents whose user sets none.
 
     Raises:
@@ -102,5 +104,7 @@ def prompt_fields(
         for field in changes:
             if field not in _FIELDS:
                 raise UnknownNameError("prompt field", field, _FIELDS)
+        if rounds <= 1 and re.search(r"\bfeedback\b", changes.get("prompt", "")):
+            changes["prompt"] = "{% set feedback = none %}" + changes["prompt"]
         fields[agent] |= changes
     return fields

@@ -81,7 +81,7 @@ def deliberation(
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
     tools, paper = list(tools), backbones_of(PAPER)
     defaults = _defaults(task_words(task, inputs), rounds)
-    fields = prompt_fields(defaults, prompts, system=_system(tools))
+    fields = prompt_fields(defaults, prompts, rounds=rounds, system=_system(tools))
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
     graph.add_agent(
         "reflector", reflector or paper["reflector"], inner=inner, **fields["reflector"]

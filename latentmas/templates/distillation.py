@@ -72,7 +72,7 @@ def distillation(
         2
     """
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-    fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts)
+    fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts, rounds=rounds)
     paper = backbones_of(PAPER)
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
     graph.add_agent("expert", expert or paper["expert"], inner=inner, **fields["expert"])

@@ -87,7 +87,9 @@ def mixture(
         hint = 'name at least one, such as experts={"math": backbone}'
         raise GraphError([Problem("LM116", "template mixture", "`experts` is empty", hint)], name)
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-    fields = prompt_fields(_defaults(list(experts), task_words(task, inputs), rounds), prompts)
+    fields = prompt_fields(
+        _defaults(list(experts), task_words(task, inputs), rounds), prompts, rounds=rounds
+    )
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
     for expert, backbone in experts.items():
         graph.add_agent(expert, backbone, inner=inner, **fields[expert])

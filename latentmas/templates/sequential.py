@@ -84,7 +84,7 @@ def sequential(
         ('solver',)
     """
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
-    fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts)
+    fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts, rounds=rounds)
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
     graph.add_agent("planner", planner, inner=inner, **fields["planner"])
     graph.add_agent("critic", critic, inner=inner, **fields["critic"])

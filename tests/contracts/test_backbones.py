@@ -376,3 +376,44 @@ def test_a_package_source_that_leads_nowhere(package, source, words):
     with pytest.raises(lm.WeightsError) as caught:
         read_info(lm.Backbone(source))
     assert words in str(caught.value)
+
+
+# --- states ---------------------------------------------------------------------------------------
+
+
+def rolled(backbone: LoadedBackbone, state: State, steps: int = 5) -> Tensor:
+    """States of some steps of a fixed toy rollout: each state, scaled, is the next input."""
+    states, begin = [], state.length
+    x = torch.full((2, 1, 32), 0.1, dtype=torch.float64)
+    for i in range(steps):
+        mask = torch.ones(2, begin + i + 1, dtype=torch.long)
+        states.append(backbone.step(x, count_up(2, 1, begin + i), mask, state))
+        x = states[-1] * 0.1
+    return torch.cat(states, dim=1)
+
+
+def prefilled(backbone: LoadedBackbone, ids: Tensor) -> State:
+    state = State(backbone)
+    backbone.step(backbone.embed(ids), count_up(*ids.shape), torch.ones_like(ids), state)
+    return state
+
+
+@torch.no_grad()
+def test_a_restored_state_rolls_as_a_fresh_one(loaded):
+    ids = tokens(2)
+    fresh = rolled(loaded, prefilled(loaded, ids))
+    state = prefilled(loaded, ids)
+    snapshot = state.snapshot()
+    for _ in range(3):  # a snapshot serves more than once
+        assert torch.equal(rolled(loaded, state), fresh)
+        assert state.length == LENGTH + 5
+        state.restore(snapshot)
+        assert state.length == LENGTH
+
+
+@torch.no_grad()
+def test_an_expanded_state_is_that_of_repeated_rows(loaded):
+    ids = tokens(1)
+    state = prefilled(loaded, ids)
+    state.expand(2)
+    assert_close(rolled(loaded, state), rolled(loaded, prefilled(loaded, ids.repeat(2, 1))))
