@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import latentmas as lm
+from latentmas.cli.app import app
 from latentmas.demo import task
 from latentmas.errors import CODES
 from latentmas.spec.prompts import render_prompt
@@ -259,3 +261,75 @@ def test_the_broken_example_reports_every_mistake_at_once() -> None:
     announced = {code for code in CODES if f"{code}:" in path.read_text(encoding="utf-8")}
     assert found == announced
     assert len(found) >= 8
+
+
+# --- the paper's systems ----------------------------------------------------------------------
+
+PUBLISHED = {
+    "sequential_light": {
+        "inner": [8.40, 8.40, 4.73],
+        "outer": [20.99, 14.17, 17.84],
+        "outer in all": 53.0,
+    },
+    "sequential_scaled": {"inner": [13.12, 18.89, 13.12], "outer in all": 112.0},
+    "mixture": {"outer in all": 166.3},
+    "distillation": {"outer": [44.59, 65.04]},
+    "deliberation": {"outer in all": 65.6},
+}
+"""Millions of weights."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_plan_the_papers_systems_from_shipped_facts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", None)  # nothing is looked up
+    plan = getattr(lm.templates, name)().compile()
+    for what, numbers in PUBLISHED[name].items():
+        role, _, total = what.partition(" ")
+        found = [link.n_parameters / 1e6 for link in plan.links if link.role == role]
+        if total:
+            assert round(sum(found), 1) == numbers
+        else:
+            assert [round(number, 2) for number in found] == numbers
+    assert [step.op for step in plan.steps].count("decode") == 1
+    assert (plan.graph.rounds, plan.graph.latent_steps) == (3, 32)
+
+
+def test_deliberation_holds_one_backbone() -> None:
+    plan = lm.templates.deliberation().compile()
+    assert [b.agents for b in plan.backbones.values()] == [("reflector", "toolcaller")]
+    assert "loaded once for reflector, toolcaller" in plan.summary()
+    assert plan.graph.agent("toolcaller").tools == ("python", "search")
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in PRESETS])
+def test_tasks_change_how_the_answer_ends(name: str) -> None:
+    prompts = {}
+    for task_name, ending in {
+        "math": "\\boxed{}",
+        "code": "```python block",
+        "choice": "\\boxed{A}",
+        "search": "a few words, in \\boxed{}",
+    }.items():
+        spec = make(name, task=task_name).spec()
+        prompts[task_name] = [agent.prompt for agent in spec.agents]
+        assert ending in spec.agent(spec.output[0]).prompt
+    assert len({str(prompt) for prompt in prompts.values()}) == 4
+    with pytest.raises(lm.UnknownNameError, match="did you mean 'math'"):
+        make(name, task="maths")
+
+
+def test_presets_take_the_arguments_of_their_template() -> None:
+    graph = lm.templates.sequential_light(rounds=2, critic=SLIM, task="code")
+    assert graph.spec().rounds == 2
+    assert graph.spec().backbones["slim"] == SLIM
+    with pytest.raises(TypeError, match="unexpected keyword argument 'plannr'"):
+        lm.templates.sequential_light(plannr=SLIM)
+
+
+def test_the_plan_command_takes_a_preset() -> None:
+    done = CliRunner().invoke(app, ["plan", "mixture"])
+    assert done.exit_code == 0
+    assert "221,418,496" in done.output
+    assert CliRunner().invoke(app, ["plan", "sequential"]).exit_code == 1

@@ -26,6 +26,7 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 
 from latentmas.backbones._base import Family
 from latentmas.backbones._facts import resolve_source
+from latentmas.backbones._probe import probe
 from latentmas.backbones._registry import find_family
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
@@ -167,8 +168,9 @@ def load_backbone(
         dtype: in place of what the declaration says.
 
     Raises:
-        WeightsError: it cannot be loaded, has another width than planned, or its family computes
-            other logits than the model itself.
+        WeightsError: it cannot be loaded, has another width than planned, or cannot serve: its
+            family computes other logits than the model, or its states change with a batch's
+            padding or when it reads piece by piece.
     """
     spec = planned.spec
     source = resolve_source(spec.source)
@@ -192,7 +194,7 @@ def load_backbone(
         names = ", ".join(sorted(found["missing_keys"])[:5])
         raise WeightsError(f"cannot load backbone {spec.source!r}: its weights lack {names}")
     backbone = LoadedBackbone(model.to(device), tokenizer, planned)
-    _check(backbone)
+    probe(backbone, lambda: State(backbone))
     return backbone
 
 
@@ -221,25 +223,3 @@ def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizer
     loader = PreTrainedTokenizerFast if generic else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(source, **options)
     return tokenizer
-
-
-@torch.no_grad()
-def _check(backbone: LoadedBackbone) -> None:
-    """Compare width and logits with the plan and with the model as a whole."""
-    name, ids = backbone.planned.spec.source, torch.arange(4, device=backbone.device)[None]
-    x = backbone.embed(ids)
-    if x.shape[-1] != backbone.planned.info.hidden_size:
-        raise WeightsError(
-            f"backbone {name!r} has width {x.shape[-1]}; its plan says "
-            f"{backbone.planned.info.hidden_size}; compile again"
-        )
-    mask = torch.ones_like(ids)
-    ours = backbone.logits(backbone.step(x, ids, mask))
-    whole = backbone.model(inputs_embeds=x, position_ids=ids, attention_mask=mask, use_cache=False)
-    error = (ours - whole.logits).abs().max() / whole.logits.abs().max().clamp_min(1e-6)
-    if not error < 0.05:  # also when it is not a number
-        raise WeightsError(
-            f"backbone {name!r} ({backbone.planned.info.model_type}): family "
-            f"{type(backbone.family).__name__!r} gives other logits than the model "
-            f"(relative difference {float(error):.3g}); this model needs a family of its own"
-        )

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, State, families, load_backbone, read_info
@@ -417,3 +418,66 @@ def test_an_expanded_state_is_that_of_repeated_rows(loaded):
     state = prefilled(loaded, ids)
     state.expand(2)
     assert_close(rolled(loaded, state), rolled(loaded, prefilled(loaded, ids.repeat(2, 1))))
+
+
+# --- models without a family of their own ---------------------------------------------------------
+
+PLAIN = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+SERVED: dict[str, dict[str, object]] = {
+    "gpt2": GPT,
+    "gpt_neox": PLAIN | {"intermediate_size": 64},
+    "phi": PLAIN | {"intermediate_size": 64},
+    "olmo2": PLAIN | {"intermediate_size": 64, "num_key_value_heads": 2},
+}
+REFUSED: dict[str, tuple[dict[str, object], str]] = {
+    "mamba2": (
+        {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "num_heads": 8, "head_dim": 8},
+        "piece by piece",
+    ),
+    "rwkv": ({"hidden_size": 32, "num_hidden_layers": 2}, "padded on the left"),
+    "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}, "cannot serve"),
+    "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "with attention 'eager'"),
+}
+
+
+def other_model(model_type: str, config: dict[str, object], folder: Path) -> LoadedBackbone:
+    """A tiny model of a type that no family names, with the tokenizer of the others."""
+    shutil.copytree(tiny_backbone("llama", 32).source, folder)
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    ids = {"vocab_size": 260, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    extra = {"n_groups": 1} if model_type == "mamba2" else {}
+    made = AutoConfig.for_model(model_type, **(ids | config | extra | {"initializer_range": 0.12}))
+    AutoModelForCausalLM.from_config(made, dtype=torch.float32).save_pretrained(folder)
+    return load_backbone(planned(lm.Backbone(str(folder))), dtype="float64")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("model_type", SERVED)
+def test_other_decoders_go_through_auto(model_type, tmp_path):
+    backbone = other_model(model_type, SERVED[model_type], tmp_path / "model")
+    assert type(backbone.family) is Auto
+    ids = tokens(2)
+    whole = one_pass(backbone, ids)
+    state, mask = State(backbone), torch.ones_like(ids)
+    x, pieces = backbone.embed(ids), []
+    for begin, end in ((0, 7), (7, 8), (8, LENGTH)):
+        positions = count_up(2, end - begin, begin)
+        pieces.append(backbone.step(x[:, begin:end], positions, mask[:, :end], state))
+    assert_close(torch.cat(pieces, dim=1), whole)
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_a_model_that_cannot_serve_is_refused_with_the_reason(model_type, tmp_path):
+    config, words = REFUSED[model_type]
+    with pytest.raises(lm.WeightsError, match=words):
+        other_model(model_type, config, tmp_path / "model")
+
+
+def test_the_end_of_a_turn_ends_a_text(tmp_path):
+    """Gemma's tokenizer ends sequences with one token, and its turns with another."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_backbone("gemma3_text", 32).source, folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 106]}')
+    assert load_backbone(planned(lm.Backbone(str(folder)))).stop_ids == {2, 106}

@@ -1,0 +1,121 @@
+"""What loading asks of a model before it may serve.
+
+A model may load and run and still be wrong for us: a head with a quirk, positions counted from the
+left edge of a padded batch, a memory that only `generate` looks after. A few tokens tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentmas.errors import WeightsError
+
+if TYPE_CHECKING:
+    from latentmas.backbones._loaded import LoadedBackbone, State
+
+__all__ = ["probe"]
+
+TOLERANCE = 0.05
+"""Relative difference of results that ought to be equal; bf16 comes to about 0.01."""
+LENGTH, PADDING = 6, 3
+
+
+@torch.no_grad()
+def probe(backbone: LoadedBackbone, new_state: Callable[[], State]) -> None:
+    """Compare width, logits, padding and memory on a few tokens.
+
+    Raises:
+        WeightsError: with what the model does otherwise, and why that rules it out.
+    """
+    name = f"backbone {backbone.planned.spec.source!r} ({backbone.planned.info.model_type})"
+    ids = torch.arange(4, 4 + LENGTH)[None] % backbone.planned.info.vocab_size
+    try:
+        x = backbone.embed(ids)
+        _check_width(backbone, x, name)
+        positions = torch.arange(LENGTH, device=x.device)[None]
+        whole = backbone.step(x, positions, torch.ones_like(positions))
+        _check_logits(backbone, x, positions, whole, name)
+        _check_padding(backbone, x, whole, name)
+        _check_memory(backbone, x, positions, whole, new_state(), name)
+    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise WeightsError(
+            f"{name} cannot serve as a backbone in {str(backbone.dtype).removeprefix('torch.')}: "
+            f"it fails on input embeddings: {reason}"
+        ) from error
+
+
+def _check_width(backbone: LoadedBackbone, x: Tensor, name: str) -> None:
+    wanted = backbone.planned.info.hidden_size
+    if x.shape[-1] != wanted:
+        raise WeightsError(f"{name} has width {x.shape[-1]}; its plan says {wanted}; compile again")
+
+
+def _check_logits(
+    backbone: LoadedBackbone, x: Tensor, positions: Tensor, whole: Tensor, name: str
+) -> None:
+    ours = backbone.logits(whole)
+    model = backbone.model(
+        inputs_embeds=x,
+        position_ids=positions,
+        attention_mask=torch.ones_like(positions),
+        use_cache=False,
+    )
+    if not _close(ours, model.logits):
+        raise WeightsError(
+            f"{name}: family {type(backbone.family).__name__!r} gives other logits than the model "
+            f"(relative difference {_distance(ours, model.logits):.3g}); this model needs a family "
+            "of its own"
+        )
+
+
+def _check_padding(backbone: LoadedBackbone, x: Tensor, whole: Tensor, name: str) -> None:
+    pad = backbone.embed(torch.full((1, PADDING), backbone.pad_id))
+    mask = torch.tensor([[0] * PADDING + [1] * LENGTH], device=x.device)
+    positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+    padded = backbone.step(torch.cat([pad, x], dim=1), positions, mask)[:, PADDING:]
+    if not _close(padded, whole):
+        attention = getattr(backbone.model.config, "_attn_implementation", "unknown")
+        raise WeightsError(
+            f"{name} gives other states when its prompt is padded on the left "
+            f"(relative difference {_distance(padded, whole):.3g}): a batch would not equal its "
+            f"rows; dtype {str(backbone.dtype).removeprefix('torch.')} with attention "
+            f"{attention!r} is the cause, or the model; try another of either"
+        )
+
+
+def _check_memory(
+    backbone: LoadedBackbone,
+    x: Tensor,
+    positions: Tensor,
+    whole: Tensor,
+    state: State,
+    name: str,
+) -> None:
+    cut, mask = LENGTH // 2, torch.ones_like(positions)
+    pieces = [backbone.step(x[:, :cut], positions[:, :cut], mask[:, :cut], state)]
+    for i in range(cut, LENGTH):
+        one = slice(i, i + 1)
+        pieces.append(backbone.step(x[:, one], positions[:, one], mask[:, : i + 1], state))
+    joined = torch.cat(pieces, dim=1)
+    if not _close(joined, whole):
+        raise WeightsError(
+            f"{name} gives other states when it reads piece by piece from its cache (relative "
+            f"difference {_distance(joined, whole):.3g}); it needs a family with a cache of its own"
+        )
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    return found.shape == wanted.shape and _distance(found, wanted) < TOLERANCE
+
+
+def _distance(found: Tensor, wanted: Tensor) -> float:
+    """Largest difference, relative to the largest value; NaN counts as far."""
+    difference = (found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)
+    return float(difference.nan_to_num(nan=float("inf")))
