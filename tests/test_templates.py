@@ -332,4 +332,6 @@ def test_the_plan_command_takes_a_preset() -> None:
     done = CliRunner().invoke(app, ["plan", "mixture"])
     assert done.exit_code == 0
     assert "221,418,496" in done.output
-    assert CliRunner().invoke(app, ["plan", "sequential"]).exit_code == 1
+    needy = CliRunner().invoke(app, ["plan", "sequential"])
+    assert needy.exit_code == 1
+    assert "latentmas new my-team --template sequential" in needy.output

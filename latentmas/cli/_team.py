@@ -11,6 +11,7 @@ import typer
 
 from latentmas import templates
 from latentmas.cli._console import note
+from latentmas.errors import LatentMASError
 from latentmas.plan import Plan
 from latentmas.spec import Graph
 
@@ -31,6 +32,10 @@ def open_graph(graph: Path) -> Graph:
         parameters = inspect.signature(template).parameters.values()
         if not any(p.default is p.empty and p.kind is p.KEYWORD_ONLY for p in parameters):
             return template()
+        raise LatentMASError(
+            f"template {str(graph)!r} needs models of yours; write a graph file with "
+            f"`latentmas new my-team --template {graph}`"
+        )
     return Graph.load(graph)
 
 
