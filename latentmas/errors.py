@@ -61,6 +61,7 @@ CODES: dict[str, str] = {
     "LM303": "a prompt changes a slot instead of placing it",
     "LM401": "a link has no differentiable path to the loss",
     "LM402": "there is nothing to train",
+    "LM403": "training met a loss or a gradient that is not finite",
     "LM501": "an artefact does not belong to this graph",
     "LM502": "an artefact cannot be read",
     "LM503": "weights in an artefact are missing, unexpected or damaged",

@@ -7,10 +7,12 @@ Shapes: `B` batch, `T` new positions, `L` positions so far (past and new), `D` w
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -146,6 +148,24 @@ class LoadedBackbone:
     def pad_id(self) -> int:
         """A token id for padded places, whose embedding is masked anyway."""
         return int(self.tokenizer.pad_token_id or 0)
+
+    @cached_property
+    def turn_end_id(self) -> int | None:
+        """The token that ends an assistant's turn in the chat template, else the tokenizer's end.
+
+        Read off a rendered turn, token by token: for Gemma it is not the end of a sequence.
+        """
+        tokenizer, said = self.tokenizer, "an answer"
+        default = None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
+        if not tokenizer.chat_template:
+            return default
+        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
+        try:
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+        except TemplateError:
+            return default
+        after = tokenizer(text.rpartition(said)[2], add_special_tokens=False).input_ids
+        return next((int(token) for token in after if token in self.stop_ids), default)
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -72,6 +72,10 @@ class Link(nn.Module):
         """Multiply the output by `factor` by changing weights; False where the kind cannot."""
         return False
 
+    def branches(self, h_BKS: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What a residual kind adds up: the learnt branch and the residual one; None for others."""
+        return None
+
     @property
     def dtype(self) -> torch.dtype | None:
         """Type of the weights; None for a link without weights."""

@@ -41,7 +41,12 @@ class LinearResidual(Link):
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """`(B, K, S)` to `(B, K, D)`."""
-        return self.residual(h_BKS) + self.proj1(h_BKS)
+        linear_BKD, residual_BKD = self.branches(h_BKS)
+        return residual_BKD + linear_BKD
+
+    def branches(self, h_BKS: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear branch's part and the residual's."""
+        return self.proj1(h_BKS), self.residual(h_BKS)
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
         """Linear branch silent; residual near the identity or aligned."""

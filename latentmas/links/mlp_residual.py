@@ -50,7 +50,12 @@ class MLPResidual(Link):
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """`(B, K, S)` to `(B, K, D)`."""
-        return self.residual(h_BKS) + self.proj2(self.activation(self.proj1(h_BKS)))
+        mlp_BKD, residual_BKD = self.branches(h_BKS)
+        return residual_BKD + mlp_BKD
+
+    def branches(self, h_BKS: Tensor) -> tuple[Tensor, Tensor]:
+        """The MLP's part and the residual's."""
+        return self.proj2(self.activation(self.proj1(h_BKS))), self.residual(h_BKS)
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
         """MLP silent; residual near the identity or aligned."""

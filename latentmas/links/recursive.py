@@ -55,8 +55,13 @@ class Recursive(Link):
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """`(B, K, S)` to `(B, K, D)`; the residual branch takes the raw input."""
+        mlp_BKD, residual_BKD = self.branches(h_BKS)
+        return self.norm_out(residual_BKD + mlp_BKD)
+
+    def branches(self, h_BKS: Tensor) -> tuple[Tensor, Tensor]:
+        """The MLP's part and the residual's."""
         mlp_BKD = self.proj2(self.activation(self.proj1(self.norm_in(h_BKS))))
-        return self.norm_out(self.residual(h_BKS) + mlp_BKD)
+        return mlp_BKD, self.residual(h_BKS)
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
         """MLP silent; residual near the identity or aligned."""

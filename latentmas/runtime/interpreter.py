@@ -73,6 +73,8 @@ class Interpreter:
     """Whether a step's value stays in `Walk.values` to the end."""
     on_event: Watcher = lambda event: None
     edit_message: EditMessage | None = None
+    roll: Callable[[Rollout, Turn], Tensor | None] = lambda step, turn: None
+    """Gives a rollout's states in its place; None lets it run."""
     on_turn: Callable[[Turn], None] = lambda turn: None
     """Called before each model step: a way to score earlier rounds."""
 
@@ -177,6 +179,9 @@ class Interpreter:
         return Turn(step, backbone, prompt)
 
     def _rollout(self, step: Rollout, turn: Turn) -> Tensor:
+        given = self.roll(step, turn)
+        if given is not None:
+            return given
         inner = self.system.link(step.inner)
         return self.executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
 

@@ -20,7 +20,7 @@ from latentmas.errors import DataError
 from latentmas.spec import AgentSpec
 from latentmas.spec.prompts import Rendered, Turn, render_prompt
 
-__all__ = ["Packed", "answer_ids", "chat_text", "pack"]
+__all__ = ["Packed", "answer_ids", "chat_text", "count_positions", "pack"]
 
 
 class Packed(NamedTuple):
@@ -30,6 +30,8 @@ class Packed(NamedTuple):
     """Input embeddings; rows are padded on the left."""
     mask_BT: Tensor
     """1 for real positions."""
+    fixed: int = 0
+    """Leading columns that hold no message, and in which every row has begun."""
 
     @property
     def lengths(self) -> list[int]:
@@ -74,7 +76,7 @@ def pack(
     for i, row in enumerate(rows):
         ids_BT[i, length - len(row.ids) :] = torch.tensor(row.ids)
         mask_BT[i, length - len(row.ids) :] = 1
-    x_BTD = backbone.embed(ids_BT)
+    x_BTD, first = backbone.embed(ids_BT), length
     for slot, message_BKD in messages.items():
         starts = [
             (i, length - len(row.ids) + at)
@@ -82,8 +84,27 @@ def pack(
             for name, at in row.spans
             if name == slot
         ]
+        first = min([first, *(at for _, at in starts)])
         x_BTD = _splice(x_BTD, message_BKD, starts)
-    return Packed(x_BTD, mask_BT.to(backbone.device))
+    begun = max(length - len(row.ids) for row in rows)
+    return Packed(x_BTD, mask_BT.to(backbone.device), first if begun < first < length else 0)
+
+
+def count_positions(
+    backbone: LoadedBackbone,
+    agent: AgentSpec,
+    sample: Mapping[str, Any],
+    sizes: Mapping[str, int],
+) -> int:
+    """Positions of a prompt.
+
+    Args:
+        backbone: of the agent.
+        agent: whose prompt.
+        sample: sample fields, and slots that hold text.
+        sizes: slot → rows of the message in it.
+    """
+    return len(_row(backbone, agent, sample, sizes, ()).ids)
 
 
 def _splice(x_BTD: Tensor, message_BKD: Tensor, starts: list[tuple[int, int]]) -> Tensor:
@@ -176,7 +197,7 @@ def _check_length(
 
 
 def answer_ids(backbone: LoadedBackbone, text: str) -> list[int]:
-    """Token ids of an answer, with the end token that the model is to write after it."""
+    """Token ids of an answer, with the end of the turn that the model is to write after it."""
     ids: list[int] = backbone.tokenizer(text, add_special_tokens=False).input_ids
-    end = backbone.tokenizer.eos_token_id
-    return ids if end is None else [*ids, int(end)]
+    end = backbone.turn_end_id
+    return ids if end is None else [*ids, end]

@@ -31,6 +31,9 @@ def positions(mask_BL: Tensor, mode: PositionMode) -> Tensor:
 class Feed(ABC):
     """Feeds input embeddings to a backbone piece by piece and hands out the last state."""
 
+    splits = False
+    """Whether a prompt may be fed in two parts: what a feed remembers costs it nothing."""
+
     def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
         self.backbone, self.mode = backbone, mode
         self._mask: Tensor | None = None
@@ -42,6 +45,17 @@ class Feed(ABC):
     @abstractmethod
     def expand(self, times: int) -> None:
         """Repeat each row, one after the other, with all that it has been fed."""
+
+    def feed_prompt(self, prompt: Packed) -> Tensor:
+        """Append a prompt; the state at its last position, h_BD.
+
+        Its fixed columns are read without gradients: nothing that could learn stands in them.
+        """
+        cut = prompt.fixed if torch.is_grad_enabled() and self.splits else 0
+        if cut:
+            with torch.no_grad():
+                self.feed(prompt.x_BTD[:, :cut].detach(), prompt.mask_BT[:, :cut])
+        return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
 
     def feed_one(self, x_BD: Tensor) -> Tensor:
         """Append one position to every row; returns its state, h_BD."""
@@ -55,6 +69,8 @@ class Feed(ABC):
 
 class CachedFeed(Feed):
     """Each position is computed once; keys and values are kept, gradients and all."""
+
+    splits = True
 
     def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
         super().__init__(backbone, mode)
@@ -105,7 +121,7 @@ def latent_rollout(feed: Feed, inner: Link, prompt: Packed, latent_steps: int) -
     """
     if latent_steps == 0:
         return prompt.x_BTD[:, :0]
-    states = [feed.feed(prompt.x_BTD, prompt.mask_BT)]
+    states = [feed.feed_prompt(prompt)]
     while len(states) < latent_steps:
         states.append(feed.feed_one(inner.apply_to(states[-1])))
     return torch.stack(states, dim=1)

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from latentmas.errors import DataError, WeightsError
+from latentmas.errors import DataError, LatentMASError, WeightsError
 from latentmas.io import load_link_weights, save_system
 from latentmas.runtime import System
 from latentmas.training.config import _LinkTraining
+from latentmas.training.data import Row, TrainingRows
+from latentmas.training.telemetry import Telemetry
 
 __all__ = ["LinkTrainer"]
 
-Rows = Sequence[Mapping[str, Any]]
+log = logging.getLogger("latentmas.training")
+
+
+class LossModule(Protocol):
+    """What a loss module offers beside `forward`."""
+
+    def n_items(self, rows: Sequence[Row]) -> int:
+        """Number of terms of the rows' loss."""
+        ...
 
 
 class LinkTrainer(Trainer):
     """`transformers.Trainer` over a loss module that registers links only.
 
     A checkpoint is a saved team (links, graph, prompts) beside the optimizer's state, so
-    `System.from_pretrained(checkpoint)` opens it.
+    `System.from_pretrained(checkpoint)` opens it. `metrics.jsonl` in the output folder holds every
+    entry of the log.
     """
 
     def __init__(
@@ -33,29 +47,125 @@ class LinkTrainer(Trainer):
         loss: nn.Module,
         config: _LinkTraining,
         *,
-        train_dataset: Rows,
-        eval_dataset: Rows | None,
+        train_dataset: TrainingRows,
+        eval_dataset: TrainingRows | None,
         callbacks: Sequence[TrainerCallback] | None,
     ) -> None:
         self.system = system
+        self.telemetry = Telemetry(system) if config.telemetry else None
         super().__init__(
             model=loss,
             args=config,
-            data_collator=_rows,
-            train_dataset=train_dataset,  # type: ignore[arg-type]  # any sequence of mappings
+            data_collator=_collate,
+            train_dataset=train_dataset,  # type: ignore[arg-type]  # any sequence
             eval_dataset=eval_dataset,  # type: ignore[arg-type]
             callbacks=list(callbacks or []),
         )
         self.remove_callback(PrinterCallback)  # logs are data for callbacks, not for stdout
         self.can_return_loss = True
         self.label_names: list[str] = []
+        self.model_accepts_loss_kwargs = True
 
     def train(  # type: ignore[override]  # the other arguments pass through
         self, resume_from_checkpoint: bool | str | None = None, **options: Any
     ) -> Any:
-        """Train; as `transformers.Trainer.train`, with backbones left frozen and in eval mode."""
-        _check_resume(self.args.output_dir, resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, **options)
+        """Train; as `transformers.Trainer.train`, with backbones left frozen and in eval mode.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder, or True for the last whole one.
+            **options: of `transformers.Trainer.train`.
+
+        Raises:
+            DataError: there is no checkpoint to resume from.
+            LatentMASError: LM403, a loss or gradient is not finite.
+        """
+        found = _find_checkpoint(str(self.args.output_dir), resume_from_checkpoint)
+        return super().train(found, **options)
+
+    # --- items: the loss is a mean over all terms of a step, on all processes ------------------
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Any], device: torch.device
+    ) -> Tensor | int | None:
+        module: Any = self.accelerator.unwrap_model(self.model)
+        count = sum(module.n_items(batch["rows"]) for batch in batch_samples)
+        if not batch_samples:
+            return None
+        items = torch.tensor(count, device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            items = self.accelerator.gather(items).sum()
+        return items
+
+    # --- watching --------------------------------------------------------------------------------
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss, which must be finite."""
+        watching = model.training and self.telemetry is not None and self._logs_next()
+        if watching:
+            self._begin_watching()
+        try:
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            if watching:
+                self._end_watching()
+        value: Any = found[0] if isinstance(found, tuple) else found
+        if not torch.isfinite(value.detach()).all():
+            raise LatentMASError(self._not_finite("the loss", inputs))
+        self._last_numbers = inputs.get("numbers")
+        return found
+
+    def _logs_next(self) -> bool:
+        every = self.state.logging_steps
+        return bool(every) and (self.state.global_step + 1) % max(1, int(every)) == 0
+
+    def _begin_watching(self) -> None:
+        assert self.telemetry is not None
+        self.telemetry.begin()
+
+    def _end_watching(self) -> None:
+        assert self.telemetry is not None
+        self.telemetry.end()
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if self.telemetry is not None and self._logs_next():
+            self.telemetry.gradients()
+        return super()._clip_grad_norm(model)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)).all():
+            raise LatentMASError(self._not_finite("the gradient", {"numbers": self._last_numbers}))
+        return norm
+
+    def _not_finite(self, what: str, inputs: Mapping[str, Any]) -> str:
+        numbers = inputs.get("numbers") or []
+        rows = ", ".join(str(n) for n in numbers) or "unknown"
+        saved = sorted(Path(str(self.args.output_dir)).glob("checkpoint-*"))
+        kept = f"the last checkpoint is {str(saved[-1])!r}" if saved else "there is no checkpoint"
+        return (
+            f"LM403: {what} is not finite at step {self.state.global_step + 1}, rows {rows} of "
+            f"train_dataset; links are as before the step, and {kept}; lower the learning rate, or "
+            "look at these rows"
+        )
+
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        """Log, with telemetry beside the loss, and write a line of `metrics.jsonl`."""
+        if self.telemetry is not None and "loss" in logs:
+            logs = logs | self.telemetry.numbers
+        super().log(logs, *args, **options)
+        if self.is_world_process_zero():
+            path = Path(str(self.args.output_dir)) / "metrics.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
+
+    # --- checkpoints -----------------------------------------------------------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A saved team; never a backbone, never a pickle of the arguments."""
@@ -78,25 +188,52 @@ class LinkTrainer(Trainer):
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
-    ) -> tuple[torch.Tensor, None, None]:
+    ) -> tuple[Tensor, None, None]:
         """The loss of an evaluation batch."""
         with torch.no_grad():
             loss = model(**inputs)["loss"].detach()
         return loss, None, None
 
 
-def _rows(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"rows": rows}
+def _collate(rows: list[tuple[int, Row]]) -> dict[str, Any]:
+    return {"rows": [row for _, row in rows], "numbers": [number for number, _ in rows]}
 
 
-def _check_resume(output_dir: str | None, resume: bool | str | None) -> None:
+def _find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
+    """The checkpoint to go on from.
+
+    One that was cut short (its last file is missing or no JSON) is passed over and put aside.
+
+    Raises:
+        DataError: there is none.
+    """
     if not resume:
-        return
+        return None
     if isinstance(resume, str):
         if not Path(resume).is_dir():
             raise DataError(f"cannot resume: there is no checkpoint folder {resume!r}")
-    elif not any(Path(str(output_dir)).glob("checkpoint-*")):
+        if not _is_whole(Path(resume)):
+            raise DataError(f"cannot resume: checkpoint {resume!r} was cut short; take another")
+        return resume
+    found = sorted(
+        Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
+    )
+    while found and not _is_whole(found[-1]):
+        broken = found.pop()
+        log.warning("%s was cut short; it is removed", broken)
+        shutil.rmtree(broken)
+    if not found:
         raise DataError(
-            f"cannot resume: {str(output_dir)!r} has no checkpoint; train with "
+            f"cannot resume: {output_dir!r} has no checkpoint; train with "
             'save_strategy="steps", or without resume'
         )
+    return str(found[-1])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """`trainer_state.json` is written last."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -14,6 +14,21 @@ __all__ = ["InnerConfig", "OuterConfig"]
 class _LinkTraining(TrainingArguments):
     """What both loops set differently from transformers."""
 
+    columns: dict[str, str] | None = field(
+        default=None,
+        metadata={"help": "Name wanted → name in the data, for fields that are called otherwise."},
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most positions of a prompt with what follows; longer rows are left out "
+            "and counted. Without it, the backbones' own bounds hold."
+        },
+    )
+    telemetry: bool = field(
+        default=True,
+        metadata={"help": "Log norms of gradients, weights and messages beside the loss."},
+    )
     answer_field: str = field(
         default="answer", metadata={"help": "Field of a row that holds the output agent's answer."}
     )
@@ -26,6 +41,12 @@ class _LinkTraining(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows stay whole."})
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "Rows are text."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=True, metadata={"help": "A round or an agent may leave a link out."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "A loss that is not finite ends the training instead."}
+    )
     disable_tqdm: bool | None = field(default=True, metadata={"help": "No bar of transformers'."})
 
     @property
@@ -50,6 +71,9 @@ class InnerConfig(_LinkTraining):
     )
     cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
     mse_weight: float = field(default=0.0, metadata={"help": "Weight of the squared error."})
+    feature_gib: float = field(
+        default=4.0, metadata={"help": "Most GiB of states that are kept for later epochs."}
+    )
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak rate of AdamW."})
 
 
@@ -60,8 +84,23 @@ class OuterConfig(_LinkTraining):
     Every field of `transformers.TrainingArguments` is one too.
     """
 
-    rounds: int | None = field(
-        default=None, metadata={"help": "Rounds to train through; None takes the plan's."}
+    recipe: str = field(
+        default="on_policy",
+        metadata={
+            "help": "on_policy: messages from rollouts, as at run time. released: the "
+            "published procedure, from gold texts, which leaks the answer into later rounds."
+        },
+    )
+    targets: dict[str, str] | str | None = field(
+        default=None,
+        metadata={"help": "For released: field with each agent's own text, as in the inner loop."},
+    )
+    rounds: int | list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Rounds to train through; a list is a curriculum in equal parts; None "
+            "takes the plan's."
+        },
     )
     latent_steps: int | None = field(
         default=None, metadata={"help": "Latent steps to train with; None takes the plan's."}
@@ -79,4 +118,23 @@ class OuterConfig(_LinkTraining):
     )
     eval_max_new_tokens: int = field(default=64, metadata={"help": "Most tokens it decodes."})
     executor: str = field(default="cached", metadata={"help": "How rollouts run."})
+    checkpoint: str = field(
+        default="auto",
+        metadata={
+            "help": "rollout: compute activations again in the backward pass. none: keep "
+            "them. auto: keep them if half of the free memory holds them."
+        },
+    )
+    cache_constant: bool = field(
+        default=False,
+        metadata={"help": "Keep states of rollouts that nothing trainable precedes, per row."},
+    )
+    probe_stability: bool = field(
+        default=True,
+        metadata={"help": "Before the first step, measure how perturbations grow, and warn."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Evaluations without improvement after which training ends."},
+    )
     learning_rate: float = field(default=3e-4, metadata={"help": "Peak rate of AdamW."})

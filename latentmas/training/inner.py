@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from transformers import TrainerCallback
 
-from latentmas.errors import DataError, LatentMASError
+from latentmas.errors import LatentMASError
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer, Rows
+from latentmas.training._trainer import LinkTrainer
 from latentmas.training.config import InnerConfig
-from latentmas.training.losses import InnerLoss, check_rows
+from latentmas.training.data import Data, read_rows
+from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.select import freeze_all_but
+from latentmas.training.targets import find_targets
 
 __all__ = ["InnerTrainer"]
 
@@ -20,7 +21,8 @@ __all__ = ["InnerTrainer"]
 class InnerTrainer(LinkTrainer):
     """Cosine regression of inner(h_t) to Emb(x_{t+1}) over each agent's own text.
 
-    Backbones run without gradients, so a step is cheap. All inner links learn at once.
+    Backbones run without gradients, and once per row; what they make of it is kept for later
+    epochs. All inner links learn at once.
 
     Example:
         `lm.InnerTrainer(system, lm.InnerConfig("out/inner"), train_dataset=rows).train()`
@@ -31,8 +33,8 @@ class InnerTrainer(LinkTrainer):
         system: System,
         config: InnerConfig | None = None,
         *,
-        train_dataset: Rows,
-        eval_dataset: Rows | None = None,
+        train_dataset: Data,
+        eval_dataset: Data | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
     ) -> None:
         """Check the data and prepare.
@@ -40,7 +42,8 @@ class InnerTrainer(LinkTrainer):
         Args:
             system: whose inner links are trained; outer links are frozen meanwhile.
             config: arguments.
-            train_dataset: a sequence of mappings: the graph's inputs and a text for each agent.
+            train_dataset: a sequence of mappings, or a JSONL file: the graph's inputs and a text
+                for each agent.
             eval_dataset: likewise.
             callbacks: of `transformers`.
 
@@ -49,11 +52,13 @@ class InnerTrainer(LinkTrainer):
             LatentMASError: the graph has no inner link to train.
         """
         config = config or InnerConfig(output_dir="out/inner")
-        targets = _targets(system, config, train_dataset)
+        rows = read_rows(train_dataset, config.columns)
+        held_out = None if eval_dataset is None else read_rows(eval_dataset, config.columns)
+        targets = find_targets(system, config.targets, config.answer_field, rows)
         fields = [*system.plan.graph.inputs, *targets.values()]
-        check_rows(train_dataset, fields, "train_dataset")
-        if eval_dataset is not None:
-            check_rows(eval_dataset, fields, "eval_dataset")
+        rows.check(fields, "train_dataset")
+        if held_out is not None:
+            held_out.check(fields, "eval_dataset")
         inner = [
             link.id for link in system.plan.links if link.role == "inner" and link.n_parameters
         ]
@@ -64,30 +69,14 @@ class InnerTrainer(LinkTrainer):
             targets,
             cosine_weight=config.cosine_weight,
             mse_weight=config.mse_weight,
+            keep_bytes=int(config.feature_gib * 2**30),
         )
         freeze_all_but(system, inner)
         super().__init__(
             system,
             loss,
             config,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            train_dataset=rows,
+            eval_dataset=held_out,
             callbacks=callbacks,
         )
-
-
-def _targets(system: System, config: InnerConfig, rows: Rows) -> dict[str, str]:
-    """The field with each agent's text."""
-    agents = [agent.name for agent in system.plan.graph.agents]
-    if isinstance(config.targets, str):
-        return dict.fromkeys(agents, config.targets)
-    given: Mapping[str, Any] = config.targets or {}
-    for name in given:
-        if name not in agents:
-            raise DataError(
-                f"targets names {name!r}, which is no agent; there are: {', '.join(agents)}"
-            )
-    first = rows[0] if len(rows) else {}
-    inputs = system.plan.graph.inputs
-    own = {name for name in agents if name in first and name not in inputs}
-    return {n: str(given.get(n, n if n in own else config.answer_field)) for n in agents}

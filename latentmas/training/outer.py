@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
+from latentmas.errors import LatentMASError
 from latentmas.evaluation import accuracy
+from latentmas.plan import Plan
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer, Rows
+from latentmas.training._trainer import LinkTrainer
 from latentmas.training.config import OuterConfig
-from latentmas.training.losses import OuterLoss, check_rows
+from latentmas.training.data import Data, TrainingRows, drop_long_rows, read_rows
+from latentmas.training.estimate import DryRun, Estimate, available_bytes, dry_run, estimate
+from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.select import check_reach, choose_links, freeze_all_but
+from latentmas.training.targets import find_targets
+from latentmas.training.telemetry import stability
 
 __all__ = ["OuterTrainer"]
 
+log = logging.getLogger("latentmas.training")
+
+UNSTABLE = 2.0
+"""Growth of a perturbation per latent step from which on training warns."""
+PROBE_ROWS = 4
+
 
 class OuterTrainer(LinkTrainer):
-    """Cross-entropy of the output agent's answer, on-policy, with exact gradients.
+    """Cross-entropy of the output agent's answer, with exact gradients through all rounds.
+
+    `left_out` holds the numbers of rows that are longer than the agents can read.
 
     Example:
         `lm.OuterTrainer(system, lm.OuterConfig("out/outer", rounds=3), train_dataset=rows).train()`
@@ -31,8 +46,8 @@ class OuterTrainer(LinkTrainer):
         system: System,
         config: OuterConfig | None = None,
         *,
-        train_dataset: Rows,
-        eval_dataset: Rows | None = None,
+        train_dataset: Data,
+        eval_dataset: Data | None = None,
         callbacks: Sequence[TrainerCallback] | None = None,
     ) -> None:
         """Check data and reach, and prepare.
@@ -40,56 +55,176 @@ class OuterTrainer(LinkTrainer):
         Args:
             system: whose links are trained.
             config: arguments; `train_links` says which links learn.
-            train_dataset: a sequence of mappings: the graph's inputs and the answer.
+            train_dataset: a sequence of mappings, or a JSONL file: the graph's inputs and the
+                answer.
             eval_dataset: likewise.
             callbacks: of `transformers`.
 
         Raises:
             DataError: a row lacks a field.
             GraphError: LM401 for a link that the loss cannot reach; LM113 for a depth out of range.
+            LatentMASError: an argument has no such value.
             UnknownNameError: `train_links` names no link.
         """
         config = config or OuterConfig(output_dir="out/outer")
-        plan = system.plan.replace(rounds=config.rounds, latent_steps=config.latent_steps)
+        _check_choices(config)
+        self.depths = _depths(system, config)
+        plan = self.depths[-1]
         chosen = choose_links(plan, config.train_links)
         check_reach(plan, chosen)
+        rows = read_rows(train_dataset, config.columns)
+        held_out = None if eval_dataset is None else read_rows(eval_dataset, config.columns)
         fields = [*plan.graph.inputs, config.answer_field]
-        check_rows(train_dataset, fields, "train_dataset")
-        if eval_dataset is not None:
-            check_rows(eval_dataset, fields, "eval_dataset")
+        targets = {}
+        if config.recipe == "released":
+            targets = find_targets(system, config.targets, config.answer_field, rows)
+            fields += targets.values()
+        rows.check(fields, "train_dataset")
+        if held_out is not None:
+            held_out.check(fields, "eval_dataset")
+        rows, self.left_out = drop_long_rows(
+            system, plan, rows, config.answer_field, config.max_length
+        )
+        if self.left_out:
+            shown = ", ".join(map(str, self.left_out[:5]))
+            log.warning("%d rows are too long and left out: %s …", len(self.left_out), shown)
+        freeze_all_but(system, [link.id for link in chosen])
+        first = [row for _, row in rows[: config.per_device_train_batch_size]]
+        self.estimate: Estimate = estimate(system, plan, first, config.answer_field)
+        self.checkpoint = _checkpoints(config.checkpoint, system, self.estimate)
         loss = OuterLoss(
             system,
             plan,
             answer_field=config.answer_field,
             round_weights=config.round_weights,
             executor=config.executor,
+            checkpoint=self.checkpoint,
+            recipe=config.recipe,
+            targets=targets,
+            cache_constant=config.cache_constant,
         )
-        freeze_all_but(system, [link.id for link in chosen])
+        own: list[TrainerCallback] = []
+        if len(self.depths) > 1:
+            own.append(_Curriculum(loss, self.depths))
+        if config.early_stopping_patience is not None:
+            own.append(EarlyStoppingCallback(config.early_stopping_patience))
         super().__init__(
             system,
             loss,
             config,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            callbacks=callbacks,
+            train_dataset=rows,
+            eval_dataset=held_out,
+            callbacks=[*own, *(callbacks or [])],
         )
+
+    def train(  # type: ignore[override]  # the other arguments pass through
+        self, resume_from_checkpoint: bool | str | None = None, **options: Any
+    ) -> Any:
+        """Train, after a look at how stable the rollouts are."""
+        if self.args.probe_stability and self.args.recipe == "on_policy":
+            self._probe()
+        return super().train(resume_from_checkpoint, **options)
+
+    def dry_run(self) -> DryRun:
+        """One forward and backward pass on the first batch, measured beside the estimate."""
+        loss: Any = self.model
+        return dry_run(loss, self.system, self._first_rows(), checkpoint=self.checkpoint)
+
+    def _first_rows(self) -> list[Any]:
+        rows: Any = self.train_dataset
+        return [row for _, row in rows[: self.args.per_device_train_batch_size]]
+
+    def _probe(self) -> None:
+        growth = stability(self.system, self._first_rows()[:PROBE_ROWS], self.depths[-1])
+        wild = {name: factor for name, factor in growth.items() if not factor < UNSTABLE}
+        if wild:
+            name = max(wild, key=lambda name: wild[name])
+            log.warning(
+                "differences grow %.1f-fold with each latent step of %s: gradients will be large "
+                "and uneven; train the inner loop first, or with fewer latent steps",
+                wild[name],
+                name,
+            )
+
+    def _begin_watching(self) -> None:
+        super()._begin_watching()
+        module: Any = self.accelerator.unwrap_model(self.model)
+        assert self.telemetry is not None
+        module.watch, module.round_losses = self.telemetry.message, {}
+
+    def _end_watching(self) -> None:
+        super()._end_watching()
+        module: Any = self.accelerator.unwrap_model(self.model)
+        assert self.telemetry is not None
+        found = module.round_losses or {}
+        self.telemetry.numbers |= {f"loss/round{n}": value for n, value in sorted(found.items())}
+        module.watch = module.round_losses = None
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss, and exact match of decoded answers as `eval_exact_match`."""
+        if eval_dataset is not None and not isinstance(eval_dataset, TrainingRows):
+            eval_dataset = read_rows(eval_dataset, self.args.columns)
         rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
+        module: Any = self.accelerator.unwrap_model(self.model)
+        module.set_plan(self.depths[-1], self.args.round_weights)  # a curriculum sets its own again
         metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if self.args.eval_exact_match and rows is not None:
+            plain = rows.plain()
+            graph = self.depths[-1].graph
             result = self.system.run(
-                rows,
-                rounds=self.args.rounds,
+                plain,
+                rounds=graph.rounds,
                 latent_steps=self.args.latent_steps,
                 max_new_tokens=self.args.eval_max_new_tokens,
                 batch_size=self.args.per_device_eval_batch_size,
             )
-            answers = [str(row[self.args.answer_field]) for row in rows]
+            answers = [str(row[self.args.answer_field]) for row in plain]
             scored = {f"{metric_key_prefix}_exact_match": accuracy(result.texts, answers)}
             metrics.update(scored)
             self.log(scored)
         return metrics
+
+
+class _Curriculum(TrainerCallback):
+    """Trains at one depth after another, for equal parts of the steps."""
+
+    def __init__(self, loss: OuterLoss, depths: Sequence[Plan]) -> None:
+        self.loss, self.depths = loss, list(depths)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Choose the depth by the step alone, so that a resumed run goes on alike."""
+        part = state.global_step * len(self.depths) // max(1, state.max_steps)
+        plan = self.depths[min(part, len(self.depths) - 1)]
+        if plan is not self.loss.plan:
+            self.loss.set_plan(plan)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave the loss at the last depth."""
+        self.loss.set_plan(self.depths[-1])
+
+
+def _depths(system: System, config: OuterConfig) -> list[Plan]:
+    """Plans to train at, the last of them the depth that is evaluated."""
+    rounds = config.rounds if isinstance(config.rounds, list) else [config.rounds]
+    if not rounds:
+        raise LatentMASError("rounds is an empty list; give a number, or some")
+    if len(rounds) > 1 and config.round_weights is not None:
+        raise LatentMASError("round_weights goes with one number of rounds, not with a curriculum")
+    return [system.plan.replace(rounds=n, latent_steps=config.latent_steps) for n in rounds]
+
+
+def _check_choices(config: OuterConfig) -> None:
+    choices = {"recipe": ("on_policy", "released"), "checkpoint": ("auto", "none", "rollout")}
+    for name, allowed in choices.items():
+        found = getattr(config, name)
+        if found not in allowed:
+            raise LatentMASError(f"{name} is {found!r}; choose from {', '.join(allowed)}")
+
+
+def _checkpoints(wanted: str, system: System, guess: Estimate) -> bool:
+    if wanted != "auto":
+        return wanted == "rollout"
+    device = next(iter(system.serving.values())).device
+    return guess.activations > available_bytes(device) / 2

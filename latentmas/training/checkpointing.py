@@ -1,0 +1,50 @@
+"""Memory for time: a rollout's activations are computed again in the backward pass.
+
+Shapes: `B` batch, `T` prompt positions, `K` latent steps, `D` width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.links import Link
+from latentmas.runtime.decoding import Writing, Written
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.packing import Packed
+from latentmas.runtime.rollout import Feed
+
+__all__ = ["CheckpointedExecutor"]
+
+
+class CheckpointedExecutor(Executor):
+    """Wraps an executor: each rollout keeps its input alone, and runs again when gradients come.
+
+    Gradients are exact: the cache is built anew inside, and nothing in it is written in place.
+    """
+
+    def __init__(self, plain: Executor) -> None:
+        super().__init__(plain.position_mode)
+        self.plain = plain
+
+    def feed(self, backbone: LoadedBackbone) -> Feed:
+        """The wrapped executor's."""
+        return self.plain.feed(backbone)
+
+    def rollout(
+        self, backbone: LoadedBackbone, inner: Link, prompt: Packed, latent_steps: int
+    ) -> Tensor:
+        """K latent steps; the raw states h_BKD."""
+
+        def again(x_BTD: Tensor) -> Tensor:
+            return self.plain.rollout(backbone, inner, prompt._replace(x_BTD=x_BTD), latent_steps)
+
+        states: Tensor = checkpoint(
+            again, prompt.x_BTD, use_reentrant=False, preserve_rng_state=False
+        )
+        return states
+
+    def decode(self, backbone: LoadedBackbone, prompt: Packed, writing: Writing) -> list[Written]:
+        """The wrapped executor's."""
+        return self.plain.decode(backbone, prompt, writing)

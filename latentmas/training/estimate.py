@@ -1,0 +1,182 @@
+"""What training will take, before the first step: bytes from shapes, seconds from a dry run.
+
+Shapes: `T` prompt positions, `K` latent steps, `L` layers, `D` width, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.plan import Decode, Plan, Rollout
+from latentmas.runtime import System
+from latentmas.runtime.packing import answer_ids, pack
+from latentmas.training.data import Row
+from latentmas.training.outer_loss import OuterLoss, constant_rollouts
+
+__all__ = ["DryRun", "Estimate", "available_bytes", "dry_run", "estimate", "saved_bytes"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes of one training step on one batch."""
+
+    backbones: int
+    """Frozen weights."""
+    links: int
+    """Weights of the links that learn, their gradients and the optimizer's two moments, fp32."""
+    activations: int
+    """Saved for the backward pass without checkpointing."""
+    checkpointed: int
+    """Saved with `checkpoint="rollout"`, at the worst moment."""
+
+    def total(self, *, checkpoint: bool) -> int:
+        """All of it."""
+        return self.backbones + self.links + (self.checkpointed if checkpoint else self.activations)
+
+    def __str__(self) -> str:
+        parts = {
+            "backbones": self.backbones,
+            "links with gradients and moments": self.links,
+            "activations": self.activations,
+            'activations with checkpoint="rollout"': self.checkpointed,
+        }
+        return "\n".join(f"{name:<38}{size / 2**20:>12,.1f} MiB" for name, size in parts.items())
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """One forward and backward pass, measured beside its estimate."""
+
+    estimate: Estimate
+    checkpoint: bool
+    saved: int
+    """Bytes that autograd kept."""
+    seconds: float
+    loss: float
+
+    def __str__(self) -> str:
+        guess = self.estimate.checkpointed if self.checkpoint else self.estimate.activations
+        return (
+            f"{self.estimate}\n"
+            f"{'one step, measured: kept by autograd':<38}{self.saved / 2**20:>12,.1f} MiB "
+            f"(estimated {guess / 2**20:,.1f})\n"
+            f"{'one step, measured':<38}{self.seconds:>12.2f} s, loss {self.loss:.4f}"
+        )
+
+
+def estimate(
+    system: System, plan: Plan, rows: Sequence[Row], answer_field: str = "answer"
+) -> Estimate:
+    """Bytes of a step of the outer loop, from shapes alone; only embeddings are looked up.
+
+    Measured on real layers, a frozen decoder layer keeps about 9·D + 3·(its MLP's width) numbers
+    a position; each latent step keeps the keys and values so far once more.
+
+    Args:
+        system: whose links learn.
+        plan: its depth.
+        rows: a batch.
+        answer_field: of the answer.
+    """
+    constant = constant_rollouts(system, plan)
+    kept, inputs = [], 0
+    for step in plan.turns():
+        size, given = _turn(system, plan, step, rows, answer_field)
+        if step.output not in constant:
+            kept.append(size)
+            inputs += given
+    models = {id(b): b.model for b in system.serving.values()}.values()
+    learning = sum(p.numel() for p in system.parameters() if p.requires_grad)
+    return Estimate(
+        backbones=sum(p.numel() * p.element_size() for m in models for p in m.parameters()),
+        links=16 * learning,
+        activations=sum(kept),
+        checkpointed=max(kept, default=0) + inputs,
+    )
+
+
+def _turn(
+    system: System, plan: Plan, step: Rollout | Decode, rows: Sequence[Row], answer_field: str
+) -> tuple[int, int]:
+    """Bytes that a turn keeps, and bytes of its input."""
+    backbone, agent = system.backbone_of(step.agent), plan.graph.agent(step.agent)
+    width = backbone.planned.info.hidden_size
+    messages, texts = {}, dict[str, str]()
+    for slot, value in step.inputs.items():
+        sender = next((s for s in plan.steps if s.output == value), None)
+        if sender is None or sender.op == "decode":
+            texts[slot] = ""
+        else:
+            made = next(s for s in plan.turns() if s.output == getattr(sender, "source", ""))
+            count = made.latent_steps if isinstance(made, Rollout) else 0
+            messages[slot] = torch.zeros(len(rows), count, width)
+    scopes = [{name: row[name] for name in plan.graph.inputs} | texts for row in rows]
+    prompt = pack(backbone, agent, scopes, messages)
+    batch, length = prompt.mask_BT.shape
+    steps = step.latent_steps if isinstance(step, Rollout) else 0
+    answer = 0
+    if not steps:
+        answer = max(len(answer_ids(backbone, str(row[answer_field]))) for row in rows)
+    kept = _layers(backbone, batch, length, prompt.fixed, steps, answer)
+    return kept, prompt.x_BTD.numel() * prompt.x_BTD.element_size()
+
+
+def _layers(
+    backbone: LoadedBackbone, batch: int, length: int, fixed: int, steps: int, answer: int
+) -> int:
+    config = backbone.family.text_config(backbone.model)
+    width, size = config.hidden_size, torch.finfo(backbone.dtype).bits // 8
+    inside = int(getattr(config, "intermediate_size", 4 * width))
+    heads = int(config.num_attention_heads)
+    head = int(getattr(config, "head_dim", None) or width // heads)
+    positions = length - fixed + steps + answer
+    own = positions * (9 * width + 3 * inside)
+    cached = steps * (length + steps / 2) * 2 * heads * head
+    logits = answer * backbone.planned.info.vocab_size * (2 if size >= 4 else 4)
+    return int(batch * size * (config.num_hidden_layers * (own + cached) + logits))
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free now."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+@contextmanager
+def saved_bytes() -> Iterator[list[int]]:
+    """Counts what autograd keeps while the block runs; storages that are shared count once."""
+    seen: set[int] = set()
+    total = [0]
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if not isinstance(tensor, torch.nn.Parameter) and storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total[0] += storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    alive: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield total
+
+
+def dry_run(loss: OuterLoss, system: System, rows: Sequence[Row], *, checkpoint: bool) -> DryRun:
+    """One forward and backward pass over a batch; gradients are thrown away."""
+    guess = estimate(system, loss.plan, rows, loss.answer_field)
+    began = time.perf_counter()
+    with saved_bytes() as saved:
+        value = loss(rows)["loss"]
+    value.backward()
+    seconds = time.perf_counter() - began
+    system.zero_grad(set_to_none=True)
+    return DryRun(guess, checkpoint, saved[0], seconds, float(value))

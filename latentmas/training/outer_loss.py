@@ -1,0 +1,227 @@
+"""The outer loop's loss: cross-entropy of the answer, through every round.
+
+Shapes: `B` batch, `K` latent steps, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from latentmas.plan import Plan, Rollout
+from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.packing import answer_ids
+from latentmas.training.checkpointing import CheckpointedExecutor
+from latentmas.training.data import Row
+from latentmas.training.teaching import cross_entropy, teach
+
+__all__ = ["OuterLoss", "constant_rollouts", "default_weights"]
+
+RELEASED_ROWS = 80
+"""Most rows of a message in the published procedure."""
+
+
+class OuterLoss(nn.Module):
+    """Cross-entropy of the output agent's answer, through every round.
+
+    `on_policy`: messages come from real rollouts, as at run time; no gold text reaches any agent
+    before the loss is taken. `released`: the published procedure, where a message is made of an
+    agent's states on its own gold text, so that the gold answer feeds back into later rounds.
+
+    Gradients are exact: autograd runs through cache, rollouts and links.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        plan: Plan,
+        *,
+        answer_field: str = "answer",
+        round_weights: Sequence[float] | None = None,
+        executor: str = "cached",
+        checkpoint: bool = False,
+        recipe: str = "on_policy",
+        targets: Mapping[str, str] | None = None,
+        cache_constant: bool = False,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            system: whose links are trained.
+            plan: its plan, at the depth to train.
+            answer_field: of a row.
+            round_weights: R weights of the answer's loss after each round; None: the last alone.
+            executor: how rollouts run.
+            checkpoint: compute activations again in the backward pass.
+            recipe: `"on_policy"` or `"released"`.
+            targets: for `"released"`, the field with each agent's own text.
+            cache_constant: keep the states of rollouts that nothing trainable precedes, row by
+                row, on the CPU.
+        """
+        super().__init__()
+        self.links = system.links
+        self._system = (system,)
+        self.answer_field, self.recipe = answer_field, recipe
+        self.targets = dict(targets or {})
+        plain: Executor = executors.get(executor)()
+        self._executor = CheckpointedExecutor(plain) if checkpoint else plain
+        self._checkpoint = checkpoint
+        self._kept: dict[tuple[str, int, int], Tensor] | None = {} if cache_constant else None
+        self.watch: Callable[[str, Tensor], Tensor] | None = None
+        """Sees each message on its way: telemetry."""
+        self.round_losses: dict[int, float] | None = None
+        """When a dict: filled with the answer's mean cross-entropy after each round."""
+        self.set_plan(plan, round_weights)
+
+    def set_plan(self, plan: Plan, round_weights: Sequence[float] | None = None) -> None:
+        """Train at another depth from now on."""
+        self.plan = plan
+        self.round_weights = list(round_weights or default_weights(plan))
+        _check_weights(plan, self.round_weights)
+
+    def n_items(self, rows: Sequence[Row]) -> int:
+        """Answer tokens of some rows."""
+        backbone = self._system[0].backbone_of(self.plan.output)
+        return sum(len(answer_ids(backbone, str(row[self.answer_field]))) for row in rows)
+
+    def forward(
+        self,
+        rows: Sequence[Row],
+        numbers: Sequence[int] | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        **_: Any,
+    ) -> dict[str, Tensor]:
+        """The loss of a batch.
+
+        Args:
+            rows: B mappings with the graph's inputs and the answer.
+            numbers: of the rows in the data, for what is kept across epochs.
+            num_items_in_batch: answer tokens that the loss is divided by; None: those of the rows.
+
+        Returns:
+            `loss`, a scalar: mean over answer tokens, weighted mean over rounds.
+        """
+        if self.recipe == "released":
+            sums = [self._walk([row], None) for row in rows]
+            total = torch.stack(sums).sum()
+        else:
+            total = self._walk(rows, numbers)
+        items = self.n_items(rows) if num_items_in_batch is None else num_items_in_batch
+        return {"loss": total / items / sum(self.round_weights)}
+
+    def _walk(self, rows: Sequence[Row], numbers: Sequence[int] | None) -> Tensor:
+        """Weighted sum over answer tokens and rounds."""
+        (system,) = self._system
+        backbone = system.backbone_of(self.plan.output)
+        answers = [answer_ids(backbone, str(row[self.answer_field])) for row in rows]
+        earlier: list[Tensor] = []
+
+        def score(turn: Turn) -> Tensor:
+            def read(x_BTD: Tensor) -> Tensor:
+                taught = teach(turn.backbone, turn.prompt._replace(x_BTD=x_BTD), answers)
+                return cross_entropy(turn.backbone.logits(taught.h_ND), taught.ids_N)
+
+            if self._checkpoint and torch.is_grad_enabled():
+                value: Tensor = checkpoint(
+                    read, turn.prompt.x_BTD, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                value = read(turn.prompt.x_BTD)
+            self._note(turn.step.round, value, answers)
+            return value
+
+        def score_earlier(turn: Turn) -> None:
+            weight = self.round_weights[turn.step.round - 1]
+            if not isinstance(turn.step, Rollout) or turn.step.agent != self.plan.output:
+                return
+            if weight:
+                earlier.append(weight * score(turn))
+            elif self.round_losses is not None:
+                with torch.no_grad():
+                    score(turn)
+
+        interpreter = Interpreter(
+            system=system,
+            plan=self.plan,
+            executor=self._executor,
+            sampling=Sampling(),
+            on_turn=score_earlier,
+            roll=self._roll(rows, numbers),
+            edit_message=self.watch,
+        )
+        walk = interpreter.walk(rows, finish=score)
+        return torch.stack([self.round_weights[-1] * walk.result, *earlier]).sum()
+
+    def _note(self, number: int, value: Tensor, answers: Sequence[Sequence[int]]) -> None:
+        if self.round_losses is not None:
+            self.round_losses[number] = float(value.detach()) / sum(map(len, answers))
+
+    def _roll(
+        self, rows: Sequence[Row], numbers: Sequence[int] | None
+    ) -> Callable[[Rollout, Turn], Tensor | None]:
+        """What takes a rollout's place; None lets it run."""
+        if self.recipe == "released":
+            return lambda step, turn: self._gold_states(turn, rows[0])
+        if self._kept is None or numbers is None or not torch.is_grad_enabled():
+            return lambda step, turn: None
+        constant = constant_rollouts(self._system[0], self.plan)
+        return lambda step, turn: (
+            self._kept_states(step, turn, numbers) if step.output in constant else None
+        )
+
+    def _gold_states(self, turn: Turn, row: Row) -> Tensor:
+        """h_1KD after each token of the agent's own text, the first `RELEASED_ROWS` of them."""
+        text = str(row[self.targets[turn.step.agent]])
+        taught = teach(turn.backbone, turn.prompt, [answer_ids(turn.backbone, text)])
+        return taught.after_ND[None, :RELEASED_ROWS]
+
+    @torch.no_grad()
+    def _kept_states(self, step: Rollout, turn: Turn, numbers: Sequence[int]) -> Tensor:
+        assert self._kept is not None
+        keys = [(step.output, step.latent_steps, number) for number in numbers]
+        if not all(key in self._kept for key in keys):
+            inner = self._system[0].link(step.inner)
+            states = self._executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
+            self._kept |= {key: own.cpu() for key, own in zip(keys, states, strict=True)}
+        kept = torch.stack([self._kept[key] for key in keys])
+        return kept.to(turn.backbone.device)
+
+
+def default_weights(plan: Plan) -> list[float]:
+    """The last round alone."""
+    return [0.0] * (plan.graph.rounds - 1) + [1.0]
+
+
+def _check_weights(plan: Plan, weights: Sequence[float]) -> None:
+    rounds = plan.graph.rounds
+    if len(weights) != rounds or not any(weights):
+        raise ValueError(f"round_weights needs {rounds} numbers, not all zero; found {weights}")
+    speaks = {step.round for step in plan.turns() if step.agent == plan.output}
+    for number, weight in enumerate(weights, start=1):
+        if weight and number not in speaks:
+            raise ValueError(
+                f"round_weights gives {weight} to round {number}, where agent {plan.output!r} "
+                "has no turn, for nothing of it feeds back; give 0 there"
+            )
+
+
+def constant_rollouts(system: System, plan: Plan) -> set[str]:
+    """Outputs of rollouts that no trainable link precedes."""
+    learns = {id for id in system.link_ids() if any(p.requires_grad for p in _weights(system, id))}
+    varying: set[str] = set()
+    for step in plan.steps:
+        sources = [step.source] if step.op == "transfer" else list(step.inputs.values())
+        links = [step.inner, step.outer] if step.op == "transfer" else []
+        links += [step.inner] if isinstance(step, Rollout) else []
+        if varying & set(sources) or learns & set(links):
+            varying.add(step.output)
+    return {step.output for step in plan.steps if isinstance(step, Rollout)} - varying
+
+
+def _weights(system: System, id: str) -> list[nn.Parameter]:
+    return list(system.link(id).parameters())

@@ -1,0 +1,136 @@
+"""What a training log tells beside the loss: links, messages, latents, stability.
+
+Shapes: `B` batch, `K` latent steps, `D` width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentmas.links import Link
+from latentmas.plan import Plan, Rollout
+from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
+from latentmas.training.data import Row
+
+__all__ = ["Telemetry", "stability"]
+
+
+class Telemetry:
+    """Gathers the numbers of one optimizer step.
+
+    `grad_norm/LINK`, `weight_norm/LINK`, `residual_ratio/LINK` (norm of the learnt branch over the
+    residual's), `message_grad/MESSAGE` (|dL/dmessage|), `message_norm/MESSAGE` (mean row norm over
+    the receiver's mean embedding norm), `latent_norm/AGENT` (likewise, of the agent's own inputs).
+    """
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.numbers: dict[str, float] = {}
+        self._hooks: list[Any] = []
+        self._embedding_norms: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """Listen to the links from now on."""
+        self.numbers = {}
+        for id in self.system.link_ids():
+            self._hooks.append(self.system.link(id).register_forward_hook(self._listener(id)))
+
+    def end(self) -> None:
+        """Stop listening."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def message(self, name: str, message_BKD: Tensor) -> Tensor:
+        """See a message on its way; its gradient's norm is noted when it comes."""
+        receiver = name.rpartition("->")[2].partition(".")[0]
+        self._note_norm(f"message_norm/{name}", receiver, message_BKD)
+        if message_BKD.requires_grad:
+            message_BKD.register_hook(lambda grad: self._note_gradient(name, grad))
+        return message_BKD
+
+    def gradients(self) -> None:
+        """Norms of gradients and weights of the links that learn."""
+        for id in self.system.link_ids():
+            learning = [p for p in self.system.link(id).parameters() if p.requires_grad]
+            if learning:
+                grads = [p.grad for p in learning if p.grad is not None]
+                self.numbers[f"grad_norm/{id}"] = _norm(grads)
+                self.numbers[f"weight_norm/{id}"] = _norm(learning)
+
+    def _note_gradient(self, name: str, grad: Tensor) -> None:
+        key = f"message_grad/{name}"
+        self.numbers[key] = math.hypot(self.numbers.get(key, 0.0), float(grad.norm()))
+
+    def _listener(self, id: str) -> Any:
+        agent = id.removeprefix("inner.") if id.startswith("inner.") else None
+
+        @torch.no_grad()
+        def listen(link: Link, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            branches = link.branches(inputs[0])
+            if branches is not None:
+                learnt, residual = (float(branch.norm()) for branch in branches)
+                self.numbers[f"residual_ratio/{id}"] = learnt / max(residual, 1e-12)
+            if agent in self.system.serving:
+                self._note_norm(f"latent_norm/{agent}", str(agent), output)
+
+        return listen
+
+    def _note_norm(self, key: str, agent: str, rows: Tensor) -> None:
+        if agent not in self._embedding_norms:
+            backbone = self.system.backbone_of(agent)
+            sample = torch.arange(min(4096, backbone.planned.info.vocab_size))
+            self._embedding_norms[agent] = float(backbone.embed(sample).float().norm(dim=-1).mean())
+        if rows.numel():
+            norm = float(rows.detach().float().norm(dim=-1).mean())
+            self.numbers[key] = norm / max(self._embedding_norms[agent], 1e-12)
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(t.detach().float().square().sum()) for t in tensors))
+
+
+@torch.no_grad()
+def stability(
+    system: System, rows: Sequence[Row], plan: Plan | None = None, *, size: float = 1e-3
+) -> dict[str, float]:
+    """How fast a small perturbation of the prompt grows over an agent's latent steps.
+
+    Args:
+        system: whose rollouts.
+        rows: B samples.
+        plan: its depth; None takes the system's.
+        size: of the perturbation, relative to the prompt's embeddings.
+
+    Returns:
+        `"round1.planner"` → factor per latent step (above 1, differences grow), for rollouts of at
+        least two steps.
+    """
+    plan = plan or system.plan
+    growth: dict[str, float] = {}
+    executor = executors.get("cached")()
+    generator = torch.Generator().manual_seed(0)
+
+    def roll(step: Rollout, turn: Turn) -> Tensor:
+        inner, prompt = system.link(step.inner), turn.prompt
+        states = executor.rollout(turn.backbone, inner, prompt, step.latent_steps)
+        if step.latent_steps > 1:
+            noise = torch.randn(prompt.x_BTD.shape, generator=generator).to(prompt.x_BTD)
+            scale = size * prompt.x_BTD.norm() / noise.norm()
+            moved = prompt._replace(x_BTD=prompt.x_BTD + scale * noise)
+            other = executor.rollout(turn.backbone, inner, moved, step.latent_steps)
+            distance_K = (other - states).float().norm(dim=-1).mean(dim=0)
+            ratio = float(distance_K[-1] / distance_K[0].clamp_min(1e-12))
+            growth[step.output] = ratio ** (1 / (step.latent_steps - 1))
+        return states
+
+    interpreter = Interpreter(
+        system=system, plan=plan, executor=executor, sampling=Sampling(), roll=roll
+    )
+    interpreter.walk(rows, finish=lambda turn: None)
+    return growth
