@@ -273,10 +273,20 @@ def damage_weights() -> None:
     lm.System.from_pretrained("team")
 
 
+def train_into_nan() -> None:
+    system = lm.System.from_pretrained(saved_team())
+    for parameter in system.link(system.link_ids()[-1]).parameters():
+        parameter.data.fill_(float("nan"))
+    config = lm.OuterConfig("out", max_steps=1, use_cpu=True, probe_stability=False)
+    rows = [{"question": "3 + 4?", "answer": "7"}]
+    lm.OuterTrainer(system, config, train_dataset=rows).train()
+
+
 # What raises the codes that compiling does not.
 LATER: dict[str, Callable[[], Any]] = {
     "LM401": lambda: train_outer(text_edge),
     "LM402": lambda: train_outer(identity_links),
+    "LM403": train_into_nan,
     "LM501": damage_manifest,
     "LM502": lambda: lm.System.from_pretrained("elsewhere"),
     "LM503": damage_weights,

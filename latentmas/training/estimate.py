@@ -179,4 +179,4 @@ def dry_run(loss: OuterLoss, system: System, rows: Sequence[Row], *, checkpoint:
     value.backward()
     seconds = time.perf_counter() - began
     system.zero_grad(set_to_none=True)
-    return DryRun(guess, checkpoint, saved[0], seconds, float(value))
+    return DryRun(guess, checkpoint, saved[0], seconds, float(value.detach()))

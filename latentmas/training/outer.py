@@ -163,28 +163,30 @@ class OuterTrainer(LinkTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Loss, and exact match of decoded answers as `eval_exact_match`."""
+        """Loss at the last depth, and exact match of decoded answers as `eval_exact_match`."""
         if eval_dataset is not None and not isinstance(eval_dataset, TrainingRows):
             eval_dataset = read_rows(eval_dataset, self.args.columns)
-        rows: Any = self.eval_dataset if eval_dataset is None else eval_dataset
         module: Any = self.accelerator.unwrap_model(self.model)
         module.set_plan(self.depths[-1], self.args.round_weights)  # a curriculum sets its own again
-        metrics = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        if self.args.eval_exact_match and rows is not None:
-            plain = rows.plain()
-            graph = self.depths[-1].graph
-            result = self.system.run(
-                plain,
-                rounds=graph.rounds,
-                latent_steps=self.args.latent_steps,
-                max_new_tokens=self.args.eval_max_new_tokens,
-                batch_size=self.args.per_device_eval_batch_size,
-            )
-            answers = [str(row[self.args.answer_field]) for row in plain]
-            scored = {f"{metric_key_prefix}_exact_match": accuracy(result.texts, answers)}
-            metrics.update(scored)
-            self.log(scored)
-        return metrics
+        return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> Any:
+        """The loss, and exact match, which may choose the best checkpoint or end the training."""
+        output = super().evaluation_loop(dataloader, *args, **options)
+        if not self.args.eval_exact_match:
+            return output
+        rows = dataloader.dataset.plain()
+        result = self.system.run(
+            rows,
+            rounds=self.depths[-1].graph.rounds,
+            latent_steps=self.args.latent_steps,
+            max_new_tokens=self.args.eval_max_new_tokens,
+            batch_size=self.args.per_device_eval_batch_size,
+        )
+        answers = [str(row[self.args.answer_field]) for row in rows]
+        prefix = options.get("metric_key_prefix", "eval")
+        scores = {f"{prefix}_exact_match": accuracy(result.texts, answers)}
+        return output._replace(metrics={**(output.metrics or {}), **scores})
 
 
 class _Curriculum(TrainerCallback):

@@ -1,0 +1,505 @@
+"""Gradients in every mode of memory, the released recipe, kept states, items, curricula, data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+import latentmas as lm
+from latentmas.runtime import executors
+from latentmas.runtime.packing import answer_ids, pack
+from latentmas.testing import TINY_FAMILIES
+from latentmas.training import stability
+from latentmas.training.estimate import dry_run, estimate, saved_bytes
+from latentmas.training.outer_loss import OuterLoss, constant_rollouts
+from latentmas.training.select import freeze_all_but
+from tests.teams import load64, of_template, tiny
+
+ROWS = [
+    {"question": "3 + 4?", "answer": "7"},
+    {"question": "a much longer question about x", "answer": "no idea at all"},
+    {"question": "?", "answer": "yes"},
+]
+
+
+def gradients(system: lm.System, rows: Any = ROWS, **options: Any) -> dict[str, torch.Tensor]:
+    loss = OuterLoss(system, system.plan, **options)
+    system.zero_grad(set_to_none=True)
+    loss(rows)["loss"].backward()
+    return {n: p.grad.clone() for n, p in system.named_parameters() if p.grad is not None}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], floor: float) -> None:
+    assert a.keys() == b.keys()
+    scale = max(float(grad.abs().max()) for grad in b.values())
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) / scale < floor
+
+
+# --- exact in every mode ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_gradients_are_the_same_in_every_mode_of_memory(family: str) -> None:
+    """fp64; norms and rotary angles are fp32 in transformers, which sets the floor."""
+    system = load64(of_template("distillation", family))
+    system.requires_grad_(True)
+    plain = gradients(system, executor="reference")
+    cached = gradients(system, executor="cached")
+    assert_same(cached, plain, 1e-4)
+    assert_same(gradients(system, executor="cached", checkpoint=True), cached, 1e-6)
+    assert_same(gradients(system, executor="reference", checkpoint=True), plain, 1e-6)
+
+
+def test_a_fixed_prefix_is_read_without_gradients_and_changes_nothing(monkeypatch: Any) -> None:
+    system = load64(of_template("sequential", "llama"))
+    system.requires_grad_(True)
+    split = gradients(system)
+    with saved_bytes() as small:
+        OuterLoss(system, system.plan)(ROWS)
+    monkeypatch.setattr("latentmas.runtime.rollout.CachedFeed.splits", False)
+    whole = gradients(system)
+    with saved_bytes() as large:
+        OuterLoss(system, system.plan)(ROWS)
+    assert_same(split, whole, 1e-5)
+    assert small[0] < large[0]
+
+
+def test_checkpointing_keeps_little() -> None:
+    system = load64(of_template("distillation", "llama"))
+    system.requires_grad_(True)
+    sizes = {}
+    for checkpoint in (False, True):
+        with saved_bytes() as saved:
+            OuterLoss(system, system.plan, checkpoint=checkpoint)(ROWS)
+        sizes[checkpoint] = saved[0]
+    assert sizes[True] < sizes[False] / 5
+
+
+def test_constant_rollouts_are_kept_across_epochs() -> None:
+    system = load64(of_template("mixture", "llama"))
+    outer = [link.id for link in system.plan.links if link.role == "outer"]
+    freeze_all_but(system, outer)
+    constant = {"round1.math", "round1.code", "round1.science"}
+    assert constant_rollouts(system, system.plan) == constant
+    plain = gradients(system)
+    loss = OuterLoss(system, system.plan, cache_constant=True)
+    for _ in range(2):
+        system.zero_grad(set_to_none=True)
+        loss(ROWS, numbers=[4, 5, 6])["loss"].backward()
+        found = {n: p.grad for n, p in system.named_parameters() if p.grad is not None}
+        assert_same(found, plain, 1e-6)
+    assert len(loss._kept or {}) == 9
+    system.requires_grad_(True)
+    assert constant_rollouts(system, system.plan) == set()
+
+
+# --- the released recipe --------------------------------------------------------------------------
+
+
+def test_the_released_recipe_rolls_on_gold_texts() -> None:
+    """By hand, for one row: states after each gold token, the first 80 of them, feed the next."""
+    backbone = tiny("llama", 16)
+    graph = lm.templates.distillation(
+        expert=backbone, learner=backbone, rounds=2, latent_steps=3, max_new_tokens=4
+    )
+    system = load64(graph)
+    row = {"question": "3 + 4?", "expert": "add " * 30, "answer": "7"}
+    targets = {"expert": "expert", "learner": "answer"}
+    loss = OuterLoss(system, system.plan, recipe="released", targets=targets)
+    found = float(loss([row])["loss"].detach())
+
+    loaded = system.backbone_of("expert")
+
+    def read(agent: str, text: str, messages: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+        spec = system.plan.graph.agent(agent)
+        prompt = pack(loaded, spec, [row], messages)
+        ids = answer_ids(loaded, text)
+        x = torch.cat([prompt.x_BTD, loaded.embed(torch.tensor([ids]))], dim=1)
+        places = torch.arange(x.shape[1])[None]
+        return loaded.step(x, places, torch.ones_like(places))[0], ids
+
+    def message(edge: str, states: torch.Tensor) -> torch.Tensor:
+        inner = system.link(f"inner.{edge.split('->')[0]}")
+        return system.link(f"outer.{edge}")(inner(states[None, :80]))
+
+    h, ids = read("expert", row["expert"], {})
+    assert len(ids) == 121
+    plan = message("expert->learner.plan", h[-len(ids) :])
+    assert plan.shape[1] == 80
+    h, ids = read("learner", row["answer"], {"plan": plan})
+    back = message("learner->expert.feedback", h[-len(ids) :])
+    h, ids = read("expert", row["expert"], {"feedback": back})
+    plan = message("expert->learner.plan", h[-len(ids) :])
+    h, ids = read("learner", row["answer"], {"plan": plan})
+    scores = loaded.logits(h[-len(ids) - 1 : -1])
+    wanted = float(torch.nn.functional.cross_entropy(scores, torch.tensor(ids)).detach())
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def test_the_released_recipe_leaks_the_answer_and_on_policy_does_not() -> None:
+    """Another gold answer changes what the output agent reads in the last round."""
+    system = load64(of_template("distillation", "llama"))
+    seen: dict[str, list[torch.Tensor]] = {"on_policy": [], "released": []}
+    targets = {"expert": "question", "learner": "answer"}
+    for recipe, messages in seen.items():
+        for answer in ("7", "quite another one"):
+            loss = OuterLoss(system, system.plan, recipe=recipe, targets=targets)
+            loss.watch = lambda name, m, out=messages: (
+                out.append(m.detach()) if name == "round3.expert->learner" else None,
+                m,
+            )[1]
+            loss([{"question": "3 + 4?", "answer": answer}])
+    assert torch.equal(*seen["on_policy"])
+    assert not torch.equal(*seen["released"])
+
+
+# --- items, steps and data ------------------------------------------------------------------------
+
+
+def pair(small: lm.Backbone | None = None, **changes: Any) -> lm.Graph:
+    small = small or tiny("llama", 16)
+    options = {"rounds": 2, "latent_steps": 2, "max_new_tokens": 4} | changes
+    return lm.templates.distillation(expert=small, learner=small, **options)
+
+
+def outer(folder: Path, system: lm.System | None = None, rows: Any = ROWS, **changes: Any) -> Any:
+    data = {key: changes.pop(key) for key in ("eval_dataset", "callbacks") if key in changes}
+    fields: dict[str, Any] = {"max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 3}
+    config = lm.OuterConfig(output_dir=str(folder), use_cpu=True, **(fields | changes))
+    team = system or pair().compile().load()
+    return lm.OuterTrainer(team, config, train_dataset=rows, **data)
+
+
+@pytest.mark.parametrize("kind", ["outer", "inner"])
+def test_accumulation_equals_one_batch_with_unequal_answers(tmp_path: Path, kind: str) -> None:
+    links = []
+    for size, pieces in ((4, 1), (1, 4), (2, 2)):
+        system = pair().compile().load()
+        rows = [*ROWS, {"question": "fourth", "answer": "a fourth and rather long answer"}]
+        fields: dict[str, Any] = {
+            "output_dir": str(tmp_path / str(size)),
+            "use_cpu": True,
+            "max_steps": 3,
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": pieces,
+            "learning_rate": 1e-3,
+        }
+        if kind == "outer":
+            config: Any = lm.OuterConfig(**fields)
+            lm.OuterTrainer(system, config, train_dataset=rows).train()
+        else:
+            config = lm.InnerConfig(**fields)
+            lm.InnerTrainer(system, config, train_dataset=rows).train()
+        links.append(system.link_state())
+    for other in links[1:]:
+        assert max(float((other[n] - links[0][n]).abs().max()) for n in other) < 2e-5
+
+
+def test_every_log_entry_is_a_line_of_metrics(tmp_path: Path) -> None:
+    outer(tmp_path, rounds=2).train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 2]
+    first = lines[0]
+    link = "outer.expert->learner.plan"
+    for key in (f"grad_norm/{link}", f"weight_norm/{link}", f"residual_ratio/{link}"):
+        assert first[key] > 0
+    assert first["message_grad/round1.learner->expert"] > 0
+    assert first["message_norm/round2.expert->learner"] > 0
+    assert first["latent_norm/expert"] > 0
+    assert first["loss/round1"] > 0
+    assert first["loss/round2"] == pytest.approx(first["loss"], rel=1e-3)
+    total = math.sqrt(sum(v**2 for k, v in first.items() if k.startswith("grad_norm/")))
+    assert total == pytest.approx(first["grad_norm"], rel=1e-4)
+
+
+def test_telemetry_changes_no_number(tmp_path: Path) -> None:
+    states = []
+    for telemetry in (True, False):
+        system = pair().compile().load()
+        outer(tmp_path / str(telemetry), system, telemetry=telemetry).train()
+        states.append(system.link_state())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_curriculum_of_rounds(tmp_path: Path) -> None:
+    depths: list[int] = []
+
+    class Depths(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+            depths.append(options["model"].plan.graph.rounds)
+
+    system = pair().compile().load()
+    trainer = outer(
+        tmp_path, system, rounds=[1, 2, 3], max_steps=6, callbacks=[Depths()], eval_dataset=ROWS
+    )
+    trainer.train()
+    assert depths == [1, 1, 2, 2, 3, 3]
+    assert trainer.evaluate()["eval_loss"] > 0
+    with pytest.raises(lm.LatentMASError, match="goes with one number of rounds"):
+        outer(tmp_path, rounds=[1, 2], round_weights=[0.0, 1.0])
+    with pytest.raises(lm.LatentMASError, match="empty list"):
+        outer(tmp_path, rounds=[])
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    trainer = outer(
+        tmp_path,
+        max_steps=40,
+        eval_dataset=ROWS,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        save_total_limit=1,
+        metric_for_best_model="exact_match",
+        load_best_model_at_end=True,
+        early_stopping_patience=2,
+        learning_rate=0.0,
+    )
+    assert trainer.train().global_step < 6
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_with_its_rows_named(tmp_path: Path, where: str) -> None:
+    system = pair().compile().load()
+    trainer = outer(tmp_path, system, save_strategy="steps", save_steps=1, max_steps=5)
+
+    class Break(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 2:
+                parameter = next(p for p in system.parameters() if p.requires_grad)
+                if where == "gradient":
+                    parameter.register_hook(lambda grad: grad * float("nan"))
+                else:
+                    parameter.data[0] = float("inf")
+
+    trainer.add_callback(Break())
+    with pytest.raises(lm.LatentMASError) as caught:
+        trainer.train()
+    message = str(caught.value)
+    assert f"LM403: the {where} is not finite at step 3, rows" in message
+    assert "checkpoint-2" in message
+    kept = lm.System.from_pretrained(tmp_path / "checkpoint-2")
+    assert all(tensor.isfinite().all() for tensor in kept.link_state().values())
+
+
+def test_long_rows_are_left_out_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [*ROWS, {"question": "x" * 600, "answer": "1"}, {"question": "x", "answer": "y" * 600}]
+    with caplog.at_level(logging.WARNING, "latentmas.training"):
+        trainer = outer(tmp_path, rows=rows, max_length=500)
+    assert trainer.left_out == [3, 4]
+    assert "2 rows are too long and left out: 3, 4" in caplog.text
+    assert len(trainer.train_dataset) == 3
+    with pytest.raises(lm.DataError, match="every one of 3 rows"):
+        outer(tmp_path, max_length=20)
+
+
+def test_data_from_a_file_and_under_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "".join(json.dumps({"q": r["question"], "a": r["answer"]}) + "\n" for r in ROWS)
+    )
+    columns = {"question": "q", "answer": "a"}
+    trainer = outer(tmp_path / "out", rows=path, columns=columns, eval_dataset=str(path))
+    plain = outer(tmp_path / "plain")
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(plain.evaluate(ROWS)["eval_loss"])
+    with pytest.raises(lm.DataError, match=r"lacks the field 'question'.*columns="):
+        outer(tmp_path, rows=path)
+    path.write_text("{")
+    with pytest.raises(lm.DataError, match="line 1 is not JSON"):
+        outer(tmp_path, rows=path)
+
+
+def test_an_answer_ends_as_the_chat_template_ends_a_turn() -> None:
+    """The generation prompt need not be a prefix of the whole rendering."""
+    system = pair().compile().load()
+    loaded = system.backbone_of("expert")
+    assert answer_ids(loaded, "7")[-1] == loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    loaded.__dict__.pop("turn_end_id")
+    loaded.tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<bos>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]<think>{% endif %}"
+    )
+    loaded.model.generation_config.eos_token_id = [loaded.tokenizer.bos_token_id, 2]
+    assert answer_ids(loaded, "7")[-1] == loaded.tokenizer.bos_token_id
+
+
+# --- what a user is told beforehand ---------------------------------------------------------------
+
+
+def test_the_estimate_is_near_what_is_measured() -> None:
+    """Within a factor of two, for teams and depths that differ tenfold in size."""
+    for family, steps, rounds in (("llama", 2, 1), ("llama", 16, 3), ("qwen3", 8, 2)):
+        graph = of_template("distillation", family).replace(
+            latent_steps=steps, rounds=max(2, rounds)
+        )
+        system = graph.compile().load()
+        for checkpoint in (False, True):
+            loss = OuterLoss(system, system.plan, checkpoint=checkpoint)
+            found = dry_run(loss, system, ROWS, checkpoint=checkpoint)
+            if not checkpoint:
+                assert 0.5 < found.estimate.activations / found.saved < 2, (family, steps)
+            assert "measured" in str(found)
+    guess = estimate(system, system.plan, ROWS)
+    learning = sum(p.numel() for p in system.parameters())
+    assert guess.links == 16 * learning
+    assert guess.checkpointed < guess.activations
+
+
+def test_auto_checkpoints_where_memory_is_short(tmp_path: Path, monkeypatch: Any) -> None:
+    assert outer(tmp_path).checkpoint is False
+    monkeypatch.setattr("latentmas.training.outer.available_bytes", lambda device: 1000)
+    assert outer(tmp_path).checkpoint is True
+    assert outer(tmp_path, checkpoint="none").checkpoint is False
+    with pytest.raises(lm.LatentMASError, match="choose from auto, none, rollout"):
+        outer(tmp_path, checkpoint="yes")
+    with pytest.raises(lm.LatentMASError, match="choose from on_policy, released"):
+        outer(tmp_path, recipe="realeased")
+
+
+def test_stability_measures_growth_and_training_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = pair(latent_steps=6).compile().load()
+    found = stability(system, ROWS[:1])
+    assert set(found) == {"round1.expert", "round1.learner", "round2.expert"}
+    backbone, agent = system.backbone_of("expert"), system.plan.graph.agent("expert")
+    prompt, inner = pack(backbone, agent, ROWS[:1], {}), system.link("inner.expert")
+    noise = torch.randn(prompt.x_BTD.shape, generator=torch.Generator().manual_seed(0))
+    moved = prompt.x_BTD + 1e-3 * prompt.x_BTD.norm() / noise.norm() * noise
+    run = executors.get("reference")().rollout
+    with torch.no_grad():
+        plain = run(backbone, inner, prompt, 6)
+        other = run(backbone, inner, prompt._replace(x_BTD=moved), 6)
+    distance = (other - plain)[0].norm(dim=-1)
+    wanted = float(distance[-1] / distance[0]) ** (1 / 5)
+    assert found["round1.expert"] == pytest.approx(wanted, rel=1e-2)
+    with caplog.at_level(logging.WARNING, "latentmas.training"):
+        pytest.MonkeyPatch().setattr("latentmas.training.outer.UNSTABLE", 1e-9)
+        outer(tmp_path, system).train()
+    assert "grow" in caplog.text
+    assert "latent step" in caplog.text
+
+
+# --- survival -----------------------------------------------------------------------------------
+
+TRAIN = """
+import sys, latentmas as lm
+from tests.test_training_exactness import ROWS, pair
+config = lm.OuterConfig(
+    sys.argv[1], max_steps=12, use_cpu=True, per_device_train_batch_size=1, logging_steps=1,
+    save_strategy="steps", save_steps=1, save_total_limit=3, probe_stability=False,
+)
+trainer = lm.OuterTrainer(pair().compile().load(), config, train_dataset=ROWS)
+print("ready", flush=True)
+trainer.train(resume_from_checkpoint=len(sys.argv) > 2 or None)
+trainer.save_model()
+"""
+
+
+def run_training(folder: Path, *arguments: str, kill_after: float | None = None) -> int:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(folder), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parent.parent,
+    )
+    with process:
+        assert process.stdout is not None
+        if kill_after is not None:
+            process.stdout.readline()
+            time.sleep(kill_after)
+            process.send_signal(signal.SIGKILL)
+        process.stdout.read()
+    return process.wait()
+
+
+def test_killed_at_any_moment_a_resumed_training_ends_the_same(tmp_path: Path) -> None:
+    """Killed twice here; `benchmarks/crash.py` does it ten times."""
+    assert run_training(tmp_path / "whole") == 0
+    whole = load_file(tmp_path / "whole" / "links.safetensors")
+    folder, chance = tmp_path / "killed", random.Random(0)
+    run_training(folder, kill_after=chance.uniform(0.3, 0.6))
+    for _ in range(6):
+        more = ["resume"] if list(folder.glob("checkpoint-*/trainer_state.json")) else []
+        if run_training(folder, *more, kill_after=None if more else 0.8) == 0:
+            break
+    found = load_file(folder / "links.safetensors")
+    assert all(torch.equal(found[name], whole[name]) for name in whole)
+
+
+def test_a_checkpoint_that_was_cut_short_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    outer(tmp_path, max_steps=3, save_strategy="steps", save_steps=1).train()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").write_text('{"global_st')
+    again = outer(tmp_path, max_steps=4, save_strategy="steps", save_steps=1)
+    with caplog.at_level(logging.WARNING, "latentmas.training"):
+        again.train(resume_from_checkpoint=True)
+    assert "checkpoint-3 was cut short" in caplog.text
+    assert again.state.global_step == 4
+    (tmp_path / "checkpoint-4" / "trainer_state.json").unlink()
+    with pytest.raises(lm.DataError, match="was cut short"):
+        outer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
+# --- several processes --------------------------------------------------------------------------
+
+TWO = """
+import sys, torch, latentmas as lm
+import torch.distributed as dist
+from tests.test_training_exactness import ROWS, pair
+folder, rounds, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+rows = [*ROWS, {"question": "fourth", "answer": "a fourth and rather long answer"}]
+links = "outer" if rounds > 1 else ["inner.expert", "outer.expert->learner.plan"]
+config = lm.OuterConfig(
+    folder, max_steps=3, use_cpu=True, per_device_train_batch_size=size, rounds=rounds,
+    learning_rate=1e-3, train_links=links, logging_steps=1, probe_stability=False,
+)
+system = pair(lm.Backbone(sys.argv[4]), rounds=2).compile().load()
+lm.OuterTrainer(system, config, train_dataset=rows).train()
+if not dist.is_initialized() or dist.get_rank() == 0:
+    system.save_pretrained(folder + "/team")
+if dist.is_initialized():
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("rounds", [2, 1])
+def test_two_processes_give_the_links_of_one(tmp_path: Path, rounds: int) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    small = tiny("llama", 16).source  # only the first process of several writes model files
+    one = [sys.executable, str(script), str(tmp_path / "one"), str(rounds), "4", small]
+    two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    two += [f"--master_port={random.Random(rounds).randint(20000, 50000)}"]
+    two += [str(script), str(tmp_path / "two"), str(rounds), "2", small]
+    root = Path(__file__).parent.parent
+    for command in (one, two):
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=110, cwd=root
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    a = load_file(tmp_path / "one" / "team" / "links.safetensors")
+    b = load_file(tmp_path / "two" / "team" / "links.safetensors")
+    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6
