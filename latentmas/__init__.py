@@ -26,12 +26,21 @@ if TYPE_CHECKING:
     from latentmas.interop import load_release
     from latentmas.links import Link, link_kinds
     from latentmas.runtime import RunResult, System
-    from latentmas.training import InnerConfig, InnerTrainer, OuterConfig, OuterTrainer
+    from latentmas.training import (
+        EdgeConfig,
+        EdgeTrainer,
+        InnerConfig,
+        InnerTrainer,
+        OuterConfig,
+        OuterTrainer,
+    )
 
 __version__ = "0.1.0"
 
 # Names that need torch are imported when first used, so that `import latentmas` stays light.
 _LAZY = {
+    "EdgeConfig": "latentmas.training",
+    "EdgeTrainer": "latentmas.training",
     "InnerConfig": "latentmas.training",
     "InnerTrainer": "latentmas.training",
     "Link": "latentmas.links",
@@ -47,6 +56,8 @@ __all__ = [
     "Backbone",
     "BackboneInfo",
     "DataError",
+    "EdgeConfig",
+    "EdgeTrainer",
     "ExecutionError",
     "Graph",
     "GraphError",

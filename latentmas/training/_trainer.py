@@ -28,7 +28,7 @@ log = logging.getLogger("latentmas.training")
 class LossModule(Protocol):
     """What a loss module offers beside `forward`."""
 
-    def n_items(self, rows: Sequence[Row]) -> int:
+    def n_items(self, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> int:
         """Number of terms of the rows' loss."""
         ...
 
@@ -88,7 +88,7 @@ class LinkTrainer(Trainer):
         self, batch_samples: list[Any], device: torch.device
     ) -> Tensor | int | None:
         module: Any = self.accelerator.unwrap_model(self.model)
-        count = sum(module.n_items(batch["rows"]) for batch in batch_samples)
+        count = sum(module.n_items(batch["rows"], batch["numbers"]) for batch in batch_samples)
         if not batch_samples:
             return None
         items = torch.tensor(count, device=device)

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-__all__ = ["InnerConfig", "OuterConfig"]
+__all__ = ["EdgeConfig", "InnerConfig", "OuterConfig"]
 
 
 @dataclass
@@ -75,6 +75,32 @@ class InnerConfig(_LinkTraining):
         default=4.0, metadata={"help": "Most GiB of states that are kept for later epochs."}
     )
     learning_rate: float = field(default=5e-4, metadata={"help": "Peak rate of AdamW."})
+
+
+@dataclass
+class EdgeConfig(_LinkTraining):
+    """Arguments of the edge loop: messages learn to be what the receiver would have read.
+
+    Every field of `transformers.TrainingArguments` is one too.
+    """
+
+    targets: dict[str, str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Field with each agent's own text, as in the inner loop. None: the team's "
+            "text twin speaks, and no texts are needed."
+        },
+    )
+    train_links: list[str] | str = field(
+        default="outer",
+        metadata={"help": "outer, inner, all, or a list of link ids. The others are frozen."},
+    )
+    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
+    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error."})
+    feature_gib: float = field(
+        default=4.0, metadata={"help": "Most GiB of states that are kept for later epochs."}
+    )
+    learning_rate: float = field(default=3e-3, metadata={"help": "Peak rate of AdamW."})
 
 
 @dataclass

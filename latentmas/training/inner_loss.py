@@ -1,33 +1,24 @@
 """The inner loop's loss: inner(h_t) becomes the embedding of the next token.
 
-Shapes: `D` width, `N` pairs of a state and the embedding after it.
+Shapes: `D` width, `N` pairs of a state and the embedding that it is to become.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from latentmas.backbones import LoadedBackbone
 from latentmas.runtime import System
 from latentmas.runtime.packing import answer_ids, pack
 from latentmas.spec import TEXT, AgentSpec
 from latentmas.training.data import Row
-from latentmas.training.teaching import teach
+from latentmas.training.regression import Features, FeatureStore, read_features, regression
 
 __all__ = ["InnerLoss"]
-
-
-class _Features(NamedTuple):
-    """What one row gives an agent's inner link to learn from."""
-
-    h_ND: Tensor
-    ids_N: Tensor
 
 
 class InnerLoss(nn.Module):
@@ -59,17 +50,17 @@ class InnerLoss(nn.Module):
         super().__init__()
         self.links = system.links
         self._system = (system,)
-        self.targets, self.weights = dict(targets), (cosine_weight, mse_weight)
+        self.targets = dict(targets)
+        self.weights = {"cosine_weight": cosine_weight, "mse_weight": mse_weight}
         self.inner = {
             agent: link.id
             for link in system.plan.links
             if link.role == "inner"
             for agent in link.users
         }
-        self._room = keep_bytes
-        self._kept: dict[tuple[str, int], _Features] = {}
+        self._store = FeatureStore(keep_bytes)
 
-    def n_items(self, rows: Sequence[Row]) -> int:
+    def n_items(self, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> int:
         """Pairs of some rows, of all agents."""
         (system,) = self._system
         return sum(
@@ -93,7 +84,7 @@ class InnerLoss(nn.Module):
             num_items_in_batch: pairs that the loss is divided by; None: those of the rows.
         """
         (system,) = self._system
-        read: dict[str, list[_Features]] = {}
+        read: dict[str, list[Features]] = {}
         sums, count = [], 0
         for name, link in self.inner.items():
             backbone, key = system.backbone_of(name), self._key(name)
@@ -101,21 +92,12 @@ class InnerLoss(nn.Module):
                 read[key] = self._features(name, key, rows, numbers)
             h_ND = torch.cat([own.h_ND for own in read[key]]).to(backbone.device)
             ids_N = torch.cat([own.ids_N for own in read[key]])
-            sums.append(self._regression(system.link(link).apply_to(h_ND), backbone.embed(ids_N)))
+            z_ND = system.link(link).apply_to(h_ND)
+            sums.append(regression(z_ND, backbone.embed(ids_N), **self.weights))
             count += len(ids_N)
         device = sums[0].device
         items = count if num_items_in_batch is None else num_items_in_batch
         return {"loss": torch.stack([part.to(device) for part in sums]).sum() / items}
-
-    def _regression(self, z_ND: Tensor, e_ND: Tensor) -> Tensor:
-        """Sum over pairs."""
-        cosine_weight, mse_weight = self.weights
-        e_ND = e_ND.to(z_ND.dtype)
-        loss = cosine_weight * (1 - F.cosine_similarity(z_ND, e_ND, dim=-1)).sum()
-        if mse_weight:
-            squares = (z_ND - e_ND).square().mean(dim=-1).sum()
-            loss = loss + mse_weight * squares / e_ND.square().mean()
-        return loss
 
     def _key(self, name: str) -> str:
         """Equal for agents that read the same."""
@@ -130,36 +112,18 @@ class InnerLoss(nn.Module):
     @torch.no_grad()
     def _features(
         self, name: str, key: str, rows: Sequence[Row], numbers: Sequence[int] | None
-    ) -> list[_Features]:
+    ) -> list[Features]:
         """Features of each row, from what is kept or from the backbone."""
-        known: list[_Features | None] = [None] * len(rows)
-        if numbers is not None:
-            known = [self._kept.get((key, number)) for number in numbers]
-        new = [i for i, features in enumerate(known) if features is None]
-        if new:
-            computed = self._read(name, [rows[i] for i in new])
-            for i, features in zip(new, computed, strict=True):
-                known[i] = features
-                if numbers is not None:
-                    self._keep((key, numbers[i]), features)
-        return [features for features in known if features is not None]
-
-    def _keep(self, key: tuple[str, int], features: _Features) -> None:
-        size = sum(part.numel() * part.element_size() for part in features)
-        if size <= self._room:
-            self._room -= size
-            self._kept[key] = features
-
-    def _read(self, name: str, rows: Sequence[Row]) -> list[_Features]:
         (system,) = self._system
-        backbone: LoadedBackbone = system.backbone_of(name)
-        agent = system.plan.graph.agent(name)
-        prompt = pack(backbone, agent, [self._scope(agent, row) for row in rows], {})
-        answers = [answer_ids(backbone, str(row[self.targets[name]])) for row in rows]
-        taught = teach(backbone, prompt, answers)
-        sizes = [len(answer) for answer in answers]
-        states, ids = taught.h_ND.cpu().split(sizes), taught.ids_N.cpu().split(sizes)
-        return [_Features(h.clone(), i.clone()) for h, i in zip(states, ids, strict=True)]
+        backbone, agent = system.backbone_of(name), system.plan.graph.agent(name)
+
+        def compute(places: list[int]) -> list[Features]:
+            chosen = [rows[i] for i in places]
+            prompt = pack(backbone, agent, [self._scope(agent, row) for row in chosen], {})
+            texts = [answer_ids(backbone, str(row[self.targets[name]])) for row in chosen]
+            return read_features(backbone, prompt, texts)
+
+        return self._store.get(key, numbers, len(rows), compute)
 
     def _scope(self, agent: AgentSpec, row: Row) -> dict[str, Any]:
         """Sample fields, and the senders' texts in the slots of the first round."""

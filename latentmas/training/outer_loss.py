@@ -84,7 +84,7 @@ class OuterLoss(nn.Module):
         self.round_weights = list(round_weights or default_weights(plan))
         _check_weights(plan, self.round_weights)
 
-    def n_items(self, rows: Sequence[Row]) -> int:
+    def n_items(self, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> int:
         """Answer tokens of some rows."""
         backbone = self._system[0].backbone_of(self.plan.output)
         return sum(len(answer_ids(backbone, str(row[self.answer_field]))) for row in rows)

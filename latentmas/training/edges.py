@@ -1,0 +1,81 @@
+"""The edge loop: each edge learns by itself to say what its sender would have said in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import TrainerCallback
+
+from latentmas.runtime import System
+from latentmas.training._trainer import LinkTrainer
+from latentmas.training.config import EdgeConfig
+from latentmas.training.data import Data, read_rows
+from latentmas.training.edge_loss import EdgeLoss
+from latentmas.training.select import choose_links, freeze_all_but
+from latentmas.training.targets import find_targets
+
+__all__ = ["EdgeTrainer"]
+
+
+class EdgeTrainer(LinkTrainer):
+    """Between the inner and the outer loop: edges learn from the team's own words.
+
+    The text twin speaks; each message is to become what the receiver would have read. It needs no
+    answers, computes each row once, and carries links from a random start to where the outer loop
+    can begin.
+
+    Example:
+        `lm.EdgeTrainer(system, lm.EdgeConfig("out/edges"), train_dataset=rows).train()`
+    """
+
+    def __init__(
+        self,
+        system: System,
+        config: EdgeConfig | None = None,
+        *,
+        train_dataset: Data,
+        eval_dataset: Data | None = None,
+        callbacks: Sequence[TrainerCallback] | None = None,
+    ) -> None:
+        """Check the data and prepare.
+
+        Args:
+            system: whose links are trained.
+            config: arguments; `train_links` says which links learn.
+            train_dataset: a sequence of mappings, or a JSONL file: the graph's inputs, and with
+                `targets` a text for each agent.
+            eval_dataset: likewise.
+            callbacks: of `transformers`.
+
+        Raises:
+            DataError: a row lacks a field.
+            LatentMASError: LM402, the graph has no latent edge whose link has weights.
+        """
+        config = config or EdgeConfig(output_dir="out/edges")
+        chosen = choose_links(system.plan, config.train_links)
+        rows = read_rows(train_dataset, config.columns)
+        held_out = None if eval_dataset is None else read_rows(eval_dataset, config.columns)
+        targets = None
+        fields = list(system.plan.graph.inputs)
+        if config.targets is not None:
+            targets = find_targets(system, config.targets, config.answer_field, rows)
+            fields += targets.values()
+        rows.check(fields, "train_dataset")
+        if held_out is not None:
+            held_out.check(fields, "eval_dataset")
+        loss = EdgeLoss(
+            system,
+            targets=targets,
+            cosine_weight=config.cosine_weight,
+            mse_weight=config.mse_weight,
+            keep_bytes=int(config.feature_gib * 2**30),
+        )
+        freeze_all_but(system, [link.id for link in chosen])
+        super().__init__(
+            system,
+            loss,
+            config,
+            train_dataset=rows,
+            eval_dataset=held_out,
+            callbacks=callbacks,
+        )
