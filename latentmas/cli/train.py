@@ -1,9 +1,10 @@
-"""Commands that train links: train inner, train outer."""
+"""Commands that train links: train inner, train edges, train outer."""
 
 from __future__ import annotations
 
 import shlex
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ from latentmas.errors import LatentMASError
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["inner", "outer"]
+__all__ = ["edges", "inner", "outer"]
 
 Data = Annotated[Path, typer.Option("--data", help="JSONL file of training rows.")]
 OutputDir = Annotated[
@@ -31,6 +32,10 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps; goes be
 Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
 Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Rows of a batch.")]
 Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
+Links = Annotated[
+    list[str] | None,
+    typer.Option("--links", help="outer, inner, all, or the id of a link; may be repeated."),
+]
 Answer = Annotated[str | None, typer.Option(help="Field that holds the answer.")]
 Seed = Annotated[int | None, typer.Option(help="Of the data's order, and of untrained links.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
@@ -67,16 +72,18 @@ def inner(
     _train("Inner", *paths, given, set_ or [], device=device, resume=resume, json=json)
 
 
-def outer(
+def edges(
     team: Team,
     data: Data,
     output_dir: OutputDir,
     eval_data: EvalData = None,
-    rounds: Rounds = None,
-    links: Annotated[
+    target: Annotated[
         list[str] | None,
-        typer.Option("--links", help="outer, inner, all, or the id of a link; may be repeated."),
+        typer.Option(
+            "--target", help="An agent's own text as agent=field; without it the twin speaks."
+        ),
     ] = None,
+    links: Links = None,
     steps: Steps = None,
     epochs: Epochs = None,
     batch_size: Batch = None,
@@ -88,12 +95,43 @@ def outer(
     set_: Sets = None,
     json: Json = False,
 ) -> None:
-    """Train links from the final answer, through all rounds."""
+    """Train edges, each by itself: a message becomes what its sender would have said in words."""
     given = _common(output_dir, steps, epochs, batch_size, learning_rate, answer_field, seed)
-    given["rounds"] = rounds
+    given["targets"] = pairs("--target", target or []) or None
     given["train_links"] = links[0] if links and len(links) == 1 else links or None
     paths = (team, data, eval_data, output_dir)
-    _train("Outer", *paths, given, set_ or [], device=device, resume=resume, json=json)
+    _train("Edge", *paths, given, set_ or [], device=device, resume=resume, json=json)
+
+
+def outer(
+    team: Team,
+    data: Data,
+    output_dir: OutputDir,
+    eval_data: EvalData = None,
+    rounds: Rounds = None,
+    recipe: Annotated[str | None, typer.Option(help="on_policy, or released.")] = None,
+    links: Links = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: Batch = None,
+    learning_rate: Rate = None,
+    answer_field: Answer = None,
+    seed: Seed = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="One step: what it takes, beside the estimate.")
+    ] = False,
+    set_: Sets = None,
+    json: Json = False,
+) -> None:
+    """Train links from the final answer, through all rounds."""
+    given = _common(output_dir, steps, epochs, batch_size, learning_rate, answer_field, seed)
+    given |= {"rounds": rounds, "recipe": recipe}
+    given["train_links"] = links[0] if links and len(links) == 1 else links or None
+    paths = (team, data, eval_data, output_dir)
+    how: dict[str, Any] = {"device": device, "resume": resume, "json": json, "dry": dry_run}
+    _train("Outer", *paths, given, set_ or [], **how)
 
 
 def _common(
@@ -129,8 +167,9 @@ def _train(
     device: str,
     resume: bool,
     json: bool,
+    dry: bool = False,
 ) -> None:
-    """Train with one of the two loops, save the team and report."""
+    """Train with one of the loops, save the team and report."""
     rows = read_rows(data).rows
     eval_rows = None if eval_data is None else read_rows(eval_data).rows
     folder = _free(output_dir / "team")
@@ -145,10 +184,20 @@ def _train(
         trainer = trainer_class(
             system, config, train_dataset=rows, eval_dataset=eval_rows, callbacks=[progress]
         )
+        if dry:
+            _report_dry(trainer.dry_run(), json)
+            return
         outcome = trainer.train(resume_from_checkpoint=resume or None)
         scores = trainer.evaluate() if eval_rows is not None else {}
     system.save_pretrained(folder)
     _report(system, folder, outcome, scores, json)
+
+
+def _report_dry(found: Any, json: bool) -> None:
+    if json:
+        emit_json(asdict(found))
+    else:
+        emit(str(found))
 
 
 def _report(
