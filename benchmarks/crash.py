@@ -63,8 +63,10 @@ def trial(
     moment = random.Random(number).uniform(0.1, 1.4)
     code = train(model, folder, resume=False, kill_after=moment)
     steps = [int(path.name.rpartition("-")[2]) for path in folder.glob("checkpoint-*")]
-    if code != 0:
-        code = train(model, folder, resume=bool(steps), kill_after=None)
+    if code != 0 and steps:
+        code = train(model, folder, resume=True, kill_after=None)
+    if code != 0:  # killed before the first checkpoint was whole
+        code = train(model, folder, resume=False, kill_after=None)
     found = load_file(folder / "links.safetensors")
     same = code == 0 and all(torch.equal(found[name], whole[name]) for name in whole)
     reached = max(steps, default=0)

@@ -52,7 +52,8 @@ def test_the_loss_is_the_regression_of_what_would_have_been_read() -> None:
             elif number > 1:
                 scope["feedback"] = row["answer"]
             text = row[targets[sender]]
-            ids = backbone.tokenizer(text, add_special_tokens=False).input_ids[:3]
+            ids = backbone.tokenizer(text, add_special_tokens=False).input_ids
+            ids = [*ids, *[backbone.turn_end_id] * 3][:3]  # "0" is shorter than a message
             taught = teach(backbone, pack(backbone, agent, [scope], {}), [ids])
             z = system.link(f"inner.{sender}")(taught.h_ND)
             z = system.link(f"outer.{sender}->{receiver}.{slot}")(z)

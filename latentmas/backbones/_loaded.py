@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -52,10 +53,14 @@ class State:
         return [_fields(layer) for layer in self.cache.layers]
 
     def restore(self, snapshot: list[dict[str, Any]]) -> None:
-        """Forget what came after a snapshot of this state; the snapshot may be used again."""
+        """Take over a snapshot, of this state or of another of the same model.
+
+        The snapshot may be used again.
+        """
         for layer, fields in zip(self.cache.layers, snapshot, strict=True):
+            own = {k: v for k, v in layer.__dict__.items() if isinstance(v, MethodType)}
             layer.__dict__.clear()
-            layer.__dict__.update(_copied(fields) if _is_recurrent(layer) else fields)
+            layer.__dict__.update(_copied(fields) if _is_recurrent(layer) else fields, **own)
 
     def expand(self, times: int) -> None:
         """Repeat each row of the batch, one after the other."""
@@ -70,7 +75,8 @@ def _is_recurrent(layer: Any) -> bool:
 
 def _fields(layer: Any) -> dict[str, Any]:
     """A layer's content. Attention layers replace their tensors, recurrent ones write into them."""
-    return _copied(layer.__dict__) if _is_recurrent(layer) else dict(layer.__dict__)
+    fields = {k: v for k, v in layer.__dict__.items() if not isinstance(v, MethodType)}
+    return _copied(fields) if _is_recurrent(layer) else fields
 
 
 def _copied(value: Any) -> Any:

@@ -81,7 +81,7 @@ def decode(feed: Feed, prompt: Packed, writing: Writing) -> list[Written]:
         Written(budget, room) for budget, room in zip(writing.budgets, writing.rooms, strict=True)
     ]
     choose = _chooser(feed, writing)
-    h_BD = feed.feed(prompt.x_BTD, prompt.mask_BT)
+    h_BD = feed.feed_prompt(prompt)
     if writing.times > 1:
         feed.expand(writing.times)
         h_BD = h_BD.repeat_interleave(writing.times, dim=0)

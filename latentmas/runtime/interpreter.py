@@ -18,7 +18,10 @@ from latentmas.errors import ExecutionError, LatentMASError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
+from latentmas.runtime.groups import GroupedInner, merge
 from latentmas.runtime.packing import Packed, pack
+from latentmas.runtime.prefixes import Prefix
+from latentmas.runtime.reuse import find_prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
 from latentmas.runtime.writing import Answer, write
@@ -55,6 +58,8 @@ class Walk:
     values: dict[str, Value] = field(default_factory=dict)
     """Values still needed, and those to keep."""
     records: list[TurnRecord] = field(default_factory=list)
+    prefixes: dict[str, Prefix] = field(default_factory=dict)
+    """Beginnings of prompts that agents read in several turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +103,14 @@ class Interpreter:
             ExecutionError: from whatever failed, with step, agent and round.
         """
         walk = Walk(values=self.system.outside_texts(samples))
-        dead_after = self._dead_after()
+        dead_after, turns, index = self._dead_after(), dict[int, Turn](), 0
         for index, step in enumerate(self.plan.steps):
             self.on_event(StepBegin(batch, index, step.op, step.agent, step.round))
             began = time.perf_counter()
             try:
-                record = self._run(step, samples, walk, finish, first_row)
+                if index not in turns and step.output not in walk.values:
+                    turns |= self._roll_together(index, samples, walk)
+                record = self._run(index, samples, walk, finish, first_row, turns.pop(index, None))
                 _synchronise(self.system.backbone_of(step.agent).device)
             except (LatentMASError, RuntimeError, ValueError, LookupError, TypeError) as error:
                 raise ExecutionError(
@@ -111,7 +118,7 @@ class Interpreter:
                 ) from error
             seconds = time.perf_counter() - began
             if record is not None:
-                record = TurnRecord(**(vars(record) | {"seconds": seconds}))
+                record = replace(record, seconds=seconds)
                 walk.records.append(record)
             self.on_event(StepEnd(batch, index, step.op, step.agent, step.round, seconds, record))
             for name in dead_after[index]:
@@ -130,19 +137,24 @@ class Interpreter:
 
     def _run(
         self,
-        step: Step,
+        index: int,
         samples: Sequence[Mapping[str, Any]],
         walk: Walk,
         finish: Finish | None,
         first_row: int,
+        turn: Turn | None,
     ) -> TurnRecord | None:
+        """Run a step; `turn` is given when its states are there already."""
+        step = self.plan.steps[index]
         if isinstance(step, Transfer):
             walk.values[step.output] = self._transfer(step, walk)
             return None
-        turn = self._turn(step, samples, walk.values)
-        self.on_turn(turn)
+        if turn is None:
+            turn = self._turn(step, samples, walk)
+            self.on_turn(turn)
+            if isinstance(step, Rollout):
+                walk.values[step.output] = self._rollout(step, turn)
         if isinstance(step, Rollout):
-            walk.values[step.output] = self._rollout(step, turn)
             return _record(turn, latent_steps=step.latent_steps * len(samples))
         if step.final and finish is not None:
             walk.result = finish(turn)
@@ -158,14 +170,56 @@ class Interpreter:
             added_tokens=sum(len(answer.ids) - answer.chosen for answer in written),
         )
 
+    def _roll_together(
+        self, index: int, samples: Sequence[Mapping[str, Any]], walk: Walk
+    ) -> dict[int, Turn]:
+        """Run the rollouts that begin at a step and need no others, where there are several.
+
+        They are of one round and group, on one backbone, with equally many latent steps. Their
+        states go to the walk's values; their turns are returned by step.
+        """
+        indices = self._together(index) if self.executor.groups else []
+        if len(indices) < 2:
+            return {}
+        steps = [s for s in (self.plan.steps[i] for i in indices) if isinstance(s, Rollout)]
+        turns = [self._turn(step, samples, walk) for step in steps]
+        for step, turn in zip(steps, turns, strict=True):
+            self.on_turn(turn)
+            if (given := self.roll(step, turn)) is not None:
+                walk.values[step.output] = given
+        open_ = [i for i, step in enumerate(steps) if step.output not in walk.values]
+        if open_:
+            links = [self.system.link(steps[i].inner) for i in open_]
+            inner = GroupedInner(links, [len(samples)] * len(open_))
+            prompt, count = merge([turns[i].prompt for i in open_]), steps[0].latent_steps
+            states = self.executor.rollout(turns[0].backbone, inner, prompt, count)
+            for i, own in zip(open_, states.split(len(samples)), strict=True):
+                walk.values[steps[i].output] = own
+        return dict(zip(indices, turns, strict=True))
+
+    def _together(self, index: int) -> list[int]:
+        """This rollout and those after it that may join it."""
+        first, found = self.plan.steps[index], list[int]()
+        if not isinstance(first, Rollout):
+            return found
+        for i, step in enumerate(self.plan.steps[index:], start=index):
+            if not isinstance(step, Rollout):
+                break
+            if (step.round, step.group) != (first.round, first.group):
+                break
+            same = self.system.backbone_of(step.agent) is self.system.backbone_of(first.agent)
+            if same and step.latent_steps == first.latent_steps:
+                found.append(i)
+        return found
+
     def _turn(
         self,
         step: Rollout | Decode,
         samples: Sequence[Mapping[str, Any]],
-        values: Mapping[str, Value],
+        walk: Walk,
     ) -> Turn:
         backbone, agent = self.system.backbone_of(step.agent), self.plan.graph.agent(step.agent)
-        inputs = {slot: values[name] for slot, name in step.inputs.items()}
+        inputs = {slot: walk.values[name] for slot, name in step.inputs.items()}
         messages = {slot: value for slot, value in inputs.items() if isinstance(value, Tensor)}
         texts = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
         scopes = [
@@ -176,6 +230,11 @@ class Interpreter:
         room = step.latent_steps if isinstance(step, Rollout) else 1
         tools = tool_schemas(agent, self.system.tools) if agent.tool_style == "chat" else ()
         prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools)
+        if self.executor.reuses and not tools:
+            prefix = find_prefix(
+                self.plan, step, backbone, samples, walk.values, walk.prefixes, prompt.ids_BT
+            )
+            prompt = prompt._replace(prefix=prefix)
         return Turn(step, backbone, prompt)
 
     def _rollout(self, step: Rollout, turn: Turn) -> Tensor:

@@ -17,10 +17,11 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import DataError
+from latentmas.runtime.prefixes import MESSAGE, PADDING, Prefix
 from latentmas.spec import AgentSpec
 from latentmas.spec.prompts import Rendered, Turn, render_prompt
 
-__all__ = ["Packed", "answer_ids", "chat_text", "count_positions", "pack"]
+__all__ = ["Packed", "answer_ids", "chat_text", "count_positions", "pack", "prompt_ids"]
 
 
 class Packed(NamedTuple):
@@ -32,6 +33,10 @@ class Packed(NamedTuple):
     """1 for real positions."""
     fixed: int = 0
     """Leading columns that hold no message, and in which every row has begun."""
+    ids_BT: Tensor | None = None
+    """Token ids, on the CPU, with marks where a message or padding stands."""
+    prefix: Prefix | None = None
+    """Leading columns that other turns of the agent read too."""
 
     @property
     def lengths(self) -> list[int]:
@@ -71,12 +76,9 @@ def pack(
     rows = [_row(backbone, agent, sample, sizes, tools) for sample in samples]
     length = max(len(row.ids) for row in rows)
     _check_length(backbone, agent, rows, room)
-    ids_BT = torch.full((len(rows), length), backbone.pad_id)
-    mask_BT = torch.zeros((len(rows), length), dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids_BT[i, length - len(row.ids) :] = torch.tensor(row.ids)
-        mask_BT[i, length - len(row.ids) :] = 1
-    x_BTD, first = backbone.embed(ids_BT), length
+    ids_BT = _in_columns(rows)
+    mask_BT = (ids_BT != PADDING).long()
+    x_BTD, first = backbone.embed(ids_BT.where(ids_BT >= 0, backbone.pad_id)), length
     for slot, message_BKD in messages.items():
         starts = [
             (i, length - len(row.ids) + at)
@@ -87,7 +89,34 @@ def pack(
         first = min([first, *(at for _, at in starts)])
         x_BTD = _splice(x_BTD, message_BKD, starts)
     begun = max(length - len(row.ids) for row in rows)
-    return Packed(x_BTD, mask_BT.to(backbone.device), first if begun < first < length else 0)
+    fixed = first if begun < first < length else 0
+    return Packed(x_BTD, mask_BT.to(backbone.device), fixed, ids_BT)
+
+
+def prompt_ids(
+    backbone: LoadedBackbone,
+    agent: AgentSpec,
+    samples: Sequence[Mapping[str, Any]],
+    sizes: Mapping[str, int],
+) -> Tensor:
+    """Ids of a batch of prompts, (B, T), as in `Packed.ids_BT`; nothing is embedded.
+
+    Args:
+        backbone: of the agent.
+        agent: whose prompt.
+        samples: B mappings: sample fields, and slots that hold text.
+        sizes: slot → rows of the message in it.
+    """
+    return _in_columns([_row(backbone, agent, sample, sizes, ()) for sample in samples])
+
+
+def _in_columns(rows: Sequence[_Row]) -> Tensor:
+    """Ids padded on the left."""
+    length = max(len(row.ids) for row in rows)
+    ids_BT = torch.full((len(rows), length), PADDING)
+    for i, row in enumerate(rows):
+        ids_BT[i, length - len(row.ids) :] = torch.tensor(row.ids)
+    return ids_BT
 
 
 def count_positions(
@@ -140,7 +169,7 @@ def _row(
         if part in rendered.markers:
             slot = rendered.markers[part]
             spans.append((slot, len(ids)))
-            ids += [backbone.pad_id] * sizes[slot]
+            ids += [MESSAGE] * sizes[slot]
         elif part:
             ids += backbone.tokenizer(part, add_special_tokens=False).input_ids
     if not ids:

@@ -6,16 +6,32 @@ Shapes: `B` batch, `T` prompt positions, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone, State
-from latentmas.links import Link
 from latentmas.runtime.packing import Packed
 
-__all__ = ["CachedFeed", "Feed", "PositionMode", "RecomputedFeed", "latent_rollout", "positions"]
+__all__ = [
+    "CachedFeed",
+    "Feed",
+    "Inner",
+    "PositionMode",
+    "RecomputedFeed",
+    "latent_rollout",
+    "positions",
+]
+
+
+class Inner(Protocol):
+    """An inner link, or those of several agents."""
+
+    def apply_to(self, h_BD: Tensor) -> Tensor:
+        """States to input embeddings, row by row."""
+        ...
+
 
 PositionMode = Literal["mask", "column"]
 """`mask`: padding has no position. `column`: padding counts, as in the published code."""
@@ -82,6 +98,20 @@ class CachedFeed(Feed):
         new = positions(mask_BL, self.mode)[:, -x_BTD.shape[1] :]
         return self.backbone.step(x_BTD, new, mask_BL, self._state)[:, -1]
 
+    def feed_prompt(self, prompt: Packed) -> Tensor:
+        """Append a prompt; a prefix that was read before is taken from its snapshot."""
+        prefix = prompt.prefix
+        if prefix is None or torch.is_grad_enabled() or not prefix.begins(prompt.ids_BT):
+            return super().feed_prompt(prompt)
+        cut = prefix.columns
+        if prefix.snapshot is None:
+            self.feed(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
+            prefix.snapshot = self._state.snapshot()
+        else:
+            self._state.restore(prefix.snapshot)
+            self._mask = prompt.mask_BT[:, :cut]
+        return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
+
     def expand(self, times: int) -> None:
         """Repeat the rows of mask and cache."""
         assert self._mask is not None, "nothing was fed yet"
@@ -111,7 +141,7 @@ class RecomputedFeed(Feed):
         self._x = self._x.repeat_interleave(times, dim=0)
 
 
-def latent_rollout(feed: Feed, inner: Link, prompt: Packed, latent_steps: int) -> Tensor:
+def latent_rollout(feed: Feed, inner: Inner, prompt: Packed, latent_steps: int) -> Tensor:
     """K autoregressive latent steps after a prompt (RecursiveMAS, arXiv 2604.25917).
 
     h_1 is the state at the last prompt position; h_{k+1} is the state after feeding inner(h_k).

@@ -224,7 +224,7 @@ def _find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
         shutil.rmtree(broken)
     if not found:
         raise DataError(
-            f"cannot resume: {output_dir!r} has no checkpoint; train with "
+            f"cannot resume: {output_dir!r} has no whole checkpoint; train with "
             'save_strategy="steps", or without resume'
         )
     return str(found[-1])

@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.links import Link
 from latentmas.runtime.decoding import Writing, Written
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.packing import Packed
-from latentmas.runtime.rollout import Feed
+from latentmas.runtime.rollout import Feed, Inner
 
 __all__ = ["CheckpointedExecutor"]
 
@@ -33,7 +32,7 @@ class CheckpointedExecutor(Executor):
         return self.plain.feed(backbone)
 
     def rollout(
-        self, backbone: LoadedBackbone, inner: Link, prompt: Packed, latent_steps: int
+        self, backbone: LoadedBackbone, inner: Inner, prompt: Packed, latent_steps: int
     ) -> Tensor:
         """K latent steps; the raw states h_BKD."""
 

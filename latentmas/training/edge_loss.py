@@ -118,13 +118,14 @@ class EdgeLoss(nn.Module):
         return {"loss": torch.stack([part.to(device) for part in sums]).sum() / items}
 
     def _ids(self, use: _Use, spoken: Spoken) -> list[int]:
-        """The first K tokens of what the sender says."""
+        """The first K tokens of what the sender says; a shorter text is filled up with ends."""
         system, _twin = self._parts
-        graph = system.plan.graph
-        tokenizer = system.backbone_of(use.edge.source).tokenizer
+        graph, backbone = system.plan.graph, system.backbone_of(use.edge.source)
         text = spoken[use.edge.source, use.round]
-        ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-        return ids[: graph.steps_of(graph.agent(use.edge.source))]
+        count = graph.steps_of(graph.agent(use.edge.source))
+        ids: list[int] = backbone.tokenizer(text, add_special_tokens=False).input_ids
+        end = backbone.turn_end_id
+        return (ids + [end] * count)[:count] if end is not None else ids[:count]
 
     @torch.no_grad()
     def _features(
@@ -213,10 +214,13 @@ def _devices(system: System) -> dict[str, str]:
 def _as_read(sender: LoadedBackbone, receiver: LoadedBackbone, ids_N: Tensor) -> Tensor:
     """The receiver's embeddings of the sender's tokens, (N, D).
 
-    With another tokenizer, a token is the mean over the tokens that its text has there.
+    With another tokenizer, a token is the mean over the tokens that its text has there. The end of
+    the sender's turn is the end of the receiver's.
     """
+    ends = ids_N == (-1 if sender.turn_end_id is None else sender.turn_end_id)
     if sender.tokenizer is receiver.tokenizer or _vocabulary(sender) == _vocabulary(receiver):
-        return receiver.embed(ids_N)
+        own = receiver.turn_end_id
+        return receiver.embed(ids_N if own is None else ids_N.masked_fill(ends, own))
     embed = cache(lambda token: _embed_text(sender, receiver, token))
     return torch.stack([embed(int(token)) for token in ids_N])
 
@@ -227,6 +231,8 @@ def _vocabulary(backbone: LoadedBackbone) -> dict[str, int]:
 
 
 def _embed_text(sender: LoadedBackbone, receiver: LoadedBackbone, token: int) -> Tensor:
+    if token == sender.turn_end_id and receiver.turn_end_id is not None:
+        return receiver.embed(torch.tensor(receiver.turn_end_id))
     text = str(sender.tokenizer.decode([token]))
     ids = receiver.tokenizer(text, add_special_tokens=False).input_ids or [receiver.pad_id]
     return receiver.embed(torch.tensor(ids)).mean(dim=0)

@@ -7,16 +7,20 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.links import Link
 from latentmas.runtime.decoding import Writing, Written, decode
 from latentmas.runtime.packing import Packed
-from latentmas.runtime.rollout import Feed, PositionMode, latent_rollout
+from latentmas.runtime.rollout import Feed, Inner, PositionMode, latent_rollout
 
 __all__ = ["Executor"]
 
 
 class Executor(ABC):
     """Interface: how a backbone is fed. Results must equal the `reference` executor's."""
+
+    groups = True
+    """Whether agents that roll at the same time on one backbone run as one batch."""
+    reuses = False
+    """Whether feeds take a prompt's prefix from an earlier turn."""
 
     def __init__(self, position_mode: PositionMode = "mask") -> None:
         self.position_mode: PositionMode = position_mode
@@ -26,7 +30,7 @@ class Executor(ABC):
         """A fresh feed of the backbone."""
 
     def rollout(
-        self, backbone: LoadedBackbone, inner: Link, prompt: Packed, latent_steps: int
+        self, backbone: LoadedBackbone, inner: Inner, prompt: Packed, latent_steps: int
     ) -> Tensor:
         """K latent steps; the raw states h_BKD."""
         return latent_rollout(self.feed(backbone), inner, prompt, latent_steps)

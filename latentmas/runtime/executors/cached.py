@@ -12,7 +12,9 @@ __all__ = ["Cached"]
 
 @executors.register("cached")
 class Cached(Executor):
-    """Keeps keys and values of a turn; differentiable."""
+    """Keeps keys and values of a turn, and of prompts' beginnings over turns; differentiable."""
+
+    reuses = True
 
     def feed(self, backbone: LoadedBackbone) -> Feed:
         """A feed with a cache."""

@@ -14,6 +14,8 @@ __all__ = ["Reference"]
 class Reference(Executor):
     """Runs the whole sequence again for each step, as the published code does; differentiable."""
 
+    groups = False
+
     def feed(self, backbone: LoadedBackbone) -> Feed:
         """A feed that recomputes."""
         return RecomputedFeed(backbone, self.position_mode)

@@ -1,0 +1,53 @@
+"""The part of a prompt that an agent reads again in its next turn, read once.
+
+Shapes: `B` batch, `T` prompt positions, `C` shared columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["MESSAGE", "PADDING", "Prefix", "shared_columns"]
+
+MESSAGE, PADDING = -1, -2
+"""What stands in a prompt's ids where no token does."""
+WORTHWHILE = 8
+"""Fewer shared columns are not kept."""
+
+
+@dataclass
+class Prefix:
+    """Leading columns of a batch of prompts, and a backbone's state after them."""
+
+    ids_BC: Tensor
+    """Their ids, on the CPU; they tell whether another prompt begins alike."""
+    snapshot: list[dict[str, Any]] | None = None
+    """Of a state; None until a feed has read the columns."""
+
+    @property
+    def columns(self) -> int:
+        """C."""
+        return self.ids_BC.shape[1]
+
+    def begins(self, ids_BT: Tensor | None) -> bool:
+        """Whether a batch of prompts begins with these columns."""
+        if ids_BT is None or ids_BT.shape[0] != self.ids_BC.shape[0]:
+            return False
+        return ids_BT.shape[1] > self.columns and bool(ids_BT[:, : self.columns].equal(self.ids_BC))
+
+
+def shared_columns(now_BT: Tensor, next_BT: Tensor) -> int:
+    """Leading columns that two batches of prompts have in common; 0 when they are not worth it.
+
+    Only whole columns count, and every row must have begun in them: a cut leaves all rows a tail of
+    one length, so that no family sees padding in the middle.
+    """
+    width = min(now_BT.shape[1], next_BT.shape[1]) - 1
+    same_T = (now_BT[:, :width] == next_BT[:, :width]).all(dim=0)
+    same_T &= (now_BT[:, :width] != MESSAGE).all(dim=0)
+    count = int(same_T.long().cumprod(dim=0).sum())
+    begun = bool((now_BT[:, :count] >= 0).any(dim=1).all()) if count else False
+    return count if begun and count >= WORTHWHILE else 0

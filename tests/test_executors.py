@@ -1,0 +1,148 @@
+"""Reuse of prompts' beginnings and batched branches: fewer positions, equal results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import latentmas as lm
+from latentmas.backbones import LoadedBackbone
+from latentmas.runtime import executors
+from latentmas.runtime.prefixes import MESSAGE, PADDING, shared_columns
+from latentmas.testing import TINY_FAMILIES
+from tests.teams import QUESTIONS, load64, of_template, tiny
+
+TEMPLATES = ("sequential", "mixture", "distillation", "deliberation")
+
+
+class Counter:
+    """Counts model calls, and the positions that they read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = self.positions = 0
+        plain = LoadedBackbone.step
+
+        def step(backbone: Any, x_BTD: Any, *args: Any, **options: Any) -> Any:
+            self.calls += 1
+            self.positions += x_BTD.shape[0] * x_BTD.shape[1]
+            return plain(backbone, x_BTD, *args, **options)
+
+        monkeypatch.setattr(LoadedBackbone, "step", step)
+
+
+def messages(system: lm.System, executor: str, **options: Any) -> tuple[Any, Any]:
+    result = system.run(
+        QUESTIONS, executor=executor, record=("messages",), max_new_tokens=4, **options
+    )
+    return result.messages, result.token_ids
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_reuse_and_groups_equal_the_oracle(template: str, family: str) -> None:
+    """fp64, three left-padded rows; norms in fp32 set the floor."""
+    system = load64(of_template(template, family))
+    plain, ids = messages(system, "reference")
+    fast, fast_ids = messages(system, "cached")
+    assert ids == fast_ids
+    for name, message in plain.items():
+        assert (message - fast[name]).abs().max() / message.abs().max() < 1e-4, name
+
+
+def long_prefix(rounds: int = 3) -> lm.Graph:
+    """Two agents whose slots stand at the end of long prompts."""
+    backbone = tiny("llama", 16)
+    graph = lm.Graph("pair", inputs=["question"], rounds=rounds, latent_steps=2)
+    many = "Read all of this with care. " * 10 + "{{ question }} "
+    graph.add_agent("one", backbone, prompt=many + "{% if back %}{{ back }}{% endif %} go")
+    graph.add_agent("two", backbone, prompt=many + "{{ one }} go", max_new_tokens=2)
+    graph.connect("one", "two")
+    graph.feedback("two", "one.back")
+    return graph.output("two")
+
+
+def test_a_prompts_beginning_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = long_prefix().compile().load()
+    counter = Counter(monkeypatch)
+    system.run(QUESTIONS, executor="cached")
+    reused = counter.positions
+    counter.positions = 0
+    monkeypatch.setattr(executors.get("cached"), "reuses", False)
+    system.run(QUESTIONS, executor="cached")
+    assert reused < 0.45 * counter.positions  # 6 turns read about 2 prompts
+
+
+def test_training_does_not_reuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the last step has left would be another step's state."""
+    from latentmas.training.outer_loss import OuterLoss
+
+    system = long_prefix(2).compile().load()
+    rows = [{"question": q, "answer": "7"} for q in QUESTIONS]
+    monkeypatch.setattr("latentmas.runtime.rollout.State.restore", None)
+    OuterLoss(system, system.plan)(rows)["loss"].backward()
+
+
+def three_on_one(backbone: lm.Backbone) -> lm.Graph:
+    experts = {"math": backbone, "code": backbone, "science": backbone}
+    return lm.templates.mixture(
+        experts=experts, summarizer=backbone, rounds=2, latent_steps=4, max_new_tokens=2
+    )
+
+
+def test_experts_on_one_backbone_run_as_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    system = three_on_one(tiny("llama", 16)).compile().load()
+    counter = Counter(monkeypatch)
+    result = system.run(QUESTIONS, executor="cached", record=("states",))
+    together = counter.calls
+    counter.calls = 0
+    monkeypatch.setattr(executors.get("cached"), "groups", False)
+    apart = system.run(QUESTIONS, executor="cached", record=("states",))
+    assert together < 0.55 * counter.calls
+    for name, states in apart.states.items():
+        assert (states - result.states[name]).abs().max() < 1e-4, name
+    assert [(r.agent, r.round, r.prompt_tokens) for r in result.accounting] == [
+        (r.agent, r.round, r.prompt_tokens) for r in apart.accounting
+    ]
+
+
+def test_groups_are_differentiable() -> None:
+    from latentmas.training.outer_loss import OuterLoss
+
+    rows = [{"question": q, "answer": "7"} for q in QUESTIONS]
+    system = load64(three_on_one(tiny("llama", 16)))
+    gradients = []
+    for executor in ("cached", "reference"):
+        system.requires_grad_(True)
+        system.zero_grad(set_to_none=True)
+        OuterLoss(system, system.plan, executor=executor)(rows)["loss"].backward()
+        gradients.append({n: p.grad for n, p in system.named_parameters() if p.grad is not None})
+    scale = max(float(g.abs().max()) for g in gradients[0].values())
+    for name, gradient in gradients[0].items():
+        assert (gradient - gradients[1][name]).abs().max() / scale < 1e-4, name
+
+
+@given(
+    tails=st.tuples(st.integers(1, 5), st.integers(1, 9)),
+    starts=st.lists(st.integers(0, 11), min_size=1, max_size=4),
+    width=st.integers(9, 20),
+    cut=st.integers(0, 25),
+)
+def test_shared_columns_are_shared_and_every_row_has_begun(
+    tails: tuple[int, int], starts: list[int], width: int, cut: int
+) -> None:
+    generator = torch.Generator().manual_seed(width * 31 + cut)
+    head = torch.randint(0, 50, (len(starts), width), generator=generator)
+    for row, start in enumerate(starts):
+        head[row, :start] = PADDING
+    if cut < width:
+        head[0, cut] = MESSAGE
+    now, after = (torch.cat([head, torch.full((len(starts), n), 60 + n)], dim=1) for n in tails)
+    count = shared_columns(now, after)
+    assert now[:, :count].equal(after[:, :count])
+    assert not (now[:, :count] == MESSAGE).any()
+    if count:
+        assert (now[:, :count] >= 0).any(dim=1).all()
