@@ -1,0 +1,106 @@
+"""One latent rollout: the published loop, the cache, and a prefix that was read before.
+
+    python benchmarks/rollout.py [--families qwen3,llama] [--tiny] [--json]
+
+The published loop runs the whole sequence again at each latent step (executor `reference`, model
+resident). `cached` computes each position once; `reused` also takes 90 % of the prompt from an
+earlier turn. All in one process, interleaved; medians, and ratios of them. Differences are those of
+the first four latent steps: random models multiply rounding errors with each step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+import latentmas as lm
+from latentmas.runtime import executors
+from latentmas.runtime.packing import Packed
+from latentmas.runtime.prefixes import Prefix
+from latentmas.testing import TINY_FAMILIES, tiny_backbone
+
+
+def measure(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each way; they take turns."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
+    """One family's medians and ratios."""
+    backbone = tiny_backbone(family, shape["hidden"], layers=shape["layers"])
+    graph = lm.Graph("one", inputs=["question"], rounds=1, latent_steps=shape["steps"])
+    graph.add_agent("one", backbone, prompt="{{ question }}")
+    graph.add_agent("two", backbone, prompt="{{ one }}{{ question }}")
+    graph.connect("one", "two")
+    system = graph.output("two").compile().load()
+    loaded, inner = system.backbone_of("one"), system.link("inner.one")
+    ids = torch.randint(4, 250, (shape["batch"], shape["prompt"]))
+    prompt = Packed(loaded.embed(ids), torch.ones_like(ids), 0, ids)
+    prefix = Prefix(ids[:, : int(0.9 * shape["prompt"])])
+    steps = shape["steps"]
+
+    def roll(executor: str, given: Packed) -> Any:
+        with torch.no_grad():
+            return executors.get(executor)().rollout(loaded, inner, given, steps)
+
+    reused = prompt._replace(prefix=prefix)
+    plain, fast = roll("reference", prompt), roll("cached", prompt)
+    again = [roll("cached", reused) for _ in range(2)][1]
+    error = max(float((plain - other)[:, :4].abs().max()) for other in (fast, again))
+    medians = measure(
+        {
+            "reference": lambda: roll("reference", prompt),
+            "cached": lambda: roll("cached", prompt),
+            "reused": lambda: roll("cached", reused),
+        },
+        repeats,
+    )
+    return {
+        "family": family,
+        **{f"s_{name}": round(value, 4) for name, value in medians.items()},
+        "ratio_cached": round(medians["reference"] / medians["cached"], 1),
+        "ratio_reused": round(medians["reference"] / medians["reused"], 1),
+        "largest_difference": float(f"{error:.1e}"),
+    }
+
+
+def main() -> None:
+    """Run all families and print a table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--families", default=",".join(TINY_FAMILIES))
+    parser.add_argument("--tiny", action="store_true", help="small shapes, to see that it works")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    logging.disable_progress_bar()
+    shape = {"hidden": 512, "layers": 8, "prompt": 256, "steps": 32, "batch": 4}
+    if given.tiny:
+        shape = {"hidden": 64, "layers": 2, "prompt": 48, "steps": 4, "batch": 2}
+    rows = [row_of(family, shape, given.repeats) for family in given.families.split(",")]
+    processor = platform.processor() or platform.machine()
+    hardware = {"cpu": processor, "threads": torch.get_num_threads()}
+    if given.json:
+        print(json.dumps({"hardware": hardware, "shape": shape, "rows": rows}, indent=2))
+        return
+    print(hardware, shape)
+    print("".join(f"{name:>20}" for name in rows[0]))
+    for row in rows:
+        print("".join(f"{value!s:>20}" for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""A whole team: the published way, the cache, prompts' beginnings reused, branches batched.
+
+    python benchmarks/system.py [--tiny] [--json]
+
+`sequential`: planner, critic and solver of one shape, three rounds; the latent phase and one token.
+`branches`: three experts on one backbone and a summarizer on another, with and without batching the
+experts. All in one process, interleaved; medians, and ratios of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+import latentmas as lm
+from latentmas.runtime import executors
+from latentmas.testing import tiny_backbone
+
+FILLER = "Consider each part of the matter with care before you go on. "
+
+
+def sequential(shape: dict[str, int]) -> lm.System:
+    """Three agents with long prompts whose slots stand near the end."""
+    backbones = [
+        tiny_backbone("llama", shape["hidden"], layers=shape["layers"], seed=seed)
+        for seed in range(3)
+    ]
+    text = (FILLER * 10)[: shape["prompt"] - 60]
+    graph = lm.Graph("chain", inputs=["question"], rounds=3, latent_steps=shape["steps"])
+    slots = ["{% if word %}{{ word }}{% endif %}", "{{ word }}", "{{ word }}"]
+    names = ("planner", "critic", "solver")
+    for name, backbone, slot in zip(names, backbones, slots, strict=True):
+        graph.add_agent(name, backbone, prompt=text + "{{ question }}" + slot, max_new_tokens=1)
+    graph.connect("planner", "critic.word")
+    graph.connect("critic", "solver.word")
+    graph.feedback("solver", "planner.word")
+    return graph.output("solver").compile().load()
+
+
+def branches(shape: dict[str, int]) -> lm.System:
+    """Three experts on one backbone; a small summarizer."""
+    expert = tiny_backbone("llama", shape["hidden"], layers=shape["layers"])
+    graph = lm.templates.mixture(
+        experts={"math": expert, "code": expert, "science": expert},
+        summarizer=tiny_backbone("llama", 32),
+        rounds=1,
+        latent_steps=shape["steps"],
+        max_new_tokens=1,
+    )
+    return graph.compile().load()
+
+
+def compare(system: lm.System, ways: dict[str, Any], samples: list[str], repeats: int) -> Any:
+    """Median seconds of each way, and the largest difference of their first latent steps."""
+    cached = executors.get("cached")
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    states: dict[str, Any] = {}
+    for _ in range(repeats):
+        for name, (executor, reuses, groups) in ways.items():
+            cached.reuses, cached.groups = reuses, groups
+            began = time.perf_counter()
+            result = system.run(samples, executor=executor, record=("states",))
+            seconds[name].append(time.perf_counter() - began)
+            states[name] = result.states["round1." + system.plan.graph.agents[0].name][:, :4]
+    cached.reuses = cached.groups = True
+    first, *others = states.values()
+    error = max(float((first - other).abs().max()) for other in others)
+    return {name: statistics.median(taken) for name, taken in seconds.items()}, error
+
+
+def main() -> None:
+    """Run both comparisons."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--tiny", action="store_true", help="small shapes, to see that it works")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--repeats", type=int, default=1)
+    given = parser.parse_args()
+    logging.disable_progress_bar()
+    shape = {"hidden": 512, "layers": 8, "prompt": 256, "steps": 32, "batch": 4}
+    if given.tiny:
+        shape = {"hidden": 64, "layers": 2, "prompt": 128, "steps": 4, "batch": 2}
+    samples = [f"What is {n} + {n}?" for n in range(shape["batch"])]
+    chain, chain_error = compare(
+        sequential(shape),
+        {
+            "reference": ("reference", False, False),
+            "cached": ("cached", False, False),
+            "reused": ("cached", True, False),
+        },
+        samples,
+        given.repeats,
+    )
+    team, team_error = compare(
+        branches(shape),
+        {"apart": ("cached", False, False), "together": ("cached", False, True)},
+        samples,
+        max(3, given.repeats),
+    )
+    rows = [
+        {"system": "sequential, 3 rounds"}
+        | {f"s_{name}": round(value, 3) for name, value in chain.items()}
+        | {
+            "ratio_cached": round(chain["reference"] / chain["cached"], 1),
+            "ratio_reused": round(chain["reference"] / chain["reused"], 1),
+            "reuse_on_top": round(chain["cached"] / chain["reused"], 2),
+            "largest_difference": float(f"{chain_error:.1e}"),
+        },
+        {"system": "three experts on one backbone"}
+        | {f"s_{name}": round(value, 3) for name, value in team.items()}
+        | {
+            "ratio_together": round(team["apart"] / team["together"], 2),
+            "largest_difference": float(f"{team_error:.1e}"),
+        },
+    ]
+    processor = platform.processor() or platform.machine()
+    hardware = {"cpu": processor, "threads": torch.get_num_threads()}
+    if given.json:
+        print(json.dumps({"hardware": hardware, "shape": shape, "rows": rows}, indent=2))
+        return
+    print(hardware, shape)
+    for row in rows:
+        print("\n".join(f"{name:>20}  {value}" for name, value in row.items()) + "\n")
+
+
+if __name__ == "__main__":
+    main()
