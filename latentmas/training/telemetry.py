@@ -122,7 +122,7 @@ def stability(
         if step.latent_steps > 1:
             noise = torch.randn(prompt.x_BTD.shape, generator=generator).to(prompt.x_BTD)
             scale = size * prompt.x_BTD.norm() / noise.norm()
-            moved = prompt._replace(x_BTD=prompt.x_BTD + scale * noise)
+            moved = prompt._replace(x_BTD=prompt.x_BTD + scale * noise, prefix=None)
             other = executor.rollout(turn.backbone, inner, moved, step.latent_steps)
             distance_K = (other - states).float().norm(dim=-1).mean(dim=0)
             ratio = float(distance_K[-1] / distance_K[0].clamp_min(1e-12))
