@@ -22,7 +22,7 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
-from latentmas.runtime.rollout import CachedFeed
+from latentmas.runtime.feeds import CachedFeed
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.estimate import saved_bytes
 from latentmas.training.outer_loss import OuterLoss

@@ -6,7 +6,7 @@ by a word of its prompt, and is followed as far as the row's own text has come.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.rollout import CachedFeed, Feed, RecomputedFeed
+from latentmas.runtime.feeds import CachedFeed, Feed, RecomputedFeed
 
 Script = Callable[[str], str]
 """Takes the text that a row has so far (tools' results among it), returns what it writes next."""
@@ -78,16 +78,23 @@ class _Feed(Feed):
         self._fed: list[list[list[int]]] = []
         self.backbone = _Backbone(backbone, self, scripts)  # type: ignore[assignment]
 
-    def feed(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         ids_BT = torch.cdist(x_BTD.float(), self._table.float()[None]).argmin(-1)
+        real_BT = torch.ones_like(ids_BT) if mask_BT is None else mask_BT
         self._fed.append(
-            [row[mask.bool()].tolist() for row, mask in zip(ids_BT, mask_BT, strict=True)]
+            [row[mask.bool()].tolist() for row, mask in zip(ids_BT, real_BT, strict=True)]
         )
         return self._inner.feed(x_BTD, mask_BT)
 
-    def expand(self, times: int) -> None:
-        self._fed = [[row for row in piece for _ in range(times)] for piece in self._fed]
-        self._inner.expand(times)
+    def select(self, rows: Sequence[int]) -> None:
+        self._fed = [[piece[row] for row in rows] for piece in self._fed]
+        self._inner.select(rows)
+
+    def join(self, other: Feed) -> None:
+        raise AssertionError("scripts are followed one batch after another")
+
+    def joins(self) -> bool:
+        return False
 
     def histories(self) -> Iterator[tuple[str, list[int]]]:
         first, *rest = self._fed

@@ -162,9 +162,9 @@ def test_accounting_counts_every_position(team):
 def test_events_tell_the_run(team):
     events: list[object] = []
     result = team.run(QUESTIONS, batch_size=2, on_event=events.append)
-    assert isinstance(events[0], RunBegin) and events[0].batches == 2
+    assert isinstance(events[0], RunBegin) and events[0].samples == 3
     assert isinstance(events[-1], RunEnd) and events[-1].error is None
-    assert sum(isinstance(e, StepEnd) for e in events) == 2 * len(team.plan.steps)
+    assert sum(e.samples for e in events if isinstance(e, StepEnd)) == 3 * len(team.plan.steps)
     streamed: dict[int, list[int]] = {}
     for event in events:
         if isinstance(event, Token):

@@ -9,12 +9,15 @@ from latentmas.backbones._registry import families
 
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
-    from latentmas.backbones._loaded import LoadedBackbone, State, load_backbone
+    from latentmas.backbones._loaded import LoadedBackbone, load_backbone
+    from latentmas.backbones._state import State
+    from latentmas.backbones._static import StaticState
 
 __all__ = [
     "Family",
     "LoadedBackbone",
     "State",
+    "StaticState",
     "UnsuitableBackboneError",
     "families",
     "load_backbone",
@@ -25,7 +28,8 @@ __all__ = [
 _HOMES = {
     "Family": "_base",
     "LoadedBackbone": "_loaded",
-    "State": "_loaded",
+    "State": "_state",
+    "StaticState": "_static",
     "load_backbone": "_loaded",
 }
 

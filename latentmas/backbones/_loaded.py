@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -22,77 +21,21 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file, is_peft_available
 
 from latentmas.backbones._base import Family
 from latentmas.backbones._facts import resolve_source
-from latentmas.backbones._probe import probe
+from latentmas.backbones._masks import Masks
+from latentmas.backbones._probe import probe, probe_static
 from latentmas.backbones._registry import find_family
+from latentmas.backbones._state import State
+from latentmas.backbones._static import StaticState
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
 
-__all__ = ["LoadedBackbone", "State", "load_backbone"]
-
-
-class State:
-    """What a model remembers of the positions it has seen; grows with every step."""
-
-    def __init__(self, backbone: LoadedBackbone) -> None:
-        self.cache = backbone.family.new_cache(backbone.model)
-
-    @property
-    def length(self) -> int:
-        """Positions seen so far, L."""
-        return int(self.cache.get_seq_length())
-
-    def snapshot(self) -> list[dict[str, Any]]:
-        """What is remembered now, to be given to `restore`; recurrent states are copied."""
-        return [_fields(layer) for layer in self.cache.layers]
-
-    def restore(self, snapshot: list[dict[str, Any]]) -> None:
-        """Take over a snapshot, of this state or of another of the same model.
-
-        The snapshot may be used again.
-        """
-        for layer, fields in zip(self.cache.layers, snapshot, strict=True):
-            own = {k: v for k, v in layer.__dict__.items() if isinstance(v, MethodType)}
-            layer.__dict__.clear()
-            layer.__dict__.update(_copied(fields) if _is_recurrent(layer) else fields, **own)
-
-    def expand(self, times: int) -> None:
-        """Repeat each row of the batch, one after the other."""
-        for layer in self.cache.layers:
-            fields = layer.__dict__
-            layer.__dict__.update({name: _repeated(v, times) for name, v in fields.items()})
-
-
-def _is_recurrent(layer: Any) -> bool:
-    return isinstance(layer, LinearAttentionCacheLayerMixin)
-
-
-def _fields(layer: Any) -> dict[str, Any]:
-    """A layer's content. Attention layers replace their tensors, recurrent ones write into them."""
-    fields = {k: v for k, v in layer.__dict__.items() if not isinstance(v, MethodType)}
-    return _copied(fields) if _is_recurrent(layer) else fields
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    return [_copied(item) for item in value] if isinstance(value, list) else value
-
-
-def _repeated(value: Any, times: int) -> Any:
-    if isinstance(value, Tensor) and value.dim() > 0:
-        return value.repeat_interleave(times, dim=0)
-    if isinstance(value, dict):
-        return {key: _repeated(item, times) for key, item in value.items()}
-    return [_repeated(item, times) for item in value] if isinstance(value, list) else value
+__all__ = ["LoadedBackbone", "load_backbone"]
 
 
 class LoadedBackbone:
@@ -106,6 +49,11 @@ class LoadedBackbone:
         self.planned = planned
         self.family: Family = find_family(planned.info.model_type, planned.spec.family)
         self._decoder = self.family.decoder(model)
+        masks = Masks(self.family.text_config(model))
+        self.masks: Masks | None = masks if masks.possible else None
+        """Makes attention masks without a look at the device; None leaves them to the model."""
+        self.workspace: dict[Any, Any] = {}
+        """What executors keep between runs; emptied when the weights move."""
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +71,13 @@ class LoadedBackbone:
         return embedded
 
     def step(
-        self, x_BTD: Tensor, positions_BT: Tensor, mask_BL: Tensor, state: State | None = None
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor,
+        mask_BL: Tensor,
+        state: State | None = None,
+        *,
+        padded: bool = True,
     ) -> Tensor:
         """Run the decoder, never the vocabulary head.
 
@@ -132,19 +86,38 @@ class LoadedBackbone:
             positions_BT: their position ids.
             mask_BL: 1 for real positions, 0 for padding; L counts the past that `state` holds.
             state: what was seen before; it takes in the new positions. None: nothing was.
+            padded: whether the mask may hold a 0; False saves work.
 
         Returns:
             States after the final norm, h_BTD.
         """
+        mask: Any = mask_BL
+        if state is not None and self.masks is not None:
+            self.masks.dtype = self.dtype
+            mask = state.masks(self.masks, mask_BL, x_BTD.shape[1], padded)
         output = self._decoder(
             inputs_embeds=x_BTD.to(self.dtype),
-            attention_mask=mask_BL,
+            attention_mask=mask,
             position_ids=positions_BT,
             past_key_values=None if state is None else state.cache,
             use_cache=state is not None,
         )
         states: Tensor = output.last_hidden_state
         return states
+
+    def layer_kinds(self) -> list[str]:
+        """What each layer remembers: `full_attention`, `sliding_attention`, `linear_attention`."""
+        config = self.family.text_config(self.model)
+        count = self.planned.info.num_layers
+        kinds = getattr(config, "layer_types", None)
+        return list(kinds)[:count] if kinds else [next(iter(Masks(config).kinds))] * count
+
+    @cached_property
+    def static_reason(self) -> str | None:
+        """Why the model cannot run over a `StaticState`; None when it can."""
+        if self.masks is None or not State(self).joins():
+            return "its layers or its attention need masks or memory of their own"
+        return probe_static(self, lambda rows, capacity: StaticState(self, rows, capacity))
 
     def logits(self, h_BD: Tensor) -> Tensor:
         """Scores over the vocabulary, `(…, D)` to `(…, V)`."""

@@ -7,6 +7,7 @@ left edge of a padded batch, a memory that only `generate` looks after. A few to
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +16,11 @@ from torch import Tensor
 from latentmas.errors import WeightsError
 
 if TYPE_CHECKING:
-    from latentmas.backbones._loaded import LoadedBackbone, State
+    from latentmas.backbones._loaded import LoadedBackbone
+    from latentmas.backbones._state import State
+    from latentmas.backbones._static import StaticState
 
-__all__ = ["probe"]
+__all__ = ["probe", "probe_static"]
 
 TOLERANCE = 0.05
 """Relative difference of results that ought to be equal; bf16 comes to about 0.01."""
@@ -40,6 +43,7 @@ def probe(backbone: LoadedBackbone, new_state: Callable[[], State]) -> None:
         whole = backbone.step(x, positions, torch.ones_like(positions))
         _check_logits(backbone, x, positions, whole, name)
         _check_padding(backbone, x, whole, name)
+        _choose_masks(backbone, x, new_state)
         _check_memory(backbone, x, positions, whole, new_state(), name)
     except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
         if isinstance(error, WeightsError):
@@ -88,6 +92,49 @@ def _check_padding(backbone: LoadedBackbone, x: Tensor, whole: Tensor, name: str
             f"rows; dtype {str(backbone.dtype).removeprefix('torch.')} with attention "
             f"{attention!r} is the cause, or the model; try another of either"
         )
+
+
+def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], State]) -> None:
+    """Leave masks to the model where ours give other states, or do not fit."""
+    ours, backbone_masks = None, backbone.masks
+    mask = torch.ones_like(x[..., 0], dtype=torch.long)
+    mask[:, :PADDING] = 0
+    positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
+
+    def read() -> Tensor:
+        state, cut = new_state(), LENGTH - 1
+        backbone.step(x[:, :cut], positions[:, :cut], mask[:, :cut], state)
+        return backbone.step(x[:, cut:], positions[:, cut:], mask, state)
+
+    with suppress(RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
+        ours = read()  # where it cannot, the model's own way is the only one
+    backbone.masks = None
+    wanted = read()
+    if ours is not None and _close(ours, wanted):
+        backbone.masks = backbone_masks
+
+
+@torch.no_grad()
+def probe_static(
+    backbone: LoadedBackbone, new_state: Callable[[int, int], StaticState]
+) -> str | None:
+    """Why a model cannot run over a static state; None when a few tokens give the same."""
+    ids = torch.arange(4, 4 + LENGTH)[None] % backbone.planned.info.vocab_size
+    x, cut = backbone.embed(ids), LENGTH - 1
+    positions = torch.arange(LENGTH, device=x.device)[None]
+    mask = torch.ones_like(positions)
+    try:
+        state = new_state(1, LENGTH + 2)
+        backbone.step(x[:, :cut], positions[:, :cut], mask[:, :cut], state)
+        state.advance(cut)
+        state.place(mask, positions[:, cut])
+        found = backbone.step(x[:, cut:], positions[:, cut:], state.mask_BC, state)
+    except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        return f"it fails on buffers of fixed size: {(str(error) or repr(error)).splitlines()[0]}"
+    wanted = backbone.step(x, positions, mask)[:, cut:]
+    if _close(found, wanted):
+        return None
+    return f"buffers of fixed size change its states by {_distance(found, wanted):.2g}"
 
 
 def _check_memory(

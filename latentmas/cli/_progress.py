@@ -43,12 +43,12 @@ def run_progress(*, quiet: bool = False) -> Iterator[Watcher]:
 
         def watch(event: Event) -> None:
             if isinstance(event, RunBegin):
-                bar.update(task, total=event.batches * event.steps)
+                bar.update(task, total=event.samples * event.steps)
             elif isinstance(event, StepBegin):
                 where = f"round {event.round} {event.agent} {event.op}"
                 bar.update(task, description=f"batch {event.batch + 1} {where}")
             elif isinstance(event, StepEnd):
-                bar.advance(task)
+                bar.advance(task, event.samples)
 
         yield watch
 

@@ -12,12 +12,13 @@ from latentmas.runtime.events import (
     Watcher,
 )
 from latentmas.runtime.executors import executors
-from latentmas.runtime.interpreter import Interpreter, Turn, Walk
+from latentmas.runtime.interpreter import Interpreter, Walk
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.rollout import latent_rollout
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
 from latentmas.runtime.system import System
+from latentmas.runtime.turns import Turn
 
 __all__ = [
     "Event",

@@ -1,32 +1,40 @@
-"""Text generation after a prompt of embeddings; each row ends on its own.
+"""Text generation after prompts of embeddings; each row ends on its own, and others may join.
 
-Shapes: `B` batch, `N` tokens fed at once, `V` vocabulary.
+Shapes: `B` rows, `N` tokens fed at once, `V` vocabulary.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from latentmas.backbones import LoadedBackbone
 from latentmas.runtime.packing import Packed
-from latentmas.runtime.rollout import Feed
-from latentmas.runtime.sampling import Draws, Sampling, pick
+from latentmas.runtime.sampling import Sampling, pick, random_stream
 from latentmas.runtime.steering import Next, Steering
 
-__all__ = ["Writing", "Written", "decode"]
+if TYPE_CHECKING:
+    from latentmas.runtime.executors._base import Executor
+    from latentmas.runtime.feeds import Feed
+
+__all__ = ["Pool", "Writing", "Written"]
+
+AHEAD = 256
+"""Positions that a feed is told to expect, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Writing:
-    """What a batch of rows is to write; its sequences are those of rows and times."""
+    """What the rows of one batch are to write; its rows are those of prompts and times."""
 
     times: int = 1
     """How many texts follow each prompt, which is read once."""
-    sampling: Sampling
     budgets: Sequence[int]
     """Most tokens that each row chooses; tokens of a steering are not counted."""
     rooms: Sequence[int | None]
@@ -38,10 +46,14 @@ class Writing:
     """Called with (row, token id) for each token, chosen or not."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Written:
     """One row's text, as it grows."""
 
+    writing: Writing
+    index: int
+    """Which row of its writing it is."""
+    stream: torch.Generator
     budget: int
     room: int | None
     ids: list[int] = field(default_factory=list)
@@ -51,6 +63,8 @@ class Written:
     waiting: deque[int] = field(default_factory=deque)
     """Tokens that are in `ids` and not yet fed."""
     open: bool = True
+    seconds: float = 0.0
+    """The row's share of the time that the pool's steps took."""
 
     def add(self, tokens: Sequence[int]) -> None:
         """Append tokens, to be fed."""
@@ -58,115 +72,186 @@ class Written:
         self.waiting.extend(tokens)
 
     @property
+    def ready(self) -> bool:
+        """Whether it is to choose a token now."""
+        return self.open and not self.waiting
+
+    @property
     def spent(self) -> bool:
         """Whether it may choose no further token."""
         return self.chosen >= self.budget or (self.room is not None and len(self.ids) >= self.room)
 
+    def go_on(self, follow: Next) -> bool:
+        """Take tokens that it did not choose; False when its context has no room."""
+        if self.room is not None and len(self.ids) + len(follow.tokens) >= self.room:
+            return False
+        self.add(follow.tokens)
+        for token in follow.tokens:
+            self.writing.on_token(self.index, token)
+        if follow.budget is not None:
+            self.budget = self.chosen + follow.budget
+        return True
 
-def decode(feed: Feed, prompt: Packed, writing: Writing) -> list[Written]:
-    """Write tokens until every row has ended.
 
-    Rows advance together, a token of each at a step, so that no row is ever padded in its middle;
-    where every open row has several tokens waiting, they are fed at once.
+class Pool:
+    """Rows that write together, a token of each at a step.
 
-    Args:
-        feed: of the agent that writes.
-        prompt: what it reads.
-        writing: how, and how much.
-
-    Returns:
-        B × times rows.
+    No row is ever padded in its middle: where every open row has several tokens waiting, they are
+    fed at once, else one of each. Ended rows leave when that pays.
     """
-    rows = [
-        Written(budget, room) for budget, room in zip(writing.budgets, writing.rooms, strict=True)
-    ]
-    choose = _chooser(feed, writing)
-    h_BD = feed.feed_prompt(prompt)
-    if writing.times > 1:
-        feed.expand(writing.times)
-        h_BD = h_BD.repeat_interleave(writing.times, dim=0)
-    while True:
-        ready = [i for i, row in enumerate(rows) if row.open and not row.waiting]
-        _end([i for i in ready if rows[i].spent], rows, writing)
-        ready = [i for i in ready if rows[i].open and not rows[i].waiting]
+
+    def __init__(self, executor: Executor, backbone: LoadedBackbone, sampling: Sampling) -> None:
+        """An empty pool.
+
+        Args:
+            executor: feeds the backbone.
+            backbone: of the agent that writes.
+            sampling: how all rows choose.
+        """
+        self._executor, self._backbone, self._sampling = executor, backbone, sampling
+        self._feed: Feed | None = None
+        self._rows: list[Written] = []
+        self._h_BD: Tensor | None = None
+
+    @property
+    def live(self) -> int:
+        """Rows that have not ended."""
+        return sum(row.open for row in self._rows)
+
+    def joins(self) -> bool:
+        """Whether rows may join while others write."""
+        return self._feed is None or self._feed.joins()
+
+    def add(self, prompt: Packed, writing: Writing) -> list[Written]:
+        """Read prompts; their B × times rows join in."""
+        began = time.perf_counter()
+        feed = self._executor.feed(self._backbone)
+        feed.reserve(min(AHEAD, max(writing.budgets)))
+        h_BD = feed.feed_prompt(prompt)
+        if writing.times > 1:
+            each = [i for i in range(len(prompt.lengths)) for _ in range(writing.times)]
+            feed.select(each)
+            h_BD = h_BD[each]
+        budgets = zip(writing.budgets, writing.rooms, writing.streams, strict=True)
+        rows = [
+            Written(writing, i, random_stream(stream), budget, room)
+            for i, (budget, room, stream) in enumerate(budgets)
+        ]
+        if self._feed is None or self._h_BD is None:
+            self._feed, self._h_BD = feed, h_BD
+        else:
+            self._feed.join(feed)
+            self._h_BD = torch.cat([self._h_BD, h_BD])
+        self._rows += rows
+        _charge(rows, began)
+        return rows
+
+    def advance(self) -> None:
+        """Let every row that is ready choose a token; feed what waits."""
+        assert self._feed is not None
+        assert self._h_BD is not None
+        began, live = time.perf_counter(), [row for row in self._rows if row.open]
+        self._end([row for row in self._rows if row.ready and row.spent])
+        ready = [i for i, row in enumerate(self._rows) if row.ready]
         if ready:
-            _settle(rows, dict(zip(ready, choose(h_BD, rows, ready), strict=True)), feed, writing)
-        if not any(row.open for row in rows):
-            return rows
-        h_BD = _feed_waiting(feed, rows)
+            self._settle(dict(zip(ready, self._choose(self._feed, self._h_BD, ready), strict=True)))
+        if self.live:
+            self._shed(self._feed)
+            self._h_BD = self._feed_waiting(self._feed)
+        else:
+            self.close()
+        _charge(live, began)
 
+    def run(self) -> None:
+        """Advance until every row has ended."""
+        try:
+            while self.live:
+                self.advance()
+        finally:
+            self.close()
 
-Chooser = Callable[[Tensor, Sequence[Written], list[int]], list[int]]
+    def close(self) -> None:
+        """Let go of all rows, and of what they have been fed."""
+        if self._feed is not None:
+            self._feed.close()
+        self._feed, self._h_BD, self._rows = None, None, []
 
-
-def _chooser(feed: Feed, writing: Writing) -> Chooser:
-    """A function that chooses the next token of each of some rows."""
-    sampling = writing.sampling
-    draws = Draws(list(writing.streams)) if sampling.do_sample else None
-
-    def choose(h_BD: Tensor, rows: Sequence[Written], ready: list[int]) -> list[int]:
+    def _choose(self, feed: Feed, h_BD: Tensor, ready: list[int]) -> list[int]:
+        """The next token of each of some rows."""
         logits_BV, seen_BV = feed.backbone.logits(h_BD), None
-        if sampling.repetition_penalty != 1.0:
+        if self._sampling.repetition_penalty != 1.0:
             seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
             for i in ready:
-                seen_BV[i, rows[i].ids] = True
-        uniform_B = None if draws is None else draws.next(ready)
-        tokens_B: list[int] = pick(logits_BV, sampling, uniform_B, seen_BV).tolist()
+                seen_BV[i, self._rows[i].ids] = True
+        uniform_B = None
+        if self._sampling.do_sample:
+            uniform_B = torch.zeros(len(self._rows))
+            for i in ready:
+                uniform_B[i] = torch.rand((), generator=self._rows[i].stream)
+        tokens_B: list[int] = pick(logits_BV, self._sampling, uniform_B, seen_BV).tolist()
         return [tokens_B[i] for i in ready]
 
-    return choose
+    def _settle(self, chosen: Mapping[int, int]) -> None:
+        """Take in the chosen tokens, and what the steerings make of them."""
+        wrote, ended = list[Written](), list[Written]()
+        for i, token in chosen.items():
+            row = self._rows[i]
+            if token in self._backbone.stop_ids:
+                ended.append(row)
+                continue
+            row.add([token])
+            row.chosen += 1
+            wrote.append(row)
+            row.writing.on_token(row.index, token)
+        for writing, rows in _by_writing(wrote):
+            follows = writing.steering.after_tokens({row.index: row.ids for row in rows})
+            for row in rows:
+                follow = follows.get(row.index)
+                if follow is None:
+                    ended += [row] if row.spent else []
+                elif follow.end:
+                    ended.append(row)
+                else:
+                    row.open = row.go_on(follow)
+        self._end(ended)
+
+    @staticmethod
+    def _end(ended: Sequence[Written]) -> None:
+        """Close rows, but for those that their steering leads on."""
+        for writing, rows in _by_writing(ended):
+            follows = writing.steering.at_end({row.index: row.ids for row in rows})
+            for row in rows:
+                row.open = row.index in follows and row.go_on(follows[row.index])
+
+    def _shed(self, feed: Feed) -> None:
+        """Drop ended rows where that pays."""
+        kept = [i for i, row in enumerate(self._rows) if row.open]
+        if feed.sheds(len(kept), len(self._rows)):
+            feed.select(kept)
+            self._rows = [self._rows[i] for i in kept]
+
+    def _feed_waiting(self, feed: Feed) -> Tensor:
+        """Feed as many tokens as every open row has waiting; ended rows read padding."""
+        count = min(len(row.waiting) for row in self._rows if row.open)
+        pad = self._backbone.pad_id
+        ids_BN = torch.tensor(
+            [
+                [row.waiting.popleft() for _ in range(count)] if row.open else [pad] * count
+                for row in self._rows
+            ]
+        )
+        return feed.feed(self._backbone.embed(ids_BN))
 
 
-def _settle(
-    rows: Sequence[Written], chosen: Mapping[int, int], feed: Feed, writing: Writing
-) -> None:
-    """Take in the chosen tokens, and what the steering makes of them."""
-    wrote, stop_ids = {}, feed.backbone.stop_ids
-    for i, token in chosen.items():
-        if token in stop_ids:
-            continue
-        rows[i].add([token])
-        rows[i].chosen += 1
-        wrote[i] = rows[i].ids
-        writing.on_token(i, token)
-    follows = writing.steering.after_tokens(wrote) if wrote else {}
-    ended = [i for i in chosen if i not in wrote]
-    ended += [i for i, follow in follows.items() if follow.end]
-    ended += [i for i in wrote if i not in follows and rows[i].spent]
-    for i, follow in follows.items():
-        if not follow.end and not _go_on(i, rows[i], follow, writing):
-            rows[i].open = False  # no room for what follows
-    _end(ended, rows, writing)
+def _charge(rows: Sequence[Written], began: float) -> None:
+    """Share the time since `began` out among rows."""
+    for row in rows:
+        row.seconds += (time.perf_counter() - began) / len(rows)
 
 
-def _end(ended: Sequence[int], rows: Sequence[Written], writing: Writing) -> None:
-    """Close rows, but for those that the steering leads on."""
-    follows = writing.steering.at_end({i: rows[i].ids for i in ended}) if ended else {}
-    for i in ended:
-        rows[i].open = i in follows and _go_on(i, rows[i], follows[i], writing)
-
-
-def _go_on(i: int, row: Written, follow: Next, writing: Writing) -> bool:
-    """Let a row go on; False when its context has no room."""
-    if row.room is not None and len(row.ids) + len(follow.tokens) >= row.room:
-        return False
-    row.add(follow.tokens)
-    for token in follow.tokens:
-        writing.on_token(i, token)
-    if follow.budget is not None:
-        row.budget = row.chosen + follow.budget
-    return True
-
-
-def _feed_waiting(feed: Feed, rows: Sequence[Written]) -> Tensor:
-    """Feed as many tokens as every open row has waiting; ended rows read padding."""
-    count = min(len(row.waiting) for row in rows if row.open)
-    pad = feed.backbone.pad_id
-    ids_BN = torch.tensor(
-        [
-            [row.waiting.popleft() for _ in range(count)] if row.open else [pad] * count
-            for row in rows
-        ]
-    )
-    x_BND = feed.backbone.embed(ids_BN)
-    return feed.feed(x_BND, torch.ones_like(x_BND[..., 0], dtype=torch.long))
+def _by_writing(rows: Sequence[Written]) -> list[tuple[Writing, list[Written]]]:
+    """Rows by the writing that they belong to."""
+    found: dict[int, tuple[Writing, list[Written]]] = {}
+    for row in rows:
+        found.setdefault(id(row.writing), (row.writing, []))[1].append(row)
+    return list(found.values())

@@ -35,14 +35,13 @@ class RunBegin:
     """A run starts."""
 
     samples: int
-    batches: int
     steps: int
-    """Steps of each batch."""
+    """Steps of the plan, which each sample goes through."""
 
 
 @dataclass(frozen=True)
 class StepBegin:
-    """A step starts."""
+    """A step starts. The last step of a batch may end after others of the next have begun."""
 
     batch: int
     step: int
@@ -63,6 +62,8 @@ class StepEnd:
     seconds: float
     record: TurnRecord | None
     """None for transfers."""
+    samples: int
+    """How many have gone through it."""
 
 
 @dataclass(frozen=True)

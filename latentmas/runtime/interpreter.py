@@ -6,43 +6,35 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from latentmas.backbones import LoadedBackbone
 from latentmas.errors import ExecutionError, LatentMASError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads
-from latentmas.runtime.calling import tool_schemas
+from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
-from latentmas.runtime.groups import GroupedInner, merge
-from latentmas.runtime.packing import Packed, pack
+from latentmas.runtime.inner import GroupedInner
+from latentmas.runtime.packing import merge
 from latentmas.runtime.prefixes import Prefix
-from latentmas.runtime.reuse import find_prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
-from latentmas.runtime.writing import Answer, write
+from latentmas.runtime.turns import Turn, make_turn, rolls_with
+from latentmas.runtime.writing import Draft
 
 if TYPE_CHECKING:
     from latentmas.runtime.executors._base import Executor
     from latentmas.runtime.system import System
 
-__all__ = ["Interpreter", "Turn", "Walk"]
+__all__ = ["Interpreter", "Walk"]
 
 Value = Tensor | list[str]
 EditMessage = Callable[[str, Tensor], Tensor]
 """Takes a message's name and message_BKD; returns what arrives in its place."""
-
-
-class Turn(NamedTuple):
-    """A model step about to run: who reads what."""
-
-    step: Rollout | Decode
-    backbone: LoadedBackbone
-    prompt: Packed
 
 
 Finish = Callable[[Turn], Any]
@@ -53,6 +45,12 @@ Finish = Callable[[Turn], Any]
 class Walk:
     """What one walk over a batch has brought."""
 
+    samples: Sequence[Mapping[str, Any]]
+    """B mappings of sample fields."""
+    rows: Sequence[int]
+    """Their numbers in the run."""
+    batch: int = 0
+    """Number of the batch, for events."""
     result: Any = None
     """What `finish` returned, or each sample's answers from the final decode."""
     values: dict[str, Value] = field(default_factory=dict)
@@ -60,6 +58,8 @@ class Walk:
     records: list[TurnRecord] = field(default_factory=list)
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     """Beginnings of prompts that agents read in several turns."""
+    draft: Draft | None = None
+    """The final texts, while they are being written in a pool."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,42 +88,67 @@ class Interpreter:
         samples: Sequence[Mapping[str, Any]],
         *,
         finish: Finish | None = None,
+        pool: Pool | None = None,
+        rows: Sequence[int] | None = None,
         batch: int = 0,
-        first_row: int = 0,
     ) -> Walk:
         """Walk all steps over one batch.
 
         Args:
             samples: B mappings of sample fields.
             finish: reads the final turn in place of decoding text.
+            pool: where the final texts are written; they are only begun, and `complete` is called
+                when they are done. None: they are written here.
+            rows: numbers of the samples in the run; None counts from 0.
             batch: number of the batch, for events.
-            first_row: number of its first sample in the run.
 
         Raises:
             ExecutionError: from whatever failed, with step, agent and round.
         """
-        walk = Walk(values=self.system.outside_texts(samples))
-        dead_after, turns, index = self._dead_after(), dict[int, Turn](), 0
+        walk = Walk(samples, range(len(samples)) if rows is None else rows, batch)
+        walk.values = self.system.outside_texts(samples)
+        dead_after, turns = self._dead_after(), dict[int, Turn]()
         for index, step in enumerate(self.plan.steps):
             self.on_event(StepBegin(batch, index, step.op, step.agent, step.round))
             began = time.perf_counter()
-            try:
+            with self.blame(index):
                 if index not in turns and step.output not in walk.values:
-                    turns |= self._roll_together(index, samples, walk)
-                record = self._run(index, samples, walk, finish, first_row, turns.pop(index, None))
+                    turns |= self._roll_together(index, walk)
+                record = self._run(index, walk, finish, pool, turns.pop(index, None))
                 _synchronise(self.system.backbone_of(step.agent).device)
-            except (LatentMASError, RuntimeError, ValueError, LookupError, TypeError) as error:
-                raise ExecutionError(
-                    str(error) or repr(error), step=index, agent=step.agent, round=step.round
-                ) from error
-            seconds = time.perf_counter() - began
-            if record is not None:
-                record = replace(record, seconds=seconds)
-                walk.records.append(record)
-            self.on_event(StepEnd(batch, index, step.op, step.agent, step.round, seconds, record))
+            if walk.draft is None:
+                self._ended(walk, index, time.perf_counter() - began, record)
             for name in dead_after[index]:
                 walk.values.pop(name, None)
         return walk
+
+    def complete(self, walk: Walk) -> None:
+        """Take in the final texts of a walk, which have been written in a pool."""
+        draft, index = walk.draft, len(self.plan.steps) - 1
+        assert draft is not None
+        walk.result, walk.draft = draft.answers(), None
+        walk.values[self.plan.steps[index].output] = [own[0].text for own in walk.result]
+        self._ended(walk, index, draft.seconds, _written(draft))
+
+    @contextmanager
+    def blame(self, index: int) -> Iterator[None]:
+        """Turn errors inside into ones that name a step."""
+        step = self.plan.steps[index]
+        try:
+            yield
+        except (LatentMASError, RuntimeError, ValueError, LookupError, TypeError) as error:
+            raise ExecutionError(
+                str(error) or repr(error), step=index, agent=step.agent, round=step.round
+            ) from error
+
+    def _ended(self, walk: Walk, index: int, seconds: float, record: TurnRecord | None) -> None:
+        """Tell that a step has ended."""
+        step, count = self.plan.steps[index], len(walk.samples)
+        if record is not None:
+            record = replace(record, seconds=seconds)
+            walk.records.append(record)
+        where = (walk.batch, index, step.op, step.agent, step.round)
+        self.on_event(StepEnd(*where, seconds, record, count))
 
     def _dead_after(self) -> list[list[str]]:
         """For each step, the values that nothing needs after it."""
@@ -138,10 +163,9 @@ class Interpreter:
     def _run(
         self,
         index: int,
-        samples: Sequence[Mapping[str, Any]],
         walk: Walk,
         finish: Finish | None,
-        first_row: int,
+        pool: Pool | None,
         turn: Turn | None,
     ) -> TurnRecord | None:
         """Run a step; `turn` is given when its states are there already."""
@@ -150,92 +174,60 @@ class Interpreter:
             walk.values[step.output] = self._transfer(step, walk)
             return None
         if turn is None:
-            turn = self._turn(step, samples, walk)
+            turn = self._turn(step, walk)
             self.on_turn(turn)
             if isinstance(step, Rollout):
                 walk.values[step.output] = self._rollout(step, turn)
         if isinstance(step, Rollout):
-            return _record(turn, latent_steps=step.latent_steps * len(samples))
+            return _record(turn, latent_steps=step.latent_steps * len(walk.samples))
         if step.final and finish is not None:
             walk.result = finish(turn)
             return _record(turn)
-        answers = self._decode(step, turn, first_row)
-        walk.values[step.output] = [own[0].text for own in answers]
-        walk.result = answers
-        written = [answer for own in answers for answer in own]
-        return _record(
-            turn,
-            new_tokens=sum(answer.chosen for answer in written),
-            tool_calls=sum(len(answer.calls) for answer in written),
-            added_tokens=sum(len(answer.ids) - answer.chosen for answer in written),
-        )
+        with torch.no_grad():
+            return self._write(step, turn, walk, pool)
 
-    def _roll_together(
-        self, index: int, samples: Sequence[Mapping[str, Any]], walk: Walk
-    ) -> dict[int, Turn]:
+    def _write(self, step: Decode, turn: Turn, walk: Walk, pool: Pool | None) -> TurnRecord | None:
+        """Write a step's texts, or begin them where a pool takes the final ones."""
+        draft = self._draft(step, turn, walk)
+        if step.final and pool is not None:
+            draft.begin(pool)
+            walk.draft = draft
+            return None
+        own = self.pool(step)
+        draft.begin(own)
+        own.run()
+        answers = draft.answers()
+        walk.values[step.output] = [texts[0].text for texts in answers]
+        walk.result = answers
+        return _written(draft)
+
+    def _roll_together(self, index: int, walk: Walk) -> dict[int, Turn]:
         """Run the rollouts that begin at a step and need no others, where there are several.
 
-        They are of one round and group, on one backbone, with equally many latent steps. Their
-        states go to the walk's values; their turns are returned by step.
+        Their states go to the walk's values; their turns are returned by step.
         """
-        indices = self._together(index) if self.executor.groups else []
+        indices = rolls_with(self.system, self.plan, index) if self.executor.groups else []
         if len(indices) < 2:
             return {}
         steps = [s for s in (self.plan.steps[i] for i in indices) if isinstance(s, Rollout)]
-        turns = [self._turn(step, samples, walk) for step in steps]
+        turns = [self._turn(step, walk) for step in steps]
         for step, turn in zip(steps, turns, strict=True):
             self.on_turn(turn)
             if (given := self.roll(step, turn)) is not None:
                 walk.values[step.output] = given
         open_ = [i for i, step in enumerate(steps) if step.output not in walk.values]
         if open_:
-            links = [self.system.link(steps[i].inner) for i in open_]
-            inner = GroupedInner(links, [len(samples)] * len(open_))
+            links, rows = [self.system.link(steps[i].inner) for i in open_], len(walk.samples)
+            inner = GroupedInner(links, [rows] * len(open_))
             prompt, count = merge([turns[i].prompt for i in open_]), steps[0].latent_steps
             states = self.executor.rollout(turns[0].backbone, inner, prompt, count)
-            for i, own in zip(open_, states.split(len(samples)), strict=True):
+            for i, own in zip(open_, states.split(rows), strict=True):
                 walk.values[steps[i].output] = own
         return dict(zip(indices, turns, strict=True))
 
-    def _together(self, index: int) -> list[int]:
-        """This rollout and those after it that may join it."""
-        first, found = self.plan.steps[index], list[int]()
-        if not isinstance(first, Rollout):
-            return found
-        for i, step in enumerate(self.plan.steps[index:], start=index):
-            if not isinstance(step, Rollout):
-                break
-            if (step.round, step.group) != (first.round, first.group):
-                break
-            same = self.system.backbone_of(step.agent) is self.system.backbone_of(first.agent)
-            if same and step.latent_steps == first.latent_steps:
-                found.append(i)
-        return found
-
-    def _turn(
-        self,
-        step: Rollout | Decode,
-        samples: Sequence[Mapping[str, Any]],
-        walk: Walk,
-    ) -> Turn:
-        backbone, agent = self.system.backbone_of(step.agent), self.plan.graph.agent(step.agent)
-        inputs = {slot: walk.values[name] for slot, name in step.inputs.items()}
-        messages = {slot: value for slot, value in inputs.items() if isinstance(value, Tensor)}
-        texts = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
-        scopes = [
-            {**{name: sample[name] for name in self.plan.graph.inputs}}
-            | {slot: text[row] for slot, text in texts.items()}
-            for row, sample in enumerate(samples)
-        ]
-        room = step.latent_steps if isinstance(step, Rollout) else 1
-        tools = tool_schemas(agent, self.system.tools) if agent.tool_style == "chat" else ()
-        prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools)
-        if self.executor.reuses and not tools:
-            prefix = find_prefix(
-                self.plan, step, backbone, samples, walk.values, walk.prefixes, prompt.ids_BT
-            )
-            prompt = prompt._replace(prefix=prefix)
-        return Turn(step, backbone, prompt)
+    def _turn(self, step: Rollout | Decode, walk: Walk) -> Turn:
+        prefixes = walk.prefixes if self.executor.reuses else None
+        return make_turn(self.system, self.plan, step, walk.samples, walk.values, prefixes)
 
     def _rollout(self, step: Rollout, turn: Turn) -> Tensor:
         given = self.roll(step, turn)
@@ -260,32 +252,31 @@ class Interpreter:
             )
         return edited
 
-    @torch.no_grad()
-    def _decode(self, step: Decode, turn: Turn, first_row: int) -> list[list[Answer]]:
-        """The answers of each sample."""
+    def pool(self, step: Decode) -> Pool:
+        """A pool for a step's texts."""
+        return Pool(self.executor, self.system.backbone_of(step.agent), self._sampling(step))
+
+    def _draft(self, step: Decode, turn: Turn, walk: Walk) -> Draft:
         count = self.num_return_sequences if step.final else 1
 
         def announce(row: int, token: int) -> None:
             sample, sequence = divmod(row, count)
-            self.on_event(Token(first_row + sample, step.agent, token, sequence))
+            self.on_event(Token(walk.rows[sample], step.agent, token, sequence))
 
-        answers = write(
-            self.executor,
-            turn.backbone,
+        return Draft(
+            turn,
             self.plan.graph.agent(step.agent),
-            turn.prompt,
             times=count,
             sampling=self._sampling(step),
             streams=[
-                self.sampling.stream(first_row + row, f"{step.agent}/{step.round}", sequence)
-                for row in range(len(turn.prompt.x_BTD))
+                self.sampling.stream(row, f"{step.agent}/{step.round}", sequence)
+                for row in walk.rows
                 for sequence in range(count)
             ],
             tools=self.system.tools,
             retry=self.retry if step.final else None,
             on_token=announce if step.final else None,
         )
-        return [answers[start : start + count] for start in range(0, len(answers), count)]
 
     def _sampling(self, step: Decode) -> Sampling:
         """The run's, with the agent's own limit; stop strings are for the answer alone."""
@@ -305,6 +296,17 @@ def _record(turn: Turn, *, latent_steps: int = 0, **written: int) -> TurnRecord:
         prompt_tokens=sum(lengths),
         latent_steps=latent_steps,
         **({"new_tokens": 0} | written),
+    )
+
+
+def _written(draft: Draft) -> TurnRecord:
+    """What a draft has cost."""
+    written = [answer for own in draft.answers() for answer in own]
+    return _record(
+        draft.turn,
+        new_tokens=sum(answer.chosen for answer in written),
+        tool_calls=sum(len(answer.calls) for answer in written),
+        added_tokens=sum(len(answer.ids) - answer.chosen for answer in written),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from latentmas.backbones import LoadedBackbone
@@ -21,7 +22,7 @@ from latentmas.runtime.prefixes import MESSAGE, PADDING, Prefix
 from latentmas.spec import AgentSpec
 from latentmas.spec.prompts import Rendered, Turn, render_prompt
 
-__all__ = ["Packed", "answer_ids", "chat_text", "count_positions", "pack", "prompt_ids"]
+__all__ = ["Packed", "answer_ids", "chat_text", "count_positions", "merge", "pack", "prompt_ids"]
 
 
 class Packed(NamedTuple):
@@ -31,6 +32,8 @@ class Packed(NamedTuple):
     """Input embeddings; rows are padded on the left."""
     mask_BT: Tensor
     """1 for real positions."""
+    lengths: tuple[int, ...]
+    """Real positions of each row."""
     fixed: int = 0
     """Leading columns that hold no message, and in which every row has begun."""
     ids_BT: Tensor | None = None
@@ -39,9 +42,9 @@ class Packed(NamedTuple):
     """Leading columns that other turns of the agent read too."""
 
     @property
-    def lengths(self) -> list[int]:
-        """Real positions of each row."""
-        return [int(n) for n in self.mask_BT.sum(dim=1).tolist()]
+    def padded(self) -> bool:
+        """Whether a row is shorter than T."""
+        return min(self.lengths) < self.x_BTD.shape[1]
 
 
 class _Row(NamedTuple):
@@ -90,7 +93,20 @@ def pack(
         x_BTD = _splice(x_BTD, message_BKD, starts)
     begun = max(length - len(row.ids) for row in rows)
     fixed = first if begun < first < length else 0
-    return Packed(x_BTD, mask_BT.to(backbone.device), fixed, ids_BT)
+    lengths = tuple(len(row.ids) for row in rows)
+    return Packed(x_BTD, mask_BT.to(backbone.device), lengths, fixed, ids_BT)
+
+
+def merge(prompts: Sequence[Packed]) -> Packed:
+    """One batch of several, padded on the left to the longest."""
+    longest = max(prompt.x_BTD.shape[1] for prompt in prompts)
+    x, mask = [], []
+    for prompt in prompts:
+        more = longest - prompt.x_BTD.shape[1]
+        x.append(F.pad(prompt.x_BTD, (0, 0, more, 0)))
+        mask.append(F.pad(prompt.mask_BT, (more, 0)))
+    lengths = tuple(length for prompt in prompts for length in prompt.lengths)
+    return Packed(torch.cat(x), torch.cat(mask), lengths)
 
 
 def prompt_ids(

@@ -14,6 +14,7 @@ from latentmas.errors import DataError, LatentMASError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
 from latentmas.runtime.events import Event, RunBegin, RunEnd, Watcher
 from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.flow import flow
 from latentmas.runtime.interpreter import EditMessage, Interpreter, Walk
 from latentmas.runtime.result import RunResult, add_up
 from latentmas.runtime.sampling import Sampling
@@ -70,6 +71,7 @@ def run_batches(
     edit_message: EditMessage | None = None,
     num_return_sequences: int = 1,
     retry: Retry | None = None,
+    refill: float = 0.5,
 ) -> RunResult:
     """Run all samples in batches; arguments as `System.run`."""
     unknown = sorted(set(record) - set(RECORDABLE))
@@ -77,6 +79,8 @@ def run_batches(
         raise LatentMASError(f"cannot record {unknown[0]!r}; choose from {', '.join(RECORDABLE)}")
     if batch_size < 1:
         raise LatentMASError(f"batch_size is {batch_size}; choose at least 1")
+    if not 0 < refill <= 1:
+        raise LatentMASError(f"refill is {refill}; choose a share above 0 and at most 1")
     _check_sampling(sampling, len(samples), num_return_sequences)
     kinds = tuple(RECORDABLE[name] for name in record)
 
@@ -95,15 +99,13 @@ def run_batches(
         on_event=announce,
         edit_message=edit_message,
     )
-    starts = range(0, len(samples), batch_size)
-    announce(RunBegin(len(samples), len(starts), len(plan.steps)))
+    announce(RunBegin(len(samples), len(plan.steps)))
     began = time.perf_counter()
     try:
         with torch.no_grad():
-            walks = [
-                _shelved(interpreter.walk(samples[s : s + batch_size], batch=i, first_row=s))
-                for i, s in enumerate(starts)
-            ]
+            walks = flow(
+                interpreter, samples, batch_size=batch_size, refill=refill, put_away=_put_away
+            )
     except BaseException as error:
         announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))
         raise
@@ -125,25 +127,34 @@ def _check_sampling(sampling: Sampling, samples: int, sequences: int) -> None:
         raise LatentMASError(f"{found} seeds for {samples} samples; give one seed, or one for each")
 
 
-def _shelved(walk: Walk) -> Walk:
+def _put_away(walk: Walk) -> None:
     """Move recorded tensors off the device, so that batches do not pile up there."""
+    walk.prefixes.clear()
     walk.values = {
         name: value.cpu() if isinstance(value, Tensor) else value
         for name, value in walk.values.items()
     }
-    return walk
 
 
 def _collect(plan: Plan, walks: Sequence[Walk], seconds: float) -> RunResult:
+    """Results in the order of the samples, whatever that of the batches was."""
+    numbers = [row for walk in walks for row in walk.rows]
+    place = sorted(range(len(numbers)), key=numbers.__getitem__)
+
     def gather(kind: type) -> Iterator[tuple[str, list[Any]]]:
         for name in _names(plan, lambda step: isinstance(step, kind)):
             values = [walk.values[name] for walk in walks if name in walk.values]
             if values:
                 yield name, values
 
-    spoken = {name: [text for texts in values for text in texts] for name, values in gather(Decode)}
+    def said(texts: Sequence[Sequence[str]]) -> list[str]:
+        flat = [text for own in texts for text in own]
+        return [flat[i] for i in place]
+
+    spoken = {name: said(values) for name, values in gather(Decode)}
     spoken.pop(plan.steps[-1].output, None)
-    answers = [own for walk in walks for own in walk.result]
+    unordered = [own for walk in walks for own in walk.result]
+    answers = [unordered[i] for i in place]
     return RunResult(
         texts=[own[0].text for own in answers],
         token_ids=[own[0].ids for own in answers],
@@ -154,8 +165,8 @@ def _collect(plan: Plan, walks: Sequence[Walk], seconds: float) -> RunResult:
             for own in answers
         ],
         retried=[i for i, own in enumerate(answers) if any(answer.retried for answer in own)],
-        messages={name: torch.cat(values) for name, values in gather(Transfer)},
-        states={name: torch.cat(values) for name, values in gather(Rollout)},
+        messages={name: torch.cat(values)[place] for name, values in gather(Transfer)},
+        states={name: torch.cat(values)[place] for name, values in gather(Rollout)},
         spoken=spoken,
         accounting=add_up([record for walk in walks for record in walk.records]),
         seconds=seconds,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentmas.errors import LatentMASError
 
-__all__ = ["Draws", "Sampling", "pick"]
+__all__ = ["Sampling", "pick", "random_stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,22 +67,10 @@ class Sampling:
         return "/".join([*parts, *([f"sequence {sequence}"] if sequence else [])])
 
 
-class Draws:
-    """Uniform numbers, a stream of them for each row."""
-
-    def __init__(self, streams: list[str]) -> None:
-        self._generators = [torch.Generator().manual_seed(_seed(name)) for name in streams]
-
-    def next(self, rows: list[int]) -> Tensor:
-        """The next number of each of the rows (others' streams stand still), one per row."""
-        drawn = torch.zeros(len(self._generators))
-        for row in rows:
-            drawn[row] = torch.rand((), generator=self._generators[row])
-        return drawn
-
-
-def _seed(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+def random_stream(name: str) -> torch.Generator:
+    """The random numbers of a row, by the name of its stream; on the CPU, whatever the device."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+    return torch.Generator().manual_seed(seed)
 
 
 def pick(

@@ -18,11 +18,12 @@ from latentmas.links import Link
 from latentmas.plan import Plan
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.feeds import PositionMode
 from latentmas.runtime.initialise import build_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
 from latentmas.runtime.placement import load_backbones, place_agents
 from latentmas.runtime.result import RunResult
-from latentmas.runtime.rollout import PositionMode
 from latentmas.runtime.run import Sample, check_samples, run_batches
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry, find_retry
@@ -154,8 +155,9 @@ class System(nn.Module):
         retry: Retry | str | None = None,
         record: Sequence[str] = (),
         position_mode: PositionMode = "mask",
-        executor: str | None = None,
+        executor: str | Executor | None = None,
         batch_size: int = 32,
+        refill: float = 0.5,
         on_event: Watcher | Sequence[Watcher] = (),
         on_text: OnText | None = None,
         edit_message: EditMessage | None = None,
@@ -181,8 +183,10 @@ class System(nn.Module):
                 (`"math"`, `"choice"`, `"code"`, `"search"`).
             record: what to keep: `"messages"`, `"states"`.
             position_mode: `"mask"`, or `"column"` as the published rollout counts positions.
-            executor: name of an executor; None takes the system's.
-            batch_size: samples run together.
+            executor: an executor, or the name of one; None takes the system's.
+            batch_size: most samples that are under way together.
+            refill: the share of them whose answers must have ended before the next samples join
+                in; 1 waits for all.
             on_event: called with each event of the run.
             on_text: called with (number of a sample, text added to its answer) while it is
                 written.
@@ -220,14 +224,20 @@ class System(nn.Module):
             plan,
             check_samples(plan, samples),
             sampling=sampling,
-            executor=executors.get(executor or self.executor)(position_mode),
+            executor=self._executor(executor, position_mode),
             record=record,
             batch_size=batch_size,
             watchers=watchers,
             edit_message=edit_message,
             num_return_sequences=num_return_sequences,
             retry=find_retry(retry),
+            refill=refill,
         )
+
+    def _executor(self, wanted: str | Executor | None, mode: PositionMode) -> Executor:
+        if isinstance(wanted, Executor):
+            return wanted
+        return executors.get(wanted or self.executor)(mode)
 
     def stream(self, sample: Sample, **options: Any) -> Iterator[str]:
         """Run one sample and hand out its answer piece by piece; options as `run`.

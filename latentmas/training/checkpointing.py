@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.decoding import Writing, Written
 from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.feeds import Feed
+from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
-from latentmas.runtime.rollout import Feed, Inner
 
 __all__ = ["CheckpointedExecutor"]
 
@@ -43,7 +43,3 @@ class CheckpointedExecutor(Executor):
             again, prompt.x_BTD, use_reentrant=False, preserve_rng_state=False
         )
         return states
-
-    def decode(self, backbone: LoadedBackbone, prompt: Packed, writing: Writing) -> list[Written]:
-        """The wrapped executor's."""
-        return self.plain.decode(backbone, prompt, writing)

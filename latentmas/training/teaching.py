@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, State
+from latentmas.runtime.feeds import positions
 from latentmas.runtime.packing import Packed
-from latentmas.runtime.rollout import positions
 
 __all__ = ["Taught", "cross_entropy", "teach"]
 

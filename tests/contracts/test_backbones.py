@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, State, families, load_backbone, read_info
+from latentmas.backbones._state import Part
 from latentmas.backbones.auto import Auto
 from latentmas.plan import PlanBackbone
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
@@ -416,7 +417,7 @@ def test_a_restored_state_rolls_as_a_fresh_one(loaded):
 def test_an_expanded_state_is_that_of_repeated_rows(loaded):
     ids = tokens(1)
     state = prefilled(loaded, ids)
-    state.expand(2)
+    state = state.assemble([Part(state, [0, 0])])
     assert_close(rolled(loaded, state), rolled(loaded, prefilled(loaded, ids.repeat(2, 1))))
 
 

@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.decoding import Writing, Written, decode
+from latentmas.runtime.feeds import Feed, PositionMode
+from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
-from latentmas.runtime.rollout import Feed, Inner, PositionMode, latent_rollout
+from latentmas.runtime.rollout import latent_rollout
 
 __all__ = ["Executor"]
 
@@ -34,7 +35,3 @@ class Executor(ABC):
     ) -> Tensor:
         """K latent steps; the raw states h_BKD."""
         return latent_rollout(self.feed(backbone), inner, prompt, latent_steps)
-
-    def decode(self, backbone: LoadedBackbone, prompt: Packed, writing: Writing) -> list[Written]:
-        """What B rows write; arguments as `latentmas.runtime.decoding.decode`."""
-        return decode(self.feed(backbone), prompt, writing)

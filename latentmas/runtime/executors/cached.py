@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.rollout import CachedFeed, Feed
+from latentmas.runtime.feeds import CachedFeed, Feed
 
 __all__ = ["Cached"]
 

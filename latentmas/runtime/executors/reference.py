@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.rollout import Feed, RecomputedFeed
+from latentmas.runtime.feeds import Feed, RecomputedFeed
 
 __all__ = ["Reference"]
 

@@ -1,0 +1,187 @@
+"""A state of fixed size at fixed addresses: what a CUDA graph can be replayed over.
+
+Shapes: `B` rows, `T` new positions, `L` positions so far, `C` capacity, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, LinearAttentionLayer, StaticLayer
+
+from latentmas.backbones._masks import LINEAR, Masks
+from latentmas.backbones._state import Part, Snapshot, State, copied, is_recurrent
+
+if TYPE_CHECKING:
+    from latentmas.backbones._loaded import LoadedBackbone
+
+__all__ = ["StaticState"]
+
+
+class StaticState(State):
+    """Keys and values in buffers of C columns; windows are left to the mask.
+
+    All that a step of one position reads and writes has a fixed address: `x_B1D`, `h_BD`,
+    `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's count.
+    """
+
+    def __init__(self, backbone: LoadedBackbone, rows: int, capacity: int) -> None:
+        """Reserve the buffers of a step; those of the layers come with the first positions.
+
+        Args:
+            backbone: one whose `static_reason()` is None.
+            rows: B.
+            capacity: C, most positions.
+        """
+        self.backbone, self.rows, self.capacity = backbone, rows, capacity
+        device, width = backbone.device, backbone.planned.info.hidden_size
+        self._length = 0
+        self.column = torch.zeros(1, dtype=torch.long, device=device)
+        self.position_B = torch.zeros(rows, dtype=torch.long, device=device)
+        self.mask_BC = torch.zeros(rows, capacity, dtype=torch.long, device=device)
+        self.x_B1D = torch.zeros(rows, 1, width, dtype=backbone.dtype, device=device)
+        self.h_BD = torch.zeros(rows, width, dtype=backbone.dtype, device=device)
+        self.cache = Cache(layers=[self._layer(kind) for kind in backbone.layer_kinds()])
+
+    def _layer(self, kind: str) -> Any:
+        return LinearAttentionLayer() if kind == LINEAR else _Fixed(self)
+
+    @property
+    def length(self) -> int:
+        """Positions seen so far, L."""
+        return self._length
+
+    def reset(self) -> None:
+        """Forget everything; zeros, for what is masked must still be finite."""
+        self._length = 0
+        for layer in self.cache.layers:
+            layer.reset()
+        self.mask_BC.zero_()
+        self.h_BD.zero_()
+
+    def advance(self, count: int) -> None:
+        """Count positions that a step has written."""
+        self._length += count
+
+    def place(self, mask_BL: Tensor, position_B: Tensor) -> None:
+        """Bring the buffers of a step up to what was read: its mask, and each row's next place."""
+        self.column.fill_(self._length)
+        self.position_B.copy_(position_B)
+        self.mask_BC[:, : mask_BL.shape[1]] = mask_BL
+
+    def masks(self, masks: Masks, mask_BL: Tensor, new: int, padded: bool) -> Any:
+        """What the decoder takes as attention mask: over all columns for one position."""
+        if new == 1:
+            return masks.fixed(self.mask_BC, self.column, padded=True)
+        columns_T = torch.arange(self._length, self._length + new, device=mask_BL.device)
+        return masks.fixed(mask_BL, columns_T, padded=padded)
+
+    def snapshot(self) -> Snapshot:
+        """Copies of what is remembered now."""
+        return [self._of_layer(layer) for layer in self.cache.layers] + [{"length": self._length}]
+
+    def _of_layer(self, layer: Any) -> dict[str, Any]:
+        if is_recurrent(layer):
+            return copied({"conv": layer.conv_states, "recurrent": layer.recurrent_states})  # type: ignore[no-any-return]
+        written = slice(0, self._length)
+        return {
+            "keys": layer.keys[:, :, written].clone(),
+            "values": layer.values[:, :, written].clone(),
+        }
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Copy a snapshot into this state; it was made with as many rows."""
+        *layers, counted = snapshot
+        self._length = counted["length"]
+        for layer, fields in zip(self.cache.layers, layers, strict=True):
+            _write(layer, fields, self._length)
+
+    def joins(self) -> bool:
+        """True: all layers are known."""
+        return True
+
+    def gather(self, parts: Sequence[Part]) -> None:
+        """Take rows of other states, one part after another, all ending in the same column.
+
+        Rows that no part fills repeat the last one.
+        """
+        length = max(part.state.length for part in parts)
+        self._length = length
+        for i, layer in enumerate(self.cache.layers):
+            taken = [_rows_of(p.state, p.state.cache.layers[i], p.rows, length) for p in parts]
+            fields = {name: _stacked([t[name] for t in taken], self.rows) for name in taken[0]}
+            _write(layer, fields, length)
+
+
+class _Fixed(StaticLayer):
+    """Writes one position where the state's `column` says, several where its `length` does."""
+
+    def __init__(self, state: StaticState) -> None:
+        super().__init__(max_cache_len=state.capacity)
+        self.state = state
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
+        """Keys and values of all columns (one position), or of those so far (several)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        new = key_states.shape[-2]
+        if new == 1:
+            self.keys.index_copy_(2, self.state.column, key_states)
+            self.values.index_copy_(2, self.state.column, value_states)
+            return self.keys, self.values
+        begin, end = self.state.length, self.state.length + new
+        self.keys[:, :, begin:end] = key_states
+        self.values[:, :, begin:end] = value_states
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+def _rows_of(state: State, layer: Any, rows: Sequence[int], length: int) -> dict[str, Any]:
+    """Some rows of a layer, moved to the right so that they end at `length`."""
+    index = torch.tensor(rows, device=state.backbone.device)
+    if is_recurrent(layer):
+        return {
+            "conv": {k: v.index_select(0, index) for k, v in layer.conv_states.items()},
+            "recurrent": {k: v.index_select(0, index) for k, v in layer.recurrent_states.items()},
+        }
+    more = length - state.length
+    return {
+        name: torch.nn.functional.pad(
+            getattr(layer, name)[:, :, : state.length].index_select(0, index), (0, 0, more, 0)
+        )
+        for name in ("keys", "values")
+    }
+
+
+def _stacked(values: Sequence[Any], rows: int) -> Any:
+    """Rows one after another; the last is repeated until there are enough."""
+    if isinstance(values[0], dict):
+        return {key: _stacked([value[key] for value in values], rows) for key in values[0]}
+    joined = torch.cat(list(values))
+    missing = rows - joined.shape[0]
+    return (
+        torch.cat([joined, joined[-1:].expand(missing, *joined.shape[1:])]) if missing else joined
+    )
+
+
+def _write(layer: Any, fields: dict[str, Any], length: int) -> None:
+    """Copy content into a layer's buffers, which keep their addresses."""
+    if not is_recurrent(layer):
+        if not layer.is_initialized:
+            layer.lazy_initialization(fields["keys"], fields["values"])
+        layer.keys[:, :, :length] = fields["keys"]
+        layer.values[:, :, :length] = fields["values"]
+        return
+    for key, conv in fields["conv"].items():
+        if not layer.is_conv_states_initialized[key]:
+            layer.lazy_initialization(conv_states=conv, state_idx=key)
+        layer.conv_states[key].copy_(conv)
+        layer.has_previous_state[key] = True
+    for key, recurrent in fields["recurrent"].items():
+        if not layer.is_recurrent_states_initialized[key]:
+            layer.lazy_initialization(recurrent_states=recurrent, state_idx=key)
+        layer.recurrent_states[key].copy_(recurrent)

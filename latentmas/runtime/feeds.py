@@ -1,0 +1,236 @@
+"""Feeding a backbone piece by piece: with what it has seen kept, or read again each time.
+
+Shapes: `B` batch, `T` new positions, `L` columns so far, `D` width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from latentmas.backbones import LoadedBackbone, State
+from latentmas.backbones._state import Part
+from latentmas.runtime.inner import Inner
+from latentmas.runtime.packing import Packed
+
+__all__ = ["CachedFeed", "Feed", "PositionMode", "RecomputedFeed", "positions"]
+
+PositionMode = Literal["mask", "column"]
+"""`mask`: padding has no position. `column`: padding counts, as in the published code."""
+
+
+SHED = 0.75
+"""Rows are dropped when no more than this share of them goes on."""
+
+
+def positions(mask_BL: Tensor, mode: PositionMode) -> Tensor:
+    """Position ids of every column."""
+    if mode == "column":
+        return torch.arange(mask_BL.shape[1], device=mask_BL.device).expand_as(mask_BL)
+    return (mask_BL.cumsum(dim=1) - 1).clamp_min(0)
+
+
+class Feed(ABC):
+    """Feeds input embeddings to a backbone piece by piece and hands out the last state."""
+
+    splits = False
+    """Whether a prompt may be fed in two parts: what a feed remembers costs it nothing."""
+
+    def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
+        self.backbone, self.mode = backbone, mode
+        self.mask_BL: Tensor | None = None
+        """1 for real positions of what was fed; None before anything was."""
+        self.next_B: Tensor | None = None
+        """Position of each row's next column."""
+        self.padded = True
+        """Whether a row may hold padding."""
+
+    @abstractmethod
+    def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Append positions; returns the state at the last of them, h_BD.
+
+        Args:
+            x_BTD: input embeddings.
+            mask_BT: 1 for real positions; None: all are.
+        """
+
+    @abstractmethod
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these rows, with all that they have been fed; a row may come repeatedly."""
+
+    @abstractmethod
+    def join(self, other: Feed) -> None:
+        """Take in another feed's rows, after one's own; the other one is spent."""
+
+    def joins(self) -> bool:
+        """Whether `join` is possible."""
+        return True
+
+    def sheds(self, kept: int, rows: int) -> bool:
+        """Whether it pays to go on with `kept` of the rows alone."""
+        return kept <= SHED * rows
+
+    def reserve(self, count: int) -> None:  # noqa: B027
+        """Learn how many positions are to come after the prompt, at most or so."""
+
+    def close(self) -> None:  # noqa: B027
+        """Give back what is held; nothing is fed after it."""
+
+    def feed_prompt(self, prompt: Packed) -> Tensor:
+        """Append a prompt; the state at its last position, h_BD.
+
+        Its fixed columns are read without gradients: nothing that could learn stands in them.
+        """
+        self.padded = prompt.padded
+        cut = prompt.fixed if torch.is_grad_enabled() and self.splits else 0
+        if cut:
+            with torch.no_grad():
+                self.feed(prompt.x_BTD[:, :cut].detach(), prompt.mask_BT[:, :cut])
+        return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
+
+    def feed_one(self, x_BD: Tensor) -> Tensor:
+        """Append one position to every row; returns its state, h_BD."""
+        return self.feed(x_BD[:, None])
+
+    def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
+        """Latent steps after a state: each feeds what the inner link makes of the last one."""
+        states = [h_BD]
+        for _ in range(count):
+            states.append(self.feed_one(inner.apply_to(states[-1])))
+        return states[1:]
+
+    def _extend(self, x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """Take columns in; returns their positions, (B, T)."""
+        rows, new = x_BTD.shape[:2]
+        if self.next_B is None:
+            self.next_B = torch.zeros(rows, dtype=torch.long, device=x_BTD.device)
+        if mask_BT is None or self.mode == "column":
+            places_BT = self.next_B[:, None] + torch.arange(new, device=x_BTD.device)
+            self.next_B = self.next_B + new
+        else:
+            places_BT = (self.next_B[:, None] + mask_BT.cumsum(dim=1) - 1).clamp_min(0)
+            self.next_B = self.next_B + mask_BT.sum(dim=1)
+        if mask_BT is None:
+            mask_BT = torch.ones(rows, new, dtype=torch.long, device=x_BTD.device)
+        parts = [mask_BT] if self.mask_BL is None else [self.mask_BL, mask_BT]
+        self.mask_BL = torch.cat(parts, dim=1)
+        return places_BT
+
+    def _select_columns(self, rows: Sequence[int]) -> Tensor:
+        """Choose rows of what is known of the columns; returns their numbers on the device."""
+        assert self.mask_BL is not None, "nothing was fed yet"
+        assert self.next_B is not None
+        index = torch.tensor(rows, device=self.mask_BL.device)
+        self.mask_BL, self.next_B = self.mask_BL[index], self.next_B[index]
+        return index
+
+    def _join_columns(self, other: Feed) -> tuple[int, int]:
+        """Columns of both end together; returns how many each got on its left."""
+        assert self.mask_BL is not None, "nothing was fed yet"
+        assert other.mask_BL is not None
+        assert self.next_B is not None
+        assert other.next_B is not None
+        own, others = self.mask_BL.shape[1], other.mask_BL.shape[1]
+        more, others_more = max(0, others - own), max(0, own - others)
+        self.padded = self.padded or other.padded or own != others
+        self.mask_BL = torch.cat(
+            [F.pad(self.mask_BL, (more, 0)), F.pad(other.mask_BL, (others_more, 0))]
+        )
+        self.next_B = torch.cat([self.next_B, other.next_B])
+        return more, others_more
+
+
+class CachedFeed(Feed):
+    """Each position is computed once; keys and values are kept, gradients and all."""
+
+    splits = True
+
+    def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
+        super().__init__(backbone, mode)
+        self._state = State(backbone)
+
+    def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Run the new positions against the cache."""
+        new = self._extend(x_BTD, mask_BT)
+        assert self.mask_BL is not None
+        state = self._state
+        return self.backbone.step(x_BTD, new, self.mask_BL, state, padded=self.padded)[:, -1]
+
+    def feed_prompt(self, prompt: Packed) -> Tensor:
+        """Append a prompt; a prefix that was read before is taken from its snapshot."""
+        prefix = prompt.prefix
+        if prefix is None or torch.is_grad_enabled() or not prefix.begins(prompt.ids_BT):
+            return super().feed_prompt(prompt)
+        self.padded, cut = prompt.padded, prefix.columns
+        if prefix.snapshot is None:
+            self.feed(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
+            prefix.snapshot = self._state.snapshot()
+        else:
+            self._state.restore(prefix.snapshot)
+            self._extend(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
+        return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Choose rows of mask and cache."""
+        self._select_columns(rows)
+        self._state = self._state.assemble([Part(self._state, rows)])
+
+    def joins(self) -> bool:
+        """Whether the cache's layers are of known kinds."""
+        return self._state.joins()
+
+    def join(self, other: Feed) -> None:
+        """Put both caches together."""
+        assert isinstance(other, CachedFeed)
+        assert self.mask_BL is not None
+        assert other.mask_BL is not None
+        parts = [
+            Part(feed._state, range(feed.mask_BL.shape[0]))
+            for feed in (self, other)
+            if feed.mask_BL is not None
+        ]
+        self._state = self._state.assemble(parts)
+        self._join_columns(other)
+
+
+class RecomputedFeed(Feed):
+    """The oracle: every call runs the whole sequence again, and keeps nothing but its input."""
+
+    def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
+        super().__init__(backbone, mode)
+        self._x: Tensor | None = None
+        self._places: Tensor | None = None
+
+    def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Run all positions from the first."""
+        places = self._extend(x_BTD, mask_BT)
+        x_BTD = x_BTD.to(self.backbone.dtype)
+        self._x = x_BTD if self._x is None else torch.cat([self._x, x_BTD], dim=1)
+        self._places = places if self._places is None else torch.cat([self._places, places], dim=1)
+        assert self.mask_BL is not None
+        return self.backbone.step(self._x, self._places, self.mask_BL)[:, -1]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Choose rows of mask and input."""
+        index = self._select_columns(rows)
+        assert self._x is not None
+        assert self._places is not None
+        self._x, self._places = self._x[index], self._places[index]
+
+    def join(self, other: Feed) -> None:
+        """Put both inputs together."""
+        assert isinstance(other, RecomputedFeed)
+        assert self._x is not None
+        assert other._x is not None
+        assert self._places is not None
+        assert other._places is not None
+        more, others = self._join_columns(other)
+        self._x = torch.cat([F.pad(self._x, (0, 0, more, 0)), F.pad(other._x, (0, 0, others, 0))])
+        self._places = torch.cat(
+            [F.pad(self._places, (more, 0)), F.pad(other._places, (others, 0))]
+        )

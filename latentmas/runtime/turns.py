@@ -1,0 +1,81 @@
+"""A model step about to run: which agent reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.plan import Decode, Plan, Rollout
+from latentmas.runtime.calling import tool_schemas
+from latentmas.runtime.packing import Packed, pack
+from latentmas.runtime.prefixes import Prefix
+from latentmas.runtime.reuse import find_prefix
+
+if TYPE_CHECKING:
+    from latentmas.runtime.system import System
+
+__all__ = ["Turn", "make_turn", "rolls_with"]
+
+
+class Turn(NamedTuple):
+    """A model step about to run: who reads what."""
+
+    step: Rollout | Decode
+    backbone: LoadedBackbone
+    prompt: Packed
+
+
+def make_turn(
+    system: System,
+    plan: Plan,
+    step: Rollout | Decode,
+    samples: Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
+    prefixes: dict[str, Prefix] | None,
+) -> Turn:
+    """Render, embed and splice the prompts of a step.
+
+    Args:
+        system: whose backbones and tools.
+        plan: being walked.
+        step: the turn's.
+        samples: B mappings of sample fields.
+        values: made so far, by name.
+        prefixes: beginnings of prompts by agent, looked up and added to; None: nothing is reused.
+    """
+    backbone, agent = system.backbone_of(step.agent), plan.graph.agent(step.agent)
+    inputs = {slot: values[name] for slot, name in step.inputs.items()}
+    messages = {slot: value for slot, value in inputs.items() if isinstance(value, Tensor)}
+    texts = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
+    scopes = [
+        {name: sample[name] for name in plan.graph.inputs}
+        | {slot: text[row] for slot, text in texts.items()}
+        for row, sample in enumerate(samples)
+    ]
+    room = step.latent_steps if isinstance(step, Rollout) else 1
+    tools = tool_schemas(agent, system.tools) if agent.tool_style == "chat" else ()
+    prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools)
+    if prefixes is not None and not tools:
+        prefix = find_prefix(plan, step, backbone, samples, values, prefixes, prompt.ids_BT)
+        prompt = prompt._replace(prefix=prefix)
+    return Turn(step, backbone, prompt)
+
+
+def rolls_with(system: System, plan: Plan, index: int) -> list[int]:
+    """The rollouts that can be one batch with the one at a step, which comes first.
+
+    They are of one round and group, on one backbone, with equally many latent steps.
+    """
+    first, found = plan.steps[index], list[int]()
+    if not isinstance(first, Rollout):
+        return found
+    for i, step in enumerate(plan.steps[index:], start=index):
+        if not isinstance(step, Rollout) or (step.round, step.group) != (first.round, first.group):
+            break
+        same = system.backbone_of(step.agent) is system.backbone_of(first.agent)
+        if same and step.latent_steps == first.latent_steps:
+            found.append(i)
+    return found
