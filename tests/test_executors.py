@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import latentmas as lm
@@ -41,16 +41,25 @@ def messages(system: lm.System, executor: str, **options: Any) -> tuple[Any, Any
     return result.messages, result.token_ids
 
 
+def close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """fp64; rotary positions and some norms are fp32, which sets the floor."""
+    assert found.keys() == wanted.keys()
+    for name, message in wanted.items():
+        assert (message - found[name]).abs().max() / message.abs().max() < 1e-4, name
+
+
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_reuse_and_groups_equal_the_oracle(template: str, family: str) -> None:
-    """fp64, three left-padded rows; norms in fp32 set the floor."""
+def test_every_executor_equals_the_oracle(template: str, family: str) -> None:
+    """fp64; three left-padded rows and one, positions from the mask and (in turn) from columns."""
     system = load64(of_template(template, family))
-    plain, ids = messages(system, "reference")
-    fast, fast_ids = messages(system, "cached")
-    assert ids == fast_ids
-    for name, message in plain.items():
-        assert (message - fast[name]).abs().max() / message.abs().max() < 1e-4, name
+    mode = "column" if template in ("sequential", "distillation") else "mask"
+    for how in ({}, {"batch_size": 1, "position_mode": mode}):
+        plain, ids = messages(system, "reference", **how)
+        for executor in ("cached", "static"):
+            fast, fast_ids = messages(system, executor, **how)
+            assert ids == fast_ids, executor
+            close(fast, plain)
 
 
 def long_prefix(rounds: int = 3) -> lm.Graph:
@@ -146,3 +155,79 @@ def test_shared_columns_are_shared_and_every_row_has_begun(
     assert not (now[:, :count] == MESSAGE).any()
     if count:
         assert (now[:, :count] >= 0).any(dim=1).all()
+
+
+# --- states of fixed size -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_fixed_buffers_grow_and_serve_again(family: str) -> None:
+    """150 tokens do not fit the first buffers; the second run takes those of the first."""
+    system = load64(of_template("distillation", family))
+    how: dict[str, Any] = {"max_new_tokens": 150, "executor": "static"}
+    wanted = system.run(QUESTIONS, max_new_tokens=150, executor="reference")
+    found = [system.run(QUESTIONS, **how) for _ in range(2)]
+    assert all(result.token_ids == wanted.token_ids for result in found)
+    backbone = next(iter(system.serving.values()))
+    kept = list(backbone.workspace["free"])
+    system.run(QUESTIONS, **how)
+    assert {id(state) for state in backbone.workspace["free"]} == {id(state) for state in kept}
+    system.double()
+    assert not backbone.workspace
+
+
+@pytest.mark.parametrize("window", [8, 24])
+@pytest.mark.parametrize("family", ["mistral", "gemma3_text"])
+@pytest.mark.parametrize("executor", ["cached", "static"])
+def test_windows_that_are_exceeded(executor: str, family: str, window: int) -> None:
+    backbone = lm.testing.tiny_backbone(family, 32, sliding_window=window)
+    graph = lm.templates.distillation(expert=backbone, learner=backbone, latent_steps=6)
+    system = load64(graph)
+    plain, ids = messages(system, "reference")
+    fast, fast_ids = messages(system, executor)
+    assert ids == fast_ids
+    close(fast, plain)
+
+
+# --- rows that leave and join ---------------------------------------------------------------------
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    family=st.sampled_from(TINY_FAMILIES),
+    executor=st.sampled_from(["reference", "cached", "static"]),
+    batch_size=st.integers(1, 4),
+    refill=st.sampled_from([0.01, 0.5, 1.0]),
+    mode=st.sampled_from(["mask", "column"]),
+    times=st.integers(1, 2),
+    words=st.lists(st.integers(1, 60), min_size=1, max_size=7),
+)
+def test_neighbours_change_nothing(
+    family: str,
+    executor: str,
+    batch_size: int,
+    refill: float,
+    mode: str,
+    times: int,
+    words: list[int],
+) -> None:
+    """Each sample alone gives what it gives among others that end before it or join it."""
+    system = load64(of_template("distillation", family))
+    samples = [{"question": f"{i} " + "x" * count} for i, count in enumerate(words)]
+    how: dict[str, Any] = {
+        "max_new_tokens": 24,
+        "do_sample": True,
+        "stop": list("abcdefghijklmnop"),  # one in sixteen tokens ends a row
+        "position_mode": mode,
+        "num_return_sequences": times,
+        "record": ("messages",),
+    }
+    seeds = list(range(len(samples)))
+    found = system.run(
+        samples, seed=seeds, executor=executor, batch_size=batch_size, refill=refill, **how
+    )
+    for i, sample in enumerate(samples):
+        alone = system.run([sample], seed=[i], executor="reference", **how)
+        assert found.sequence_ids[i] == alone.sequence_ids[0]
+        own = {name: message[i] for name, message in found.messages.items()}
+        close(own, {name: message[0] for name, message in alone.messages.items()})

@@ -27,7 +27,7 @@ class Masks:
         window = getattr(config, "sliding_window", None)
         self.window: int | None = window if isinstance(window, int) else None
         self.dtype: torch.dtype = torch.float32
-        """Of the model, for attention that adds its mask."""
+        """Of the model: masks are added to scores."""
         self.by_type = types is not None
         only = FULL if self.window is None else SLIDING
         self.kinds = frozenset(types) if types is not None else frozenset({only})
@@ -86,8 +86,9 @@ class Masks:
         return self._shaped(made)
 
     def _causal(self, mask_BC: Tensor, columns_T: Tensor, window: int | None) -> Tensor:
-        """`(B, 1, T, C)`: real columns up to one's own, within the window.
+        """`(B, 1, T, C)`, to be added to scores: real columns up to one's own, within the window.
 
+        A mask of truth values would be turned into this one in every layer.
         A position always sees itself, so that a padded one is no empty row (NaN in some kernels).
         """
         key_C = torch.arange(mask_BC.shape[1], device=mask_BC.device)
@@ -96,8 +97,6 @@ class Masks:
         if window is not None:
             before_TC = before_TC & (key_C > columns_T[:, None] - window)
         allowed = (mask_BC.bool()[:, None, None, :] & before_TC) | own_TC
-        if self._attention == "sdpa":
-            return allowed
         shut = torch.finfo(self.dtype).min
         return torch.zeros_like(allowed, dtype=self.dtype).masked_fill(~allowed, shut)
 

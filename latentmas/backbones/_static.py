@@ -45,6 +45,8 @@ class StaticState(State):
         self.x_B1D = torch.zeros(rows, 1, width, dtype=backbone.dtype, device=device)
         self.h_BD = torch.zeros(rows, width, dtype=backbone.dtype, device=device)
         self.cache = Cache(layers=[self._layer(kind) for kind in backbone.layer_kinds()])
+        self.replays: dict[Any, Any] = {}
+        """Steps over these buffers, kept by whoever runs them."""
 
     def _layer(self, kind: str) -> Any:
         return LinearAttentionLayer() if kind == LINEAR else _Fixed(self)
@@ -71,6 +73,15 @@ class StaticState(State):
         self.column.fill_(self._length)
         self.position_B.copy_(position_B)
         self.mask_BC[:, : mask_BL.shape[1]] = mask_BL
+
+    def buffers(self) -> list[Tensor]:
+        """What a step of one position changes, keys and values apart: those are written anew."""
+        found = [self.column, self.position_B, self.mask_BC, self.x_B1D, self.h_BD]
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            if is_recurrent(layer):
+                found += [*layer.conv_states.values(), *layer.recurrent_states.values()]
+        return found
 
     def masks(self, masks: Masks, mask_BL: Tensor, new: int, padded: bool) -> Any:
         """What the decoder takes as attention mask: over all columns for one position."""
@@ -122,6 +133,14 @@ class _Fixed(StaticLayer):
     def __init__(self, state: StaticState) -> None:
         super().__init__(max_cache_len=state.capacity)
         self.state = state
+
+    def get_seq_length(self) -> int:
+        """The host's count; transformers' own is on the device."""
+        return self.state.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Columns that `update` hands out for several positions."""
+        return self.state.length + query_length, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         """Keys and values of all columns (one position), or of those so far (several)."""

@@ -59,7 +59,9 @@ def run(
     seed: Annotated[int, typer.Option(help="Of drawing, and of untrained links.")] = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 32,
-    executor: Annotated[str, typer.Option(help="cached, or reference (slow).")] = "cached",
+    executor: Annotated[
+        str, typer.Option(help="auto, cached, cuda_graph, offload, static or reference (slow).")
+    ] = "auto",
     text: Annotated[bool, typer.Option("--text", help="Run the graph's text twin.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the answer to QUESTION as it is written.")
@@ -89,6 +91,8 @@ def run(
     system = open_team(team, device=device, seed=seed, text=text, check=asked.rows)
     rows = asked.rows(system.plan)
     how: dict[str, Any] = depth | sampling | {"batch_size": batch_size, "executor": executor}
+    if executor == "auto" and device != "cpu":
+        note(f"executor: {system.choose_executor()}")
     with run_progress(quiet=stream) as watch:
         result = system.run(rows, on_event=watch, on_text=_show if stream else None, **how)
     if accounting:

@@ -37,7 +37,7 @@ def load_release(
     dtype: DType | None = None,
     revision: str | Mapping[str, str] | None = None,
     trust_remote_code: bool = False,
-    executor: str = "cached",
+    executor: str = "auto",
     tools: Mapping[str, Tool] | None = None,
 ) -> System:
     """Load a published RecursiveMAS system (arXiv 2604.25917).

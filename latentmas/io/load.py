@@ -26,7 +26,7 @@ def load_system(
     *,
     device: str | Mapping[str, str] = "cpu",
     dtype: str | None = None,
-    executor: str = "cached",
+    executor: str = "auto",
     text_functions: Mapping[str, TextFunction] | None = None,
     tools: Mapping[str, Tool] | None = None,
     reuse: System | None = None,

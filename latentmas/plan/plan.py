@@ -94,7 +94,7 @@ class Plan(Frozen):
         *,
         dtype: str | None = None,
         seed: int = 0,
-        executor: str = "cached",
+        executor: str = "auto",
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
     ) -> System:

@@ -65,6 +65,7 @@ def flow(
                 open_.append(walk)
             else:
                 with interpreter.blame(len(plan.steps) - 1):
+                    interpreter.executor.prepare(interpreter.system.backbone_of(last.agent))
                     pool.advance()
             for walk in [walk for walk in open_ if walk.draft is None or walk.draft.done]:
                 if walk.draft is not None:

@@ -227,6 +227,7 @@ class Interpreter:
 
     def _turn(self, step: Rollout | Decode, walk: Walk) -> Turn:
         prefixes = walk.prefixes if self.executor.reuses else None
+        self.executor.prepare(self.system.backbone_of(step.agent))
         return make_turn(self.system, self.plan, step, walk.samples, walk.values, prefixes)
 
     def _rollout(self, step: Rollout, turn: Turn) -> Tensor:

@@ -43,6 +43,8 @@ class RunResult:
     accounting: list[TurnRecord] = field(default_factory=list, repr=False)
     """A record for each round and agent, batches added up, in plan order."""
     seconds: float = 0.0
+    executor: str = ""
+    """Name of the executor."""
 
     @property
     def text(self) -> str:

@@ -102,7 +102,7 @@ def run_batches(
     announce(RunBegin(len(samples), len(plan.steps)))
     began = time.perf_counter()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), executor.running(system):
             walks = flow(
                 interpreter, samples, batch_size=batch_size, refill=refill, put_away=_put_away
             )
@@ -111,7 +111,7 @@ def run_batches(
         raise
     seconds = time.perf_counter() - began
     announce(RunEnd(seconds, None))
-    return _collect(plan, walks, seconds)
+    return replace(_collect(plan, walks, seconds), executor=executor.name)
 
 
 def _check_sampling(sampling: Sampling, samples: int, sequences: int) -> None:

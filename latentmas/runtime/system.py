@@ -16,6 +16,7 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.errors import LatentMASError
 from latentmas.links import Link
 from latentmas.plan import Plan
+from latentmas.runtime.choice import AUTO, Choice, choose_executor
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
@@ -48,7 +49,7 @@ class System(nn.Module):
         links: Mapping[str, Link],
         serving: Mapping[str, LoadedBackbone],
         *,
-        executor: str = "cached",
+        executor: str = AUTO,
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
     ) -> None:
@@ -58,7 +59,8 @@ class System(nn.Module):
             plan: what is run.
             links: by id.
             serving: the loaded backbone of each agent.
-            executor: name of the default executor.
+            executor: name of the default executor; `"auto"`: `cuda_graph` where it applies, else
+                `cached`.
             text_functions: of the plan's text sources without a constant.
             tools: by name; registered ones are found without.
         """
@@ -66,8 +68,7 @@ class System(nn.Module):
         self.plan = plan
         self.links = nn.ModuleDict({_key(id): link for id, link in links.items()})
         self.serving = dict(serving)
-        executors.get(executor)
-        self.executor = executor
+        self.executor = _known(executor)
         self.text_functions = dict(text_functions or {})
         self._check_text_functions()
         self.tools = find_tools(plan, tools or {})
@@ -80,7 +81,7 @@ class System(nn.Module):
         device: str | Mapping[str, str] = "cpu",
         dtype: str | None = None,
         seed: int = 0,
-        executor: str = "cached",
+        executor: str = AUTO,
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
         reuse: System | None = None,
@@ -104,7 +105,7 @@ class System(nn.Module):
             LatentMASError: a device is not there, or a text source has no function.
             UnknownNameError: no executor or tool has that name.
         """
-        executors.get(executor)
+        _known(executor)
         tools = find_tools(plan, tools or {})
         placed = place_agents(plan, device)
         serving = load_backbones(plan, placed, dtype=dtype, reuse=reuse.serving if reuse else None)
@@ -237,7 +238,12 @@ class System(nn.Module):
     def _executor(self, wanted: str | Executor | None, mode: PositionMode) -> Executor:
         if isinstance(wanted, Executor):
             return wanted
-        return executors.get(wanted or self.executor)(mode)
+        name = _known(wanted or self.executor)
+        return executors.get(self.choose_executor().name if name == AUTO else name)(mode)
+
+    def choose_executor(self) -> Choice:
+        """The executor that `"auto"` stands for, and why."""
+        return choose_executor(self)
 
     def stream(self, sample: Sample, **options: Any) -> Iterator[str]:
         """Run one sample and hand out its answer piece by piece; options as `run`.
@@ -282,6 +288,7 @@ class System(nn.Module):
         super()._apply(fn, recurse)
         for backbone in {id(b): b for b in self.serving.values()}.values():
             backbone.model._apply(fn)
+            backbone.workspace.clear()
         return self
 
     def _place_links(self) -> None:
@@ -298,6 +305,12 @@ class System(nn.Module):
                 f"text source {missing[0]!r} has no function; pass "
                 f'load(text_functions={{"{missing[0]}": function_of_a_sample}})'
             )
+
+
+def _known(executor: str) -> str:
+    if executor != AUTO:
+        executors.get(executor)
+    return executor
 
 
 def _key(id: str) -> str:

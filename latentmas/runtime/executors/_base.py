@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,12 +15,17 @@ from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.rollout import latent_rollout
 
+if TYPE_CHECKING:
+    from latentmas.runtime.system import System
+
 __all__ = ["Executor"]
 
 
 class Executor(ABC):
     """Interface: how a backbone is fed. Results must equal the `reference` executor's."""
 
+    name: str = ""
+    """Under which it is registered."""
     groups = True
     """Whether agents that roll at the same time on one backbone run as one batch."""
     reuses = False
@@ -29,6 +37,14 @@ class Executor(ABC):
     @abstractmethod
     def feed(self, backbone: LoadedBackbone) -> Feed:
         """A fresh feed of the backbone."""
+
+    @contextmanager
+    def running(self, system: System) -> Iterator[None]:
+        """Around a run of a system."""
+        yield
+
+    def prepare(self, backbone: LoadedBackbone) -> None:  # noqa: B027
+        """Called before a turn of an agent on this backbone."""
 
     def rollout(
         self, backbone: LoadedBackbone, inner: Inner, prompt: Packed, latent_steps: int

@@ -14,6 +14,7 @@ __all__ = ["Cached"]
 class Cached(Executor):
     """Keeps keys and values of a turn, and of prompts' beginnings over turns; differentiable."""
 
+    name = "cached"
     reuses = True
 
     def feed(self, backbone: LoadedBackbone) -> Feed:

@@ -14,6 +14,7 @@ __all__ = ["Reference"]
 class Reference(Executor):
     """Runs the whole sequence again for each step, as the published code does; differentiable."""
 
+    name = "reference"
     groups = False
 
     def feed(self, backbone: LoadedBackbone) -> Feed:

@@ -1,0 +1,35 @@
+"""Each step of one position is captured once as a CUDA graph, inner link inside, and replayed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.errors import LatentMASError
+from latentmas.runtime.executors import executors
+from latentmas.runtime.executors.static import Static
+from latentmas.runtime.feeds import Feed
+
+__all__ = ["CudaGraph"]
+
+
+@executors.register("cuda_graph")
+class CudaGraph(Static):
+    """One graph for each backbone, inner link, number of rows and capacity."""
+
+    name = "cuda_graph"
+    captures: ClassVar[bool] = True
+
+    def feed(self, backbone: LoadedBackbone) -> Feed:
+        """A feed that replays graphs.
+
+        Raises:
+            LatentMASError: the backbone is not on a CUDA device, or cannot run over fixed buffers.
+        """
+        if backbone.device.type != "cuda":
+            raise LatentMASError(
+                f"executor 'cuda_graph' needs a CUDA device; backbone "
+                f"{backbone.planned.spec.source!r} is on {backbone.device.type!r}; load with "
+                "device='cuda', or choose executor='cached'"
+            )
+        return super().feed(backbone)

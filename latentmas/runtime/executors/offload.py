@@ -1,0 +1,126 @@
+"""Small cards: backbones wait in the host's memory and take turns on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.errors import LatentMASError
+from latentmas.runtime.executors import executors
+from latentmas.runtime.executors.cached import Cached
+from latentmas.runtime.feeds import PositionMode
+
+if TYPE_CHECKING:
+    from latentmas.runtime.system import System
+
+__all__ = ["Offload"]
+
+MARGIN = 0.15
+"""Share of a device's memory that weights leave to states and activations."""
+
+
+@executors.register("offload")
+class Offload(Cached):
+    """Brings a backbone to the device for its turns; others leave, longest unused first.
+
+    They leave only when memory does not suffice. Weights are frozen, so leaving costs nothing and
+    coming one copy, from pinned memory on CUDA.
+    """
+
+    name = "offload"
+
+    def __init__(
+        self,
+        position_mode: PositionMode = "mask",
+        *,
+        device: str | None = None,
+        budget: int | None = None,
+    ) -> None:
+        """An executor.
+
+        Args:
+            position_mode: how positions are counted.
+            device: where turns run; None: the first CUDA device, or the CPU where there is none.
+            budget: bytes of weights that may be there at once; None: what the device has free, but
+                for a margin.
+        """
+        super().__init__(position_mode)
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.budget = budget
+        self.moves: list[str] = []
+        """What came and left, in order: `"+source"`, `"-source"`."""
+        self._here: dict[int, LoadedBackbone] = {}
+        self._host: dict[int, list[Tensor]] = {}
+
+    @contextmanager
+    def running(self, system: System) -> Iterator[None]:
+        """Links go to the device for the time of a run; all is put back after it."""
+        homes = {link: p.device for link in system.links.values() for p in [*link.parameters()][:1]}
+        try:
+            system.links.to(self.device)
+            yield
+        finally:
+            for backbone in list(self._here.values()):
+                self._leave(backbone)
+            self._host.clear()
+            for link, home in homes.items():
+                link.to(home)
+
+    def prepare(self, backbone: LoadedBackbone) -> None:
+        """Have a backbone on the device, and make room for it.
+
+        Raises:
+            LatentMASError: it alone is larger than the budget.
+        """
+        if id(backbone) in self._here:
+            self._here[id(backbone)] = self._here.pop(id(backbone))  # the last used is the last
+            return
+        size, budget = _bytes(backbone), self._room()
+        if size > budget:
+            raise LatentMASError(
+                f"backbone {backbone.planned.spec.source!r} has {size / 2**20:.0f} MiB of weights; "
+                f"{budget / 2**20:.0f} MiB may be on {str(self.device)!r}; choose a smaller "
+                "backbone or dtype, or device='cpu'"
+            )
+        while self._here and sum(map(_bytes, self._here.values())) + size > budget:
+            self._leave(next(iter(self._here.values())))
+        self._come(backbone)
+
+    def _room(self) -> int:
+        if self.budget is not None:
+            return self.budget
+        if self.device.type != "cuda":
+            return 1 << 62
+        free, whole = torch.cuda.mem_get_info(self.device)
+        return int(free + sum(map(_bytes, self._here.values())) - MARGIN * whole)
+
+    def _come(self, backbone: LoadedBackbone) -> None:
+        tensors = _tensors(backbone)
+        if id(backbone) not in self._host:
+            pinned = self.device.type == "cuda"
+            self._host[id(backbone)] = [t.data.pin_memory() if pinned else t.data for t in tensors]
+        for tensor, value in zip(tensors, self._host[id(backbone)], strict=True):
+            tensor.data = value.to(self.device, non_blocking=True)
+        self._here[id(backbone)] = backbone
+        self.moves.append(f"+{backbone.planned.spec.source}")
+
+    def _leave(self, backbone: LoadedBackbone) -> None:
+        for tensor, value in zip(_tensors(backbone), self._host[id(backbone)], strict=True):
+            tensor.data = value
+        backbone.workspace.clear()
+        del self._here[id(backbone)]
+        self.moves.append(f"-{backbone.planned.spec.source}")
+
+
+def _tensors(backbone: LoadedBackbone) -> list[Tensor]:
+    """Weights and buffers, each once: tied ones are one tensor."""
+    return [*backbone.model.parameters(), *backbone.model.buffers()]
+
+
+def _bytes(backbone: LoadedBackbone) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(backbone))

@@ -1,0 +1,49 @@
+"""Buffers of fixed size, without graphs: what `cuda_graph` captures, on any device."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from latentmas.backbones import LoadedBackbone
+from latentmas.errors import LatentMASError
+from latentmas.runtime.executors import executors
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.feeds import Feed, PositionMode
+from latentmas.runtime.fixed import FixedFeed
+
+__all__ = ["Static"]
+
+
+@executors.register("static")
+class Static(Executor):
+    """Keeps states in buffers that later turns use again; not differentiable."""
+
+    name = "static"
+    reuses = True
+    captures: ClassVar[bool] = False
+    """Whether steps are captured as CUDA graphs."""
+
+    def __init__(self, position_mode: PositionMode = "mask", *, compile_step: bool = False) -> None:
+        """An executor.
+
+        Args:
+            position_mode: how positions are counted.
+            compile_step: run the step through `torch.compile`; the first one takes minutes.
+        """
+        super().__init__(position_mode)
+        self.compile_step = compile_step
+
+    def feed(self, backbone: LoadedBackbone) -> Feed:
+        """A feed over fixed buffers.
+
+        Raises:
+            LatentMASError: the backbone cannot run over them.
+        """
+        if backbone.static_reason is not None:
+            raise LatentMASError(
+                f"backbone {backbone.planned.spec.source!r} cannot run on fixed buffers: "
+                f"{backbone.static_reason}; choose executor='cached'"
+            )
+        return FixedFeed(
+            backbone, self.position_mode, capture=self.captures, compile_step=self.compile_step
+        )
