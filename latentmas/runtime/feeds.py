@@ -104,6 +104,25 @@ class Feed(ABC):
             states.append(self.feed_one(inner.apply_to(states[-1])))
         return states[1:]
 
+    def _feed_after_prefix(self, prompt: Packed, state: State) -> Tensor:
+        """Append a prompt, with its prefix from a snapshot, or leaving one; both without gradients.
+
+        Args:
+            prompt: with or without a prefix.
+            state: what this feed remembers in.
+        """
+        prefix = prompt.prefix
+        if prefix is None or torch.is_grad_enabled() or not prefix.begins(prompt.ids_BT):
+            return Feed.feed_prompt(self, prompt)
+        self.padded, cut = prompt.padded, prefix.columns
+        if prefix.snapshot is None:
+            self.feed(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
+            prefix.snapshot = state.snapshot()
+        else:
+            state.restore(prefix.snapshot)
+            self._extend(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
+        return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
+
     def _extend(self, x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
         """Take columns in; returns their positions, (B, T)."""
         rows, new = x_BTD.shape[:2]
@@ -163,17 +182,7 @@ class CachedFeed(Feed):
 
     def feed_prompt(self, prompt: Packed) -> Tensor:
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
-        prefix = prompt.prefix
-        if prefix is None or torch.is_grad_enabled() or not prefix.begins(prompt.ids_BT):
-            return super().feed_prompt(prompt)
-        self.padded, cut = prompt.padded, prefix.columns
-        if prefix.snapshot is None:
-            self.feed(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
-            prefix.snapshot = self._state.snapshot()
-        else:
-            self._state.restore(prefix.snapshot)
-            self._extend(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
-        return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
+        return self._feed_after_prefix(prompt, self._state)
 
     def select(self, rows: Sequence[int]) -> None:
         """Choose rows of mask and cache."""

@@ -70,17 +70,7 @@ class FixedFeed(Feed):
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
         rows, length = prompt.x_BTD.shape[:2]
         self._held = _lease(self.backbone, rows, length + self._more)
-        prefix = prompt.prefix
-        if prefix is None or not prefix.begins(prompt.ids_BT):
-            return super().feed_prompt(prompt)
-        self.padded, cut = prompt.padded, prefix.columns
-        if prefix.snapshot is None:
-            self.feed(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
-            prefix.snapshot = self._state.snapshot()
-        else:
-            self._state.restore(prefix.snapshot)
-            self._extend(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
-        return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
+        return self._feed_after_prefix(prompt, self._held)
 
     def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Append positions: one by a replay, several as they come."""
