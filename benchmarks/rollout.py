@@ -4,7 +4,8 @@
 
 The published loop runs the whole sequence again at each latent step (executor `reference`, model
 resident). `cached` computes each position once; `reused` also takes 90 % of the prompt from an
-earlier turn. All in one process, interleaved; medians, and ratios of them. Differences are those of
+earlier turn, and `static` keeps its states in buffers of fixed size.
+All in one process, interleaved; medians, and ratios of them. Differences are those of
 the first four latent steps: random models multiply rounding errors with each step.
 """
 
@@ -49,7 +50,8 @@ def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
     system = graph.output("two").compile().load()
     loaded, inner = system.backbone_of("one"), system.link("inner.one")
     ids = torch.randint(4, 250, (shape["batch"], shape["prompt"]))
-    prompt = Packed(loaded.embed(ids), torch.ones_like(ids), 0, ids)
+    lengths = (shape["prompt"],) * shape["batch"]
+    prompt = Packed(loaded.embed(ids), torch.ones_like(ids), lengths, 0, ids)
     prefix = Prefix(ids[:, : int(0.9 * shape["prompt"])])
     steps = shape["steps"]
 
@@ -60,12 +62,14 @@ def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
     reused = prompt._replace(prefix=prefix)
     plain, fast = roll("reference", prompt), roll("cached", prompt)
     again = [roll("cached", reused) for _ in range(2)][1]
-    error = max(float((plain - other)[:, :4].abs().max()) for other in (fast, again))
+    fixed = roll("static", prompt)
+    error = max(float((plain - other)[:, :4].abs().max()) for other in (fast, again, fixed))
     medians = measure(
         {
             "reference": lambda: roll("reference", prompt),
             "cached": lambda: roll("cached", prompt),
             "reused": lambda: roll("cached", reused),
+            "static": lambda: roll("static", prompt),
         },
         repeats,
     )
@@ -74,6 +78,7 @@ def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
         **{f"s_{name}": round(value, 4) for name, value in medians.items()},
         "ratio_cached": round(medians["reference"] / medians["cached"], 1),
         "ratio_reused": round(medians["reference"] / medians["reused"], 1),
+        "ratio_static": round(medians["reference"] / medians["static"], 1),
         "largest_difference": float(f"{error:.1e}"),
     }
 

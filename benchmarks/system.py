@@ -4,7 +4,9 @@
 
 `sequential`: planner, critic and solver of one shape, three rounds; the latent phase and one token.
 `branches`: three experts on one backbone and a summarizer on another, with and without batching the
-experts. All in one process, interleaved; medians, and ratios of them.
+experts; `steps` is the part of it after the prompts (that of K steps less that of one).
+`ragged`: many samples whose answers end at different times, with whole batches and with rows that
+join where others have ended. All in one process, interleaved; medians, and ratios of them.
 """
 
 from __future__ import annotations
@@ -57,6 +59,45 @@ def branches(shape: dict[str, int]) -> lm.System:
     return graph.compile().load()
 
 
+def alone(system: lm.System) -> lm.System:
+    """The same team with one latent step: what its prompts cost."""
+    return lm.System.load(system.plan.replace(latent_steps=1), reuse=system)
+
+
+def ragged(shape: dict[str, int], repeats: int) -> dict[str, Any]:
+    """Answers of 2 to 4 × `steps` tokens, most of them short; batches of eight."""
+    large = tiny_backbone("llama", shape["hidden"], layers=shape["layers"])
+    team = lm.templates.distillation(expert=large, learner=large, latent_steps=shape["steps"])
+    system = team.compile().load()
+    count, longest = 8 * shape["batch"], 4 * shape["steps"]
+    samples = [f"What is {n} + {n}?" for n in range(count)]
+    stop = list("abcdefghijkl")  # of random bytes, about one in twenty ends a row
+    seconds: dict[float, list[float]] = {1.0: [], 0.5: [], 0.25: []}
+    texts = []
+    for _ in range(repeats):
+        for refill, taken in seconds.items():
+            began = time.perf_counter()
+            result = system.run(
+                samples,
+                do_sample=True,
+                stop=stop,
+                max_new_tokens=longest,
+                batch_size=8,
+                refill=refill,
+            )
+            taken.append(time.perf_counter() - began)
+            texts.append(result.texts)
+    medians = {refill: statistics.median(taken) for refill, taken in seconds.items()}
+    lengths = sorted(map(len, texts[0]))
+    return {
+        "system": f"{count} samples, answers of {lengths[0]} to {lengths[-1]} characters",
+        **{f"s_refill_{refill}": round(value, 3) for refill, value in medians.items()},
+        "ratio_refill_0.5": round(medians[1.0] / medians[0.5], 2),
+        "ratio_refill_0.25": round(medians[1.0] / medians[0.25], 2),
+        "equal_texts": all(own == texts[0] for own in texts),
+    }
+
+
 def compare(system: lm.System, ways: dict[str, Any], samples: list[str], repeats: int) -> Any:
     """Median seconds of each way, and the largest difference of their first latent steps."""
     cached = executors.get("cached")
@@ -97,12 +138,11 @@ def main() -> None:
         samples,
         given.repeats,
     )
-    team, team_error = compare(
-        branches(shape),
-        {"apart": ("cached", False, False), "together": ("cached", False, True)},
-        samples,
-        max(3, given.repeats),
-    )
+    pair = {"apart": ("cached", False, False), "together": ("cached", False, True)}
+    experts, often = branches(shape), max(3, given.repeats)
+    team, team_error = compare(experts, pair, samples, often)
+    first, _ = compare(alone(experts), pair, samples, often)
+    steps = {name: team[name] - first[name] for name in pair}
     rows = [
         {"system": "sequential, 3 rounds"}
         | {f"s_{name}": round(value, 3) for name, value in chain.items()}
@@ -116,8 +156,10 @@ def main() -> None:
         | {f"s_{name}": round(value, 3) for name, value in team.items()}
         | {
             "ratio_together": round(team["apart"] / team["together"], 2),
+            "ratio_together_steps": round(steps["apart"] / steps["together"], 2),
             "largest_difference": float(f"{team_error:.1e}"),
         },
+        ragged(shape, given.repeats),
     ]
     processor = platform.processor() or platform.machine()
     hardware = {"cpu": processor, "threads": torch.get_num_threads()}

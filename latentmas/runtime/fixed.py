@@ -6,6 +6,7 @@ Shapes: `B` rows, `T` new positions, `L` columns so far, `C` capacity, `D` width
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ __all__ = ["FixedFeed", "bucket"]
 
 SMALLEST = 64
 """Columns of the smallest state."""
+LOCK = Lock()
+"""Runs may go side by side in threads."""
 KEPT = 6
 """States of a backbone that are kept for later turns."""
 
@@ -193,10 +196,11 @@ class FixedFeed(Feed):
 def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
     """A state of enough rows and columns, kept from an earlier turn or new."""
     shape = bucket(rows), max(SMALLEST, bucket(columns))
-    free: list[StaticState] = backbone.workspace.setdefault("free", [])
-    for state in free:
-        if (state.rows, state.capacity) == shape:
-            free.remove(state)
+    with LOCK:
+        free: list[StaticState] = backbone.workspace.setdefault("free", [])
+        fitting = [i for i, state in enumerate(free) if (state.rows, state.capacity) == shape]
+        if fitting:
+            state = free.pop(fitting[-1])
             state.reset()
             return state
     if backbone.device.type == "cuda":
@@ -209,6 +213,7 @@ def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
 
 def _release(state: StaticState) -> None:
     """Keep a state, with its graphs, for a later turn; the oldest ones go."""
-    free: list[StaticState] = state.backbone.workspace.setdefault("free", [])
-    free.append(state)
-    del free[:-KEPT]
+    with LOCK:
+        free: list[StaticState] = state.backbone.workspace.setdefault("free", [])
+        free.append(state)
+        del free[:-KEPT]

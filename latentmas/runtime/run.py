@@ -71,7 +71,7 @@ def run_batches(
     edit_message: EditMessage | None = None,
     num_return_sequences: int = 1,
     retry: Retry | None = None,
-    refill: float = 0.5,
+    refill: float = 1.0,
 ) -> RunResult:
     """Run all samples in batches; arguments as `System.run`."""
     unknown = sorted(set(record) - set(RECORDABLE))
