@@ -25,7 +25,7 @@ demo: $(STAMP) ## declare, train, run and compare a small team; results go to de
 	$(BIN)/latentmas demo --output demo-out
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 check: $(STAMP) ## lint, types, strict build of the docs
 	$(BIN)/ruff check .

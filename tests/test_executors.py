@@ -192,7 +192,7 @@ def test_windows_that_are_exceeded(executor: str, family: str, window: int) -> N
 # --- rows that leave and join ---------------------------------------------------------------------
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     family=st.sampled_from(TINY_FAMILIES),
     executor=st.sampled_from(["reference", "cached", "static"]),
@@ -200,7 +200,7 @@ def test_windows_that_are_exceeded(executor: str, family: str, window: int) -> N
     refill=st.sampled_from([0.01, 0.5, 1.0]),
     mode=st.sampled_from(["mask", "column"]),
     times=st.integers(1, 2),
-    words=st.lists(st.integers(1, 60), min_size=1, max_size=7),
+    words=st.lists(st.integers(1, 60), min_size=1, max_size=5),
 )
 def test_neighbours_change_nothing(
     family: str,

@@ -70,7 +70,7 @@ def test_a_fixed_prefix_is_read_without_gradients_and_changes_nothing(monkeypatc
     split = gradients(system)
     with saved_bytes() as small:
         OuterLoss(system, system.plan)(ROWS)
-    monkeypatch.setattr("latentmas.runtime.rollout.CachedFeed.splits", False)
+    monkeypatch.setattr("latentmas.runtime.feeds.CachedFeed.splits", False)
     whole = gradients(system)
     with saved_bytes() as large:
         OuterLoss(system, system.plan)(ROWS)
@@ -399,17 +399,30 @@ def test_stability_measures_growth_and_training_warns(
 
 # --- survival -----------------------------------------------------------------------------------
 
+
+def twelve_steps(folder: Path | str, *, resume: bool = False) -> None:
+    """A training that saves at each step."""
+    config = lm.OuterConfig(
+        str(folder),
+        max_steps=12,
+        use_cpu=True,
+        per_device_train_batch_size=1,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        save_total_limit=3,
+        probe_stability=False,
+    )
+    trainer = lm.OuterTrainer(pair().compile().load(), config, train_dataset=ROWS)
+    print("ready", flush=True)
+    trainer.train(resume_from_checkpoint=resume or None)
+    trainer.save_model()
+
+
 TRAIN = """
-import sys, latentmas as lm
-from tests.test_training_exactness import ROWS, pair
-config = lm.OuterConfig(
-    sys.argv[1], max_steps=12, use_cpu=True, per_device_train_batch_size=1, logging_steps=1,
-    save_strategy="steps", save_steps=1, save_total_limit=3, probe_stability=False,
-)
-trainer = lm.OuterTrainer(pair().compile().load(), config, train_dataset=ROWS)
-print("ready", flush=True)
-trainer.train(resume_from_checkpoint=len(sys.argv) > 2 or None)
-trainer.save_model()
+import sys
+from tests.test_training_exactness import twelve_steps
+twelve_steps(sys.argv[1], resume=len(sys.argv) > 2)
 """
 
 
@@ -434,7 +447,7 @@ def run_training(folder: Path, *arguments: str, kill_after: float | None = None)
 
 def test_killed_at_any_moment_a_resumed_training_ends_the_same(tmp_path: Path) -> None:
     """Killed twice here; `benchmarks/crash.py` does it ten times."""
-    assert run_training(tmp_path / "whole") == 0
+    twelve_steps(tmp_path / "whole")
     whole = load_file(tmp_path / "whole" / "links.safetensors")
     folder, chance = tmp_path / "killed", random.Random(0)
     run_training(folder, kill_after=chance.uniform(0.3, 0.6))
@@ -463,43 +476,54 @@ def test_a_checkpoint_that_was_cut_short_is_passed_over(
 
 # --- several processes --------------------------------------------------------------------------
 
+
+def trained(folder: Path | str, rounds: int, size: int, source: str) -> lm.System:
+    """Three steps over four rows of unequal length, `size` rows for each process."""
+    rows = [*ROWS, {"question": "fourth", "answer": "a fourth and rather long answer"}]
+    config = lm.OuterConfig(
+        str(folder),
+        max_steps=3,
+        use_cpu=True,
+        per_device_train_batch_size=size,
+        rounds=rounds,
+        learning_rate=1e-3,
+        train_links="outer" if rounds > 1 else ["inner.expert", "outer.expert->learner.plan"],
+        logging_steps=1,
+        probe_stability=False,
+    )
+    system = pair(lm.Backbone(source), rounds=2).compile().load()
+    lm.OuterTrainer(system, config, train_dataset=rows).train()
+    return system
+
+
 TWO = """
-import sys, torch, latentmas as lm
+import sys
 import torch.distributed as dist
-from tests.test_training_exactness import ROWS, pair
-folder, rounds, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-rows = [*ROWS, {"question": "fourth", "answer": "a fourth and rather long answer"}]
-links = "outer" if rounds > 1 else ["inner.expert", "outer.expert->learner.plan"]
-config = lm.OuterConfig(
-    folder, max_steps=3, use_cpu=True, per_device_train_batch_size=size, rounds=rounds,
-    learning_rate=1e-3, train_links=links, logging_steps=1, probe_stability=False,
-)
-system = pair(lm.Backbone(sys.argv[4]), rounds=2).compile().load()
-lm.OuterTrainer(system, config, train_dataset=rows).train()
-if not dist.is_initialized() or dist.get_rank() == 0:
-    system.save_pretrained(folder + "/team")
-if dist.is_initialized():
+from tests.test_training_exactness import trained
+for rounds in (2, 1):
+    folder = f"{sys.argv[1]}/{rounds}"
+    system = trained(folder, rounds, 2, sys.argv[2])
+    if dist.get_rank() == 0:
+        system.save_pretrained(folder + "/team")
     dist.barrier()
-    dist.destroy_process_group()
+dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("rounds", [2, 1])
-def test_two_processes_give_the_links_of_one(tmp_path: Path, rounds: int) -> None:
+def test_two_processes_give_the_links_of_one(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     small = tiny("llama", 16).source  # only the first process of several writes model files
-    one = [sys.executable, str(script), str(tmp_path / "one"), str(rounds), "4", small]
     two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    two += [f"--master_port={random.Random(rounds).randint(20000, 50000)}"]
-    two += [str(script), str(tmp_path / "two"), str(rounds), "2", small]
+    two += [f"--master_port={random.Random(os.getpid()).randint(20000, 50000)}"]
+    two += [str(script), str(tmp_path / "two"), small]
     root = Path(__file__).parent.parent
-    for command in (one, two):
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=110, cwd=root
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-    a = load_file(tmp_path / "one" / "team" / "links.safetensors")
-    b = load_file(tmp_path / "two" / "team" / "links.safetensors")
-    assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6
+    done = subprocess.run(
+        two, env=environment, capture_output=True, text=True, timeout=110, cwd=root
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for rounds in (2, 1):
+        a = trained(tmp_path / "one", rounds, 4, small).link_state()
+        b = load_file(tmp_path / "two" / str(rounds) / "team" / "links.safetensors")
+        assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6, rounds
