@@ -6,7 +6,8 @@ Three tables: gradients of four modes against full recomputation (fp64, six fami
 autograd keeps for one rollout's loss against the number of latent steps; and seconds of one forward
 and backward pass. The modes: `recompute` runs the whole sequence again each step (executor
 `reference`), `whole` carries the cache, `cached` also reads the prompt's fixed part without
-gradients (the default), `rollout` computes activations again in the backward pass.
+gradients and keeps keys and values once (the default), `apart` keeps them anew for each latent
+step, `rollout` computes activations again in the backward pass.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from transformers.utils import logging
 import latentmas as lm
 from latentmas.runtime.feeds import CachedFeed
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
-from latentmas.training.estimate import saved_bytes
 from latentmas.training.outer_loss import OuterLoss
+from latentmas.training.saving import saved_bytes
 
 MODES: dict[str, dict[str, Any]] = {
     "recompute": {"executor": "reference"},
     "whole": {"split": False},
     "cached": {},
+    "apart": {"once": False},
     "rollout": {"checkpoint": True},
 }
 ROWS = [
@@ -56,8 +58,10 @@ def team(family: str, width: int, layers: int, steps: int, rounds: int) -> lm.Gr
 def loss_of(system: lm.System, mode: str) -> OuterLoss:
     """The loss module of a mode."""
     options = dict(MODES[mode])
-    CachedFeed.splits = options.pop("split", True)
-    return OuterLoss(system, system.plan, **options)
+    CachedFeed.splits, once = options.pop("split", True), options.pop("once", True)
+    loss = OuterLoss(system, system.plan, **options)
+    loss.deduplicate = once
+    return loss
 
 
 def gradients(system: lm.System, mode: str) -> torch.Tensor:
@@ -77,7 +81,7 @@ def equality(tiny: bool) -> list[dict[str, Any]]:
         system.requires_grad_(True)
         plain = gradients(system, "recompute")
         row: dict[str, Any] = {"table": "gradients", "family": family}
-        for mode in ("whole", "cached", "rollout"):
+        for mode in ("whole", "cached", "apart", "rollout"):
             distance = (gradients(system, mode) - plain).abs().max() / plain.abs().max()
             row[mode] = float(distance)
         rows.append(row)

@@ -24,8 +24,9 @@ from latentmas.runtime import executors
 from latentmas.runtime.packing import answer_ids, pack
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import stability
-from latentmas.training.estimate import dry_run, estimate, saved_bytes
+from latentmas.training.estimate import dry_run, estimate
 from latentmas.training.outer_loss import OuterLoss, constant_rollouts
+from latentmas.training.saving import saved_bytes
 from latentmas.training.select import freeze_all_but
 from tests.teams import load64, of_template, tiny
 
@@ -76,6 +77,28 @@ def test_a_fixed_prefix_is_read_without_gradients_and_changes_nothing(monkeypatc
         OuterLoss(system, system.plan)(ROWS)
     assert_same(split, whole, 1e-5)
     assert small[0] < large[0]
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_keys_and_values_are_kept_once(family: str, monkeypatch: Any) -> None:
+    """The same numbers reach the same backward functions: gradients are equal to the bit."""
+    window = {"sliding_window": 24} if family in ("mistral", "gemma3_text") else {}
+    backbone = lm.testing.tiny_backbone(family, 32, layers=4, **window)
+    graph = lm.templates.distillation(expert=backbone, learner=backbone, rounds=2, latent_steps=24)
+    system = load64(graph)
+    system.requires_grad_(True)
+    sizes, found = {}, {}
+    for once in (True, False):
+        loss = OuterLoss(system, system.plan)
+        loss.deduplicate = once
+        with saved_bytes() as saved:
+            value = loss(ROWS)["loss"]
+        sizes[once] = saved[0]
+        system.zero_grad(set_to_none=True)
+        value.backward()
+        found[once] = [p.grad for p in system.parameters() if p.grad is not None]
+    assert found[True] and all(map(torch.equal, found[True], found[False]))
+    assert sizes[True] < sizes[False]
 
 
 def test_checkpointing_keeps_little() -> None:

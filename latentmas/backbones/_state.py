@@ -5,7 +5,8 @@ Shapes: `B` batch, `T` new positions, `L` positions so far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,10 @@ Snapshot = list[dict[str, Any]]
 """The fields of each layer."""
 
 
+ON_NEW: ContextVar[Callable[[State], None] | None] = ContextVar("on_new", default=None)
+"""Told of each new dynamic state; training keeps account of what they hold."""
+
+
 class Part(NamedTuple):
     """Rows of a state, for another one that is put together."""
 
@@ -44,6 +49,8 @@ class State:
     def __init__(self, backbone: LoadedBackbone) -> None:
         self.backbone = backbone
         self.cache = backbone.family.new_cache(backbone.model)
+        if (told := ON_NEW.get()) is not None:
+            told(self)
 
     @property
     def length(self) -> int:

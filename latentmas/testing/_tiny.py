@@ -70,7 +70,7 @@ def _write(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = _tokenizer()
+    tokenizer = tokenizer_of_bytes()
     fields: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": hidden,
@@ -103,7 +103,7 @@ def _write(
     tokenizer.save_pretrained(folder)
 
 
-def _tokenizer() -> Any:
+def tokenizer_of_bytes() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.plan import Decode, Plan, Rollout
@@ -20,8 +18,9 @@ from latentmas.runtime import System
 from latentmas.runtime.packing import answer_ids, pack
 from latentmas.training.data import Row
 from latentmas.training.outer_loss import OuterLoss, constant_rollouts
+from latentmas.training.saving import saved_bytes
 
-__all__ = ["DryRun", "Estimate", "available_bytes", "dry_run", "estimate", "saved_bytes"]
+__all__ = ["DryRun", "Estimate", "available_bytes", "dry_run", "estimate"]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ def estimate(
     """Bytes of a step of the outer loop, from shapes alone; only embeddings are looked up.
 
     Measured on real layers, a frozen decoder layer keeps about 9·D + 3·(its MLP's width) numbers
-    a position; each latent step keeps the keys and values so far once more.
+    a position, and the cache is kept once; with checkpointing, each latent step of the rollout that
+    runs again keeps the keys and values so far.
 
     Args:
         system: whose links learn.
@@ -87,26 +87,27 @@ def estimate(
         answer_field: of the answer.
     """
     constant = constant_rollouts(system, plan)
-    kept, inputs = [], 0
+    kept, again, inputs = list[int](), list[int](), 0
     for step in plan.turns():
-        size, given = _turn(system, plan, step, rows, answer_field)
+        turn = _turn(system, plan, step, rows, answer_field)
         if step.output not in constant:
-            kept.append(size)
-            inputs += given
+            kept.append(turn[0])
+            again.append(turn[1])
+            inputs += turn[2]
     models = {id(b): b.model for b in system.serving.values()}.values()
     learning = sum(p.numel() for p in system.parameters() if p.requires_grad)
     return Estimate(
         backbones=sum(p.numel() * p.element_size() for m in models for p in m.parameters()),
         links=16 * learning,
         activations=sum(kept),
-        checkpointed=max(kept, default=0) + inputs,
+        checkpointed=max(again, default=0) + inputs,
     )
 
 
 def _turn(
     system: System, plan: Plan, step: Rollout | Decode, rows: Sequence[Row], answer_field: str
-) -> tuple[int, int]:
-    """Bytes that a turn keeps, and bytes of its input."""
+) -> tuple[int, int, int]:
+    """Bytes that a turn keeps, those with keys and values at each step, and those of its input."""
     backbone, agent = system.backbone_of(step.agent), plan.graph.agent(step.agent)
     width = backbone.planned.info.hidden_size
     messages, texts = {}, dict[str, str]()
@@ -125,12 +126,22 @@ def _turn(
     answer = 0
     if not steps:
         answer = max(len(answer_ids(backbone, str(row[answer_field]))) for row in rows)
-    kept = _layers(backbone, batch, length, prompt.fixed, steps, answer)
-    return kept, prompt.x_BTD.numel() * prompt.x_BTD.element_size()
+    once, anew = (
+        _layers(backbone, batch, length, prompt.fixed, steps, answer, once=once)
+        for once in (True, False)
+    )
+    return once, anew, prompt.x_BTD.numel() * prompt.x_BTD.element_size()
 
 
 def _layers(
-    backbone: LoadedBackbone, batch: int, length: int, fixed: int, steps: int, answer: int
+    backbone: LoadedBackbone,
+    batch: int,
+    length: int,
+    fixed: int,
+    steps: int,
+    answer: int,
+    *,
+    once: bool,
 ) -> int:
     config = backbone.family.text_config(backbone.model)
     width, size = config.hidden_size, torch.finfo(backbone.dtype).bits // 8
@@ -139,7 +150,9 @@ def _layers(
     head = int(getattr(config, "head_dim", None) or width // heads)
     positions = length - fixed + steps + answer
     own = positions * (9 * width + 3 * inside)
-    cached = steps * (length + steps / 2) * 2 * heads * head
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    read = 2 * heads * head * length  # by the prompt, repeated for each query head
+    cached = read + 2 * shared * head * (length + steps if once else steps * (length + steps / 2))
     logits = answer * backbone.planned.info.vocab_size * (2 if size >= 4 else 4)
     return int(batch * size * (config.num_hidden_layers * (own + cached) + logits))
 
@@ -149,25 +162,6 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-
-
-@contextmanager
-def saved_bytes() -> Iterator[list[int]]:
-    """Counts what autograd keeps while the block runs; storages that are shared count once."""
-    seen: set[int] = set()
-    total = [0]
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if not isinstance(tensor, torch.nn.Parameter) and storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
-            total[0] += storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    alive: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield total
 
 
 def dry_run(loss: OuterLoss, system: System, rows: Sequence[Row], *, checkpoint: bool) -> DryRun:

@@ -6,6 +6,7 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.packing import answer_ids
 from latentmas.training.checkpointing import CheckpointedExecutor
 from latentmas.training.data import Row
+from latentmas.training.saving import keys_kept_once
 from latentmas.training.teaching import cross_entropy, teach
 
 __all__ = ["OuterLoss", "constant_rollouts", "default_weights"]
@@ -76,6 +78,8 @@ class OuterLoss(nn.Module):
         """Sees each message on its way: telemetry."""
         self.round_losses: dict[int, float] | None = None
         """When a dict: filled with the answer's mean cross-entropy after each round."""
+        self.deduplicate = True
+        """Whether keys and values of a cache are saved once for all its steps."""
         self.set_plan(plan, round_weights)
 
     def set_plan(self, plan: Plan, round_weights: Sequence[float] | None = None) -> None:
@@ -106,6 +110,16 @@ class OuterLoss(nn.Module):
         Returns:
             `loss`, a scalar: mean over answer tokens, weighted mean over rounds.
         """
+        saving = keys_kept_once() if self.deduplicate and not self._checkpoint else nullcontext()
+        with saving:
+            return self._loss(rows, numbers, num_items_in_batch)
+
+    def _loss(
+        self,
+        rows: Sequence[Row],
+        numbers: Sequence[int] | None,
+        num_items_in_batch: Tensor | int | None,
+    ) -> dict[str, Tensor]:
         if self.recipe == "released":
             sums = [self._walk([row], None) for row in rows]
             total = torch.stack(sums).sum()
