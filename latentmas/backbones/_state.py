@@ -13,13 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.cache_utils import (
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-    LinearAttentionCacheLayerMixin,
-    LinearAttentionLayer,
-)
+from transformers.cache_utils import LinearAttentionCacheLayerMixin, LinearAttentionLayer
 
+from latentmas.backbones._growing import Growing, GrowingWindow, Room
 from latentmas.backbones._masks import Masks
 
 if TYPE_CHECKING:
@@ -75,7 +71,7 @@ class State:
 
     def joins(self) -> bool:
         """Whether `assemble` knows all layers of this model's states."""
-        known = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer)
+        known = (Growing, GrowingWindow, LinearAttentionLayer)
         return all(type(layer) in known for layer in self.cache.layers)
 
     def assemble(self, parts: Sequence[Part]) -> State:
@@ -99,6 +95,8 @@ def _put(layer: Any, fields: Mapping[str, Any]) -> None:
     own = {k: v for k, v in layer.__dict__.items() if isinstance(v, MethodType)}
     layer.__dict__.clear()
     layer.__dict__.update(fields, **own)
+    if isinstance(layer, (Growing, GrowingWindow)):
+        layer.rooms = Room(), Room()  # others' columns are read, never written after
 
 
 def _fields(layer: Any) -> dict[str, Any]:

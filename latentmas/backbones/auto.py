@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, LinearAttentionCacheLayerMixin
 
 from latentmas.backbones._base import Family
+from latentmas.backbones._growing import with_room
 from latentmas.backbones._registry import families
 
 __all__ = ["Auto"]
@@ -40,8 +41,12 @@ class Auto(Family):
         return scores if cap is None else torch.tanh(scores / cap) * cap
 
     def new_cache(self, model: PreTrainedModel) -> Cache:
-        """A dynamic cache: a layer for each of the model's (sliding, linear attention, full)."""
+        """A dynamic cache: a layer for each of the model's (sliding, linear attention, full).
+
+        Attention layers leave room for further columns.
+        """
         cache = DynamicCache(config=self.text_config(model))
+        cache.layers = [with_room(layer) for layer in cache.layers]
         for layer in cache.layers:
             if isinstance(layer, LinearAttentionCacheLayerMixin):
                 setattr(layer, "update_recurrent_state", MethodType(_replace_state, layer))  # noqa: B010

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from latentmas.backbones._growing import Growing, GrowingWindow
 from latentmas.backbones._state import ON_NEW, State
 
 __all__ = ["keys_kept_once", "saved_bytes"]
@@ -70,7 +70,7 @@ class _Ledger:
         if not torch.is_grad_enabled():
             return
         for layer in state.cache.layers:
-            if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer):
+            if isinstance(layer, (Growing, GrowingWindow)):
                 self._watch(layer)
 
     def _watch(self, layer: Any) -> None:
