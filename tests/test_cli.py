@@ -266,10 +266,13 @@ def test_plan(team, broken, tmp_path):
 
 
 def test_draw(team, tmp_path):
-    for name, start in (("a.svg", "<svg"), ("a.mmd", "---\ntitle")):
+    forms = {"a.svg": "<svg", "a.mmd": "---\ntitle", "a.html": "<!doctype", "a.dot": "digraph"}
+    for name, start in forms.items():
         assert call("draw", team, "-o", tmp_path / name).stdout.strip() == str(tmp_path / name)
         assert (tmp_path / name).read_text().startswith(start)
-    assert ".svg or .mmd" in call("draw", team, "-o", tmp_path / "a.png", code=1).stderr
+    assert call("draw", team, "-o", tmp_path / "a.png").stdout
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert ".mmd or .dot" in call("draw", team, "-o", tmp_path / "a.pdf", code=1).stderr
 
 
 def test_schema():

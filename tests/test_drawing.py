@@ -1,56 +1,31 @@
-"""Plans as pictures: Mermaid and SVG."""
+"""Plans as pictures: SVG, PNG, HTML, Mermaid and DOT; nothing overlaps."""
 
 from __future__ import annotations
 
+import functools
+import html
 import itertools
-import random
 import re
-import runpy
+import sys
+import unicodedata
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
 
 import latentmas as lm
+from tests.gallery import FACTS, GALLERY, PLANS, SLIM, WIDE, random_plan, ring, star
+from tests.strategies import Facts, valid_graphs
 
-GOLDEN: dict[str, Any] = runpy.run_path(str(Path(__file__).parent / "golden" / "rewrite.py"))
-WIDE, SLIM, FACTS = GOLDEN["WIDE"], GOLDEN["SLIM"], GOLDEN["FACTS"]
-PLANS: dict[str, lm.Plan] = GOLDEN["plans"]()
 SVG = "{http://www.w3.org/2000/svg}"
 
 Point = tuple[float, float]
 Area = tuple[float, float, float, float]
-
-
-def random_plan(count: int, seed: int) -> lm.Plan:
-    """A connected team of `count` agents with text, feedback and an outside source."""
-    dice = random.Random(seed)
-    pairs = {(i, j) for j in range(count) for i in range(j) if dice.random() < 1.8 / count}
-    pairs |= {
-        (i, min(count - 1, i + dice.randint(1, 4)))
-        for i in range(count - 1)
-        if not any(source == i for source, _ in pairs)
-    }
-    drawn = [sorted(dice.choices(range(count), k=2)) for _ in range(1 + count // 4)]
-    back = {(late, early) for early, late in drawn if early < count - 1 or late == early}
-    graph = lm.Graph(f"random {count}", inputs=["question"], rounds=2, latent_steps=4)
-    for j in range(count):
-        slots = "".join(f"{{{{ f{s} }}}} " for s, t in sorted(pairs) if t == j)
-        slots += "".join(
-            f"{{% if b{s} %}}{{{{ b{s} }}}}{{% endif %}} " for s, t in sorted(back) if t == j
-        )
-        prompt = slots + "{{ notes }} {{ question }}"
-        graph.add_agent(f"a{j}", dice.choice([WIDE, SLIM]), prompt=prompt)
-    graph.add_text_source("notes", "be brief")
-    for j in range(count):
-        graph.connect("notes", f"a{j}", link="text")
-    for s, t in sorted(pairs):
-        graph.connect(f"a{s}", f"a{t}.f{s}", link=dice.choice(["recursive", "text"]))
-    for s, t in sorted(back):
-        graph.feedback(f"a{s}", f"a{t}.b{s}", link=dice.choice(["recursive", "text"]))
-    return graph.output(f"a{count - 1}").compile(facts=FACTS)
+SIZES = [(1, 0), (2, 0), (5, 1), (12, 1), (12, 5), (25, 3), (40, 2), (40, 7)]
 
 
 def odd_plan() -> lm.Plan:
@@ -156,51 +131,137 @@ def test_drawings_are_the_same_each_time_and_carry_their_own_style() -> None:
     assert all(part.startswith(key) for rule in rules for part in rule.split("{")[0].split(","))
 
 
-CASES = [(1, 0), (2, 0), (5, 1), (12, 1), (12, 5), (25, 3), (40, 2)]
+# --- room -------------------------------------------------------------------------------------
+
+CASES: dict[str, Callable[[], lm.Plan]] = {
+    **{name: lambda plan=plan: plan for name, plan in GALLERY.items()},
+    **{f"{n} agents, seed {s}": lambda n=n, s=s: random_plan(n, s) for n, s in SIZES},
+    "odd names": odd_plan,
+    "star of 40": lambda: star(39),
+    "ring of 40": lambda: ring(40),
+}
 
 
-@pytest.mark.parametrize(("count", "seed"), CASES)
-def test_nothing_overlaps_in_a_drawing(count: int, seed: int) -> None:
-    """No box on a box, no edge through a box, no label on a box or label, all on the page."""
-    root = ElementTree.fromstring(random_plan(count, seed).svg())
-    boxes = {name: area for name, _, area in agents_of(root)}
-    boxes["notes"] = next(
-        rectangle(e) for e in root.iter(f"{SVG}rect") if e.get("class") == "source"
-    )
-    group = next(e for e in root.iter(f"{SVG}g") if e.get("transform"))
-    labels = [rectangle(e) for e in group.findall(f"{SVG}rect")]
-    solid = [*boxes.values(), *labels]
-    for index, area in enumerate(solid):
-        assert not any(overlap(area, other) for other in solid[:index])
-    paths = edges_of(root)
-    assert len(boxes) == count + 1
-    width, height = float(root.get("width", 0)), float(root.get("height", 0))
-    dx, dy = map(float, re.findall(r"[-\d.]+", group.get("transform", "")))
-    for path in paths:
-        for x, y in points_of(path.get("d", "")):
-            assert 0 <= x + dx <= width
-            assert 0 <= y + dy <= height
-            inside = [
-                n for n, a in boxes.items() if a[0] + 1 < x < a[2] - 1 and a[1] + 1 < y < a[3] - 1
-            ]
-            assert not inside, (path.get("d"), inside)
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_overlaps_in_a_drawing(name: str) -> None:
+    check_room(CASES[name]())
 
 
-@pytest.mark.parametrize("name", sorted(PLANS))
-def test_every_edge_of_a_template_shows_its_widths(name: str) -> None:
-    plan = PLANS[name]
+@settings(max_examples=30)
+@given(valid_graphs(max_agents=8))
+def test_nothing_overlaps_in_any_drawing(drawn: tuple[lm.GraphSpec, Facts]) -> None:
+    spec, facts = drawn
+    check_room(lm.Graph.from_spec(spec).compile(facts=facts))
+
+
+def check_room(plan: lm.Plan) -> None:
+    """No box on a box, no edge through a box, no text on another or off the page.
+
+    Texts are as wide as DejaVu Sans makes them, the widest of the fonts that drawings ask for.
+    """
     root = ElementTree.fromstring(plan.svg())
-    shown = [e.text for e in root.iter(f"{SVG}text") if e.get("class") == "label mute"]
-    assert len(shown) == len(plan.graph.edges)
+    width, height = float(root.get("width", 0)), float(root.get("height", 0))
+    boxes = boxes_of(root)
+    assert len(boxes) == len(plan.graph.agents) + len(plan.graph.text_sources)
+    texts = [(e.text or "", extent(e)) for e in root.iter(f"{SVG}text")]
+    signs = [rectangle(e) for e in root.findall(f"{SVG}rect") if "b" in (e.get("class") or "")[:4]]
+    for text, area in texts:
+        assert area[0] >= 0 and area[1] >= 0 and area[2] <= width and area[3] <= height, text
+    for (one, _), (two, _) in meetings(texts):
+        raise AssertionError(f"{one!r} and {two!r} overlap")
+    for one, two in meetings([("box", area) for area in boxes]):
+        raise AssertionError(f"boxes overlap: {one}, {two}")
+    for (one, a), (two, b) in meetings([*(("", area) for area in [*boxes, *signs]), *texts]):
+        assert inside(a, b) or inside(b, a), one or two
+    for path in edges_of(root):
+        for corners in segments_of(path.get("d", "")):
+            hull = hull_of(corners)
+            assert hull[0] >= 0 and hull[1] >= 0 and hull[2] <= width and hull[3] <= height
+            near = [grown(box, -1) for box in boxes if overlap(hull, grown(box, -1))]
+            for point in (bezier(corners, i / 40) for i in range(41) if near):
+                assert not [box for box in near if inside(point * 2, box)], path.get("d")
+
+
+@pytest.mark.parametrize("name", sorted(GALLERY))
+def test_every_edge_of_the_gallery_shows_its_widths(name: str) -> None:
+    plan = GALLERY[name]
+    assert len(labels_of(plan)) == len(plan.graph.edges)
+
+
+def test_few_labels_find_no_room_in_a_crowd() -> None:
+    for seed in range(4):
+        plan = random_plan(40, seed)
+        assert len(labels_of(plan)) >= 0.98 * len(plan.graph.edges)
+
+
+# --- forms ------------------------------------------------------------------------------------
 
 
 def test_drawing_chooses_the_form_by_the_suffix(tmp_path: Path) -> None:
     plan = PLANS["deliberation"]
-    assert plan.draw(tmp_path / "team.svg").read_text(encoding="utf-8") == plan.svg()
-    assert plan.draw(tmp_path / "team.mmd").read_text(encoding="utf-8") == plan.mermaid()
-    with pytest.raises(lm.PlanError, match=r"\.svg or \.mmd"):
-        plan.draw(tmp_path / "team.png")
-    assert set(plan._repr_mimebundle_()) == {"image/svg+xml", "text/plain"}
+    for suffix, text in {
+        ".svg": plan.svg(),
+        ".mmd": plan.mermaid(),
+        ".dot": plan.dot(),
+        ".html": plan.html(),
+    }.items():
+        assert plan.draw(tmp_path / f"team{suffix}").read_text(encoding="utf-8") == text
+    with pytest.raises(lm.PlanError, match=r"'team.pdf'.*\.svg, \.html, \.png, \.mmd or \.dot"):
+        plan.draw(tmp_path / "team.pdf")
+    assert not list(tmp_path.glob("*.pdf"))
+
+
+def test_notebooks_show_the_picture_and_fall_back_to_text() -> None:
+    plan = PLANS["sequential"]
+    assert plan._repr_svg_() == plan.svg()
+    assert plan._repr_mimebundle_() == {"image/svg+xml": plan.svg(), "text/plain": plan.summary()}
+
+
+@pytest.mark.parametrize("make", [odd_plan, lambda: random_plan(40, 2)], ids=["odd", "large"])
+def test_png_is_a_picture_of_the_drawing(make: Callable[[], lm.Plan], tmp_path: Path) -> None:
+    plan = make()
+    data = plan.draw(tmp_path / "team.png").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    size = [int.from_bytes(data[i : i + 4], "big") for i in (16, 20)]
+    root = ElementTree.fromstring(plan.svg())
+    wanted = [2 * float(root.get(side, 0)) for side in ("width", "height")]
+    assert size == pytest.approx(wanted, abs=2)
+
+
+def test_a_wide_png_stays_a_size_that_viewers_open() -> None:
+    data = ring(60).png()
+    assert int.from_bytes(data[16:20], "big") <= 20_001
+
+
+def test_png_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(lm.LatentMASError, match=r"pip install 'latentmas\[viz\]'"):
+        PLANS["sequential"].png()
+
+
+def test_dot_shows_agents_edges_and_the_output() -> None:
+    text = PLANS["sequential"].dot()
+    assert '"planner" [label="planner\\nwide\\nK = 32", fillcolor="#' in text
+    assert '"planner" -> "critic" [label="2048→1536"];' in text
+    assert 'style=dashed, constraint=false, arrowhead="onormal"];' in text
+    assert next(line for line in text.splitlines() if "penwidth=4" in line).startswith('  "solver"')
+
+
+def test_dot_strings_cannot_end_early() -> None:
+    for line in odd_plan().dot().splitlines():
+        bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", line)
+        assert '"' not in bare and "<" not in bare, line
+
+
+def test_html_stands_alone_and_says_it_all_in_tables() -> None:
+    plan = odd_plan()
+    text = plan.html()
+    assert not re.search(r"https?:|<script|src=|@import|url\((?!#)", text)
+    assert "default-src &#x27;none&#x27;" in text or "default-src 'none'" in text
+    assert text.count("<table>") == 3
+    for source in (edge.source for edge in plan.graph.edges):
+        assert html.escape(source) in text
+    assert "<k>" not in text and "<x>" not in text
 
 
 # --- reading a drawing ------------------------------------------------------------------------
@@ -209,6 +270,54 @@ def test_drawing_chooses_the_form_by_the_suffix(tmp_path: Path) -> None:
 def rectangle(element: ElementTree.Element) -> Area:
     x, y, w, h = (float(element.get(key, 0)) for key in ("x", "y", "width", "height"))
     return x, y, x + w, y + h
+
+
+def boxes_of(root: ElementTree.Element) -> list[Area]:
+    """Areas of the boxes of agents and text sources."""
+    found = [group.find(f"{SVG}rect") for group in root.iter(f"{SVG}g")]
+    return [rectangle(e) for e in found if e is not None]
+
+
+def labels_of(plan: lm.Plan) -> list[str | None]:
+    root = ElementTree.fromstring(plan.svg())
+    return [e.text for e in root.iter(f"{SVG}text") if e.get("class") == "label mute"]
+
+
+def extent(element: ElementTree.Element) -> Area:
+    """Where a text is."""
+    kind = (element.get("class") or "").split()[0]
+    size = {"title": 17.0, "name": 14.0}.get(kind, 11.0)
+    width = advance(element.text or "", size, bold=kind in ("title", "name"))
+    x, y = float(element.get("x", 0)), float(element.get("y", 0))
+    left = x - width / 2 if kind in ("name", "note", "label") else x
+    return left, y - 0.78 * size, left + width, y + 0.22 * size
+
+
+def advance(text: str, size: float, *, bold: bool) -> float:
+    return size * sum(ems(c, bold) for c in text)
+
+
+@functools.cache
+def ems(character: str, bold: bool) -> float:
+    if unicodedata.east_asian_width(character) in "WF":  # not in the font
+        return 1.0
+    return FONTS[bold].load_char(ord(character)).linearHoriAdvance / 65536 / 100
+
+
+FONTS = {
+    bold: FT2Font(findfont(FontProperties(family="DejaVu Sans", weight=weight)))
+    for bold, weight in ((False, "normal"), (True, "bold"))
+}
+for font in FONTS.values():
+    font.set_size(100, 72)
+
+
+def inside(area: Area, other: Area) -> bool:
+    return other[0] <= area[0] <= area[2] <= other[2] and other[1] <= area[1] <= area[3] <= other[3]
+
+
+def grown(area: Area, by: float) -> Area:
+    return area[0] - by, area[1] - by, area[2] + by, area[3] + by
 
 
 def agents_of(root: ElementTree.Element) -> Iterator[tuple[str, str, Area]]:
@@ -227,14 +336,28 @@ def overlap(a: Area, b: Area) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def points_of(data: str) -> Iterator[Point]:
-    """Points along path data of M, L, C and Q."""
+def meetings(things: list[tuple[str, Area]]) -> Iterator[tuple[tuple[str, Area], ...]]:
+    """Pairs that overlap."""
+    open_: list[tuple[str, Area]] = []
+    for thing in sorted(things, key=lambda thing: thing[1]):
+        open_ = [other for other in open_ if other[1][2] > thing[1][0]]
+        yield from ((other, thing) for other in open_ if overlap(other[1], thing[1]))
+        open_.append(thing)
+
+
+def hull_of(corners: list[Point]) -> Area:
+    xs, ys = zip(*corners, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def segments_of(data: str) -> Iterator[list[Point]]:
+    """Corners of each segment of path data of M, L, C and Q."""
     at: Point = (0.0, 0.0)
     for command, text in re.findall(r"([MLCQ])([^MLCQ]*)", data):
         numbers = [float(n) for n in text.split()]
         corners = [at, *zip(numbers[::2], numbers[1::2], strict=True)]
         if command != "M":
-            yield from (bezier(corners, i / 40) for i in range(41))
+            yield corners
         at = corners[-1]
 
 

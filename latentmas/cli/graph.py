@@ -107,7 +107,8 @@ def plan(
 def draw(
     graph: GraphFile,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .svg, or .mmd for Mermaid.")
+        Path,
+        typer.Option("--output", "-o", help="File to write: .svg, .html, .png, .mmd or .dot."),
     ],
 ) -> None:
     """Draw a graph, offline. No weights."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,14 @@ from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
 from latentmas.plan.verify import verify_steps
-from latentmas.spec import Frozen, GraphSpec, TextFunction, oddities, write_text_atomically
+from latentmas.spec import (
+    Frozen,
+    GraphSpec,
+    TextFunction,
+    oddities,
+    write_atomically,
+    write_text_atomically,
+)
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
@@ -186,17 +193,55 @@ class Plan(Frozen):
 
         return to_svg(self)
 
+    def dot(self) -> str:
+        """The graph as DOT text, for Graphviz."""
+        from latentmas.plan.dot import to_dot
+
+        return to_dot(self)
+
+    def html(self) -> str:
+        """The graph as a page of HTML that needs no network: the drawing, and tables."""
+        from latentmas.plan.html import to_html
+
+        return to_html(self)
+
+    def png(self) -> bytes:
+        """The graph as a PNG picture.
+
+        Raises:
+            LatentMASError: matplotlib (the extra `viz`) is not installed.
+        """
+        from latentmas.plan.png import to_png
+
+        return to_png(self)
+
     def draw(self, path: str | Path) -> Path:
-        """Write the drawing; the suffix chooses the form: `.svg` or `.mmd`.
+        """Write the drawing, offline; the suffix chooses the form.
+
+        Args:
+            path: a file that ends in `.svg`, `.html`, `.png` (needs the extra `viz`), `.mmd`
+                (Mermaid) or `.dot` (Graphviz).
 
         Raises:
             PlanError: for another suffix.
+            LatentMASError: `.png` without matplotlib.
         """
         path = Path(path)
-        makers: dict[str, Any] = {".svg": self.svg, ".mmd": self.mermaid}
+        makers: dict[str, Callable[[], str | bytes]] = {
+            ".svg": self.svg,
+            ".html": self.html,
+            ".png": self.png,
+            ".mmd": self.mermaid,
+            ".dot": self.dot,
+        }
         if path.suffix not in makers:
-            raise PlanError(f"cannot draw {path.name!r}: the suffix must be .svg or .mmd")
-        return write_text_atomically(path, makers[path.suffix]())
+            *most, last = makers
+            allowed = f"{', '.join(most)} or {last}"
+            raise PlanError(f"cannot draw {path.name!r}: the suffix must be {allowed}")
+        return write_atomically(path, makers[path.suffix]())
+
+    def _repr_svg_(self) -> str:
+        return self.svg()
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         return {"image/svg+xml": self.svg(), "text/plain": self.summary()}

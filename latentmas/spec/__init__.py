@@ -1,7 +1,7 @@
 """What the user declares: frozen records, the builder, prompts. No torch."""
 
 from latentmas.spec._base import Frozen, canonical_json, oddities
-from latentmas.spec._files import prompt_file, write_text_atomically
+from latentmas.spec._files import prompt_file, write_atomically, write_text_atomically
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone, DType
 from latentmas.spec.graph import AgentRef, EdgeRef, Graph, TextFunction
@@ -24,5 +24,6 @@ __all__ = [
     "canonical_json",
     "oddities",
     "prompt_file",
+    "write_atomically",
     "write_text_atomically",
 ]

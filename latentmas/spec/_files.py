@@ -12,7 +12,13 @@ import yaml
 
 from latentmas.errors import DataError, GraphError, Problem
 
-__all__ = ["prompt_file", "read_graph_file", "write_graph_file", "write_text_atomically"]
+__all__ = [
+    "prompt_file",
+    "read_graph_file",
+    "write_atomically",
+    "write_graph_file",
+    "write_text_atomically",
+]
 
 YAML_SUFFIXES = (".yaml", ".yml")
 # What PyYAML raises on bad tags and odd nodes, beside its own errors.
@@ -64,12 +70,18 @@ def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
 
 
 def write_text_atomically(path: Path, text: str) -> Path:
+    """Write a text file so that a crash leaves the old one or the new one, never half."""
+    return write_atomically(path, text)
+
+
+def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write a file so that a crash leaves the old one or the new one, never half."""
+    data = content if isinstance(content, bytes) else content.encode("utf-8")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     except BaseException:

@@ -10,7 +10,7 @@ from latentmas.plan._drawing.pen import Pen
 __all__ = ["HEIGHT", "label_spots"]
 
 HEIGHT = 14.0
-_CELL, _TRIES = 6.0, 45
+_CELL, _TRIES = 6.0, 75
 
 Area = tuple[float, float, float, float]
 Spot = tuple[float, float]

@@ -7,7 +7,7 @@ from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
 
-__all__ = ["backbone_of", "link_of", "mix", "shade", "width_label"]
+__all__ = ["backbone_of", "link_of", "mix", "shade", "stroke", "width_label"]
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
@@ -41,6 +41,11 @@ def width_label(plan: Plan, edge: EdgeSpec) -> str:
     source, target = (backbone_of(plan, name)[1].info for name in (edge.source, edge.target))
     shared = f" · {edge.link.share}" if edge.link.share else ""
     return f"{source.hidden_size}→{target.hidden_size}{shared}"
+
+
+def stroke(edge: EdgeSpec) -> str:
+    """Style of an edge's line."""
+    return "edge" + " text" * (edge.link.kind == TEXT) + " feedback" * bool(edge.delay)
 
 
 def backbone_of(plan: Plan, agent: str) -> tuple[str, PlanBackbone]:

@@ -1,14 +1,13 @@
-"""Elements of an SVG document as text."""
+"""Elements of an SVG or HTML document as text."""
 
 from __future__ import annotations
 
-import unicodedata
 from html import escape
 
-__all__ = ["length", "mark", "shorten", "tag"]
+__all__ = ["mark", "tag"]
 
 
-def tag(name: str, inner: str = "", **attributes: str | float) -> str:
+def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
     """An element around `inner`, which is XML already; `class_` and `text_x` read as in XML."""
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
@@ -20,16 +19,6 @@ def tag(name: str, inner: str = "", **attributes: str | float) -> str:
 def mark(text: str) -> str:
     """Text that is safe in XML; characters that may not be shown become a sign for that."""
     return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
-
-
-def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters, with the end kept."""
-    return text if len(text) <= limit else f"{text[: limit - 9]}…{text[-8:]}"
-
-
-def length(text: str, size: float) -> float:
-    """Width of a text in pixels, on the safe side."""
-    return size * sum(1.0 if unicodedata.east_asian_width(c) in "WF" else 0.6 for c in text)
 
 
 def _value(value: str | float) -> str:

@@ -1,0 +1,160 @@
+"""A plan as a scene: every box, edge, label and line of the legend in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from latentmas.plan._drawing.labels import HEIGHT, label_spots
+from latentmas.plan._drawing.layout import Box, arrange, layers
+from latentmas.plan._drawing.legend import PAD, legend
+from latentmas.plan._drawing.parts import Group, Line, Part, Rect, Scene, Words
+from latentmas.plan._drawing.pen import Pen
+from latentmas.plan._drawing.routes import route
+from latentmas.plan._drawing.text import length, shorten
+from latentmas.plan._drawing.words import backbone_of, link_of, stroke, width_label
+from latentmas.plan.plan import Plan
+from latentmas.spec import TEXT, EdgeSpec
+
+__all__ = ["compose"]
+
+HEAD = 66.0
+
+
+def compose(plan: Plan) -> Scene:
+    """Lay a plan out: columns are the layers of the forward edges, left to right."""
+    edges = sorted(plan.graph.edges, key=lambda edge: edge.delay)
+    ends = [(edge.source, edge.target) for edge in edges]
+    forward = sum(not edge.delay for edge in edges)
+    boxes = _boxes(plan, edges)
+    labels = [width_label(plan, edge) for edge in edges]
+    widths = [length(label, 11) + 8.0 for label in labels]
+    geometry = route(boxes, arrange(boxes, ends[:forward]), ends[forward:], widths)
+    spots = label_spots(geometry.pens, widths, boxes.values())
+    start, end = _reach(geometry.width, widths, spots)
+    head = [shorten(plan.graph.name, 80), _subtitle(plan)]
+    least = max(length(head[0], 17, bold=True), length(head[1], 11)) + 2 * PAD
+    key, key_width, key_height = legend(plan, max(end - start, least) - 2 * PAD)
+    width = max(end - start, least, key_width + 2 * PAD)
+    left, down = (width - end - start) / 2, HEAD - geometry.top
+    floor = geometry.bottom + down
+    parts: list[Part] = [
+        *(_line(plan, edge, pen) for edge, pen in zip(edges, geometry.pens, strict=True)),
+        *(_node(plan, box) for box in boxes.values()),
+        *(part for item in zip(labels, widths, spots, strict=True) for part in _label(*item)),
+    ]
+    return Scene(
+        width=width,
+        height=floor + 8 + key_height + PAD,
+        title=plan.graph.name,
+        description=_description(plan),
+        parts=(
+            Words("title", head[0], PAD, 28),
+            Words("fact mute", head[1], PAD, 46),
+            *(part.moved(left, down) for part in parts),
+            *(part.moved(PAD, floor + 8) for part in key),
+        ),
+    )
+
+
+# --- boxes ------------------------------------------------------------------------------------
+
+
+def _boxes(plan: Plan, edges: Sequence[EdgeSpec]) -> dict[str, Box]:
+    """A box for each agent and text source, in its layer; agents of a layer are equally wide."""
+    names = [agent.name for agent in plan.graph.agents]
+    sources = [source.name for source in plan.graph.text_sources]
+    forward = [(edge.source, edge.target) for edge in edges if not edge.delay]
+    depth = layers([*names, *sources], forward, late=sources)
+    widths: dict[int, float] = {}
+    for name in names:
+        facts = max(length(fact, 11) for fact in _facts(plan, name))
+        back = max(_ends(name, [edge for edge in edges if edge.delay]))
+        wide = max(length(_short(name), 14, bold=True) + 20.0, facts + 20.0, 48.0 + 12.0 * back)
+        widths[depth[name]] = max(widths.get(depth[name], 104.0), wide)
+    boxes = {}
+    for name in names:
+        height = max(62.0, 10.0 * max(_ends(name, edges)) + 14.0)
+        boxes[name] = Box(name, widths[depth[name]], height, depth[name])
+    for name in sources:
+        boxes[name] = Box(name, length(_short(name), 11) + 22.0, 26.0, depth[name])
+    return boxes
+
+
+def _ends(name: str, edges: Sequence[EdgeSpec]) -> tuple[int, int]:
+    """How many edges leave a box, and how many reach it."""
+    return sum(e.source == name for e in edges), sum(e.target == name for e in edges)
+
+
+def _short(name: str) -> str:
+    return shorten(name, 28)
+
+
+def _facts(plan: Plan, agent: str) -> tuple[str, str]:
+    steps = plan.graph.steps_of(plan.graph.agent(agent))
+    return _short(backbone_of(plan, agent)[0]), f"{steps} latent step{'s' * (steps != 1)}"
+
+
+def _node(plan: Plan, box: Box) -> Group:
+    if any(source.name == box.name for source in plan.graph.text_sources):
+        inside = Words("note", _short(box.name), box.middle, box.y + 4)
+        return Group(f"{box.name}: text from outside", (_rect(box, "source", 13), inside))
+    facts, output = _facts(plan, box.name), box.name == plan.output
+    tip = "; ".join([f"{box.name}: {facts[0]}", facts[1], *["decodes the answer"] * output])
+    style = f"box b{list(plan.backbones).index(backbone_of(plan, box.name)[0])}"
+    lines = [("name", _short(box.name)), ("note", facts[0]), ("note", facts[1])]
+    words = tuple(
+        Words(kind, text, box.middle, box.y - 11 + 17 * i) for i, (kind, text) in enumerate(lines)
+    )
+    return Group(tip, (_rect(box, style + " output" * output, 9), *words))
+
+
+def _rect(box: Box, style: str, radius: float) -> Rect:
+    return Rect(style, box.x, box.top, box.width, box.height, radius)
+
+
+# --- edges ------------------------------------------------------------------------------------
+
+
+def _line(plan: Plan, edge: EdgeSpec, pen: Pen) -> Group:
+    link = link_of(plan, edge)
+    what = f"{link.kind}, {link.n_parameters:,} parameters" if link else TEXT
+    when = "; used in the next round" if edge.delay else ""
+    line = Line(stroke(edge), tuple(pen.path), arrow=True)
+    return Group(f"{edge.id}: {what}{when}", (line,))
+
+
+def _label(text: str, width: float, spot: tuple[float, float] | None) -> Iterator[Rect | Words]:
+    if spot is None:  # no free place; the tooltip of the edge says it
+        return
+    x, y = spot
+    yield Rect("paper", x - width / 2, y - HEIGHT / 2, width, HEIGHT, 3)
+    yield Words("label mute", text, x, y + 4)
+
+
+def _reach(
+    width: float, widths: Sequence[float], spots: Sequence[tuple[float, float] | None]
+) -> tuple[float, float]:
+    """Left and right of a drawing, with labels that stand out at its sides."""
+    areas = [(s[0] - w / 2, s[0] + w / 2) for w, s in zip(widths, spots, strict=True) if s]
+    left, right = min((a for a, _ in areas), default=0.0), max((b for _, b in areas), default=0.0)
+    return min(0.0, left - 8), max(width, right + 8)
+
+
+# --- page -------------------------------------------------------------------------------------
+
+
+def _subtitle(plan: Plan) -> str:
+    rounds = plan.graph.rounds
+    parts = [f"{rounds} round{'s' * (rounds != 1)}", f"{plan.n_parameters:,} link parameters"]
+    if plan.graph.inputs:
+        parts.append(f"inputs: {shorten(', '.join(plan.graph.inputs), 60)}")
+    return " · ".join(parts)
+
+
+def _description(plan: Plan) -> str:
+    edges = "; ".join(
+        f"{e.source} to {e.target} ({width_label(plan, e)}{', next round' * e.delay})"
+        for e in plan.graph.edges
+    )
+    agents = ", ".join(agent.name for agent in plan.graph.agents)
+    return f"Agents: {agents}. Edges: {edges or 'none'}. {plan.output} decodes the answer."
