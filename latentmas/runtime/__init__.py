@@ -18,6 +18,7 @@ from latentmas.runtime.rollout import latent_rollout
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
 from latentmas.runtime.system import System
+from latentmas.runtime.taps import Tap
 from latentmas.runtime.turns import Turn
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "StepBegin",
     "StepEnd",
     "System",
+    "Tap",
     "Token",
     "ToolCall",
     "Turn",

@@ -23,6 +23,7 @@ from latentmas.runtime.packing import merge
 from latentmas.runtime.prefixes import Prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
+from latentmas.runtime.taps import EditText, text_name
 from latentmas.runtime.turns import Turn, make_turn, rolls_with
 from latentmas.runtime.writing import Draft
 
@@ -55,6 +56,8 @@ class Walk:
     """What `finish` returned, or each sample's answers from the final decode."""
     values: dict[str, Value] = field(default_factory=dict)
     """Values still needed, and those to keep."""
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    """Edited texts, by the name of what passes along their edge."""
     records: list[TurnRecord] = field(default_factory=list)
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     """Beginnings of prompts that agents read in several turns."""
@@ -78,6 +81,7 @@ class Interpreter:
     """Whether a step's value stays in `Walk.values` to the end."""
     on_event: Watcher = lambda event: None
     edit_message: EditMessage | None = None
+    edit_text: EditText | None = None
     roll: Callable[[Rollout, Turn], Tensor | None] = lambda step, turn: None
     """Gives a rollout's states in its place; None lets it run."""
     on_turn: Callable[[Turn], None] = lambda turn: None
@@ -228,7 +232,24 @@ class Interpreter:
     def _turn(self, step: Rollout | Decode, walk: Walk) -> Turn:
         prefixes = walk.prefixes if self.executor.reuses else None
         self.executor.prepare(self.system.backbone_of(step.agent))
-        return make_turn(self.system, self.plan, step, walk.samples, walk.values, prefixes)
+        texts = self._edited_texts(step, walk)
+        return make_turn(
+            self.system, self.plan, step, walk.samples, walk.values, prefixes, texts=texts
+        )
+
+    def _edited_texts(self, step: Rollout | Decode, walk: Walk) -> dict[str, list[str]]:
+        """Slot → edited texts. Each is edited once in a round, though a round may read it twice."""
+        found: dict[str, list[str]] = {}
+        if self.edit_text is None:
+            return found
+        for slot, source in step.inputs.items():
+            value = walk.values[source]
+            if not isinstance(value, Tensor):
+                name = text_name(self.plan, step, slot)
+                if name not in walk.texts:
+                    walk.texts[name] = self.edit_text(name, value)
+                found[slot] = walk.texts[name]
+        return found
 
     def _rollout(self, step: Rollout, turn: Turn) -> Tensor:
         given = self.roll(step, turn)

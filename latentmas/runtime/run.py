@@ -97,8 +97,10 @@ def run_batches(
         retry=retry,
         keep=lambda step: isinstance(step, (Decode, *kinds)),
         on_event=announce,
-        edit_message=edit_message,
+        edit_message=system.taps.through(edit_message),
+        edit_text=system.taps.through(None),
     )
+    system.taps.begin()
     announce(RunBegin(len(samples), len(plan.steps)))
     began = time.perf_counter()
     try:
@@ -110,6 +112,7 @@ def run_batches(
         announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))
         raise
     seconds = time.perf_counter() - began
+    system.taps.end([row for walk in walks for row in walk.rows])
     announce(RunEnd(seconds, None))
     return replace(_collect(plan, walks, seconds), executor=executor.name)
 

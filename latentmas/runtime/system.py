@@ -29,6 +29,7 @@ from latentmas.runtime.run import Sample, check_samples, run_batches
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry, find_retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
+from latentmas.runtime.taps import Tap, TapEdit, Taps
 from latentmas.runtime.toolbox import find_tools
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
@@ -72,6 +73,7 @@ class System(nn.Module):
         self.text_functions = dict(text_functions or {})
         self._check_text_functions()
         self.tools = find_tools(plan, tools or {})
+        self.taps = Taps()
 
     @classmethod
     def load(
@@ -255,6 +257,25 @@ class System(nn.Module):
         Closing the iterator ends the run.
         """
         return stream(self, sample, **options)
+
+    def tap(self, edge: str, edit: TapEdit | None = None) -> Tap:
+        """Read what passes along an edge in every run from now on, or replace it.
+
+        Args:
+            edge: `"planner->critic"`, or with the slot where several edges join the two.
+            edit: takes the name of a message (`"round1.planner->critic"`) and message_BKD, and
+                returns what arrives in its place: as many rows of batch, and the same width. For a
+                text edge: the texts, one for each sample.
+
+        Returns:
+            A tap: a context manager that listens until it is closed or removed. Its `messages` or
+            `texts` hold what passed in the newest run.
+
+        Raises:
+            UnknownNameError: the graph has no such edge.
+            LatentMASError: the name fits several edges.
+        """
+        return self.taps.add(self.plan, edge, edit)
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
         """What the text sources say for each sample of a batch."""

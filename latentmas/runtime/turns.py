@@ -35,6 +35,8 @@ def make_turn(
     samples: Sequence[Mapping[str, Any]],
     values: Mapping[str, Any],
     prefixes: dict[str, Prefix] | None,
+    *,
+    texts: Mapping[str, list[str]] | None = None,
 ) -> Turn:
     """Render, embed and splice the prompts of a step.
 
@@ -45,14 +47,15 @@ def make_turn(
         samples: B mappings of sample fields.
         values: made so far, by name.
         prefixes: beginnings of prompts by agent, looked up and added to; None: nothing is reused.
+        texts: slot → B texts that take the place of those there.
     """
     backbone, agent = system.backbone_of(step.agent), plan.graph.agent(step.agent)
-    inputs = {slot: values[name] for slot, name in step.inputs.items()}
+    inputs = {slot: values[name] for slot, name in step.inputs.items()} | dict(texts or {})
     messages = {slot: value for slot, value in inputs.items() if isinstance(value, Tensor)}
-    texts = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
+    said = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
     scopes = [
         {name: sample[name] for name in plan.graph.inputs}
-        | {slot: text[row] for slot, text in texts.items()}
+        | {slot: text[row] for slot, text in said.items()}
         for row, sample in enumerate(samples)
     ]
     room = step.latent_steps if isinstance(step, Rollout) else 1

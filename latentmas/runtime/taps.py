@@ -1,0 +1,169 @@
+"""Taps: read, or replace, what passes along an edge while a team runs.
+
+Shapes: `B` batch, `K` latent steps, `D` width of the receiver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentmas.errors import LatentMASError, UnknownNameError
+from latentmas.plan import Decode, Plan, Rollout
+from latentmas.spec import EdgeSpec
+
+__all__ = ["EditText", "Tap", "TapEdit", "Taps", "text_name"]
+
+TapEdit = Callable[[str, Any], Any]
+"""Takes a message's name and message_BKD, or its B texts; returns what arrives in their place."""
+EditText = Callable[[str, list[str]], list[str]]
+"""Takes a message's name and its texts; returns what arrives in their place."""
+
+
+class Tap:
+    """Reads one edge in every run until it is removed, and replaces what passes if it has an edit.
+
+    `System.tap` makes taps. As a context manager a tap removes itself at the end; what it has read
+    stays.
+    """
+
+    def __init__(self, taps: Taps, edge: str, name: str, edit: TapEdit | None) -> None:
+        self.edge = edge
+        """Id of the edge, `source->target.slot`."""
+        self.messages: dict[str, Tensor] = {}
+        """`"round1.planner->critic"` → message_BKD of the newest run, on the CPU, as it came to
+        this tap, before its edit."""
+        self.texts: dict[str, list[str]] = {}
+        """The same for a text edge: a text for each sample."""
+        self._taps, self._name, self._edit = taps, name, edit
+
+    @property
+    def removed(self) -> bool:
+        """Whether it listens no more."""
+        return self not in self._taps.open
+
+    def remove(self) -> None:
+        """Stop listening; a second call does nothing."""
+        if not self.removed:
+            self._taps.open.remove(self)
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        state = "removed" if self.removed else "listening"
+        return f"<Tap on {self.edge!r}, {state}, {len(self.messages or self.texts)} read>"
+
+    def _pass(self, name: str, value: Any) -> Any:
+        """Note what passes, and edit it."""
+        if isinstance(value, Tensor):
+            _append(self.messages, name, value.detach().cpu())
+        else:
+            self.texts[name] = [*self.texts.get(name, []), *value]
+        if self._edit is None:
+            return value
+        edited = self._edit(name, value)
+        _check(self.edge, value, edited)
+        return edited
+
+
+class Taps:
+    """The taps of a system, oldest first; each sees what the one before it has left."""
+
+    def __init__(self) -> None:
+        self.open: list[Tap] = []
+
+    def add(self, plan: Plan, edge: str, edit: TapEdit | None) -> Tap:
+        """A tap on an edge; arguments and errors as `System.tap`."""
+        found = [e for e in plan.graph.edges if edge in (e.id, f"{e.source}->{e.target}")]
+        if not found:
+            known = [e.id for e in plan.graph.edges] + [
+                f"{e.source}->{e.target}" for e in plan.graph.edges
+            ]
+            raise UnknownNameError("edge", edge, dict.fromkeys(known))
+        if len(found) > 1:
+            ids = ", ".join(repr(e.id) for e in found)
+            raise LatentMASError(f"{edge!r} names {len(found)} edges; tap one of them: {ids}")
+        self.open.append(Tap(self, found[0].id, _name(plan, found[0]), edit))
+        return self.open[-1]
+
+    def begin(self) -> None:
+        """A run starts: what was read before is forgotten."""
+        for tap in self.open:
+            tap.messages, tap.texts = {}, {}
+
+    def end(self, rows: Sequence[int]) -> None:
+        """A run has ended: what was read is put in the order of the samples.
+
+        Args:
+            rows: numbers of the samples, in the order in which they ran.
+        """
+        place = sorted(range(len(rows)), key=rows.__getitem__)
+        for tap in self.open:
+            tap.messages = {name: value[place] for name, value in tap.messages.items()}
+            tap.texts = {name: [texts[i] for i in place] for name, texts in tap.texts.items()}
+
+    def through(self, also: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any] | None:
+        """An edit that passes everything through `also` and then each tap of its edge.
+
+        None when there is nothing to do.
+        """
+        if not self.open:
+            return also
+        taps = list(self.open)
+
+        def edit(name: str, value: Any) -> Any:
+            value = value if also is None else also(name, value)
+            for tap in taps:
+                if name.partition(".")[2] == tap._name:
+                    value = tap._pass(name, value)
+            return value
+
+        return edit
+
+
+def text_name(plan: Plan, step: Rollout | Decode, slot: str) -> str:
+    """What a text that fills a slot is called: `round1.planner->critic`, as a message would be."""
+    edge = next(e for e in plan.graph.edges if (e.target, e.slot) == (step.agent, slot))
+    return f"round{step.round - edge.delay}.{_name(plan, edge)}"
+
+
+def _name(plan: Plan, edge: EdgeSpec) -> str:
+    """What passes along an edge is called so after its round: the slot only where it must be."""
+    pair = (edge.source, edge.target)
+    several = sum((e.source, e.target) == pair for e in plan.graph.edges) > 1
+    return "->".join(pair) + (f".{edge.slot}" if several else "")
+
+
+def _append(found: dict[str, Tensor], name: str, value: Tensor) -> None:
+    found[name] = torch.cat([found[name], value]) if name in found else value
+
+
+def _check(edge: str, value: Any, edited: Any) -> None:
+    """What an edit may return: B messages of width D, or B texts."""
+    if isinstance(value, Tensor):
+        fits = isinstance(edited, Tensor) and edited.ndim == 3
+        if fits and (edited.shape[0], edited.shape[2]) == (value.shape[0], value.shape[2]):
+            return
+        found = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
+        raise ValueError(
+            f"the edit of the tap on {edge!r} made {found} of a message of shape "
+            f"{tuple(value.shape)}; rows and width must stay"
+        )
+    if not isinstance(edited, list) or [type(text) for text in edited] != [str] * len(value):
+        raise ValueError(
+            f"the edit of the tap on {edge!r} made {edited!r:.60} of {len(value)} "
+            f"text{'s' * (len(value) != 1)}; give a list of as many strings"
+        )
