@@ -25,6 +25,7 @@ from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 if TYPE_CHECKING:
     from latentmas.interop import load_release
     from latentmas.links import Link, link_kinds
+    from latentmas.report import training_report
     from latentmas.runtime import RunResult, System
     from latentmas.training import (
         EdgeConfig,
@@ -50,6 +51,7 @@ _LAZY = {
     "System": "latentmas.runtime",
     "link_kinds": "latentmas.links",
     "load_release": "latentmas.interop",
+    "training_report": "latentmas.report",
 }
 
 __all__ = [
@@ -77,6 +79,7 @@ __all__ = [
     "RunResult",
     "System",
     "templates",
+    "training_report",
     "UnknownNameError",
     "WeightsError",
 ]

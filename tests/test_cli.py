@@ -23,7 +23,7 @@ from latentmas.testing import tiny_backbone
 
 COMMANDS = [
     *(["templates"], ["new"], ["check"], ["plan"], ["draw"], ["schema"], ["run"], ["train"]),
-    *(["train", "inner"], ["train", "outer"], ["demo"], ["env"]),
+    *(["train", "inner"], ["train", "outer"], ["report"], ["demo"], ["env"]),
 ]
 BROKEN = """\
 name: broken
@@ -352,6 +352,32 @@ def test_run_several_inputs_and_the_text_twin(tmp_path):
     )
 
 
+def test_run_writes_a_report(team, rows, tmp_path):
+    plain = call("run", team, "--data", rows)
+    page = tmp_path / "pages" / "run.html"
+    result = call("run", team, "--data", rows, "--report", page, "--twin", "--max-new-tokens", 4)
+    assert result.stdout == plain.stdout
+    assert f"wrote {page}" in result.stderr
+    assert "twin / run" in page.read_text()
+    call("run", team, "3+4?", "--report", page)
+    assert "twin / run" not in page.read_text()
+    for options in (["--twin"], ["--twin", "--text", "--report", page]):
+        assert "--twin goes with --report" in words(call("run", team, "x", *options, code=2).stderr)
+
+
+def test_report_shows_a_training(tmp_path):
+    folder = tmp_path / "out"
+    assert "holds no metrics.jsonl" in call("report", folder, code=1).stderr
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    assert call("report", folder).stdout.strip() == str(folder / "report.html")
+    page, png = tmp_path / "page.html", tmp_path / "png"
+    result = call("report", folder, "-o", page, "--png", png)
+    assert result.stdout.strip() == str(page) and str(png) in result.stderr
+    assert page.read_text() == (folder / "report.html").read_text()
+    assert [path.name for path in png.iterdir()] == ["out-01-loss.png"]
+
+
 def test_run_usage_errors(team, rows):
     assert "'question': give QUESTION" in words(call("run", team, code=2).stderr)
     assert "not both" in words(call("run", team, "x", "--data", rows, code=2).stderr)
@@ -431,6 +457,7 @@ def test_train_inner_then_outer_then_run(team, rows, tmp_path):
     done = call("train", "inner", team, *options, "--output-dir", inner, "--steps", 2)
     assert done.stdout == f"{inner / 'team'}\n"
     assert "trained 3 links in 2 steps" in done.stderr and "eval_loss" in done.stderr
+    assert f"curves: {inner / 'report.html'}" in done.stderr
     own = ("--steps", 2, "--rounds", 2, "--links", "all", "--learning-rate", 0.01, "--json")
     sets = ("save_strategy=steps", "save_steps=1", "eval_max_new_tokens=2")
     own += tuple(item for text in sets for item in ("--set", text))

@@ -72,7 +72,7 @@ def test_taps_and_edit_message_replace_in_turn(latent):
 
 def test_a_message_may_get_fewer_rows(latent):
     with latent.tap("planner->critic", lambda name, message_BKD: message_BKD[:, :1]):
-        run = latent.run(QUESTIONS, record=("messages",))
+        run = latent.run(QUESTIONS, record=("messages", "report"))
     assert run.messages["round1.planner->critic"].shape[1] == 1
 
 

@@ -15,9 +15,10 @@ from latentmas.cli._options import BatchSize, Device, Json, Rounds, Team, pairs,
 from latentmas.cli._progress import run_progress
 from latentmas.cli._team import open_team
 from latentmas.plan import Plan
+from latentmas.spec import Graph
 
 if TYPE_CHECKING:
-    from latentmas.runtime import RunResult
+    from latentmas.runtime import RunResult, System
 
 __all__ = ["run"]
 
@@ -66,6 +67,12 @@ def run(
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the answer to QUESTION as it is written.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="HTML page to write about the run.")
+    ] = None,
+    twin: Annotated[
+        bool, typer.Option("--twin", help="Run the text twin too, beside it in the report.")
+    ] = False,
     accounting: Annotated[
         bool,
         typer.Option("--accounting", help="Show what each turn cost."),
@@ -83,6 +90,8 @@ def run(
         note("--temperature, --top-p, --top-k and --min-p have no effect without --do-sample")
     if stream and (json or data is not None or num_return_sequences > 1):
         raise typer.BadParameter("--stream shows one answer to QUESTION; it goes without the rest")
+    if twin and (text or report is None):
+        raise typer.BadParameter("--twin goes with --report, and not with --text")
     depth = {"rounds": rounds, "latent_steps": latent_steps}
     sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
     sampling |= {"num_return_sequences": num_return_sequences, "stop": stop or (), "retry": retry}
@@ -93,11 +102,29 @@ def run(
     how: dict[str, Any] = depth | sampling | {"batch_size": batch_size, "executor": executor}
     if executor == "auto" and device != "cpu":
         note(f"executor: {system.choose_executor()}")
+    how["record"] = ("report",) if report is not None else ()
     with run_progress(quiet=stream) as watch:
         result = system.run(rows, on_event=watch, on_text=_show if stream else None, **how)
+    if report is not None:
+        note(f"wrote {result.report(report, twin=_twin(system, rows, how) if twin else None)}")
     if accounting:
         note(result.summary())
     _finish(asked, rows, result, output, json, shown=stream)
+
+
+def _twin(system: System, rows: list[Row], how: dict[str, Any]) -> RunResult:
+    """A run of the team's text twin over the same samples."""
+    from latentmas.runtime import System
+
+    graph = Graph.from_spec(system.plan.graph).as_text()
+    twin = System.load(
+        graph.compile(),
+        reuse=system,
+        text_functions=system.text_functions,
+        tools=system.tools,
+    )
+    with run_progress() as watch:
+        return twin.run(rows, on_event=watch, **how)
 
 
 _PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}

@@ -17,6 +17,7 @@ from latentmas.cli._options import Device, Json, Rounds, Team, pairs
 from latentmas.cli._progress import train_progress
 from latentmas.cli._team import open_team
 from latentmas.errors import LatentMASError
+from latentmas.report import training_report
 
 if TYPE_CHECKING:
     from latentmas.runtime import System
@@ -190,6 +191,7 @@ def _train(
         outcome = trainer.train(resume_from_checkpoint=resume or None)
         scores = trainer.evaluate() if eval_rows is not None else {}
     system.save_pretrained(folder)
+    note(f"curves: {training_report(output_dir)}")
     _report(system, folder, outcome, scores, json)
 
 

@@ -26,8 +26,8 @@ h1{font-size:1.5rem;margin:.2rem 0 .4rem}h2{font-size:1.2rem;margin:2rem 0 .5rem
 h3{font-size:1rem;margin:1.2rem 0 .4rem}
 p{margin:.4rem 0;max-width:48rem}.mute{color:var(--mute)}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.6rem 0}a{color:var(--c0)}
-.scroll{overflow-x:auto;max-width:100%;border:1px solid var(--line);border-radius:6px;
-margin:.5rem 0}
+.scroll{overflow-x:auto;width:fit-content;max-width:100%;border:1px solid var(--line);
+border-radius:6px;margin:.5rem 0}
 .scroll>svg{display:block;max-width:none}
 table{border-collapse:collapse;font-size:.87rem}
 caption{text-align:left;padding:.4rem .6rem;color:var(--mute);caption-side:top}
@@ -35,6 +35,7 @@ th,td{text-align:left;padding:.25rem .6rem;border-top:1px solid var(--line);vert
 overflow-wrap:normal}
 thead th{border-top:0;background:var(--soft);white-space:nowrap}
 th{font-weight:600}
+td{white-space:pre-line}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tr.total>*{border-top:2px solid var(--mute);font-weight:600}
 details{margin:.4rem 0}summary{cursor:pointer;padding:.2rem 0}
@@ -124,5 +125,5 @@ def _cells(row: Sequence[Cell], right: frozenset[int]) -> str:
         look = ' class="n"' if i in right else ""
         look += f' style="{escape(style)}"' if style else ""
         name, scope = ("td", "") if i else ("th", ' scope="row"')
-        found.append(f"<{name}{scope}{look}>{mark(text)}</{name}>")
+        found.append(f"<{name}{scope}{look}>{mark(text, lines=True)}</{name}>")
     return "".join(found)

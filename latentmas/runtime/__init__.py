@@ -13,6 +13,7 @@ from latentmas.runtime.events import (
 )
 from latentmas.runtime.executors import executors
 from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.recording import Reading, RunRecord, TurnTimes
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.rollout import latent_rollout
 from latentmas.runtime.sampling import Sampling
@@ -24,9 +25,11 @@ from latentmas.runtime.turns import Turn
 __all__ = [
     "Event",
     "Interpreter",
+    "Reading",
     "RunBegin",
     "RunEnd",
     "Retry",
+    "RunRecord",
     "RunResult",
     "Sampling",
     "StepBegin",
@@ -37,6 +40,7 @@ __all__ = [
     "ToolCall",
     "Turn",
     "TurnRecord",
+    "TurnTimes",
     "Walk",
     "Watcher",
     "executors",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from latentmas.errors import LatentMASError
 from latentmas.runtime.calling import ToolCall
 from latentmas.runtime.events import TurnRecord
+
+if TYPE_CHECKING:
+    from latentmas.runtime.recording import RunRecord
 
 __all__ = ["RunResult"]
 
@@ -45,6 +49,8 @@ class RunResult:
     seconds: float = 0.0
     executor: str = ""
     """Name of the executor."""
+    record: RunRecord | None = field(default=None, repr=False)
+    """What `report` shows; with `record=("report",)`."""
 
     @property
     def text(self) -> str:
@@ -76,6 +82,25 @@ class RunResult:
                 f"{r.tool_calls:>7}{r.seconds:>10.3f}"
             )
         return "\n".join(lines)
+
+    def report(self, path: str | Path, *, twin: RunResult | None = None) -> Path:
+        """Write the run as a page of HTML: one file that needs no network.
+
+        It shows the graph, the answers, a timeline, what the latents are near to, their norms, how
+        much they change from round to round, and all costs.
+
+        Args:
+            path: the file to write, `run.html` say.
+            twin: a run of the graph's text twin (`graph.as_text()`) over the same samples, to be
+                shown beside it.
+
+        Raises:
+            LatentMASError: the run has recorded nothing for a report, or the twin ran over other
+                samples.
+        """
+        from latentmas.report import report_run
+
+        return report_run(self, Path(path), twin=twin)
 
 
 def _sums(records: Sequence[TurnRecord]) -> dict[str, Any]:

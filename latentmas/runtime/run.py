@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from latentmas.runtime.events import Event, RunBegin, RunEnd, Watcher
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.flow import flow
 from latentmas.runtime.interpreter import EditMessage, Interpreter, Walk
+from latentmas.runtime.recording import Recorder
 from latentmas.runtime.result import RunResult, add_up
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
@@ -28,7 +30,11 @@ __all__ = ["Sample", "check_samples", "run_batches"]
 Sample = str | Mapping[str, Any]
 """A string (the graph's first input) or input fields by name."""
 
-RECORDABLE: dict[str, type] = {"messages": Transfer, "states": Rollout}
+RECORDABLE: dict[str, tuple[type, ...]] = {
+    "messages": (Transfer,),
+    "states": (Rollout,),
+    "report": (Transfer, Rollout),
+}
 
 
 def check_samples(plan: Plan, samples: Sequence[Sample]) -> list[Mapping[str, Any]]:
@@ -82,11 +88,17 @@ def run_batches(
     if not 0 < refill <= 1:
         raise LatentMASError(f"refill is {refill}; choose a share above 0 and at most 1")
     _check_sampling(sampling, len(samples), num_return_sequences)
-    kinds = tuple(RECORDABLE[name] for name in record)
+    kinds = tuple(kind for name in record for kind in RECORDABLE[name])
+    recorder = Recorder(system, plan, samples) if "report" in record else None
+    watched = nullcontext() if recorder is None else recorder.watching(executor)
+    watchers = watchers if recorder is None else [recorder.on_event, *watchers]
 
     def announce(event: Event) -> None:
         for watcher in watchers:
             watcher(event)
+
+    def put_away(walk: Walk) -> None:
+        _put_away(walk, recorder, record)
 
     interpreter = Interpreter(
         system=system,
@@ -104,9 +116,9 @@ def run_batches(
     announce(RunBegin(len(samples), len(plan.steps)))
     began = time.perf_counter()
     try:
-        with torch.no_grad(), executor.running(system):
+        with torch.no_grad(), executor.running(system), watched:
             walks = flow(
-                interpreter, samples, batch_size=batch_size, refill=refill, put_away=_put_away
+                interpreter, samples, batch_size=batch_size, refill=refill, put_away=put_away
             )
     except BaseException as error:
         announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))
@@ -114,7 +126,10 @@ def run_batches(
     seconds = time.perf_counter() - began
     system.taps.end([row for walk in walks for row in walk.rows])
     announce(RunEnd(seconds, None))
-    return replace(_collect(plan, walks, seconds), executor=executor.name)
+    result = replace(_collect(plan, walks, seconds), executor=executor.name)
+    if recorder is not None:
+        result = replace(result, record=recorder.record(batches=len(walks)))
+    return result
 
 
 def _check_sampling(sampling: Sampling, samples: int, sequences: int) -> None:
@@ -130,12 +145,18 @@ def _check_sampling(sampling: Sampling, samples: int, sequences: int) -> None:
         raise LatentMASError(f"{found} seeds for {samples} samples; give one seed, or one for each")
 
 
-def _put_away(walk: Walk) -> None:
-    """Move recorded tensors off the device, so that batches do not pile up there."""
+def _put_away(walk: Walk, recorder: Recorder | None, record: Sequence[str]) -> None:
+    """Read a walk for the report; move recorded tensors off the device.
+
+    So batches do not pile up there, nor what the report alone needed.
+    """
+    if recorder is not None:
+        recorder.read(walk)
     walk.prefixes.clear()
     walk.values = {
         name: value.cpu() if isinstance(value, Tensor) else value
         for name, value in walk.values.items()
+        if not isinstance(value, Tensor) or ("messages" if "->" in name else "states") in record
     }
 
 

@@ -184,7 +184,8 @@ class System(nn.Module):
             num_return_sequences: answers of each sample, drawn after one latent phase.
             retry: a second chance for answers that hold none: a `Retry`, or the name of a task
                 (`"math"`, `"choice"`, `"code"`, `"search"`).
-            record: what to keep: `"messages"`, `"states"`.
+            record: what to keep: `"messages"`, `"states"`, `"report"` (what `RunResult.report`
+                shows).
             position_mode: `"mask"`, or `"column"` as the published rollout counts positions.
             executor: an executor, or the name of one; None takes the system's.
             batch_size: most samples that are under way together.

@@ -10,9 +10,9 @@ from latentmas.plan._drawing.legend import PAD, legend
 from latentmas.plan._drawing.parts import Group, Line, Part, Rect, Scene, Words
 from latentmas.plan._drawing.pen import Pen
 from latentmas.plan._drawing.routes import route
-from latentmas.plan._drawing.text import length, shorten
 from latentmas.plan._drawing.words import backbone_of, link_of, stroke, width_label
 from latentmas.plan.plan import Plan
+from latentmas.plan.text import length, shorten
 from latentmas.spec import TEXT, EdgeSpec
 
 __all__ = ["compose"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from latentmas.plan._drawing.parts import Line, Part, Rect, Words
-from latentmas.plan._drawing.text import length, shorten
 from latentmas.plan._drawing.words import stroke
 from latentmas.plan.plan import Plan
+from latentmas.plan.text import length, shorten
 
 __all__ = ["PAD", "legend"]
 

@@ -6,6 +6,8 @@ from html import escape
 
 __all__ = ["mark", "tag"]
 
+_SHAPES = frozenset({"circle", "line", "path", "polyline", "rect"})
+
 
 def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
     """An element around `inner`, which is XML already; `class_` and `text_x` read as in XML."""
@@ -13,12 +15,20 @@ def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
         f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
         for key, value in attributes.items()
     )
-    return f"<{name}{pairs}>{inner}</{name}>" if inner else f"<{name}{pairs}/>"
+    closes_itself = not inner and name in _SHAPES  # in HTML only these may
+    return f"<{name}{pairs}/>" if closes_itself else f"<{name}{pairs}>{inner}</{name}>"
 
 
-def mark(text: str) -> str:
-    """Text that is safe in XML; characters that may not be shown become a sign for that."""
-    return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
+def mark(text: str, *, lines: bool = False) -> str:
+    """Text that is safe in XML; characters that may not be shown become a sign for that.
+
+    Args:
+        text: whatever it holds.
+        lines: keep the ends of lines.
+    """
+    return escape(
+        "".join(c if c.isprintable() or (lines and c == "\n") else "\ufffd" for c in text)
+    )
 
 
 def _value(value: str | float) -> str:

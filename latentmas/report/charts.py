@@ -1,0 +1,185 @@
+"""Line charts and bars as SVG and HTML: text that scales, no script, colours of the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from latentmas.plan.page import mark, tag
+
+__all__ = ["FAR", "STYLE", "chart", "charts", "heat"]
+
+FAR = 30.0
+"""Heights this many times apart are drawn by their logarithm, where asked for."""
+
+STYLE = """\
+.charts{display:flex;flex-wrap:wrap;gap:1rem}
+figure{margin:0;width:22rem;max-width:100%}
+figure svg{display:block;width:100%;height:auto}
+figcaption{font-weight:600;font-size:.9rem;margin:.3rem 0}
+figure text{font:11px system-ui,"DejaVu Sans",sans-serif;fill:var(--mute)}
+.grid{stroke:var(--line);stroke-width:1}
+.level{stroke:var(--ink);stroke-width:1;stroke-dasharray:2 3}
+.curve{fill:none;stroke-width:2;stroke-linejoin:round}
+.key{display:flex;flex-wrap:wrap;gap:0 .9rem;list-style:none;margin:.2rem 0;padding:0;
+font-size:.8rem}
+.key svg{display:inline-block;width:26px;height:8px;vertical-align:middle;margin-right:.3rem}
+"""
+_COLOURS = 6
+_DASHES = ("", "6 3", "2 3", "8 3 2 3")
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 200.0, 46.0, 10.0, 8.0, 34.0
+
+Series = Mapping[str, Sequence[tuple[float, float]]]
+
+
+def charts(parts: Sequence[str]) -> str:
+    """Several charts side by side, as many as the page has room for."""
+    return tag("div", "\n".join(parts), class_="charts")
+
+
+def chart(
+    title: str,
+    series: Series,
+    *,
+    x: str,
+    y: str,
+    level: tuple[float, str] | None = None,
+    log: bool = False,
+) -> str:
+    """A chart of lines.
+
+    Args:
+        title: what it shows.
+        series: name → points; what is not finite is left out.
+        x: what runs to the right.
+        y: what runs upwards.
+        level: a height to compare with, and its name.
+        log: heights by their logarithm, where all are above 0 and far apart.
+    """
+    shown = {
+        name: [(a, b) for a, b in points if math.isfinite(a) and math.isfinite(b)]
+        for name, points in series.items()
+    }
+    heights = [b for points in shown.values() for _, b in points]
+    heights += [level[0]] if level else []
+    log = log and bool(heights) and 0 < min(heights) * FAR < max(heights)
+    frame = _Frame([a for points in shown.values() for a, _ in points], heights, log)
+    parts = [*frame.grid(x, y)]
+    if level:
+        parts.append(frame.level(*level))
+    for index, points in enumerate(shown.values()):
+        parts += frame.curve(index, points)
+    said = "; ".join(f"{name}: {_said(points)}" for name, points in shown.items())
+    picture = tag(
+        "svg",
+        tag("title", mark(f"{title}. {said}")) + "".join(parts),
+        viewBox=f"0 0 {_WIDTH:.0f} {_HEIGHT:.0f}",
+        role="img",
+    )
+    return tag("figure", tag("figcaption", mark(title)) + picture + _key(list(shown)))
+
+
+def heat(value: float | None) -> tuple[str, str]:
+    """A table's cell whose ground tells its number, from 0 to 1."""
+    if value is None or not math.isfinite(value):
+        return ("–", "")
+    share = min(1.0, max(0.0, value))
+    return (f"{value:.3f}", f"background:rgba(var(--heat),{0.55 * share:.2f})")
+
+
+class _Frame:
+    """Axes: where numbers stand in the picture."""
+
+    def __init__(self, xs: Sequence[float], ys: Sequence[float], log: bool) -> None:
+        self.log = log
+        self.left, self.right = (min(xs), max(xs)) if xs else (0.0, 1.0)
+        if self.left == self.right:
+            self.left, self.right = self.left - 0.5, self.right + 0.5
+        heights = [self._height(y) for y in ys] or [0.0, 1.0]
+        self.floor = min(heights) if log else min(0.0, *heights)
+        self.top = max(heights)
+        if self.floor == self.top:
+            self.top = self.floor + 1.0
+        self.top += 0.1 * (self.top - self.floor)
+
+    def _height(self, y: float) -> float:
+        return math.log10(y) if self.log else y
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """A point in the picture."""
+        across = (x - self.left) / (self.right - self.left)
+        up = (self._height(y) - self.floor) / (self.top - self.floor)
+        return (
+            _LEFT + across * (_WIDTH - _LEFT - _RIGHT),
+            _HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM),
+        )
+
+    def grid(self, x: str, y: str) -> Iterator[str]:
+        """Lines with numbers, and the names of the axes."""
+        for tick in _ticks(self.floor, self.top, whole=self.log):
+            value = 10**tick if self.log else tick
+            _, height = self.at(self.left, value)
+            ends = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": height, "y2": height}
+            yield tag("line", class_="grid", **ends)
+            place: dict[str, str | float] = {"x": _LEFT - 4, "y": height + 4, "text_anchor": "end"}
+            yield tag("text", mark(f"{value:.3g}"), **place)
+        low = self.floor if not self.log else 10**self.floor
+        for tick in _ticks(self.left, self.right, whole=True):
+            across, height = self.at(tick, low)
+            place = {"x": across, "y": height + 14, "text_anchor": "middle"}
+            yield tag("text", mark(f"{tick:g}"), **place)
+        middle = (_LEFT + _WIDTH - _RIGHT) / 2
+        yield tag("text", mark(x), x=middle, y=_HEIGHT - 5, text_anchor="middle")
+        turned = f"translate(11 {(_HEIGHT - _BOTTOM) / 2:.0f}) rotate(-90)"
+        yield tag("text", mark(y), transform=turned, text_anchor="middle")
+
+    def level(self, y: float, name: str) -> str:
+        """A height to compare with."""
+        _, height = self.at(self.left, y)
+        ends = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": height, "y2": height}
+        words = tag("text", mark(name), x=_WIDTH - _RIGHT, y=height - 3, text_anchor="end")
+        return tag("line", class_="level", **ends) + words
+
+    def curve(self, index: int, points: Sequence[tuple[float, float]]) -> Iterator[str]:
+        """A line; its points too where they are few."""
+        places = [self.at(*point) for point in points]
+        if len(places) > 1:
+            path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+            yield tag("polyline", class_="curve", points=path, style=_look(index))
+        for a, b in places if len(places) <= 12 else ():
+            yield tag("circle", cx=a, cy=b, r=2.5, style=f"fill:var(--c{index % _COLOURS})")
+
+
+def _look(index: int) -> str:
+    dash = _DASHES[index % len(_DASHES)]
+    return f"stroke:var(--c{index % _COLOURS})" + (f";stroke-dasharray:{dash}" if dash else "")
+
+
+def _key(names: Sequence[str]) -> str:
+    """Which line is which; one alone needs no key."""
+    if len(names) < 2:
+        return ""
+    items = []
+    for index, name in enumerate(names):
+        line = tag("line", class_="curve", x1=0, y1=4, x2=26, y2=4, style=_look(index))
+        sign = tag("svg", line, viewBox="0 0 26 8", aria_hidden="true")
+        items.append(tag("li", sign + mark(name)))
+    return tag("ul", "".join(items), class_="key")
+
+
+def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """A few round numbers from `low` to `high`."""
+    rough = (high - low) / 4
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = next(size * n for n in (1, 2, 5, 10) if size * n >= rough * 0.999)
+    step = max(1.0, step) if whole else step
+    first = math.ceil(low / step - 1e-9)
+    return [step * n for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _said(points: Sequence[tuple[float, float]]) -> str:
+    """A line in words, for those who do not see it."""
+    if not points:
+        return "no numbers"
+    (_, first), (_, last) = points[0], points[-1]
+    return f"{first:.4g}" if len(points) == 1 else f"from {first:.4g} to {last:.4g}"

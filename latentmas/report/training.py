@@ -1,0 +1,225 @@
+"""A training as a page, and as PNG: curves of the loss and of what was logged beside it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentmas.errors import DataError
+from latentmas.plan.page import heading, mark, page, table, tag
+from latentmas.report.charts import STYLE, chart, charts
+from latentmas.report.depths import FILE as DEPTHS
+from latentmas.report.depths import DepthMap
+from latentmas.report.figures import curves_png
+from latentmas.spec import write_atomically, write_text_atomically
+
+__all__ = ["training_report"]
+
+FILE = "metrics.jsonl"
+_ENTRY = '{"step": 1, "loss": 2.5}'
+_MOST_LINES, _MOST_POINTS = 6, 400
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """One chart: names of lines and their points."""
+
+    title: str
+    lines: dict[str, Points]
+    log: bool
+
+
+# Prefix of what is logged → title of its charts; whether their heights are logarithms.
+_GROUPS = {
+    "loss/": ("Loss after each round", False),
+    "grad_norm/": ("Gradient norm of each link", True),
+    "weight_norm/": ("Weight norm of each link", False),
+    "residual_ratio/": ("Learnt branch over residual", False),
+    "message_grad/": ("Gradient norm at each message", True),
+    "message_norm/": ("Norm of each message over embeddings", False),
+    "latent_norm/": ("Norm of what agents feed back over embeddings", False),
+}
+_TOTALS = {
+    "train_runtime": "seconds",
+    "train_samples_per_second": "rows per second",
+    "train_steps_per_second": "steps per second",
+    "train_loss": "mean loss",
+}
+_DULL = ("_runtime", "_per_second", "epoch", "_mem_", "total_flos")
+
+
+def training_report(
+    folder: str | Path, path: str | Path | None = None, *, png: str | Path | None = None
+) -> Path:
+    """Write what a training logged as a page of HTML: one file that needs no network.
+
+    Args:
+        folder: an output folder of a trainer, or one that holds several; every `metrics.jsonl` and
+            `depths.json` below it is shown.
+        path: the file to write; None: `report.html` in the folder.
+        png: a folder for the curves and heat maps as PNG too (needs the extra `viz`).
+
+    Raises:
+        DataError: the folder holds neither file, or one that cannot be read.
+        LatentMASError: `png` without matplotlib.
+    """
+    folder = Path(folder)
+    logs = {_place(file, folder): _read(file) for file in sorted(folder.rglob(FILE))}
+    maps = {_place(f, folder): DepthMap.load(f) for f in sorted(folder.rglob(DEPTHS))}
+    if not logs and not maps:
+        raise DataError(
+            f"{str(folder)!r} holds no {FILE} and no {DEPTHS}; give the output folder of a training"
+        )
+    if png is not None:
+        _write_png(Path(png), logs, maps)
+    name = f"Training in {folder.resolve().name}"
+    body = [heading(1, name)]
+    for place, entries in logs.items():
+        body += [heading(2, place), *_shown(entries)]
+    for place, found in maps.items():
+        body += [heading(2, f"{place}: rounds of training and of running"), found.html()]
+    return write_text_atomically(
+        Path(path or folder / "report.html"), page(name, body, style=STYLE)
+    )
+
+
+def _place(file: Path, folder: Path) -> str:
+    """Which training a file belongs to."""
+    inside = file.parent.relative_to(folder)
+    return inside.as_posix() if inside.parts else folder.resolve().name
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """Entries of a log in the order of their steps; of two at one step with one key, the later.
+
+    A line that a crash has cut short is left out.
+    """
+    entries: dict[float, dict[str, Any]] = {}
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"cannot read {str(file)!r}: {error}") from error
+    for line in lines:
+        with suppress(ValueError, TypeError, KeyError):
+            entry = json.loads(line)
+            entries.setdefault(float(entry["step"]), {}).update(entry)
+    if not entries:
+        raise DataError(f"{str(file)!r} holds no entry of a training's log, such as {_ENTRY}")
+    return [entries[step] for step in sorted(entries)]
+
+
+def _shown(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    found = list(_curves(entries))
+    if found:
+        parts = [chart(c.title, c.lines, x="step", y="", log=c.log) for c in found]
+        yield charts(parts)
+    else:
+        yield tag("p", mark("Nothing was logged while it trained; lower logging_steps."))
+    totals = {
+        name: entry[key]
+        for entry in entries
+        for key, name in _TOTALS.items()
+        if isinstance(entry.get(key), int | float)
+    }
+    rows = [(name, f"{value:.4g}") for name, value in totals.items()]
+    if rows:
+        yield table("The whole training", ("", "number"), rows, numbers=(1,))
+    yield from _last(entries)
+
+
+def _last(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """First and last number of everything that was logged."""
+    numbers = {name: _points(entries, name) for name in _names(entries)}
+    rows = [
+        (name, f"{len(points)}", f"{points[0][1]:.5g}", f"{points[-1][1]:.5g}")
+        for name, points in numbers.items()
+        if points
+    ]
+    if rows:
+        heads = ("logged", "times", "first", "last")
+        caption = "First and last number of everything logged"
+        inside = table(caption, heads, rows, numbers=(1, 2, 3))
+        yield tag("details", tag("summary", "The curves in numbers") + inside)
+
+
+# --- curves -----------------------------------------------------------------------------------
+
+
+def _curves(entries: Sequence[Mapping[str, Any]]) -> Iterator[_Curves]:
+    """The charts of a log: loss, evaluation, rate, then what links and messages do."""
+    names = _names(entries)
+    losses = {"training": "loss", "evaluation": "eval_loss"}
+    yield from _chart("Loss", entries, {k: v for k, v in losses.items() if v in names})
+    for name in names:
+        if name.startswith("eval_") and name not in ("eval_loss", "eval_step"):
+            title = name.removeprefix("eval_").replace("_", " ").capitalize()
+            yield from _chart(title, entries, {name: name})
+    yield from _chart("Gradient norm of all links", entries, _only("grad_norm", names), log=True)
+    yield from _chart("Learning rate", entries, _only("learning_rate", names))
+    for prefix, (title, log) in _GROUPS.items():
+        inside = sorted(name for name in names if name.startswith(prefix))
+        for start in range(0, len(inside), _MOST_LINES):
+            part = inside[start : start + _MOST_LINES]
+            more = f" ({start // _MOST_LINES + 1})" if len(inside) > _MOST_LINES else ""
+            lines = {name.removeprefix(prefix): name for name in part}
+            yield from _chart(title + more, entries, lines, log=log)
+
+
+def _only(name: str, names: Sequence[str]) -> dict[str, str]:
+    return {name: name} if name in names else {}
+
+
+def _chart(
+    title: str, entries: Sequence[Mapping[str, Any]], lines: Mapping[str, str], *, log: bool = False
+) -> Iterator[_Curves]:
+    found = {shown: _points(entries, name) for shown, name in lines.items()}
+    found = {shown: points for shown, points in found.items() if points}
+    if found:
+        yield _Curves(title, {k: _thinned(points) for k, points in found.items()}, log)
+
+
+def _names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was logged as numbers over the steps."""
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    return [
+        n
+        for n in names
+        if n != "step" and n not in _TOTALS and not any(part in n for part in _DULL)
+    ]
+
+
+def _points(entries: Sequence[Mapping[str, Any]], name: str) -> Points:
+    found = [(float(e["step"]), e.get(name)) for e in entries]
+    return [
+        (step, float(value))
+        for step, value in found
+        if isinstance(value, int | float) and math.isfinite(value)
+    ]
+
+
+def _thinned(points: Points) -> Points:
+    """At most so many points, evenly chosen, the last among them."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    every = (len(points) - 1) / (_MOST_POINTS - 1)
+    return [points[round(i * every)] for i in range(_MOST_POINTS)]
+
+
+def _write_png(
+    folder: Path, logs: Mapping[str, Sequence[Mapping[str, Any]]], maps: Mapping[str, DepthMap]
+) -> None:
+    for place, entries in logs.items():
+        stem = place.replace("/", "-")
+        for number, curves in enumerate(_curves(entries), 1):
+            name = "".join(c if c.isalnum() else "-" for c in curves.title.lower()).strip("-")
+            data = curves_png(curves.title, curves.lines, log=curves.log)
+            write_atomically(folder / f"{stem}-{number:02}-{name}.png", data)
+    for place, found in maps.items():
+        found.save(folder / f"{place.replace('/', '-')}-depths.png")
