@@ -24,6 +24,7 @@ from transformers.utils import logging
 import latentmas as lm
 from latentmas.demo.run import team
 from latentmas.demo.task import correct, heldout_rows, inner_rows, train_rows
+from latentmas.report import DepthMap
 
 Accuracy = list[float]
 
@@ -170,25 +171,9 @@ def _row(bench: Bench, table: str, name: str, recipe: Any, **start: Any) -> dict
 
 
 def heat_map(rows: list[dict[str, Any]], path: Path) -> None:
-    """Rounds of training against rounds of running, as a picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    grid = [row["mean"] for row in rows if row["table"] == "depths"]
-    names = [row["name"] for row in rows if row["table"] == "depths"]
-    figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
-    image = axes.imshow(grid, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(3), ["1", "2", "3"])
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("rounds of running")
-    for y, line in enumerate(grid):
-        for x, value in enumerate(line):
-            colour = "black" if value > 0.6 else "white"
-            axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour)
-    figure.colorbar(image, label="accuracy")
-    figure.savefig(path, dpi=150)
+    """Rounds of training against rounds of running, as a picture or as JSON."""
+    grid = {row["name"]: row["mean"] for row in rows if row["table"] == "depths"}
+    DepthMap([1, 2, 3], grid).save(path)
 
 
 def main() -> None:
@@ -196,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a few steps, to see that it works")
     parser.add_argument("--json", type=Path, help="write one JSON object there")
-    parser.add_argument("--png", type=Path, help="write the table of depths as a heat map there")
+    parser.add_argument("--png", type=Path, help="heat map of the depths: .png or .json")
     parser.add_argument("--only", default="stages,depths,designs")
     given = parser.parse_args()
     logging.disable_progress_bar()

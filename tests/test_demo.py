@@ -72,7 +72,8 @@ def test_the_whole_way_in_short(tmp_path, capsys):
     assert set(report["accuracy"]) == wanted | {"null_message", "shuffled_message", "text_twin"}
     assert len(report["accuracy"]["trained_by_difficulty"]["3"]) == ROUNDS
     assert json.loads((tmp_path / "results.json").read_text()) == report
-    for name in ("team/links.safetensors", "team.svg", "accuracy.png", "plan.json"):
-        assert (tmp_path / name).stat().st_size > 0
+    written = ("team/links.safetensors", "team.svg", "accuracy.png", "plan.json")
+    for name in (*written, "run.html", "training.html"):
+        assert 0 < (tmp_path / name).stat().st_size < 2_000_000
     again = lm.System.from_pretrained(tmp_path / "team")
     assert again.run(heldout_rows(3, 0)).texts

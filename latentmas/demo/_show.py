@@ -93,7 +93,10 @@ class Show:
             f"\nchance {report['chance']:.3f}; {report['link_parameters']:,} link parameters; "
             f"trained in {report['training_seconds']} s, all in {report['seconds']} s"
         )
-        self.note(f"team, drawing (team.svg), figure (accuracy.png), results.json: {folder}/")
+        self.note(
+            "team, drawing (team.svg), pages (run.html, training.html), figure (accuracy.png), "
+            f"results.json: {folder}/"
+        )
 
 
 class _Bar(TrainerCallback):

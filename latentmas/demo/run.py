@@ -30,6 +30,7 @@ from latentmas.demo.task import (
     inner_rows,
     train_rows,
 )
+from latentmas.report import DepthMap
 from latentmas.spec import write_text_atomically
 
 __all__ = ["Recipe", "run_demo", "single_agent", "team"]
@@ -53,6 +54,8 @@ class Recipe:
     heldout: int = 1024
 
 
+SHOWN = 64
+"""Questions of the run that `run.html` shows."""
 QUICK = Recipe(inner_steps=5, outer_steps=3, heldout=60)
 """Walks the whole way without learning much: for tests."""
 
@@ -87,7 +90,8 @@ def run_demo(
     """Run the demo and leave a folder with the trained team, the drawing and the figures.
 
     Args:
-        output: folder for `team/`, `team.svg`, `accuracy.png`, `results.json`, `plan.json`.
+        output: folder for `team/`, `team.svg`, `run.html`, `training.html`, `accuracy.png`,
+            `results.json`, `plan.json`.
         seed: of links and data. Backbones are fixed.
         quick: a few steps only, to see that everything works.
         json: print nothing on stdout.
@@ -111,7 +115,7 @@ def run_demo(
 
     accuracy: dict[str, Any] = {"single": _accuracy(_solo(recipe, system), rows)}
     show.row("single agent, its own facts", [accuracy["single"]])
-    accuracy["text_twin"] = _accuracy(_twin(graph, recipe, system), rows)
+    accuracy["text_twin"] = _accuracy(_twin(graph, system), rows)
     show.row("text twin", [None, None, accuracy["text_twin"]])
     accuracy["untrained"] = _by_round(system, rows)
     show.row("links untrained (aligned start)", accuracy["untrained"])
@@ -129,6 +133,7 @@ def run_demo(
         "seed": seed,
     }
     _save_and_reload(system, rows, folder, show)
+    _write_pages(system, rows, accuracy, folder)
     show.figure(report, folder / "accuracy.png")
     report["seconds"] = round(time.perf_counter() - began, 1)
     _write(folder / "results.json", report)
@@ -204,7 +209,7 @@ def _solo(recipe: Recipe, system: lm.System) -> lm.System:
     return lm.System.load(single_agent(words=recipe.latent_steps).compile(), reuse=system)
 
 
-def _twin(graph: lm.Graph, recipe: Recipe, system: lm.System) -> lm.System:
+def _twin(graph: lm.Graph, system: lm.System) -> lm.System:
     return lm.System.load(graph.as_text().compile(), reuse=system)
 
 
@@ -236,6 +241,21 @@ def _save_and_reload(system: lm.System, rows: Rows, folder: Path, show: Show) ->
     if again.run(some).texts != system.run(some).texts:
         raise lm.LatentMASError("the team that was saved and loaded again gives other answers")
     show.note(f"saved, loaded again, same answers: {folder / 'team'}")
+
+
+def _write_pages(system: lm.System, rows: Rows, accuracy: Mapping[str, Any], folder: Path) -> None:
+    """What the latents do in a few runs, and how the links were trained."""
+    twin = _twin(lm.Graph.from_spec(system.plan.graph), system)
+    result, spoken = (one.run(rows[:SHOWN], record=("report",)) for one in (system, twin))
+    result.report(folder / "run.html", twin=spoken)
+    stages = {
+        "links untrained": "untrained",
+        "after the inner loop": "inner",
+        "after the outer loop": "trained",
+    }
+    grid = {name: accuracy[key] for name, key in stages.items()}
+    DepthMap(range(1, ROUNDS + 1), grid).save(folder / "training" / "depths.json")
+    lm.training_report(folder / "training", folder / "training.html")
 
 
 def _write(path: Path, report: Mapping[str, Any]) -> None:
