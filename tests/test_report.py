@@ -114,6 +114,22 @@ def test_a_record_does_not_depend_on_the_batches(team, run):
         assert one_by_one.cosines[name][0][1] == pytest.approx(grid[0][1], rel=1e-4)
 
 
+@pytest.mark.parametrize("executor", ["reference", "static", "offload"])
+def test_every_executor_records_the_same(team, run, executor):
+    """Batches of like length: the samples run in another order than they were given."""
+    found = team.run(QUESTIONS, record=REPORT, executor=executor, batch_size=2, refill=0.3)
+    assert found.executor == executor and found.texts == run.texts
+    for a, b in zip(record_of(found).readings, record_of(run).readings, strict=True):
+        assert a.norms == pytest.approx(b.norms, rel=1e-4)
+        for one, other in zip(a.nearest, b.nearest, strict=True):
+            best = [[near[0][1] for near in steps] for steps in (one, other)]
+            assert best[0] == pytest.approx(best[1], rel=1e-3)
+    for turn in record_of(found).turns:
+        assert (turn.prompt_seconds > 0) == (turn.op != "transfer" and turn.within is None)
+    again = team.run(QUESTIONS, executor=executor)
+    assert again.texts == run.texts and again.record is None
+
+
 def test_only_the_first_samples_are_read_as_tokens(team):
     found = team.run([f"{QUESTIONS[0]} {i}" for i in range(5)], record=REPORT, batch_size=2)
     assert len(record_of(found).samples) == 3
