@@ -157,7 +157,7 @@ class Gradients(TrainerCallback):
         ("inner.one", {"inner.one"}),
         ([FORWARD, "inner.two"], {FORWARD, "inner.two"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_exactly_the_chosen_links_learn(system, tmp_path, wanted, ids):
     before = weights(system)
