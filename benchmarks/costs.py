@@ -194,37 +194,46 @@ class LiveStorages(TorchDispatchMode):
         self.now -= self._alive.pop(key, 0)
 
 
-def peak_bytes(system: lm.System, samples: list[str], device: str) -> int:
+def peak_bytes(
+    system: lm.System, samples: list[str], device: str, executor: str | None = None
+) -> int:
     """The most that tensors hold in a run, weights included."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        system.run(samples)
+        system.run(samples, executor=executor)
         return torch.cuda.max_memory_allocated()
     live = LiveStorages()
     for module in [system, *{id(b): b.model for b in system.serving.values()}.values()]:
         live.see([*module.parameters(), *module.buffers()])
     with live:
-        system.run(samples)
+        system.run(samples, executor=executor)
     return live.peak
 
 
-def memory_row(family: str, shape: dict[str, int], samples: list[str], device: str) -> Any:
-    """Measured and explained."""
-    system = chain(family, shape, device)
-    explained = system.explain(samples, "cpu")
-    measured, said = peak_bytes(system, samples, device), explained.peak_memory
-    assert said is not None and explained.weights is not None
-    beside = explained.weights + explained.links
-    return {
-        "law": "memory",
-        "family": family,
-        "positions": max(row.positions or 0 for row in explained.rows),
-        "mib_measured": round(measured / 2**20, 1),
-        "mib_explained": round(said / 2**20, 1),
-        "ratio": round(said / measured, 3),
-        "ratio_beside_weights": round((said - beside) / (measured - beside), 3),
-    }
+def memory_rows(family: str, shape: dict[str, int], samples: list[str], device: str) -> list[Any]:
+    """Measured and explained, for states that grow and for buffers of fixed size."""
+    fixed = "cuda_graph" if device.startswith("cuda") else "static"
+    rows = []
+    for executor in ("cached", fixed):
+        system = chain(family, shape, device)
+        explained = system.explain(samples, "cpu", executor=executor)
+        measured = peak_bytes(system, samples, device, executor)
+        said, weights = explained.peak_memory, explained.weights
+        assert said is not None and weights is not None
+        beside = weights + explained.links
+        row = {
+            "law": "memory",
+            "family": family,
+            "executor": executor,
+            "positions": max(row.positions or 0 for row in explained.rows),
+            "mib_measured": round(measured / 2**20, 1),
+            "mib_explained": round(said / 2**20, 1),
+            "ratio": round(said / measured, 3),
+            "ratio_beside_weights": round((said - beside) / (measured - beside), 3),
+        }
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -243,8 +252,9 @@ def main() -> None:
         shape = {"hidden": 64, "layers": 2, "prompt": 128, "steps": 8, "batch": 2}
         agents, edges = 20, 40
     samples = [f"What is {n} + {n}?" for n in range(shape["batch"])]
+    families = given.families.split(",")
     rows = [
-        *(memory_row(f, shape, samples, given.device) for f in given.families.split(",")),
+        *(r for f in families for r in memory_rows(f, shape, samples, given.device)),
         compile_row(agents, edges),
         *time_rows(shape, samples, given.repeats, given.device),
     ]

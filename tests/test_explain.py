@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
 from latentmas.cli.app import app
+from latentmas.plan import buffers
 from latentmas.plan.cost import Model
 from latentmas.plan.reading import WORTHWHILE
-from latentmas.runtime import prefixes
+from latentmas.runtime import decoding, fixed, prefixes
 from latentmas.testing import tiny_backbone
 from tests import teams
 
@@ -33,10 +34,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int, int, boo
     made: list[tuple[str, int, int, int, bool]] = []
     step = LoadedBackbone.step
 
-    def counted(self: LoadedBackbone, x: Any, positions: Any, mask: Any, state: Any = None) -> Any:
+    def counted(
+        self: LoadedBackbone, x: Any, positions: Any, mask: Any, state: Any = None, **more: Any
+    ) -> Any:
         past = mask.shape[1] - x.shape[1]
         made.append((self.planned.spec.source, *x.shape[:2], past, state is not None))
-        return step(self, x, positions, mask, state)
+        return step(self, x, positions, mask, state, **more)
 
     monkeypatch.setattr(LoadedBackbone, "step", counted)
     return made
@@ -48,7 +51,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int, int, boo
     + [("sequential", "qwen3_5_text")],
 )
 def test_a_run_makes_the_calls_that_were_explained(template: str, family: str, calls: Any):
-    plan = teams.of_template(template, family).replace(rounds=3).compile()
+    rounds = 3 if template == "sequential" else 2
+    plan = teams.of_template(template, family).replace(rounds=rounds).compile()
     system = plan.load()
     models = {
         b.spec.source: Model(b.info, b.info.costs, "float32") for b in plan.backbones.values()
@@ -92,15 +96,17 @@ def benchmark() -> Any:
     return module
 
 
+@pytest.mark.parametrize("executor", ["cached", "static"])
 @pytest.mark.parametrize("family", ["llama", "qwen3_5_text"])
-def test_memory_is_what_was_explained(family: str, benchmark: Any):
+def test_memory_is_what_was_explained(family: str, executor: str, benchmark: Any):
     """Within 15 % of what live tensors hold, beside the weights."""
-    sizes = {"hidden": 128, "layers": 4, "prompt": 256, "steps": 4, "batch": 8}
-    samples = [f"What is {n} + {n}?" for n in range(8)]
+    sizes = {"hidden": 128, "layers": 4, "prompt": 256, "steps": 4, "batch": 7}
+    samples = [f"What is {n} + {n}?" for n in range(7)]
     system = benchmark.chain(family, sizes)
-    explanation = system.explain(samples, "cpu")
+    explanation = system.explain(samples, "cpu", executor=executor)
+    assert explanation.executor == executor
     beside = explanation.weights + explanation.links
-    measured = benchmark.peak_bytes(system, samples, "cpu") - beside
+    measured = benchmark.peak_bytes(system, samples, "cpu", executor) - beside
     assert explanation.peak_memory - beside == pytest.approx(measured, rel=0.15)
 
 
@@ -115,8 +121,11 @@ def test_agents_on_one_backbone_run_as_one_batch():
     ]
 
 
-def test_prompts_are_kept_from_the_same_length_on():
+def test_numbers_that_the_runtime_has_too_are_the_same():
     assert WORTHWHILE == prefixes.WORTHWHILE
+    assert (buffers.SMALLEST, buffers.KEPT) == (fixed.SMALLEST, fixed.KEPT)
+    assert buffers.AHEAD == decoding.AHEAD
+    assert [buffers.bucket(n) for n in range(300)] == [fixed.bucket(n) for n in range(300)]
 
 
 # ── what it says ──────────────────────────────────────────────────────────────────────────────
@@ -198,10 +207,12 @@ def test_text_edges_and_outside_texts_are_estimated():
     assert counted.seconds > 0
 
 
-def test_hardware_is_checked(capsys: pytest.CaptureFixture[str]):
+def test_arguments_are_checked():
     plan = lm.templates.sequential_light().compile()
     with pytest.raises(lm.UnknownNameError, match="did you mean 'h200'"):
         plan.explain("h20")
+    with pytest.raises(lm.UnknownNameError, match="known: cached, static, cuda_graph"):
+        plan.explain(executor="cashed")
     with pytest.raises(lm.LatentMASError, match="no flops for float64"):
         plan.explain(dtype="float64")
     with pytest.raises(lm.LatentMASError, match="above 0"):

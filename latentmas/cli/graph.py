@@ -106,6 +106,9 @@ def plan(
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of an answer, where the graph sets no limit.")
     ] = 256,
+    executor: Annotated[
+        str, typer.Option(help="Whose memory is meant: cached, cuda_graph or static.")
+    ] = "cached",
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Show what a graph compiles to, or what a run of it takes on a machine. No weights.
@@ -124,7 +127,11 @@ def plan(
     if hardware not in HARDWARE:
         raise unknown("hardware", hardware, HARDWARE, f"choose from {', '.join(HARDWARE)}")
     explanation = compiled.explain(
-        hardware, batch=batch, input_tokens=input_tokens, max_new_tokens=max_new_tokens
+        hardware,
+        batch=batch,
+        input_tokens=input_tokens,
+        max_new_tokens=max_new_tokens,
+        executor=executor,
     )
     if json:
         emit_json(explanation.to_dict())

@@ -18,7 +18,7 @@ from math import ceil
 from latentmas.plan.backbone import BackboneCosts, BackboneInfo
 from latentmas.plan.hardware import SIZES, Hardware
 
-__all__ = ["Model", "Work", "pairs", "total"]
+__all__ = ["Model", "Run", "Work", "pairs", "total"]
 
 FLOAT32 = SIZES["float32"]
 # Numbers that transformers' layers hold at once for a position, measured: in the MLP three of its
@@ -126,6 +126,12 @@ class Model:
             number += costs.sliding_kv_elements * (min(past, costs.sliding_window - 1) + new)
         return rows * (number * self.size + costs.recurrent_elements * FLOAT32)
 
+    def whole(self, rows: int, columns: int) -> int:
+        """Bytes of a state with keys and values of all columns, windows or not."""
+        costs = self.costs
+        number = (costs.kv_elements + costs.sliding_kv_elements) * columns + costs.conv_elements
+        return rows * (number * self.size + costs.recurrent_elements * FLOAT32)
+
     def working(self, rows: int, new: int, past: int = 0) -> int:
         """Bytes that a call holds beside its input and its state, at the worst layer."""
         costs, width = self.costs, self.info.hidden_size
@@ -142,3 +148,36 @@ class Model:
             + 3 * new * width * self.size,
         ]
         return mask + rows * max(inside)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Rollouts of one batch, or a decode: what a backbone is fed in one turn."""
+
+    model: Model
+    rows: int
+    """B, of all agents in the batch."""
+    agents: int
+    """How many they are."""
+    positions: int
+    """Of the longest prompt."""
+    cut: int
+    """Positions before the split: read by themselves, or taken from a kept state."""
+    reused: bool
+    """Whether the latter."""
+    calls: int
+    """Calls of one position after the prompt."""
+    inner: int
+    """Weights of the inner links."""
+    decodes: bool
+
+    @property
+    def prompt(self) -> list[tuple[int, int]]:
+        """New and past positions of the calls that read the prompt."""
+        rest = (self.positions - self.cut, self.cut)
+        return [(self.cut, 0), rest] if self.cut and not self.reused else [rest]
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """New and past positions of the last call."""
+        return (1, self.positions + self.calls - 1) if self.calls else self.prompt[-1]

@@ -9,18 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from latentmas.plan.cost import FLOAT32, Model, Work, total
+from latentmas.plan.cost import FLOAT32, Model, Run, Work, total
 from latentmas.plan.explanation import StepCost
 from latentmas.plan.hardware import Hardware
+from latentmas.plan.memory import Memory
 from latentmas.plan.plan import Plan
 from latentmas.plan.reading import WORTHWHILE, Reading, Turn
 from latentmas.plan.steps import Decode, Rollout, Transfer
 from latentmas.plan.verify import reads
 
 __all__ = ["Costing", "together"]
-
-INDEX = 8
-"""Bytes of a token's id, its mask, its position."""
 
 
 def together(plan: Plan, index: int) -> list[int]:
@@ -54,30 +52,6 @@ class _Prefix:
     """Whether the state after them is there."""
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Rollouts of one batch, or a decode, about to be costed."""
-
-    turns: tuple[Turn, ...]
-    model: Model
-    positions: int
-    cut: int
-    """Positions before the split: read by themselves, or taken from a kept state."""
-    reused: bool
-    """Whether the latter."""
-    calls: int
-    """Calls after the prompt."""
-    inner: int
-    """Weights of the inner links."""
-    decodes: bool
-
-    @property
-    def prompt(self) -> list[tuple[int, int]]:
-        """New and past positions of the calls that read the prompt."""
-        rest = (self.positions - self.cut, self.cut)
-        return [(self.cut, 0), rest] if self.cut and not self.reused else [rest]
-
-
 @dataclass
 class Costing:
     """Walks the steps of a plan once."""
@@ -89,11 +63,10 @@ class Costing:
     max_new_tokens: int
     models: Mapping[str, Model | None]
     """By backbone key; None where its counts are not known."""
+    memory: Memory
     _prefixes: dict[str, _Prefix] = field(default_factory=dict)
     _before: dict[str, Turn] = field(default_factory=dict)
     """The last turn of each agent."""
-    _alive: dict[str, int] = field(default_factory=dict)
-    """Bytes of states and messages that later steps read."""
     _known: dict[tuple[object, ...], tuple[Work, float]] = field(default_factory=dict)
     """Rounds are alike: what was added up before."""
 
@@ -113,7 +86,7 @@ class Costing:
                 done.update(indices)
                 found.append(self._turn(indices))
             for name in dead.get(index, ()):
-                self._alive.pop(name, None)
+                self.memory.values.pop(name, None)
         return tuple(found)
 
     def _transfer(self, index: int, step: Transfer) -> StepCost:
@@ -121,7 +94,7 @@ class Costing:
         count, width = sum(link.n_parameters for link in links), links[1].out_dim
         steps = self.plan.graph.steps_of(self.plan.graph.agent(step.agent))
         work = Work(2.0 * count * steps * self.batch, float(count * FLOAT32))
-        self._alive[step.output] = self.batch * steps * width * FLOAT32
+        self.memory.values[step.output] = self.batch * steps * width * FLOAT32
         return StepCost(
             index=index,
             op="transfer",
@@ -164,9 +137,10 @@ class Costing:
         if model is None or positions is None:
             return row
         links = [self.plan.link(turn.inner) for turn in turns if isinstance(turn, Rollout)]
-        run = _Run(
-            turns=turns,
+        run = Run(
             model=model,
+            rows=row.rows,
+            agents=len(turns),
             positions=positions,
             cut=0 if prefix is None else prefix.positions,
             reused=bool(reused),
@@ -177,18 +151,21 @@ class Costing:
         idle = not (steps or tokens)
         if prefix is not None and not idle:
             prefix.kept = True
-        return self._costed(row, run, idle=idle)
+            kept = self.memory.kept(model, self.batch, prefix.positions)
+            self.memory.put_by[first.agent] = kept
+        return self._costed(row, turns, run, idle=idle)
 
-    def _costed(self, row: StepCost, run: _Run, *, idle: bool) -> StepCost:
-        prompt, reading = (Work(), 0.0) if idle else self._prompt(run, row.rows)
-        calls, going_on = self._calls(run, row.rows)
-        memory = self._memory(run, row.rows)
-        width = run.model.info.hidden_size
-        for turn in run.turns:
+    def _costed(self, row: StepCost, turns: Sequence[Turn], run: Run, *, idle: bool) -> StepCost:
+        agent = row.agents[0]
+        prompt, reading = (Work(), 0.0) if idle else self._prompt(run)
+        calls, going_on = self._calls(agent, run)
+        memory = self.memory.peak(self.plan.graph.agent(agent).backbone, agent, run)
+        position = run.model.info.hidden_size * run.model.size
+        for turn in turns:
             if isinstance(turn, Rollout):
-                self._alive[turn.output] = self.batch * turn.latent_steps * width * run.model.size
+                self.memory.values[turn.output] = self.batch * turn.latent_steps * position
         work = prompt + calls
-        reference = None if run.decodes else self._reference(run)
+        reference = None if run.decodes else self._reference(turns, run)
         return replace(
             row,
             flops=work.flops,
@@ -261,29 +238,28 @@ class Costing:
 
     # --- adding up ----------------------------------------------------------------------------
 
-    def _prompt(self, run: _Run, rows: int) -> tuple[Work, float]:
-        works = [run.model.call(rows, new, past) for new, past in run.prompt]
+    def _prompt(self, run: Run) -> tuple[Work, float]:
+        works = [run.model.call(run.rows, new, past) for new, past in run.prompt]
         if run.decodes:
-            works[-1] += run.model.head(rows)
+            works[-1] += run.model.head(run.rows)
         return self._add(works, run.model)
 
-    def _calls(self, run: _Run, rows: int) -> tuple[Work, float]:
+    def _calls(self, agent: str, run: Run) -> tuple[Work, float]:
         """Latent steps or tokens after the prompt."""
         inner = Work(2.0 * run.inner * self.batch, float(run.inner * FLOAT32))
-        each = run.model.head(rows) if run.decodes else inner
-        key = (run.turns[0].agent, "calls", rows, run.positions, run.calls, run.inner)
+        each = run.model.head(run.rows) if run.decodes else inner
+        key = (agent, "calls", run.rows, run.positions, run.calls, run.inner)
         if key not in self._known:
             past = range(run.positions, run.positions + run.calls)
-            self._known[key] = self._add(
-                [run.model.call(rows, 1, n) + each for n in past], run.model
-            )
+            works = [run.model.call(run.rows, 1, length) + each for length in past]
+            self._known[key] = self._add(works, run.model)
         return self._known[key]
 
-    def _reference(self, run: _Run) -> tuple[Work, float]:
+    def _reference(self, turns: Sequence[Turn], run: Run) -> tuple[Work, float]:
         """The loop that reads each prompt again at each latent step, agent by agent."""
-        inner = Work(2.0 * run.inner / len(run.turns) * self.batch)
+        inner = Work(2.0 * run.inner / run.agents * self.batch)
         works = []
-        for turn in run.turns:
+        for turn in turns:
             length = self.reading.positions(turn) or 0
             key = (turn.agent, "reference", length, run.calls)
             if key not in self._known:
@@ -298,35 +274,3 @@ class Costing:
         layers = model.info.num_layers
         seconds = sum(work.seconds(self.hardware, model.dtype, layers) for work in works)
         return total(works), seconds
-
-    def _memory(self, run: _Run, rows: int) -> int | None:
-        """Bytes at the turn's worst moment: in a call that reads the prompt, or in the last one."""
-        models = [model for model in self.models.values() if model is not None]
-        if len(models) < len(self.models):
-            return None
-        model, position = run.model, run.model.info.hidden_size * run.model.size
-        copies = 1 if len(run.turns) == 1 else 2  # each prompt by itself, and all as one batch
-        standing = (
-            sum(model.weights for model in models)
-            + self.plan.n_parameters * FLOAT32
-            + sum(self._alive.values())
-            + sum(self._put_by(agent) for agent in self._prefixes)
-            + rows * run.positions * (copies * position + 2 * INDEX)
-        )
-        moments = [model.kept(rows, *call) + model.working(rows, *call) for call in run.prompt]
-        if len(moments) > 1:  # while the beginning is first read, it is there once
-            moments[0] -= self._put_by(run.turns[0].agent)
-        last = (1, run.positions + run.calls - 1)
-        state, new = model.kept(rows, *last), run.prompt[-1][0]
-        at_end = state + state // model.info.num_layers + model.working(rows, *last)
-        at_end += rows * (new + 2 * run.calls) * position  # states that are held, and their stack
-        if run.decodes:
-            at_end += rows * model.info.vocab_size * (model.size + 2 * FLOAT32)
-        return standing + max(*moments, at_end)
-
-    def _put_by(self, agent: str) -> int:
-        """Bytes of the state that an agent has put by for later turns."""
-        prefix, model = self._prefixes[agent], self._model(agent)
-        if not prefix.kept or model is None:
-            return 0
-        return model.kept(self.batch, prefix.positions)

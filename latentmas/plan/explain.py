@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from latentmas.errors import DataError, LatentMASError
+from latentmas.errors import DataError, LatentMASError, UnknownNameError
 from latentmas.plan.backbone import PlanBackbone
+from latentmas.plan.buffers import Buffers
 from latentmas.plan.cost import FLOAT32, Model
 from latentmas.plan.costing import Costing
 from latentmas.plan.explanation import Explanation, StepCost
 from latentmas.plan.hardware import SIZES, Hardware, find_hardware
+from latentmas.plan.memory import Memory
 from latentmas.plan.plan import Plan
 from latentmas.plan.reading import WORTHWHILE, Estimate, Reading, Turn
 from latentmas.plan.steps import Decode, Transfer
 
-__all__ = ["explain_plan"]
+__all__ = ["FIXED", "explain_plan"]
 
 NOTICEABLE = 0.2
 """Part of a prompt that is read again before anything is said about it."""
@@ -28,6 +30,7 @@ def explain_plan(
     input_tokens: int | Mapping[str, int],
     max_new_tokens: int,
     dtype: str | Mapping[str, str] | None,
+    executor: str = "cached",
     characters_per_token: float = 4.0,
     counted: Reading | None = None,
 ) -> Explanation:
@@ -40,6 +43,7 @@ def explain_plan(
         input_tokens: of sample fields.
         max_new_tokens: of agents that set no limit.
         dtype: of the weights; one, or one by backbone key.
+        executor: whose memory is meant.
         characters_per_token: of templates.
         counted: exact lengths, in place of estimated ones.
     """
@@ -53,16 +57,21 @@ def explain_plan(
         characters_per_token=characters_per_token,
     )
     reading = counted or estimate
-    costing = Costing(plan, reading, machine, batch, max_new_tokens, models)
+    if executor not in (*GROWING, *FIXED):
+        raise UnknownNameError("executor for explain:", executor, (*GROWING, *FIXED))
+    links = plan.n_parameters * FLOAT32
+    memory = Memory(models, links, Buffers() if executor in FIXED else None)
+    costing = Costing(plan, reading, machine, batch, max_new_tokens, models, memory)
     rows = costing.rows()
     known = [model.weights for model in models.values() if model is not None]
     return Explanation(
         name=plan.graph.name,
         hardware=machine,
         batch=batch,
+        executor=executor,
         basis=_basis(input_tokens, max_new_tokens) if counted is None else COUNTED,
         weights=sum(known) if len(known) == len(models) else None,
-        links=plan.n_parameters * FLOAT32,
+        links=links,
         rows=rows,
         unknown=tuple(_unknown(plan, reading)),
         obstacles=tuple(_obstacles(plan, estimate, rows)),
@@ -70,6 +79,8 @@ def explain_plan(
     )
 
 
+GROWING, FIXED = ("cached",), ("static", "cuda_graph")
+"""Executors by what they keep states in."""
 COUNTED = "prompts as these samples and the backbones' tokenizers make them"
 
 

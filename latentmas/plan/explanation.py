@@ -71,6 +71,8 @@ class Explanation:
     hardware: Hardware
     batch: int
     """Samples that run together."""
+    executor: str
+    """Whose memory is meant."""
     basis: str
     """Where the lengths of prompts come from."""
     weights: int | None
@@ -147,6 +149,7 @@ class Explanation:
                 "flops": peaks if isinstance(peaks, float | int) else dict(peaks),
             },
             "batch": self.batch,
+            "executor": self.executor,
             "basis": self.basis,
             "weights": self.weights,
             "links": self.links,
@@ -159,8 +162,8 @@ class Explanation:
 
     def __str__(self) -> str:
         head = (
-            f"{self.name} on {self.hardware.name}, batch {self.batch}: a floor, not a forecast\n"
-            f"{self.basis}"
+            f"{self.name} on {self.hardware.name}, batch {self.batch}, executor {self.executor}: "
+            f"a floor, not a forecast\n{self.basis}"
         )
         parts = [head, f"{_table(self.rows)}\n{LEGEND}", "\n".join(self._totals())]
         remarks = {"Not known": self.unknown, "Reuse": self.obstacles, "Notes": self.notes}

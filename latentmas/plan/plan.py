@@ -203,9 +203,10 @@ class Plan(Frozen):
         input_tokens: int | Mapping[str, int] = 100,
         max_new_tokens: int = 256,
         dtype: str | None = None,
+        executor: str = "cached",
         characters_per_token: float = 4.0,
     ) -> Explanation:
-        """What a run of the default executor takes, from a roofline; nothing is loaded.
+        """What a run takes, from a roofline; nothing is loaded.
 
         Seconds are a floor: every operation at the machine's peak, every byte at its bandwidth.
         Prompts are estimated from their templates; `System.explain` counts them.
@@ -217,13 +218,15 @@ class Plan(Frozen):
             input_tokens: of each sample field; one number, or one by field.
             max_new_tokens: written by agents that set no limit of their own.
             dtype: of the weights, in place of what the backbones declare.
+            executor: whose memory is meant: `"cached"`, or `"cuda_graph"` and `"static"`, whose
+                buffers have fixed sizes.
             characters_per_token: of templates and constant texts.
 
         Returns:
             Costs by step, totals, and where a prompt's order forbids reuse; print it.
 
         Raises:
-            UnknownNameError: no hardware has that name.
+            UnknownNameError: no hardware, or no such executor, has that name.
             LatentMASError: a number or a type is out of range.
             DataError: `input_tokens` lacks a field.
         """
@@ -236,6 +239,7 @@ class Plan(Frozen):
             input_tokens=input_tokens,
             max_new_tokens=max_new_tokens,
             dtype=dtype,
+            executor=executor,
             characters_per_token=characters_per_token,
         )
 

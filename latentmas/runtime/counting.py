@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentmas.errors import DataError
 from latentmas.plan import Decode, Explanation, Hardware, Plan, Rollout, Transfer
-from latentmas.plan.explain import explain_plan
+from latentmas.plan.explain import FIXED, explain_plan
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import prompt_ids
 from latentmas.runtime.prefixes import MESSAGE, shared_columns
@@ -108,7 +108,9 @@ def explain_samples(
     plan: Plan,
     samples: Sequence[Mapping[str, Any]],
     hardware: str | Hardware,
+    *,
     max_new_tokens: int,
+    executor: str,
 ) -> Explanation:
     """The cost of one batch of these samples; arguments as `System.explain`."""
     if not samples:
@@ -124,5 +126,6 @@ def explain_samples(
         input_tokens=0,
         max_new_tokens=max_new_tokens,
         dtype=dtypes,
+        executor=executor if executor in FIXED else "cached",
         counted=CountedPrompts(system, plan, samples, max_new_tokens),
     )

@@ -265,6 +265,7 @@ class System(nn.Module):
         rounds: int | None = None,
         latent_steps: int | None = None,
         max_new_tokens: int = 256,
+        executor: str | Executor | None = None,
     ) -> Explanation:
         """What a run over samples, as one batch, takes; as `Plan.explain`, with counted prompts.
 
@@ -274,6 +275,8 @@ class System(nn.Module):
             rounds: R; None takes the plan's.
             latent_steps: K for every agent; None takes the plan's.
             max_new_tokens: written by agents that set no limit of their own.
+            executor: whose memory is meant; None takes the system's. Others than `cuda_graph` and
+                `static` count as `cached`.
 
         Raises:
             DataError: there is no sample, one lacks a field, or a prompt cannot be rendered.
@@ -284,7 +287,14 @@ class System(nn.Module):
         plan = self.plan
         if rounds is not None or latent_steps is not None:
             plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
-        return explain_samples(self, plan, check_samples(plan, samples), hardware, max_new_tokens)
+        return explain_samples(
+            self,
+            plan,
+            check_samples(plan, samples),
+            hardware,
+            max_new_tokens=max_new_tokens,
+            executor=self._executor(executor, "mask").name,
+        )
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
         """What the text sources say for each sample of a batch."""
