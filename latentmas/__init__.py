@@ -19,7 +19,7 @@ from latentmas.errors import (
     UnknownNameError,
     WeightsError,
 )
-from latentmas.plan import BackboneInfo, Plan
+from latentmas.plan import BackboneCosts, BackboneInfo, Explanation, Hardware, Plan
 from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 
 if TYPE_CHECKING:
@@ -56,14 +56,17 @@ _LAZY = {
 
 __all__ = [
     "Backbone",
+    "BackboneCosts",
     "BackboneInfo",
     "DataError",
     "EdgeConfig",
     "EdgeTrainer",
     "ExecutionError",
+    "Explanation",
     "Graph",
     "GraphError",
     "GraphSpec",
+    "Hardware",
     "InnerConfig",
     "InnerTrainer",
     "LatentMASError",

@@ -11,6 +11,7 @@ import pytest
 
 from latentmas import Backbone, Graph, GraphError, GraphSpec, Plan
 from latentmas.errors import CODES
+from latentmas.links import link_kinds
 from latentmas.plan import Decode, Rollout, Transfer
 from tests.strategies import info
 
@@ -286,6 +287,28 @@ def test_depth_can_change_after_compiling() -> None:
     assert plan.replace(latent_steps=4) == team(latent_steps=4).compile(facts=FACTS)
     with pytest.raises(GraphError, match="LM113"):
         plan.replace(rounds=0)
+
+
+def test_links_of_one_form_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[tuple[int, int]] = []
+    kind = link_kinds.get("recursive")
+    init = kind.__init__
+
+    def counted(self: Any, options: Any, in_dim: int, out_dim: int) -> None:
+        built.append((in_dim, out_dim))
+        init(self, options, in_dim, out_dim)
+
+    monkeypatch.setattr(kind, "__init__", counted)
+    graph = Graph("chain", inputs=["q"], rounds=1)
+    for i in range(6):
+        graph.add_agent(
+            f"a{i}", Backbone("org/m"), prompt="{{ q }}" + (f"{{{{ a{i - 1} }}}}" * (i > 0))
+        )
+    for i in range(5):
+        graph.connect(f"a{i}", f"a{i + 1}")
+    plan = graph.output("a5").compile(facts={"org/m": info(8)})
+    assert len(plan.links) == 10
+    assert len(built) == 2  # an inner one and an outer one
 
 
 def test_facts_come_from_the_configuration_alone(tmp_path: Path) -> None:

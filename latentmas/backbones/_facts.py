@@ -69,10 +69,15 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     if getattr(config, "is_encoder_decoder", False) or missing:
         lack = f" (its configuration has no {', '.join(missing)})" if missing else ""
         raise UnsuitableBackboneError(f"{source!r} is {config.model_type}, no decoder{lack}")
+    from latentmas.backbones._costs import measure_costs
+
     return BackboneInfo(
         model_type=text.model_type,
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
         num_layers=text.num_hidden_layers,
         max_positions=getattr(text, "max_position_embeddings", None),
+        costs=measure_costs(
+            config, family=backbone.family, trust_remote_code=backbone.trust_remote_code
+        ),
     )

@@ -11,9 +11,10 @@ import typer
 
 from latentmas.cli._console import dumps, emit, emit_json, note
 from latentmas.cli._new import roles_of, summary_of, team_files, write_files
-from latentmas.cli._options import GraphFile, Json, Rounds
+from latentmas.cli._options import GraphFile, Json, Rounds, unknown
 from latentmas.cli._team import open_graph
 from latentmas.errors import GraphError, LatentMASError, Problem
+from latentmas.plan.hardware import HARDWARE
 from latentmas.spec import GraphSpec
 from latentmas.templates import names
 
@@ -93,15 +94,49 @@ def plan(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the plan there, as JSON.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON on stdout.")] = False,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            help="Estimate a run on this machine: h200, h100, a100, l4, rtx4090 or cpu.",
+            autocompletion=lambda: list(HARDWARE),
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples that run together.")] = 1,
+    input_tokens: Annotated[int, typer.Option(min=0, help="Tokens of each sample field.")] = 100,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of an answer, where the graph sets no limit.")
+    ] = 256,
+    executor: Annotated[
+        str, typer.Option(help="Whose memory is meant: cached, cuda_graph or static.")
+    ] = "cached",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Show what a graph compiles to: backbones, links with exact sizes, schedule. No weights."""
+    """Show what a graph compiles to, or what a run of it takes on a machine. No weights.
+
+    Without --hardware: backbones, links with exact sizes, schedule. With it: operations, bytes,
+    memory and seconds of each step and in all, a floor from a roofline.
+    """
     compiled = open_graph(graph).compile()
     if rounds is not None:
         compiled = compiled.replace(rounds=rounds)
     if output is not None:
         note(f"wrote {compiled.save(output)}")
-    emit(compiled.to_json() if json else compiled.summary())
+    if hardware is None:
+        emit(compiled.to_json() if json else compiled.summary())
+        return
+    if hardware not in HARDWARE:
+        raise unknown("hardware", hardware, HARDWARE, f"choose from {', '.join(HARDWARE)}")
+    explanation = compiled.explain(
+        hardware,
+        batch=batch,
+        input_tokens=input_tokens,
+        max_new_tokens=max_new_tokens,
+        executor=executor,
+    )
+    if json:
+        emit_json(explanation.to_dict())
+    else:
+        emit(str(explanation))
 
 
 def draw(

@@ -48,10 +48,11 @@ def wire(
     """
     links: dict[str, LinkPlan] = {}
     problems: list[Problem] = []
+    probed: _Probed = {}
     for request in _requests(graph):
         if request.source not in backbones or request.target not in backbones:
             continue
-        made = _make(request, backbones)
+        made = _make(request, backbones, probed)
         if isinstance(made, Problem):
             problems.append(made)
         elif request.id not in links:
@@ -81,7 +82,13 @@ def _requests(graph: GraphSpec) -> list[_Request]:
     return inner + outer
 
 
-def _make(request: _Request, backbones: Mapping[str, PlanBackbone]) -> LinkPlan | Problem:
+_Probed = dict[tuple[type[Link], str, int, int], tuple[int, bool]]
+"""What `_probe` has found, by its arguments: links of one form are built once."""
+
+
+def _make(
+    request: _Request, backbones: Mapping[str, PlanBackbone], probed: _Probed
+) -> LinkPlan | Problem:
     in_dim = backbones[request.source].info.hidden_size
     out_dim = backbones[request.target].info.hidden_size
     spec = request.spec
@@ -104,7 +111,10 @@ def _make(request: _Request, backbones: Mapping[str, PlanBackbone]) -> LinkPlan 
         return Problem(
             "LM121", request.path, f"kind {spec.kind!r} has no start {spec.init!r}", hint
         )
-    n_parameters, scales = _probe(kind, options, in_dim, out_dim)
+    form = (kind, options.model_dump_json(), in_dim, out_dim)
+    if form not in probed:
+        probed[form] = _probe(kind, options, in_dim, out_dim)
+    n_parameters, scales = probed[form]
     if spec.norm == "embedding" and not scales:
         message = f"kind {spec.kind!r} cannot scale its output to the receiver's norm"
         return Problem("LM121", request.path, message, 'norm="none", or another kind')

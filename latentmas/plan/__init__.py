@@ -1,19 +1,25 @@
 """What will happen: pure data between the compiler and the runtime. No torch."""
 
-from latentmas.plan.backbone import BackboneInfo, PlanBackbone
+from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone
+from latentmas.plan.explanation import Explanation, StepCost
+from latentmas.plan.hardware import Hardware
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
 from latentmas.plan.steps import Decode, Rollout, Step, Transfer
 from latentmas.plan.verify import reads, verify_steps
 
 __all__ = [
+    "BackboneCosts",
     "BackboneInfo",
     "Decode",
+    "Explanation",
+    "Hardware",
     "LinkPlan",
     "Plan",
     "PlanBackbone",
     "Rollout",
     "Step",
+    "StepCost",
     "Transfer",
     "reads",
     "verify_steps",

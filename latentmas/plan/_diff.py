@@ -18,7 +18,7 @@ def diff_plans(a: Plan, b: Plan) -> list[str]:
     """
     lines = [
         *_fields("", _general(a), _general(b), mark=": "),
-        *_named("backbone", _data(a.backbones), _data(b.backbones)),
+        *_named("backbone", _backbones(a), _backbones(b)),
         *_listed("agent", a.graph.agents, b.graph.agents, "name"),
         *_listed("text source", a.graph.text_sources, b.graph.text_sources, "name"),
         *_listed("edge", a.graph.edges, b.graph.edges, "id"),
@@ -33,6 +33,14 @@ def diff_plans(a: Plan, b: Plan) -> list[str]:
 def _general(plan: Plan) -> dict[str, Any]:
     graph = plan.graph.model_dump(mode="json")
     return {key: graph[key] for key in ("name", "inputs", "rounds", "latent_steps", "output")}
+
+
+def _backbones(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Without counts for the cost model, which are no part of a plan's digest."""
+    return {
+        key: backbone.model_dump(mode="json", exclude={"info": {"costs"}})
+        for key, backbone in plan.backbones.items()
+    }
 
 
 def _data(models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

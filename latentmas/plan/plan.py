@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from latentmas.spec import (
     Frozen,
     GraphSpec,
     TextFunction,
+    canonical_json,
     oddities,
     write_atomically,
     write_text_atomically,
@@ -25,9 +27,13 @@ from latentmas.spec import (
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
+    from latentmas.plan.explanation import Explanation
+    from latentmas.plan.hardware import Hardware
     from latentmas.runtime import System
 
 __all__ = ["Plan"]
+
+_COUNTS: Any = {"backbones": {"__all__": {"info": {"costs"}}}}
 
 
 class Plan(Frozen):
@@ -47,8 +53,17 @@ class Plan(Frozen):
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the plan's content."""
+        """SHA-256 (hex) of the plan's content.
+
+        Counts for the cost model are left out: they follow from the rest, and may be learnt later.
+        """
         return self.fingerprint
+
+    @property
+    def fingerprint(self) -> str:
+        """As `digest`."""
+        content = self.model_dump(mode="json", exclude=_COUNTS)
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
     @property
     def output(self) -> str:
@@ -180,6 +195,54 @@ class Plan(Frozen):
         from latentmas.plan.render import summarise
 
         return summarise(self)
+
+    def explain(
+        self,
+        hardware: str | Hardware = "h200",
+        *,
+        batch: int = 1,
+        input_tokens: int | Mapping[str, int] = 100,
+        max_new_tokens: int = 256,
+        dtype: str | None = None,
+        executor: str = "cached",
+        characters_per_token: float = 4.0,
+    ) -> Explanation:
+        """What a run takes, from a roofline; nothing is loaded.
+
+        Seconds are a floor: every operation at the machine's peak, every byte at its bandwidth.
+        Prompts are estimated from their templates; `System.explain` counts them.
+
+        Args:
+            hardware: a name (`"h200"`, `"h100"`, `"a100"`, `"l4"`, `"rtx4090"`, `"cpu"`), or a
+                machine of your own. One machine holds all backbones.
+            batch: samples that run together.
+            input_tokens: of each sample field; one number, or one by field.
+            max_new_tokens: written by agents that set no limit of their own.
+            dtype: of the weights, in place of what the backbones declare.
+            executor: whose memory is meant: `"cached"`, or `"cuda_graph"` and `"static"`, whose
+                buffers have fixed sizes.
+            characters_per_token: of templates and constant texts.
+
+        Returns:
+            Costs by step, totals, and where a prompt's order forbids reuse; print it.
+
+        Raises:
+            UnknownNameError: no hardware, or no such executor, has that name.
+            LatentMASError: a number or a type is out of range.
+            DataError: `input_tokens` lacks a field.
+        """
+        from latentmas.plan.explain import explain_plan
+
+        return explain_plan(
+            self,
+            hardware,
+            batch=batch,
+            input_tokens=input_tokens,
+            max_new_tokens=max_new_tokens,
+            dtype=dtype,
+            executor=executor,
+            characters_per_token=characters_per_token,
+        )
 
     def mermaid(self) -> str:
         """The graph as Mermaid text."""

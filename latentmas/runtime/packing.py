@@ -114,6 +114,7 @@ def prompt_ids(
     agent: AgentSpec,
     samples: Sequence[Mapping[str, Any]],
     sizes: Mapping[str, int],
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> Tensor:
     """Ids of a batch of prompts, (B, T), as in `Packed.ids_BT`; nothing is embedded.
 
@@ -122,8 +123,9 @@ def prompt_ids(
         agent: whose prompt.
         samples: B mappings: sample fields, and slots that hold text.
         sizes: slot → rows of the message in it.
+        tools: schemas for the chat template.
     """
-    return _in_columns([_row(backbone, agent, sample, sizes, ()) for sample in samples])
+    return _in_columns([_row(backbone, agent, sample, sizes, tools) for sample in samples])
 
 
 def _in_columns(rows: Sequence[_Row]) -> Tensor:

@@ -15,8 +15,9 @@ from torch import nn
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import LatentMASError
 from latentmas.links import Link
-from latentmas.plan import Plan
+from latentmas.plan import Explanation, Hardware, Plan
 from latentmas.runtime.choice import AUTO, Choice, choose_executor
+from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
@@ -277,6 +278,45 @@ class System(nn.Module):
             LatentMASError: the name fits several edges.
         """
         return self.taps.add(self.plan, edge, edit)
+
+    def explain(
+        self,
+        samples: Sequence[Sample],
+        hardware: str | Hardware = "h200",
+        *,
+        rounds: int | None = None,
+        latent_steps: int | None = None,
+        max_new_tokens: int = 256,
+        executor: str | Executor | None = None,
+    ) -> Explanation:
+        """What a run over samples, as one batch, takes; as `Plan.explain`, with counted prompts.
+
+        Args:
+            samples: strings or mappings of input fields.
+            hardware: a name, or a machine of your own.
+            rounds: R; None takes the plan's.
+            latent_steps: K for every agent; None takes the plan's.
+            max_new_tokens: written by agents that set no limit of their own.
+            executor: whose memory is meant; None takes the system's. Others than `cuda_graph` and
+                `static` count as `cached`.
+
+        Raises:
+            DataError: there is no sample, one lacks a field, or a prompt cannot be rendered.
+            GraphError: rounds or latent steps out of range.
+            UnknownNameError: no hardware has that name.
+            LatentMASError: the hardware has no speed for a backbone's type.
+        """
+        plan = self.plan
+        if rounds is not None or latent_steps is not None:
+            plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
+        return explain_samples(
+            self,
+            plan,
+            check_samples(plan, samples),
+            hardware,
+            max_new_tokens=max_new_tokens,
+            executor=self._executor(executor, "mask").name,
+        )
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
         """What the text sources say for each sample of a batch."""

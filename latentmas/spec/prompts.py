@@ -7,7 +7,6 @@ made for this very rendering.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -89,13 +88,18 @@ class _Marker:
 
 
 @lru_cache(maxsize=512)
+def _parsed(text: str) -> nodes.Template:
+    return _ENVIRONMENT.parse(text)
+
+
+@lru_cache(maxsize=512)
 def _compiled(text: str) -> Template:
-    return _ENVIRONMENT.from_string(text)
+    return _ENVIRONMENT.from_string(_parsed(text))
 
 
 @lru_cache(maxsize=512)
 def _variables_of(text: str) -> frozenset[str]:
-    names = meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+    names = meta.find_undeclared_variables(_parsed(text))
     return frozenset(names - set(_ENVIRONMENT.globals))
 
 
@@ -115,7 +119,7 @@ def placed_variables(agent: AgentSpec) -> frozenset[str]:
 
 @lru_cache(maxsize=512)
 def _placed_in(text: str) -> frozenset[str]:
-    tree = _ENVIRONMENT.parse(text)
+    tree = _parsed(text)
     branches: list[Any] = list(tree.find_all((nodes.If, nodes.CondExpr)))
     tests = [branch.test for branch in branches]
     tested = [name for test in tests for name in _names_in(test)]
@@ -135,7 +139,7 @@ def misused_variables(agent: AgentSpec) -> frozenset[str]:
 
 @lru_cache(maxsize=512)
 def _misused_in(text: str) -> frozenset[str]:
-    return frozenset(_misused(_ENVIRONMENT.parse(text), bare=True))
+    return frozenset(_misused(_parsed(text), bare=True))
 
 
 def _misused(node: nodes.Node, *, bare: bool) -> Iterator[str]:
@@ -166,7 +170,7 @@ def check_template(agent: AgentSpec) -> None:
     """
     outside = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
     for text in (agent.prompt, agent.system or ""):
-        for node in _ENVIRONMENT.parse(text).find_all(outside):
+        for node in _parsed(text).find_all(outside):
             raise TemplateSyntaxError("a prompt cannot load other templates", node.lineno)
         _compiled(text)
 
@@ -200,8 +204,12 @@ def render_prompt(
         turns.append(Turn("system", _compiled(agent.system).render(scope)))
     turns.append(Turn("user", _compiled(agent.prompt).render(scope)))
     markers = {text: slot for slot, text in slots.items()}
-    if slots:
-        exact = re.compile("|".join(map(re.escape, markers)))
-        if any(nonce in exact.sub("", turn.content) for turn in turns):
-            raise SlotMisuseError("a filter changed a slot that holds latents")
+    if slots and any(nonce in _without(turn.content, markers) for turn in turns):
+        raise SlotMisuseError("a filter changed a slot that holds latents")
     return Rendered(tuple(turns), markers)
+
+
+def _without(text: str, markers: Iterable[str]) -> str:
+    for marker in markers:
+        text = text.replace(marker, "")
+    return text

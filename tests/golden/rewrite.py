@@ -15,7 +15,21 @@ WIDE = lm.Backbone("example/wide", dtype="bfloat16")
 SLIM = lm.Backbone("example/slim", revision="v1")
 FACTS = {
     "example/wide": lm.BackboneInfo(
-        model_type="qwen3", hidden_size=2048, vocab_size=151936, num_layers=28, max_positions=40960
+        model_type="qwen3",
+        hidden_size=2048,
+        vocab_size=151936,
+        num_layers=28,
+        max_positions=40960,
+        costs=lm.BackboneCosts(
+            body_parameters=1_400_000_000,
+            head_parameters=311_164_928,
+            loaded_parameters=1_711_164_928,
+            widest=6144,
+            attention_width=57_344,
+            kv_elements=57_344,
+            layers={"full": 28},
+            dtype="bfloat16",
+        ),
     ),
     "example/slim": lm.BackboneInfo(
         model_type="llama", hidden_size=1536, vocab_size=128256, num_layers=16

@@ -1,0 +1,276 @@
+"""The walk over a plan's steps that estimates what a run of the `cached` executor takes.
+
+Shapes: `B` batch, `T` prompt positions, `K` latent steps, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from latentmas.plan.cost import FLOAT32, Model, Run, Work, total
+from latentmas.plan.explanation import StepCost
+from latentmas.plan.hardware import Hardware
+from latentmas.plan.memory import Memory
+from latentmas.plan.plan import Plan
+from latentmas.plan.reading import WORTHWHILE, Reading, Turn
+from latentmas.plan.steps import Decode, Rollout, Transfer
+from latentmas.plan.verify import reads
+
+__all__ = ["Costing", "together"]
+
+
+def together(plan: Plan, index: int) -> list[int]:
+    """Rollouts that run as one batch with the one at `index`, itself first.
+
+    They are of one round and group, on one backbone, with equally many latent steps.
+    """
+    first = plan.steps[index]
+    found: list[int] = []
+    if not isinstance(first, Rollout):
+        return found
+    mates = next(b.agents for b in plan.backbones.values() if first.agent in b.agents)
+    for i, step in enumerate(plan.steps[index:], start=index):
+        if not isinstance(step, Rollout):
+            break
+        if (step.round, step.group) != (first.round, first.group):
+            break
+        if step.agent in mates and step.latent_steps == first.latent_steps:
+            found.append(i)
+    return found
+
+
+@dataclass
+class _Prefix:
+    """Positions that an agent puts by for its later turns."""
+
+    turn: Turn
+    """The turn that reads them first."""
+    positions: int
+    kept: bool = False
+    """Whether the state after them is there."""
+
+
+@dataclass
+class Costing:
+    """Walks the steps of a plan once."""
+
+    plan: Plan
+    reading: Reading
+    hardware: Hardware
+    batch: int
+    max_new_tokens: int
+    models: Mapping[str, Model | None]
+    """By backbone key; None where its counts are not known."""
+    memory: Memory
+    _prefixes: dict[str, _Prefix] = field(default_factory=dict)
+    _before: dict[str, Turn] = field(default_factory=dict)
+    """The last turn of each agent."""
+    _known: dict[tuple[object, ...], tuple[Work, float]] = field(default_factory=dict)
+    """Rounds are alike: what was added up before."""
+
+    def rows(self) -> tuple[StepCost, ...]:
+        """The costs of all steps, in order."""
+        last = {name: i for i, step in enumerate(self.plan.steps) for name in reads(step)}
+        dead: dict[int, list[str]] = {}
+        for name, index in last.items():
+            dead.setdefault(index, []).append(name)
+        found: list[StepCost] = []
+        done: set[int] = set()
+        for index, step in enumerate(self.plan.steps):
+            if isinstance(step, Transfer):
+                found.append(self._transfer(index, step))
+            elif index not in done:
+                indices = together(self.plan, index) or [index]
+                done.update(indices)
+                found.append(self._turn(indices))
+            for name in dead.get(index, ()):
+                self.memory.values.pop(name, None)
+        return tuple(found)
+
+    def _transfer(self, index: int, step: Transfer) -> StepCost:
+        links = [self.plan.link(step.inner), self.plan.link(step.outer)]
+        count, width = sum(link.n_parameters for link in links), links[1].out_dim
+        steps = self.plan.graph.steps_of(self.plan.graph.agent(step.agent))
+        work = Work(2.0 * count * steps * self.batch, float(count * FLOAT32))
+        self.memory.values[step.output] = self.batch * steps * width * FLOAT32
+        return StepCost(
+            index=index,
+            op="transfer",
+            round=step.round,
+            agents=(step.agent, step.target),
+            rows=self.batch,
+            latent_steps=steps,
+            flops=work.flops,
+            weight_bytes=work.weight_bytes,
+            state_bytes=work.state_bytes,
+            seconds=work.seconds(self.hardware, "float32", 0),
+        )
+
+    # --- turns --------------------------------------------------------------------------------
+
+    def _turn(self, indices: list[int]) -> StepCost:
+        turns = tuple(t for i in indices if not isinstance(t := self.plan.steps[i], Transfer))
+        first, steps = turns[0], 0
+        tokens = self._tokens(first) if isinstance(first, Decode) else 0
+        if isinstance(first, Rollout):
+            steps = first.latent_steps
+        positions = self._longest(turns)
+        prefixes = [self._prefix(turn) for turn in turns]
+        prefix = prefixes[0] if len(turns) == 1 else None
+        reused = prefix.positions if prefix is not None and prefix.kept else 0
+        row = StepCost(
+            index=indices[0],
+            op=first.op,
+            round=first.round,
+            agents=tuple(turn.agent for turn in turns),
+            rows=self.batch * len(turns),
+            positions=positions,
+            reused=None if positions is None else reused,
+            reread=None if positions is None else self._reread(turns, reused),
+            latent_steps=steps,
+            new_tokens=tokens,
+        )
+        self._before |= {turn.agent: turn for turn in turns}
+        model = self._model(first.agent)
+        if model is None or positions is None:
+            return row
+        links = [self.plan.link(turn.inner) for turn in turns if isinstance(turn, Rollout)]
+        run = Run(
+            model=model,
+            rows=row.rows,
+            agents=len(turns),
+            positions=positions,
+            cut=0 if prefix is None else prefix.positions,
+            reused=bool(reused),
+            calls=max(0, (tokens or steps) - 1),
+            inner=sum(link.n_parameters for link in links),
+            decodes=isinstance(first, Decode),
+        )
+        idle = not (steps or tokens)
+        if prefix is not None and not idle:
+            prefix.kept = True
+            kept = self.memory.kept(model, self.batch, prefix.positions)
+            self.memory.put_by[first.agent] = kept
+        return self._costed(row, turns, run, idle=idle)
+
+    def _costed(self, row: StepCost, turns: Sequence[Turn], run: Run, *, idle: bool) -> StepCost:
+        agent = row.agents[0]
+        prompt, reading = (Work(), 0.0) if idle else self._prompt(run)
+        calls, going_on = self._calls(agent, run)
+        memory = self.memory.peak(self.plan.graph.agent(agent).backbone, agent, run)
+        position = run.model.info.hidden_size * run.model.size
+        for turn in turns:
+            if isinstance(turn, Rollout):
+                self.memory.values[turn.output] = self.batch * turn.latent_steps * position
+        work = prompt + calls
+        reference = None if run.decodes else self._reference(turns, run)
+        return replace(
+            row,
+            flops=work.flops,
+            weight_bytes=work.weight_bytes,
+            state_bytes=work.state_bytes,
+            memory=memory,
+            prompt_seconds=reading,
+            call_seconds=going_on / run.calls if run.calls else 0.0,
+            seconds=reading + going_on,
+            reference_flops=None if reference is None else reference[0].flops,
+            reference_seconds=None if reference is None else reference[1],
+        )
+
+    def _prefix(self, turn: Turn) -> _Prefix | None:
+        """What the runtime finds for a turn: put by before, or to be put by for the next one."""
+        agent = self.plan.graph.agent(turn.agent)
+        positions = self.reading.positions(turn)
+        if positions is None or (agent.tools and agent.tool_style == "chat"):
+            return None
+        left = self._prefixes.get(turn.agent)
+        fits = left is not None and left.positions < positions
+        if left is not None and fits and self.reading.shared(left.turn, turn) >= left.positions:
+            return left
+        after = self._after.get(id(turn))
+        if after is None or any(name in self._spoken for name in after.inputs.values()):
+            return None
+        length = self.reading.positions(after)
+        if length is None:
+            return None
+        count = min(self.reading.shared(turn, after), positions - 1, length - 1)
+        if count < WORTHWHILE:
+            return None
+        self._prefixes[turn.agent] = _Prefix(turn, count)
+        return self._prefixes[turn.agent]
+
+    @cached_property
+    def _after(self) -> dict[int, Turn]:
+        """The next turn of the same agent, by the identity of a turn."""
+        found: dict[int, Turn] = {}
+        upcoming: dict[str, Turn] = {}
+        for turn in reversed(self.plan.turns()):
+            if turn.agent in upcoming:
+                found[id(turn)] = upcoming[turn.agent]
+            upcoming[turn.agent] = turn
+        return found
+
+    @cached_property
+    def _spoken(self) -> set[str]:
+        """Values that are texts of agents."""
+        return {step.output for step in self.plan.steps if isinstance(step, Decode)}
+
+    def _reread(self, turns: Sequence[Turn], reused: int) -> int:
+        again = [
+            self.reading.repeated(self._before[turn.agent], turn)
+            for turn in turns
+            if turn.agent in self._before
+        ]
+        return max(0, max(again, default=0) - reused)
+
+    def _longest(self, turns: Sequence[Turn]) -> int | None:
+        lengths = [self.reading.positions(turn) for turn in turns]
+        known = [length for length in lengths if length is not None]
+        return max(known) if len(known) == len(turns) else None
+
+    def _tokens(self, turn: Decode) -> int:
+        return self.max_new_tokens if turn.max_new_tokens is None else turn.max_new_tokens
+
+    def _model(self, agent: str) -> Model | None:
+        return self.models[self.plan.graph.agent(agent).backbone]
+
+    # --- adding up ----------------------------------------------------------------------------
+
+    def _prompt(self, run: Run) -> tuple[Work, float]:
+        works = [run.model.call(run.rows, new, past) for new, past in run.prompt]
+        if run.decodes:
+            works[-1] += run.model.head(run.rows)
+        return self._add(works, run.model)
+
+    def _calls(self, agent: str, run: Run) -> tuple[Work, float]:
+        """Latent steps or tokens after the prompt."""
+        inner = Work(2.0 * run.inner * self.batch, float(run.inner * FLOAT32))
+        each = run.model.head(run.rows) if run.decodes else inner
+        key = (agent, "calls", run.rows, run.positions, run.calls, run.inner)
+        if key not in self._known:
+            past = range(run.positions, run.positions + run.calls)
+            works = [run.model.call(run.rows, 1, length) + each for length in past]
+            self._known[key] = self._add(works, run.model)
+        return self._known[key]
+
+    def _reference(self, turns: Sequence[Turn], run: Run) -> tuple[Work, float]:
+        """The loop that reads each prompt again at each latent step, agent by agent."""
+        inner = Work(2.0 * run.inner / run.agents * self.batch)
+        works = []
+        for turn in turns:
+            length = self.reading.positions(turn) or 0
+            key = (turn.agent, "reference", length, run.calls)
+            if key not in self._known:
+                lengths = range(length, length + run.calls + 1)
+                calls = [run.model.call(self.batch, n, cached=False) for n in lengths]
+                calls[1:] = [call + inner for call in calls[1:]]
+                self._known[key] = self._add(calls, run.model)
+            works.append(self._known[key])
+        return total(work for work, _ in works), sum(seconds for _, seconds in works)
+
+    def _add(self, works: Sequence[Work], model: Model) -> tuple[Work, float]:
+        layers = model.info.num_layers
+        seconds = sum(work.seconds(self.hardware, model.dtype, layers) for work in works)
+        return total(works), seconds

@@ -1,0 +1,210 @@
+"""What a plan will take, before anything is loaded: `Plan.explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from latentmas.errors import DataError, LatentMASError, UnknownNameError
+from latentmas.plan.backbone import PlanBackbone
+from latentmas.plan.buffers import Buffers
+from latentmas.plan.cost import FLOAT32, Model
+from latentmas.plan.costing import Costing
+from latentmas.plan.explanation import Explanation, StepCost
+from latentmas.plan.hardware import SIZES, Hardware, find_hardware
+from latentmas.plan.memory import Memory
+from latentmas.plan.plan import Plan
+from latentmas.plan.reading import WORTHWHILE, Estimate, Reading, Turn
+from latentmas.plan.steps import Decode, Transfer
+
+__all__ = ["FIXED", "explain_plan"]
+
+NOTICEABLE = 0.2
+"""Part of a prompt that is read again before anything is said about it."""
+
+
+def explain_plan(
+    plan: Plan,
+    hardware: str | Hardware,
+    *,
+    batch: int,
+    input_tokens: int | Mapping[str, int],
+    max_new_tokens: int,
+    dtype: str | Mapping[str, str] | None,
+    executor: str = "cached",
+    characters_per_token: float = 4.0,
+    counted: Reading | None = None,
+) -> Explanation:
+    """Estimate a run; arguments as `Plan.explain`.
+
+    Args:
+        plan: what would run.
+        hardware: where.
+        batch: samples that run together.
+        input_tokens: of sample fields.
+        max_new_tokens: of agents that set no limit.
+        dtype: of the weights; one, or one by backbone key.
+        executor: whose memory is meant.
+        characters_per_token: of templates.
+        counted: exact lengths, in place of estimated ones.
+    """
+    machine = find_hardware(hardware)
+    _check(plan, batch, input_tokens, max_new_tokens, characters_per_token)
+    models, notes = _models(plan, machine, dtype)
+    estimate = Estimate(
+        plan,
+        input_tokens=input_tokens,
+        max_new_tokens=max_new_tokens,
+        characters_per_token=characters_per_token,
+    )
+    reading = counted or estimate
+    if executor not in (*GROWING, *FIXED):
+        raise UnknownNameError("executor for explain:", executor, (*GROWING, *FIXED))
+    links = plan.n_parameters * FLOAT32
+    memory = Memory(models, links, Buffers() if executor in FIXED else None)
+    costing = Costing(plan, reading, machine, batch, max_new_tokens, models, memory)
+    rows = costing.rows()
+    known = [model.weights for model in models.values() if model is not None]
+    return Explanation(
+        name=plan.graph.name,
+        hardware=machine,
+        batch=batch,
+        executor=executor,
+        basis=_basis(input_tokens, max_new_tokens) if counted is None else COUNTED,
+        weights=sum(known) if len(known) == len(models) else None,
+        links=links,
+        rows=rows,
+        unknown=tuple(_unknown(plan, reading)),
+        obstacles=tuple(_obstacles(plan, estimate, rows)),
+        notes=(*notes, *_left_out(plan, counted is not None)),
+    )
+
+
+GROWING, FIXED = ("cached",), ("static", "cuda_graph")
+"""Executors by what they keep states in."""
+COUNTED = "prompts as these samples and the backbones' tokenizers make them"
+
+
+def _basis(input_tokens: int | Mapping[str, int], max_new_tokens: int) -> str:
+    if isinstance(input_tokens, int):
+        fields = f"{input_tokens} tokens for each field"
+    else:
+        fields = ", ".join(f"{n} tokens for {name}" for name, n in input_tokens.items())
+    return f"prompts estimated from their templates, {fields}; answers of {max_new_tokens} tokens"
+
+
+def _check(
+    plan: Plan,
+    batch: int,
+    input_tokens: int | Mapping[str, int],
+    max_new_tokens: int,
+    characters_per_token: float,
+) -> None:
+    """Numbers in range, and a length for every field.
+
+    Raises:
+        LatentMASError: a number is too small.
+        DataError: a field has no length.
+    """
+    lengths = {"": input_tokens} if isinstance(input_tokens, int) else dict(input_tokens)
+    numbers = {"batch": batch, "max_new_tokens": max_new_tokens}
+    for name, number in numbers.items():
+        if number < 1:
+            raise LatentMASError(f"{name} is {number}; choose at least 1")
+    if characters_per_token <= 0:
+        raise LatentMASError(
+            f"characters_per_token is {characters_per_token}; choose a number above 0"
+        )
+    for name, number in lengths.items():
+        if number < 0:
+            raise LatentMASError(f"input_tokens of {name or 'a field'} is {number}; give 0 or more")
+    if isinstance(input_tokens, int):
+        return
+    for name in plan.graph.inputs:
+        if name not in lengths:
+            found = ", ".join(lengths) or "none"
+            raise DataError(f"input_tokens lacks the field {name!r}; it has: {found}")
+
+
+def _models(
+    plan: Plan, hardware: Hardware, dtype: str | Mapping[str, str] | None
+) -> tuple[dict[str, Model | None], list[str]]:
+    """Backbones by key, with what was taken for granted."""
+    models: dict[str, Model | None] = {}
+    notes: list[str] = []
+    for key, planned in plan.backbones.items():
+        wanted = dtype if isinstance(dtype, str | None) else dtype[key]
+        chosen = wanted or _own_dtype(planned)
+        if chosen is None:
+            chosen = "bfloat16"
+            notes.append(f"{key}: its type is not known before it is loaded; taken as {chosen}")
+        if chosen not in SIZES:
+            raise LatentMASError(f"dtype is {chosen!r}; choose one of {', '.join(SIZES)}")
+        hardware.peak(chosen)  # said now, not in the middle
+        costs = planned.info.costs
+        models[key] = None if costs is None else Model(planned.info, costs, chosen)
+    return models, notes
+
+
+def _own_dtype(planned: PlanBackbone) -> str | None:
+    if planned.spec.dtype != "auto":
+        return planned.spec.dtype
+    costs = planned.info.costs
+    return costs.dtype if costs is not None and costs.dtype in SIZES else None
+
+
+def _unknown(plan: Plan, reading: Reading) -> Iterator[str]:
+    for planned in plan.backbones.values():
+        if planned.info.costs is None:
+            agents = ", ".join(planned.agents)
+            yield (
+                f"{planned.spec.source} ({planned.info.model_type}) has no counts of weights and "
+                f"state, so {agents} cannot be costed; compile again where its configuration can "
+                "be read, or pass facts=… with costs"
+            )
+    blind = {turn.agent for turn in plan.turns() if reading.positions(turn) is None}
+    for name in sorted(blind):
+        yield (
+            f"the prompt of {name} cannot be rendered without a sample; "
+            "system.explain(samples) counts it"
+        )
+
+
+def _obstacles(plan: Plan, estimate: Estimate, rows: Sequence[StepCost]) -> Iterator[str]:
+    """Agents that read text again: something new stands before it, or they run in a batch."""
+    last = {agent: row for row in rows if row.op != "transfer" for agent in row.agents}
+    for agent, row in last.items():
+        if not row.positions or (row.reread or 0) < max(WORTHWHILE, NOTICEABLE * row.positions):
+            continue
+        if len(row.agents) > 1:
+            yield f"{agent} runs in one batch with others; such a batch keeps nothing over rounds"
+            continue
+        turn = plan.steps[row.index]
+        slot, fields = (None, []) if isinstance(turn, Transfer) else _order(estimate, turn)
+        if slot is None:
+            continue
+        what = " and ".join(f"`{name}`" for name in fields) or "the text after it"
+        best = (row.reused or 0) + (row.reread or 0)
+        yield (
+            f"{agent} reads its slot `{slot}` before {what}: {row.reused} of about "
+            f"{row.positions} positions can be reused over rounds; put {what} first to reuse "
+            f"about {best}"
+        )
+
+
+def _order(estimate: Estimate, turn: Turn) -> tuple[str | None, list[str]]:
+    """The first slot of a prompt, and the sample fields that stand behind it."""
+    parts = estimate.parts(turn) or []
+    slots = [i for i, part in enumerate(parts) if part.slot]
+    if not slots:
+        return None, []
+    fields = [p.name for p in parts[slots[0] :] if p.kind == "field" and not p.slot]
+    return parts[slots[0]].slot, list(dict.fromkeys(fields))
+
+
+def _left_out(plan: Plan, counted: bool) -> Iterator[str]:
+    decoding = {turn.agent for turn in plan.turns() if isinstance(turn, Decode)}
+    calling = [agent for agent in plan.graph.agents if agent.tools and agent.name in decoding]
+    for agent in calling:
+        yield f"{agent.name}: what tools answer, and their time, is not counted"
+        if agent.tool_style == "chat" and not counted:
+            yield f"{agent.name}: descriptions of tools in the prompt are not counted"

@@ -1,0 +1,83 @@
+"""What a run holds in memory while it walks over the steps of a plan.
+
+Shapes: `B` batch, `T` prompt positions, `K` latent steps, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from latentmas.plan.buffers import Buffers, bucket
+from latentmas.plan.cost import FLOAT32, Model, Run
+
+__all__ = ["Memory"]
+
+INDEX = 8
+"""Bytes of a token's id, its mask, its position."""
+
+
+@dataclass
+class Memory:
+    """Bytes by what they are for."""
+
+    models: Mapping[str, Model | None]
+    """By backbone key; None where its counts are not known."""
+    links: int
+    buffers: Buffers | None = None
+    """Of an executor that keeps states in buffers of fixed size; None: states grow."""
+    values: dict[str, int] = field(default_factory=dict)
+    """States and messages that later steps read."""
+    put_by: dict[str, int] = field(default_factory=dict)
+    """States after the beginnings of agents' prompts, kept for later turns."""
+
+    def kept(self, model: Model, rows: int, positions: int) -> int:
+        """Bytes of a state that is put by."""
+        if self.buffers is not None:
+            return model.whole(rows, positions)
+        return model.kept(rows, positions)
+
+    def peak(self, key: str, agent: str, run: Run) -> int | None:
+        """Bytes at a turn's worst moment: in a call that reads the prompt, or in the last one.
+
+        Args:
+            key: of the backbone.
+            agent: the first of the turn.
+            run: the turn.
+        """
+        models = [model for model in self.models.values() if model is not None]
+        if len(models) < len(self.models):
+            return None
+        position = run.model.info.hidden_size * run.model.size
+        copies = 1 if run.agents == 1 else 2  # each prompt by itself, and all as one batch
+        standing = sum(model.weights for model in models) + self.links
+        standing += sum(self.values.values()) + sum(self.put_by.values())
+        standing += run.rows * run.positions * (copies * position + 2 * INDEX)
+        moments = [*self._reading(run), self._end(run, position)]
+        if len(run.prompt) > 1:  # while the beginning is first read, it is not yet put by
+            moments[0] -= self.put_by.get(agent, 0)
+        fixed = 0 if self.buffers is None else self.buffers.turn(key, run)
+        return standing + fixed + max(moments)
+
+    def _reading(self, run: Run) -> list[int]:
+        """State and layers of the calls that read the prompt."""
+        model = run.model
+        if self.buffers is None:
+            rows = run.rows
+            return [model.kept(rows, *call) + model.working(rows, *call) for call in run.prompt]
+        rows = bucket(run.rows)  # the last row is repeated until the buffers are full
+        size = rows * model.info.hidden_size * model.size if rows > run.rows else 0
+        return [model.working(rows, *call) + call[0] * size for call in run.prompt]
+
+    def _end(self, run: Run, position: int) -> int:
+        """State, layers and results of the last call."""
+        model, rows = run.model, run.rows
+        if self.buffers is None:
+            state = model.kept(rows, *run.last)
+            state += state // model.info.num_layers  # a layer's keys are copied when they grow
+            layers = model.working(rows, *run.last)
+        else:
+            state, layers = 0, model.working(bucket(rows), 1, run.positions + run.calls)
+        states = rows * (run.prompt[-1][0] + 2 * run.calls) * position  # held, and their stack
+        scores = rows * model.info.vocab_size * (model.size + 2 * FLOAT32) if run.decodes else 0
+        return state + layers + states + scores
