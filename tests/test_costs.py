@@ -17,7 +17,7 @@ from latentmas.backbones._known import KNOWN
 from latentmas.plan import PlanBackbone
 from latentmas.plan.cost import Model, pairs
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
-from tests.shapes import SHAPES, config_of
+from latentmas.testing._shapes import SHAPES, config_of
 
 WINDOW = {"gemma3_text": {"sliding_window": 8}, "mistral": {"sliding_window": 8}}
 

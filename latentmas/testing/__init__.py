@@ -1,5 +1,6 @@
-"""Small random models for tests, docs and users' own tests; no download."""
+"""Random models for tests, docs and measurements, users' own too; no download."""
 
+from latentmas.testing._random import random_system
 from latentmas.testing._tiny import TINY_FAMILIES, tiny_backbone
 
-__all__ = ["TINY_FAMILIES", "tiny_backbone"]
+__all__ = ["TINY_FAMILIES", "random_system", "tiny_backbone"]

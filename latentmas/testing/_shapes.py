@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, PreTrainedConfig
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 __all__ = ["SHAPES", "config_of"]
 
 
 def config_of(model_type: str, **fields: Any) -> PreTrainedConfig:
     """A configuration of that type."""
+    from transformers import AutoConfig
+
     return AutoConfig.for_model(model_type, **fields)
 
 

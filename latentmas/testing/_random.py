@@ -1,0 +1,62 @@
+"""`random_system`: a plan with random weights of the true shapes, made in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from latentmas.errors import LatentMASError
+from latentmas.testing._shapes import SHAPES, config_of
+from latentmas.testing._tiny import tokenizer_of_bytes
+
+if TYPE_CHECKING:
+    from latentmas.backbones import LoadedBackbone
+    from latentmas.plan import Plan, PlanBackbone
+    from latentmas.runtime import System
+
+__all__ = ["random_system"]
+
+
+def random_system(
+    plan: Plan, *, device: str = "cpu", dtype: str = "bfloat16", seed: int = 0
+) -> System:
+    """A system whose backbones have the shapes of the paper's models and random weights.
+
+    For measuring speed and memory without a download: it reads bytes and writes nonsense.
+
+    Args:
+        plan: of the paper's models, such as `lm.templates.sequential_light().compile()`.
+        device: where.
+        dtype: of the backbones.
+        seed: of all weights.
+
+    Raises:
+        LatentMASError: a backbone is none of the paper's models.
+    """
+    from latentmas.runtime import System
+    from latentmas.runtime.initialise import build_links
+
+    serving: dict[str, LoadedBackbone] = {}
+    for planned in plan.backbones.values():
+        loaded = _random_backbone(planned, device, dtype, seed)
+        serving |= dict.fromkeys(planned.agents, loaded)
+    return System(plan, build_links(plan, seed), serving).to(device)
+
+
+def _random_backbone(planned: PlanBackbone, device: str, dtype: str, seed: int) -> LoadedBackbone:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from latentmas.backbones import LoadedBackbone
+
+    source = planned.spec.source
+    if source not in SHAPES:
+        known = ", ".join(SHAPES)
+        raise LatentMASError(f"the shape of {source!r} is not known here; those of {known} are")
+    model_type, fields = SHAPES[source]
+    config = config_of(model_type, **fields).get_text_config(decoder=True)
+    tokenizer = tokenizer_of_bytes()
+    with torch.random.fork_rng(), torch.device(device):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    return LoadedBackbone(model, tokenizer, planned)
