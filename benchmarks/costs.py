@@ -236,6 +236,14 @@ def memory_rows(family: str, shape: dict[str, int], samples: list[str], device: 
     return rows
 
 
+def processor() -> str:
+    """The CPU's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
 def main() -> None:
     """Run everything and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -258,8 +266,7 @@ def main() -> None:
         compile_row(agents, edges),
         *time_rows(shape, samples, given.repeats, given.device),
     ]
-    hardware = {"cpu": platform.processor() or platform.machine()}
-    hardware["threads"] = torch.get_num_threads()
+    hardware: dict[str, Any] = {"cpu": processor(), "threads": torch.get_num_threads()}
     if given.device.startswith("cuda"):
         hardware["gpu"] = torch.cuda.get_device_name()
     if given.json:
