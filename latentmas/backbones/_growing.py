@@ -16,9 +16,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 __all__ = ["Growing", "GrowingWindow", "Room", "with_room"]
 
-SPARE = 0.5
-"""Columns left free, as a share of those in use."""
-LEAST = 32
+CHUNK = 256
+"""Columns that are added at once when more come than were expected."""
 
 
 class Room:
@@ -30,18 +29,21 @@ class Room:
         self._seen: Tensor | None = None
         """The last columns handed out."""
 
-    def append(self, old_BHLD: Tensor, new_BHTD: Tensor) -> Tensor:
+    def append(self, old_BHLD: Tensor, new_BHTD: Tensor, expected: int, chunk: int) -> Tensor:
         """Old and new columns as one tensor, `(B, H, L + T, D)`.
 
         Args:
             old_BHLD: what is kept; copied unless its last column is the last one written here.
             new_BHTD: what comes after it.
+            expected: columns that a new buffer has at least.
+            chunk: columns that it has to spare where more than expected are there.
         """
         new, kept = new_BHTD.shape[-2], old_BHLD.shape[-2] if old_BHLD.dim() == 4 else 0
         buffer, end = self._buffer, self._end
         if buffer is None or self._seen is not old_BHLD or end + new > buffer.shape[-2]:
             rows, heads, _, width = new_BHTD.shape
-            capacity = int((kept + new) * (1 + SPARE)) + LEAST
+            least = kept + new
+            capacity = expected if least <= expected else least + (chunk if kept else 0)
             buffer = new_BHTD.new_empty(rows, heads, capacity, width)
             if kept:
                 buffer[:, :, :kept] = old_BHLD
@@ -62,6 +64,7 @@ class Growing(DynamicLayer):
     def __init__(self) -> None:
         super().__init__()
         self.rooms = Room(), Room()
+        self.expected, self.chunk = 0, CHUNK
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -73,9 +76,9 @@ class Growing(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        keys, values = self.rooms
-        self.keys = keys.hand_out(keys.append(self.keys, key_states))
-        self.values = values.hand_out(values.append(self.values, value_states))
+        (keys, values), sizes = self.rooms, (self.expected, self.chunk)
+        self.keys = keys.hand_out(keys.append(self.keys, key_states, *sizes))
+        self.values = values.hand_out(values.append(self.values, value_states, *sizes))
         return self.keys, self.values
 
 
@@ -85,6 +88,7 @@ class GrowingWindow(DynamicSlidingWindowLayer):
     def __init__(self, sliding_window: int) -> None:
         super().__init__(sliding_window)
         self.rooms = Room(), Room()
+        self.expected, self.chunk = 0, CHUNK
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -98,7 +102,12 @@ class GrowingWindow(DynamicSlidingWindowLayer):
         assert self.values is not None
         self.cumulative_length += key_states.shape[-2]
         keys, values = self.rooms
-        seen = keys.append(self.keys, key_states), values.append(self.values, value_states)
+        window = self.sliding_window
+        sizes = min(self.expected, window), min(self.chunk, window // 8)
+        seen = (
+            keys.append(self.keys, key_states, *sizes),
+            values.append(self.values, value_states, *sizes),
+        )
         last = slice(max(0, seen[0].shape[-2] - self.sliding_window + 1), None)
         self.keys = keys.hand_out(seen[0][:, :, last])
         self.values = values.hand_out(seen[1][:, :, last])

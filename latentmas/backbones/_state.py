@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import LinearAttentionCacheLayerMixin, LinearAttentionLayer
 
-from latentmas.backbones._growing import Growing, GrowingWindow, Room
+from latentmas.backbones._growing import CHUNK, Growing, GrowingWindow, Room
 from latentmas.backbones._masks import Masks
 
 if TYPE_CHECKING:
@@ -57,8 +57,19 @@ class State:
         """What the decoder takes as attention mask for T new positions."""
         return masks.growing(mask_BL, new, padded=padded)
 
+    def reserve(self, expected: int, chunk: int = CHUNK) -> None:
+        """Say how many positions are to come in all, so that memory is taken once.
+
+        Args:
+            expected: L in the end.
+            chunk: columns that are added at once when there are more.
+        """
+        for layer in self.cache.layers:
+            if isinstance(layer, (Growing, GrowingWindow)):
+                layer.expected, layer.chunk = expected, chunk
+
     def snapshot(self) -> Snapshot:
-        """What is remembered now, to be given to `restore`; recurrent states are copied."""
+        """Copies of what is remembered now, to be given to `restore`."""
         return [_fields(layer) for layer in self.cache.layers]
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -100,9 +111,9 @@ def _put(layer: Any, fields: Mapping[str, Any]) -> None:
 
 
 def _fields(layer: Any) -> dict[str, Any]:
-    """A layer's content. Attention layers replace their tensors, recurrent ones write into them."""
+    """A layer's content, copied: recurrent layers write into it, others keep it in a larger one."""
     fields = {k: v for k, v in layer.__dict__.items() if not isinstance(v, MethodType)}
-    return copied(fields) if is_recurrent(layer) else fields
+    return copied(fields)  # type: ignore[no-any-return]
 
 
 def copied(value: Any) -> Any:

@@ -172,6 +172,11 @@ class CachedFeed(Feed):
     def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
         super().__init__(backbone, mode)
         self._state = State(backbone)
+        self._more = 0
+
+    def reserve(self, count: int) -> None:
+        """Take memory for this many positions after the prompt at once."""
+        self._more = count
 
     def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Run the new positions against the cache."""
@@ -182,6 +187,7 @@ class CachedFeed(Feed):
 
     def feed_prompt(self, prompt: Packed) -> Tensor:
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
+        self._state.reserve(prompt.x_BTD.shape[1] + self._more)
         return self._feed_after_prefix(prompt, self._state)
 
     def select(self, rows: Sequence[int]) -> None:

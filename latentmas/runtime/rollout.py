@@ -26,7 +26,7 @@ def latent_rollout(feed: Feed, inner: Inner, prompt: Packed, latent_steps: int) 
     if latent_steps == 0:
         return prompt.x_BTD[:, :0]
     try:
-        feed.reserve(latent_steps)
+        feed.reserve(latent_steps - 1)
         first = feed.feed_prompt(prompt)
         return torch.stack([first, *feed.roll(inner, first, latent_steps - 1)], dim=1)
     finally:
