@@ -6,8 +6,9 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,12 +23,14 @@ from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.feeds import PositionMode
+from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import build_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
 from latentmas.runtime.placement import load_backbones, place_agents
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import Sample, check_samples, run_batches
 from latentmas.runtime.sampling import Sampling
+from latentmas.runtime.sharing import Sharing
 from latentmas.runtime.steering import Retry, find_retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
@@ -35,10 +38,13 @@ from latentmas.runtime.toolbox import find_tools
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 
+if TYPE_CHECKING:
+    from latentmas.io import RunRecorder
+
 __all__ = ["System"]
 
 
-class System(nn.Module):
+class System(Sharing, nn.Module):
     """A runnable team: a plan, its frozen backbones and its links.
 
     `parameters()` and `state_dict()` hold the links alone, in fp32. `to`, `cuda`, `double` and the
@@ -75,6 +81,11 @@ class System(nn.Module):
         self._check_text_functions()
         self.tools = find_tools(plan, tools or {})
         self.taps = Taps()
+        self.origin = Origin()
+        self.history: list[TrainingRecord] = []
+        """Trainings of these links, in their order; saved with the team."""
+        self.scores: list[Score] = []
+        """Measured results; saved with the team."""
 
     @classmethod
     def load(
@@ -89,6 +100,7 @@ class System(nn.Module):
         tools: Mapping[str, Tool] | None = None,
         reuse: System | None = None,
         start: bool = True,
+        commits: Mapping[str, str] | None = None,
     ) -> System:
         """Load backbones and start links; arguments as `Plan.load`.
 
@@ -102,6 +114,7 @@ class System(nn.Module):
             tools: in place of registered ones, or beside them.
             reuse: a system whose loaded backbones are taken where they are the same.
             start: apply the links' initialisation; False when weights follow.
+            commits: of the hub, by backbone, in place of the revisions declared.
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit.
@@ -111,7 +124,8 @@ class System(nn.Module):
         _known(executor)
         tools = find_tools(plan, tools or {})
         placed = place_agents(plan, device)
-        serving = load_backbones(plan, placed, dtype=dtype, reuse=reuse.serving if reuse else None)
+        old = reuse.serving if reuse else None
+        serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         links = build_links(plan, seed)
         if start:
             by_key = {agent.backbone: serving[agent.name] for agent in plan.graph.agents}
@@ -120,6 +134,7 @@ class System(nn.Module):
             plan, links, serving, executor=executor, text_functions=text_functions, tools=tools
         )
         system._place_links()
+        system.origin = Origin(seed=seed)
         return system
 
     def link(self, id: str) -> Link:
@@ -135,6 +150,14 @@ class System(nn.Module):
     def backbone_of(self, agent: str) -> LoadedBackbone:
         """The loaded backbone that serves an agent."""
         return self.serving[agent]
+
+    def commits(self) -> dict[str, str]:
+        """The hub's commit of each backbone that came from there, by key."""
+        found = {
+            key: self.serving[backbone.agents[0]].commit
+            for key, backbone in self.plan.backbones.items()
+        }
+        return {key: commit for key, commit in found.items() if commit is not None}
 
     def forward(self, sample: Sample, **options: Any) -> RunResult:
         """Run one sample: `system("…").text`. Options as `run`."""
@@ -165,6 +188,7 @@ class System(nn.Module):
         on_event: Watcher | Sequence[Watcher] = (),
         on_text: OnText | None = None,
         edit_message: EditMessage | None = None,
+        manifest: str | Path | RunRecorder | None = None,
     ) -> RunResult:
         """Run the team over samples, without gradients.
 
@@ -197,6 +221,7 @@ class System(nn.Module):
             on_text: called with (number of a sample, text added to its answer) while it is
                 written.
             edit_message: replaces messages on their way: a control, or an experiment.
+            manifest: file for what the run depends on and gave, which `latentmas.rerun` repeats.
 
         Returns:
             Texts, token ids, what was recorded, and the accounting.
@@ -204,7 +229,7 @@ class System(nn.Module):
         Raises:
             DataError: a sample lacks a field.
             GraphError: rounds or latent steps out of range.
-            LatentMASError: an option out of range.
+            LatentMASError: an option out of range; LM512 when `manifest` could not repeat the run.
             ExecutionError: a step failed.
         """
         plan = self.plan
@@ -225,10 +250,20 @@ class System(nn.Module):
         if on_text is not None:
             tokenizer = self.backbone_of(plan.output).tokenizer
             watchers.append(TextWatcher(tokenizer, on_text, sampling.stop))
-        return run_batches(
+        rows = check_samples(plan, samples)
+        refill = self._refill() if refill is None else refill
+        recorder = None if manifest is None else self._recorder(manifest)
+        if recorder is not None:
+            given: dict[str, Any] = {"rounds": rounds, "latent_steps": latent_steps, "retry": retry}
+            given |= {"num_return_sequences": num_return_sequences, "edit_message": edit_message}
+            given |= {"position_mode": position_mode, "batch_size": batch_size}
+            given |= {"refill": refill, "executor": self._executor_name(executor)}
+            given |= asdict(sampling)
+            recorder.begin(self, rows, given)
+        result = run_batches(
             self,
             plan,
-            check_samples(plan, samples),
+            rows,
             sampling=sampling,
             executor=self._executor(executor, position_mode),
             record=record,
@@ -237,14 +272,21 @@ class System(nn.Module):
             edit_message=edit_message,
             num_return_sequences=num_return_sequences,
             retry=find_retry(retry),
-            refill=self._refill() if refill is None else refill,
+            refill=refill,
         )
+        if recorder is not None:
+            recorder.end(result)
+        return result
 
     def _executor(self, wanted: str | Executor | None, mode: PositionMode) -> Executor:
+        name = self._executor_name(wanted)
+        return name if isinstance(name, Executor) else executors.get(name)(mode)
+
+    def _executor_name(self, wanted: str | Executor | None) -> str | Executor:
         if isinstance(wanted, Executor):
             return wanted
         name = _known(wanted or self.executor)
-        return executors.get(self.choose_executor().name if name == AUTO else name)(mode)
+        return self.choose_executor().name if name == AUTO else name
 
     def _refill(self) -> float:
         return 0.5 if self.backbone_of(self.plan.output).device.type == "cuda" else 1.0
@@ -336,19 +378,6 @@ class System(nn.Module):
             for id in self.link_ids()
             for name, tensor in self.link(id).state_dict().items()
         }
-
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write links, graph and prompts (never backbones) to a folder."""
-        from latentmas.io import save_system
-
-        return save_system(self, folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **options: Any) -> System:
-        """Load what `save_pretrained` wrote; options as `latentmas.io.load_system`."""
-        from latentmas.io import load_system
-
-        return load_system(folder, **options)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
         super()._apply(fn, recurse)
