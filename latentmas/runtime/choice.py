@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from latentmas.redact import get_logger
-
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
 __all__ = ["AUTO", "Choice", "choose_executor"]
 
-log = get_logger("latentmas.runtime")
 AUTO = "auto"
 """Stands for the fastest executor that applies."""
 

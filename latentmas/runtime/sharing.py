@@ -149,11 +149,20 @@ class Sharing:
             token=token,
         )
 
-    def _recorder(self, manifest: str | Path | RunRecorder) -> RunRecorder:
-        """What writes a run's manifest."""
+    def _recorder(
+        self,
+        manifest: str | Path | RunRecorder | None,
+        rows: Sequence[Mapping[str, Any]],
+        arguments: Mapping[str, Any],
+    ) -> RunRecorder | None:
+        """What writes a run's manifest, once it has noted what is run."""
+        if manifest is None:
+            return None
         from latentmas.io import RunRecorder
 
-        return manifest if isinstance(manifest, RunRecorder) else RunRecorder(manifest)
+        recorder = manifest if isinstance(manifest, RunRecorder) else RunRecorder(manifest)
+        recorder.begin(self._system, rows, arguments)
+        return recorder
 
     @property
     def _system(self) -> System:

@@ -252,14 +252,15 @@ class System(Sharing, nn.Module):
             watchers.append(TextWatcher(tokenizer, on_text, sampling.stop))
         rows = check_samples(plan, samples)
         refill = self._refill() if refill is None else refill
-        recorder = None if manifest is None else self._recorder(manifest)
-        if recorder is not None:
-            given: dict[str, Any] = {"rounds": rounds, "latent_steps": latent_steps, "retry": retry}
-            given |= {"num_return_sequences": num_return_sequences, "edit_message": edit_message}
-            given |= {"position_mode": position_mode, "batch_size": batch_size}
-            given |= {"refill": refill, "executor": self._executor_name(executor)}
-            given |= asdict(sampling)
-            recorder.begin(self, rows, given)
+        given: dict[str, Any] = {
+            "rounds": rounds,
+            "latent_steps": latent_steps,
+            "batch_size": batch_size,
+        }
+        given |= {"position_mode": position_mode, "executor": self._executor_name(executor)}
+        given |= {"num_return_sequences": num_return_sequences, "retry": retry, "refill": refill}
+        given |= {"edit_message": edit_message} | asdict(sampling)
+        recorder = self._recorder(manifest, rows, given)
         result = run_batches(
             self,
             plan,
