@@ -122,7 +122,7 @@ def trial(number: int, folder: Path, systems: tuple[lm.System, lm.System], size:
 def main() -> int:
     """Run the trials; 1 when one of them leaves a broken folder."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="6 trials")
+    parser.add_argument("--tiny", action="store_true", help="5 trials")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -133,7 +133,7 @@ def main() -> int:
         began = time.perf_counter()
         events = in_child(lambda: systems[1].save_pretrained(folder))
         size = events, time.perf_counter() - began
-        outcomes = [trial(n, folder, systems, size) for n in range(6 if given.tiny else 50)]
+        outcomes = [trial(n, folder, systems, size) for n in range(5 if given.tiny else 50)]
     counts = dict(sorted(collections.Counter(outcomes).items()))
     broken = sum(count for name, count in counts.items() if name.startswith("broken"))
     if given.json:

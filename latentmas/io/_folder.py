@@ -97,8 +97,9 @@ def _finish(folder: Path) -> None:
                 (commit / name).replace(folder / name)
         for name in _present(folder) - set(names):
             (folder / name).unlink()
-            with suppress(OSError):
-                (folder / name).parent.rmdir()
+            with suppress(OSError):  # a folder that holds something else stays
+                for parent in Path(name).parents[:-1]:
+                    (folder / parent).rmdir()
         _sync(folder)
         (commit / LIST).unlink()
     shutil.rmtree(commit)

@@ -38,7 +38,7 @@ _UNREADABLE = (OSError, ValidationError, GraphError, ValueError, TypeError, Recu
 class Manifest(BaseModel):
     """What `latentmas.json` holds. Prompts are files beside it: `prompts/<agent>.jinja`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     format: Literal["latentmas"] = "latentmas"
     version: int = Field(default=VERSION, ge=1, strict=True)
@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, Plan]:
         raise WeightsError(f"LM502 {path} cannot be read: {error}{hint}") from error
     if left_out:
         say_left_out(str(path), data, left_out)
-    if plan.digest != manifest.digest and not (newer and plan.links == manifest.links):
+    if (plan.digest != manifest.digest and not newer) or plan.links != manifest.links:
         raise _changed(path, manifest, plan, part(folder, LINKS))
     return manifest, plan
 

@@ -169,7 +169,7 @@ def _plan_now(
     commits = {key: manifest.commits[key] for key in kept if key in manifest.commits}
     then = {key: backbone.info for key, backbone in kept.items()}
     now = facts_at({key: backbone.spec for key, backbone in kept.items()}, commits)
-    expected = compile_graph(graph, facts=swapped | then)
+    expected = compile_graph(graph, facts=swapped | then) if swaps else saved
     plan = compile_graph(graph, facts=swapped | now)
     if plan != expected:
         changes = "\n  ".join(expected.diff(plan))
