@@ -133,7 +133,7 @@ class UnknownNameError(LatentMASError, KeyError):
         guess = closest(self.name, self.known)
         hint = f"did you mean {guess!r}? " if guess else ""
         listing = ", ".join(self.known) or "none"
-        self.message = f"unknown {kind} {self.name!r}; {hint}known: {listing}"
+        self.message = redact(f"unknown {kind} {self.name!r}; {hint}known: {listing}")
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would print the repr

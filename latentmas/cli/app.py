@@ -14,6 +14,7 @@ from latentmas import __version__
 from latentmas.cli import demo, env, graph, interop, release, run, seeing, share, train
 from latentmas.cli._console import emit, report
 from latentmas.cli._plugins import import_plugin
+from latentmas.redact import redact
 
 __all__ = ["app"]
 
@@ -29,7 +30,10 @@ class _Guarded(TyperGroup):
         """Run the command; usage errors and a closed pipe are left to typer."""
         try:
             return super().invoke(ctx)
-        except (_UsageError, typer.Exit, typer.Abort, BrokenPipeError):
+        except _UsageError as error:
+            error.message = redact(error.message)
+            raise
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(report(error, debug=ctx.params["debug"])) from None

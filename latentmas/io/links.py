@@ -21,7 +21,7 @@ from latentmas.io._format import HEADER, VERSION, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._newer import is_newer, say_left_out, without_unknown
 from latentmas.io.load import check_links, read_links
-from latentmas.io.save import links_header
+from latentmas.io.save import links_header, refuse_secrets
 from latentmas.plan import LinkPlan
 from latentmas.runtime import System
 
@@ -65,11 +65,13 @@ def save_links(system: System, path: str | Path, *, only: str | Sequence[str] = 
     Raises:
         UnknownNameError: a name is no link, agent or edge.
         DataError: the file's name does not end in `.safetensors`.
+        LatentMASError: LM513 when a prompt holds a secret.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
         raise DataError(f"links go to a file that ends in {SUFFIX}, not {path.name!r}")
     ids = find_links(system.plan.links, only)
+    refuse_secrets(system.plan)
     prefixes = tuple(f"{id}." for id in ids)
     state = {
         name: tensor.detach().cpu().contiguous()

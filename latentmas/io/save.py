@@ -21,7 +21,7 @@ from latentmas.redact import secrets_in
 from latentmas.runtime import Score, System
 from latentmas.spec import canonical_json, write_text_atomically
 
-__all__ = ["links_header", "push_system", "save_system"]
+__all__ = ["links_header", "push_system", "refuse_secrets", "save_system"]
 
 
 def save_system(
@@ -55,7 +55,7 @@ def save_system(
         raise LatentMASError(
             f"{str(folder)!r} holds something other than a saved team; choose another"
         )
-    _refuse_secrets(system.plan)
+    refuse_secrets(system.plan)
     system.scores = _merged(system.scores, scores)
     old = part(folder, CARD)
     written = old.read_text(encoding="utf-8", errors="replace") if old.is_file() else ""
@@ -121,7 +121,7 @@ def _merged(old: Sequence[Score], new: Sequence[Score]) -> list[Score]:
     return list(found.values())
 
 
-def _refuse_secrets(plan: Plan) -> None:
+def refuse_secrets(plan: Plan) -> None:
     """Raises LM513 for a graph that holds a secret: changing its text would change the team."""
     texts = {f"the prompt of agent {a.name!r}": a.prompt for a in plan.graph.agents}
     texts |= {f"the system turn of agent {a.name!r}": a.system or "" for a in plan.graph.agents}
