@@ -114,17 +114,3 @@ def test_importing_the_package_is_light(code: str):
     check = f"import sys; {code}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize(
-    "words", [["--help"], ["run", "--help"], ["templates"], ["push", "--help"]]
-)
-def test_help_is_light(words: list[str]):
-    """Bounds in seconds are held by `benchmarks/startup.py`; here, what would break them."""
-    check = (
-        f"import sys; sys.argv = ['latentmas', *{words!r}]; import latentmas.cli as c\n"
-        "try: c.main()\nexcept SystemExit: pass\n"
-        f"print('loaded', sorted({HEAVY!r} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded []"
