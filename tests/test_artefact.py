@@ -126,6 +126,21 @@ def test_history_and_scores_come_back(system: lm.System, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "make",
+    [
+        lambda: lm.Score("x", float("nan")),
+        lambda: lm.Score("x", 0.5, high=float("inf")),
+        lambda: lm.Score("x", 0.5, n=0),
+        lambda: TrainingRecord("../x", {}, [], {}),
+        lambda: TrainingRecord("", {}, [], {}),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused_when_it_is_made(make: Callable[[], Any]) -> None:
+    with pytest.raises(lm.DataError):
+        make()
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("training/1-inner/log.jsonl", "{"),

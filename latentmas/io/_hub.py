@@ -15,7 +15,7 @@ from latentmas.io._card import merge_person, model_card
 from latentmas.io._folder import CARD, LINKS, MANIFEST, OURS, part, part_names
 from latentmas.io._format import inside, read_manifest
 from latentmas.io._training import read_history, read_scores
-from latentmas.redact import hide
+from latentmas.redact import hide, secrets_in
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -134,6 +134,12 @@ def _operations(folder: Path, card: str, there: Sequence[str]) -> list[Any]:
     for name in names:
         if not inside(folder, part(folder, name)):
             raise WeightsError(f"LM502 {name!r} leaves the folder {str(folder)!r}")
+    texts = {name: _text(part(folder, name)) for name in names if name != LINKS} | {CARD: card}
+    for name, text in texts.items():
+        if found := secrets_in(text):
+            raise LatentMASError(
+                f"LM513 {name} holds a secret ({found[0]}), which would be pushed; take it out"
+            )
     adds = [CommitOperationAdd(name, str(part(folder, name))) for name in names]
     gone = [name for name in there if OURS.fullmatch(name) and name not in (*names, CARD)]
     return [

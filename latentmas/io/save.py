@@ -15,7 +15,7 @@ from latentmas.io._card import merge_person, model_card
 from latentmas.io._folder import CARD, COMMIT, LINKS, MANIFEST, holds_team, part, replacing
 from latentmas.io._format import HEADER, VERSION, Manifest, file_digest
 from latentmas.io._hub import push_folder
-from latentmas.io._training import write_history
+from latentmas.io._training import plain, write_history
 from latentmas.plan import LinkPlan, Plan
 from latentmas.redact import secrets_in
 from latentmas.runtime import Score, System
@@ -117,7 +117,7 @@ def _merged(old: Sequence[Score], new: Sequence[Score]) -> list[Score]:
     """Scores, the later of two that measure the same thing."""
     found = {}
     for score in (*old, *new):
-        found[score.metric, score.data, canonical_json(dict(score.settings))] = score
+        found[score.metric, score.data, canonical_json(plain(score.settings))] = score
     return list(found.values())
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from latentmas.errors import DataError
 
 __all__ = ["Origin", "Score", "TrainingRecord"]
 
@@ -23,7 +26,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """One training of a system's links. Saved below `training/`, in plain JSON."""
+    """One training of a system's links. Saved below `training/`, in plain JSON.
+
+    Raises:
+        DataError: `loop` cannot name a folder.
+    """
 
     loop: str
     """`"inner"`, `"edge"` or `"outer"`."""
@@ -34,6 +41,10 @@ class TrainingRecord:
     manifest: Mapping[str, Any]
     """Versions, seed, digests of data and links, hardware, time."""
 
+    def __post_init__(self) -> None:
+        if not self.loop.isidentifier() or not self.loop.isascii():
+            raise DataError(f"loop {self.loop!r} names a folder; use letters, digits and _")
+
 
 @dataclass(frozen=True)
 class Score:
@@ -41,6 +52,9 @@ class Score:
 
     Example:
         `system.save_pretrained("team", scores=[lm.Score("exact_match", 0.71, n=500, data="MATH")])`
+
+    Raises:
+        DataError: a number is not finite, or `n` is below 1.
     """
 
     metric: str
@@ -54,3 +68,10 @@ class Score:
     """What it was measured on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """How: rounds, tokens, seeds."""
+
+    def __post_init__(self) -> None:
+        numbers = [self.value, *(x for x in (self.low, self.high) if x is not None)]
+        if not all(math.isfinite(number) for number in numbers):
+            raise DataError(f"score {self.metric!r}: {self.value} is no finite number")
+        if self.n is not None and self.n < 1:
+            raise DataError(f"score {self.metric!r}: n is {self.n}; give at least 1, or none")
