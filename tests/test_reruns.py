@@ -231,6 +231,18 @@ def test_a_run_that_cannot_be_repeated_is_refused_before_it_runs(
     assert events == [] and not (tmp_path / "x.json").exists()
 
 
+def test_a_tap_may_read_but_not_edit_what_is_recorded(system: lm.System, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    with system.tap("planner->critic"):
+        system.run(ROWS, manifest=path)
+    assert lm.rerun(path, team=system).equal
+    with (
+        system.tap("planner->critic", lambda name, message_BKD: message_BKD * 2),
+        pytest.raises(lm.LatentMASError, match=r"LM512 .* a tap that edits"),
+    ):
+        system.run(ROWS, manifest=path)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", "null", "{}", '{"format": "latentmas"}', "[" * 9999, '"x"'],

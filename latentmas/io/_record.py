@@ -51,7 +51,7 @@ class RunRecorder:
             LatentMASError: LM512 when it could not be repeated from a file; LM513 when the manifest
                 would hold a secret.
         """
-        _check_repeatable(arguments)
+        _check_repeatable(system, arguments)
         rows = [dict(sample) for sample in samples]
         told: dict[str, Any] = {"rows": len(rows), "digest": digest_rows(rows)}
         if self._data is not None:
@@ -85,7 +85,12 @@ class RunRecorder:
         return manifest
 
 
-def _check_repeatable(arguments: Mapping[str, Any]) -> None:
+def _check_repeatable(system: System, arguments: Mapping[str, Any]) -> None:
+    if system.taps.edits:
+        raise LatentMASError(
+            f"LM512 a run with a tap that edits {system.taps.edits[0]} cannot be repeated from a "
+            "file; remove the tap, or leave manifest out"
+        )
     if arguments["edit_message"] is not None:
         raise LatentMASError(
             "LM512 a run with edit_message cannot be repeated from a file; leave manifest out"

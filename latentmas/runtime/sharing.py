@@ -149,6 +149,15 @@ class Sharing:
             token=token,
         )
 
+    def commits(self) -> dict[str, str]:
+        """The hub's commit of each backbone that came from there, by key."""
+        system = self._system
+        found = {
+            key: system.serving[backbone.agents[0]].commit
+            for key, backbone in system.plan.backbones.items()
+        }
+        return {key: commit for key, commit in found.items() if commit is not None}
+
     def _recorder(
         self,
         manifest: str | Path | RunRecorder | None,

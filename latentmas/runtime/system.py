@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.errors import LatentMASError
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
 from latentmas.runtime.choice import AUTO, Choice, choose_executor
@@ -34,7 +33,7 @@ from latentmas.runtime.sharing import Sharing
 from latentmas.runtime.steering import Retry, find_retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
-from latentmas.runtime.toolbox import find_tools
+from latentmas.runtime.toolbox import check_text_functions, find_tools
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 
@@ -78,7 +77,7 @@ class System(Sharing, nn.Module):
         self.serving = dict(serving)
         self.executor = _known(executor)
         self.text_functions = dict(text_functions or {})
-        self._check_text_functions()
+        check_text_functions(plan, self.text_functions)
         self.tools = find_tools(plan, tools or {})
         self.taps = Taps()
         self.origin = Origin()
@@ -150,14 +149,6 @@ class System(Sharing, nn.Module):
     def backbone_of(self, agent: str) -> LoadedBackbone:
         """The loaded backbone that serves an agent."""
         return self.serving[agent]
-
-    def commits(self) -> dict[str, str]:
-        """The hub's commit of each backbone that came from there, by key."""
-        found = {
-            key: self.serving[backbone.agents[0]].commit
-            for key, backbone in self.plan.backbones.items()
-        }
-        return {key: commit for key, commit in found.items() if commit is not None}
 
     def forward(self, sample: Sample, **options: Any) -> RunResult:
         """Run one sample: `system("…").text`. Options as `run`."""
@@ -252,14 +243,10 @@ class System(Sharing, nn.Module):
             watchers.append(TextWatcher(tokenizer, on_text, sampling.stop))
         rows = check_samples(plan, samples)
         refill = self._refill() if refill is None else refill
-        given: dict[str, Any] = {
-            "rounds": rounds,
-            "latent_steps": latent_steps,
-            "batch_size": batch_size,
-        }
-        given |= {"position_mode": position_mode, "executor": self._executor_name(executor)}
-        given |= {"num_return_sequences": num_return_sequences, "retry": retry, "refill": refill}
-        given |= {"edit_message": edit_message} | asdict(sampling)
+        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
+        given |= {"batch_size": batch_size, "position_mode": position_mode, "refill": refill}
+        given |= {"num_return_sequences": num_return_sequences, "retry": retry}
+        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
         recorder = self._recorder(manifest, rows, given)
         result = run_batches(
             self,
@@ -392,15 +379,6 @@ class System(Sharing, nn.Module):
         for planned in self.plan.links:
             agent = planned.users[0].split("->")[0]
             self.link(planned.id).to(self.backbone_of(agent).device)
-
-    def _check_text_functions(self) -> None:
-        needed = {s.name for s in self.plan.graph.text_sources if s.text is None}
-        missing = sorted(needed - set(self.text_functions))
-        if missing:
-            raise LatentMASError(
-                f"text source {missing[0]!r} has no function; pass "
-                f'load(text_functions={{"{missing[0]}": function_of_a_sample}})'
-            )
 
 
 def _known(executor: str) -> str:
