@@ -24,9 +24,10 @@ from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 
 if TYPE_CHECKING:
     from latentmas.interop import load_release
+    from latentmas.io import Comparison, LinkReport, rerun
     from latentmas.links import Link, link_kinds
     from latentmas.report import training_report
-    from latentmas.runtime import RunResult, System
+    from latentmas.runtime import RunResult, Score, System
     from latentmas.training import (
         EdgeConfig,
         EdgeTrainer,
@@ -40,17 +41,21 @@ __version__ = "0.1.0"
 
 # Names that need torch are imported when first used, so that `import latentmas` stays light.
 _LAZY = {
+    "Comparison": "latentmas.io",
     "EdgeConfig": "latentmas.training",
     "EdgeTrainer": "latentmas.training",
     "InnerConfig": "latentmas.training",
     "InnerTrainer": "latentmas.training",
     "Link": "latentmas.links",
+    "LinkReport": "latentmas.io",
     "OuterConfig": "latentmas.training",
     "OuterTrainer": "latentmas.training",
     "RunResult": "latentmas.runtime",
+    "Score": "latentmas.runtime",
     "System": "latentmas.runtime",
     "link_kinds": "latentmas.links",
     "load_release": "latentmas.interop",
+    "rerun": "latentmas.io",
     "training_report": "latentmas.report",
 }
 
@@ -58,6 +63,7 @@ __all__ = [
     "Backbone",
     "BackboneCosts",
     "BackboneInfo",
+    "Comparison",
     "DataError",
     "EdgeConfig",
     "EdgeTrainer",
@@ -72,6 +78,7 @@ __all__ = [
     "LatentMASError",
     "Link",
     "link_kinds",
+    "LinkReport",
     "load_release",
     "OuterConfig",
     "OuterTrainer",
@@ -79,7 +86,9 @@ __all__ = [
     "PlanError",
     "Problem",
     "prompt_file",
+    "rerun",
     "RunResult",
+    "Score",
     "System",
     "templates",
     "training_report",

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+
+from latentmas.redact import redact
 
 __all__ = [
     "CODES",
@@ -65,12 +67,18 @@ CODES: dict[str, str] = {
     "LM501": "an artefact does not belong to this graph",
     "LM502": "an artefact cannot be read",
     "LM503": "weights in an artefact are missing, unexpected or damaged",
+    "LM511": "the hub does not give or take a team",
+    "LM512": "a run cannot be recorded or repeated",
+    "LM513": "a text that is saved holds a secret",
 }
 """Every code a [`Problem`][latentmas.Problem] may carry, with its meaning."""
 
 
 class LatentMASError(Exception):
-    """Root of everything that this package raises on purpose."""
+    """Root of everything that this package raises on purpose. Messages hold no secrets."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,10 @@ class Problem:
     """What is wrong, with what was found."""
     hint: str
     """The change that mends it."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, redact(getattr(self, field.name)))
 
     def __str__(self) -> str:
         return f"{self.code} {self.path}: {self.message}; fix: {self.hint}"
@@ -117,11 +129,11 @@ class UnknownNameError(LatentMASError, KeyError):
     """A registry has no such name; the message suggests the closest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self.kind, self.name, self.known = kind, name, tuple(known)
-        guess = closest(name, self.known)
+        self.kind, self.name, self.known = kind, redact(name), tuple(known)
+        guess = closest(self.name, self.known)
         hint = f"did you mean {guess!r}? " if guess else ""
         listing = ", ".join(self.known) or "none"
-        self.message = f"unknown {kind} {name!r}; {hint}known: {listing}"
+        self.message = redact(f"unknown {kind} {self.name!r}; {hint}known: {listing}")
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would print the repr

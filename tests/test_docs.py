@@ -20,6 +20,7 @@ import latentmas as lm
 from latentmas.cli.app import app
 from latentmas.compiler import compile_graph
 from latentmas.errors import CODES, GraphError, LatentMASError
+from latentmas.io import push_folder
 from latentmas.testing import tiny_backbone
 from latentmas.training.select import check_reach, choose_links
 
@@ -282,6 +283,18 @@ def train_into_nan() -> None:
     lm.OuterTrainer(system, config, train_dataset=rows).train()
 
 
+def edit_and_record() -> None:
+    system = lm.System.from_pretrained(saved_team())
+    system.run(["3 + 4?"], manifest="run.json", edit_message=lambda name, message_BKD: message_BKD)
+
+
+def save_a_secret() -> None:
+    graph = lm.Graph("solo", inputs=["question"], rounds=1)
+    prompt = "Use the key hf_" + "0123456789" * 3 + ": {{ question }}"
+    graph.add_agent("alone", tiny_backbone("llama", 16, folder="tiny"), prompt=prompt)
+    graph.output("alone").compile().load().save_pretrained("team")
+
+
 # What raises the codes that compiling does not.
 LATER: dict[str, Callable[[], Any]] = {
     "LM401": lambda: train_outer(text_edge),
@@ -290,6 +303,9 @@ LATER: dict[str, Callable[[], Any]] = {
     "LM501": damage_manifest,
     "LM502": lambda: lm.System.from_pretrained("elsewhere"),
     "LM503": damage_weights,
+    "LM511": lambda: push_folder(saved_team(), "team"),
+    "LM512": edit_and_record,
+    "LM513": save_a_secret,
 }
 
 

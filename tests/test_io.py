@@ -179,14 +179,15 @@ def test_the_manifest_and_card_say_what_is_inside(system, saved):
         assert agent.name in card
 
 
-def test_the_snippet_of_the_card_runs(tmp_path):
+def test_the_snippet_of_the_card_runs(tmp_path, monkeypatch):
     graph = lm.Graph("solo", inputs=["question"], rounds=1, latent_steps=2)
     graph.add_agent("one", tiny("llama", 16), prompt="{{ question }}")
     graph.add_agent("two", tiny("llama", 16), prompt="{{ one }}", max_new_tokens=2)
     graph.connect("one", "two")
     folder = graph.output("two").compile().load().save_pretrained(tmp_path / "team")
     (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
-    exec(snippet.replace("path/of/this/folder", str(folder)), {})
+    monkeypatch.chdir(folder)
+    exec(snippet, {})
 
 
 def test_bfloat16_backbones_and_reuse(system, saved):
@@ -330,7 +331,8 @@ def test_a_manifest_that_is_none(saved, text):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda data: data.update(version=2),
+        lambda data: data.update(version="2"),
+        lambda data: data.update(version=True),
         lambda data: data.update(extra=1),
         lambda data: data["graph"].update(agents=3),
         lambda data: data["graph"].update(agents=["x"]),
@@ -340,7 +342,7 @@ def test_a_manifest_that_is_none(saved, text):
         lambda data: data["graph"]["edges"][2]["link"].update(kind="../../evil"),
         lambda data: data["graph"]["edges"].pop(),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_manifest_that_is_malformed(saved, change):
     edit(saved, change)

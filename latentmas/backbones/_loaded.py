@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor
@@ -42,8 +43,14 @@ class LoadedBackbone:
     """A frozen model with its tokenizer, in evaluation mode, without gradients of its own."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, planned: PlanBackbone
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        planned: PlanBackbone,
+        commit: str | None = None,
     ) -> None:
+        """Freeze the model; `commit` is the hub's that it is of, None for a folder."""
+        self.commit = commit
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.planned = planned
@@ -157,7 +164,11 @@ class LoadedBackbone:
 
 
 def load_backbone(
-    planned: PlanBackbone, *, device: str = "cpu", dtype: str | None = None
+    planned: PlanBackbone,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+    commit: str | None = None,
 ) -> LoadedBackbone:
     """Load a backbone's weights and tokenizer.
 
@@ -165,6 +176,7 @@ def load_backbone(
         planned: which one, and the facts that its plan was compiled with.
         device: where to.
         dtype: in place of what the declaration says.
+        commit: of the hub, in place of the revision declared.
 
     Raises:
         WeightsError: it cannot be loaded, has another width than planned, or cannot serve: its
@@ -174,7 +186,8 @@ def load_backbone(
     spec = planned.spec
     source = resolve_source(spec.source)
     wanted = dtype or spec.dtype
-    options = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    revision = commit or spec.revision
+    options = {"revision": revision, "trust_remote_code": spec.trust_remote_code}
     try:
         tokenizer = _load_tokenizer(source, options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -183,7 +196,7 @@ def load_backbone(
             attn_implementation=spec.attention,
             output_loading_info=True,
             **options,
-            **_without_foreign_adapter(source, spec.revision),
+            **_without_foreign_adapter(source, revision),
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
@@ -192,9 +205,18 @@ def load_backbone(
     if found["missing_keys"]:
         names = ", ".join(sorted(found["missing_keys"])[:5])
         raise WeightsError(f"cannot load backbone {spec.source!r}: its weights lack {names}")
-    backbone = LoadedBackbone(model.to(device), tokenizer, planned)
+    at = _commit(source, revision)
+    backbone = LoadedBackbone(model.to(device), tokenizer, planned, commit=at)
     probe(backbone, lambda: State(backbone))
     return backbone
+
+
+def _commit(source: str, revision: str | None) -> str | None:
+    """The hub's commit of what has just been loaded, read off its place in the cache."""
+    if Path(source).is_dir():
+        return None
+    path = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def _without_foreign_adapter(source: str, revision: str | None) -> dict[str, Any]:

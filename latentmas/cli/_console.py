@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from latentmas.errors import LatentMASError
+from latentmas.redact import redact
 
 __all__ = ["dumps", "emit", "emit_json", "note", "report", "stderr_console"]
 
@@ -59,7 +60,7 @@ def report(error: BaseException, *, debug: bool) -> int:
         stderr_console().print("interrupted")
         return INTERRUPTED
     if debug:
-        traceback.print_exception(error, file=sys.stderr)
+        print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         return 1
     stderr_console().print(Text.assemble(("error: ", "bold red"), _describe(error)))
     return 1
@@ -67,8 +68,8 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, LatentMASError | OSError):
-        return str(error) or repr(error)
-    found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return redact(str(error) or repr(error))
+    found = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return f"out of memory: {found}; try a smaller --batch-size"
     return (

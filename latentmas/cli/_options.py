@@ -16,7 +16,8 @@ GraphFile = Annotated[
     Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML or JSON), or a preset.")
 ]
 Team = Annotated[
-    Path, typer.Argument(metavar="TEAM", help="Graph file, preset, or the folder of a saved team.")
+    Path,
+    typer.Argument(metavar="TEAM", help="Graph file, preset, or a saved team (folder or hub id)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds; without it, as the graph says.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,8 +51,8 @@ def open_team(
     """Load a team with its weights.
 
     Args:
-        team: graph file or preset (its links are untrained), or a folder that `save_pretrained`
-            wrote.
+        team: graph file or preset (its links are untrained), or a saved team: a folder, or a
+            repository of the hub.
         device: for all agents.
         seed: of untrained links.
         text: take the graph's text twin.
@@ -61,7 +62,7 @@ def open_team(
         LatentMASError: whatever is wrong with the graph, the folder or the device.
         typer.BadParameter: `text` for a saved folder.
     """
-    if team.is_dir():
+    if _is_saved(team):
         if text:
             raise typer.BadParameter("--text takes a graph file, not a saved team")
         from latentmas.runtime import System
@@ -77,3 +78,10 @@ def open_team(
     if plan.n_parameters:
         note(f"{team}: the links of a graph start untrained (seed {seed})")
     return plan.load(device=device, seed=seed)
+
+
+def _is_saved(team: Path) -> bool:
+    """Whether it is a folder, or can only be a repository of the hub."""
+    named = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", team.as_posix())
+    graph = team.suffix.lower() in (".yaml", ".yml", ".json")
+    return team.is_dir() or (named is not None and not graph and not team.exists())

@@ -11,9 +11,10 @@ import typer
 from typer.core import TyperGroup
 
 from latentmas import __version__
-from latentmas.cli import demo, env, graph, interop, release, run, seeing, train
+from latentmas.cli import demo, env, graph, interop, release, run, seeing, share, train
 from latentmas.cli._console import emit, report
 from latentmas.cli._plugins import import_plugin
+from latentmas.redact import redact
 
 __all__ = ["app"]
 
@@ -29,7 +30,10 @@ class _Guarded(TyperGroup):
         """Run the command; usage errors and a closed pipe are left to typer."""
         try:
             return super().invoke(ctx)
-        except (_UsageError, typer.Exit, typer.Abort, BrokenPipeError):
+        except _UsageError as error:
+            error.message = redact(error.message)
+            raise
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(report(error, debug=ctx.params["debug"])) from None
@@ -95,8 +99,10 @@ app.command(epilog="Example: latentmas check my-team.yaml")(graph.check)
 app.command(epilog="Example: latentmas plan my-team.yaml --rounds 5")(graph.plan)
 app.command(epilog="Example: latentmas draw my-team.yaml -o my-team.svg")(graph.draw)
 app.command(epilog='Example: latentmas run my-team.yaml "What is 3 + 4?"')(run.run)
+app.command(epilog="Example: latentmas rerun run.json")(share.rerun)
 app.add_typer(_training, name="train", no_args_is_help=True)
 app.command(epilog="Example: latentmas report out/outer --png out/pictures")(seeing.report)
+app.command(epilog="Example: latentmas push out/outer/team me/math-team --private")(share.push)
 app.command(
     epilog="Example: latentmas import-release sequential_light math-team --prompts pack.yaml"
 )(release.import_release)

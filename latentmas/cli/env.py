@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from latentmas.cli._console import emit, emit_json
 from latentmas.cli._options import Json
+from latentmas.environment import torch_devices, versions
 
 __all__ = ["env"]
-
-PACKAGES = (
-    *("torch", "transformers", "accelerate", "safetensors", "huggingface_hub", "tokenizers"),
-    *("pydantic", "networkx", "jinja2", "rich", "typer"),
-)
 
 
 def env(json: Json = False) -> None:
@@ -30,33 +25,11 @@ def env(json: Json = False) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    from latentmas import __version__
-
+    packages = versions()
     return {
-        "latentmas": __version__,
-        "python": platform.python_version(),
+        "latentmas": packages.pop("latentmas"),
+        "python": packages.pop("python"),
         "platform": platform.platform(),
-        **_torch_facts(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        **torch_devices(),
+        "packages": packages,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _torch_facts() -> dict[str, Any]:
-    """Devices and threads; a broken torch is a fact too."""
-    try:
-        import torch
-    except (ImportError, OSError) as error:
-        return {"devices": [], "threads": None, "torch_error": str(error)}
-    devices = ["cpu"]
-    for i in range(torch.cuda.device_count()):
-        devices.append(f"cuda:{i} ({torch.cuda.get_device_name(i)})")
-    if torch.backends.mps.is_available():
-        devices.append("mps")
-    return {"devices": devices, "cuda": torch.version.cuda, "threads": torch.get_num_threads()}

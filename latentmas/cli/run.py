@@ -18,6 +18,7 @@ from latentmas.plan import Plan
 from latentmas.spec import Graph
 
 if TYPE_CHECKING:
+    from latentmas.io import RunRecorder
     from latentmas.runtime import RunResult, System
 
 __all__ = ["run"]
@@ -77,6 +78,10 @@ def run(
         bool,
         typer.Option("--accounting", help="Show what each turn cost."),
     ] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="File for what `latentmas rerun` needs to repeat this."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a team on a question, or on the rows of a JSONL file."""
@@ -103,8 +108,11 @@ def run(
     if executor == "auto" and device != "cpu":
         note(f"executor: {system.choose_executor()}")
     how["record"] = ("report",) if report is not None else ()
+    recorder = None if manifest is None else _recorder(manifest, data, asked, rows)
     with run_progress(quiet=stream) as watch:
-        result = system.run(rows, on_event=watch, on_text=_show if stream else None, **how)
+        result = system.run(
+            rows, on_event=watch, on_text=_show if stream else None, manifest=recorder, **how
+        )
     if report is not None:
         note(f"wrote {result.report(report, twin=_twin(system, rows, how) if twin else None)}")
     if accounting:
@@ -125,6 +133,15 @@ def _twin(system: System, rows: list[Row], how: dict[str, Any]) -> RunResult:
     )
     with run_progress() as watch:
         return twin.run(rows, on_event=watch, **how)
+
+
+def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row]) -> RunRecorder:
+    from latentmas.io import RunRecorder
+
+    def score(result: RunResult) -> dict[str, Any]:
+        return {} if asked.table is None else _score(_all_answered(rows, result))
+
+    return RunRecorder(manifest, data=data, score=score)
 
 
 _PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
@@ -187,10 +204,12 @@ def _finish(
     shown: bool,
 ) -> None:
     """Score, write and print the answers."""
-    answers = [_answered(row, result, i) for i, row in enumerate(rows)]
+    answers = _all_answered(rows, result)
     scores = _score(answers) if asked.table is not None else {}
     if scores:
-        note(f"exact match: {scores['exact_match']:.1%} of {scores['scored']} rows")
+        low, high = scores["interval"]
+        between = f"95 % interval {low:.1%} to {high:.1%}"
+        note(f"exact match: {scores['exact_match']:.1%} of {scores['scored']} rows ({between})")
     if output is not None:
         write_rows(output, answers)
         note(f"wrote {output}")
@@ -204,6 +223,10 @@ def _finish(
         emit(jsonl(answers).rstrip("\n"))
 
 
+def _all_answered(rows: list[Row], result: RunResult) -> list[Row]:
+    return [_answered(row, result, i) for i, row in enumerate(rows)]
+
+
 def _answered(row: Row, result: RunResult, i: int) -> Row:
     """A row with its answer, and what else there is to tell."""
     answered = row | {"prediction": result.texts[i]}
@@ -215,9 +238,13 @@ def _answered(row: Row, result: RunResult, i: int) -> Row:
 
 
 def _score(answers: list[Row]) -> dict[str, Any]:
-    """Exact match over the rows that hold an answer."""
-    from latentmas.evaluation import exact_match
+    """Exact match over the rows that hold an answer, with its 95 % interval."""
+    from latentmas.evaluation import exact_match, wilson
 
     answered = [row for row in answers if "answer" in row]
     scored = [exact_match(row["prediction"], str(row["answer"])) for row in answered]
-    return {"exact_match": sum(scored) / len(scored), "scored": len(scored)} if scored else {}
+    if not scored:
+        return {}
+    share = sum(scored) / len(scored)
+    found = {"exact_match": share, "interval": list(wilson(share, len(scored)))}
+    return found | {"scored": len(scored)}

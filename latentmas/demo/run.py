@@ -132,7 +132,14 @@ def run_demo(
         "seconds": 0.0,
         "seed": seed,
     }
-    _save_and_reload(system, rows, folder, show)
+    score = lm.Score(
+        "accuracy",
+        accuracy["trained"][-1],
+        n=len(rows),
+        data="held-out questions of the demo",
+        settings={"rounds": ROUNDS, "seed": seed},
+    )
+    _save_and_reload(system, rows, folder, show, score)
     _write_pages(system, rows, accuracy, folder)
     show.figure(report, folder / "accuracy.png")
     report["seconds"] = round(time.perf_counter() - began, 1)
@@ -229,13 +236,15 @@ def _accuracy(
     return round(hits / len(rows), 4)
 
 
-def _save_and_reload(system: lm.System, rows: Rows, folder: Path, show: Show) -> None:
+def _save_and_reload(
+    system: lm.System, rows: Rows, folder: Path, show: Show, score: lm.Score
+) -> None:
     """Save the team, load it again, and compare what both say.
 
     Raises:
         LatentMASError: they differ.
     """
-    system.save_pretrained(folder / "team")
+    system.save_pretrained(folder / "team", scores=[score])
     again = lm.System.from_pretrained(folder / "team", reuse=system)
     some = rows[:64]
     if again.run(some).texts != system.run(some).texts:

@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from latentmas.compiler import compile_graph
-from latentmas.errors import GraphError, WeightsError
+from latentmas.errors import GraphError, LatentMASError, WeightsError
+from latentmas.io._folder import LINKS, MANIFEST, part
+from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
 from latentmas.plan import BackboneInfo, LinkPlan, Plan
 from latentmas.spec import GraphSpec
 
-__all__ = ["LINKS", "MANIFEST", "Manifest", "read_manifest"]
+__all__ = [
+    "HEADER",
+    "VERSION",
+    "Manifest",
+    "file_digest",
+    "inside",
+    "plan_of_links",
+    "read_manifest",
+]
 
-MANIFEST = "latentmas.json"
-LINKS = "links.safetensors"
+VERSION = 1
+HEADER = "latentmas"
+"""Key of the metadata of a file of links."""
 LARGEST_MANIFEST = 16 * 2**20
+_UNREADABLE = (OSError, ValidationError, GraphError, ValueError, TypeError, RecursionError)
 
 
 class Manifest(BaseModel):
     """What `latentmas.json` holds. Prompts are files beside it: `prompts/<agent>.jinja`."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     format: Literal["latentmas"] = "latentmas"
-    version: Literal[1] = 1
+    version: int = Field(default=VERSION, ge=1, strict=True)
     latentmas: str
     """Version of the package that wrote it."""
     digest: str
@@ -35,8 +50,12 @@ class Manifest(BaseModel):
     """The graph; each prompt is the name of its file."""
     facts: dict[str, BackboneInfo]
     """What was known of each backbone, by key."""
+    commits: dict[str, str] = Field(default_factory=dict)
+    """The hub's commit that each backbone was loaded from, by key."""
     links: tuple[LinkPlan, ...]
     """The link table, for readers without the package."""
+    weights: str | None = None
+    """SHA-256 of `links.safetensors`."""
 
 
 def read_manifest(folder: Path) -> tuple[Manifest, Plan]:
@@ -45,29 +64,83 @@ def read_manifest(folder: Path) -> tuple[Manifest, Plan]:
     Raises:
         WeightsError: LM502 when it cannot be read, LM501 when graph and digest do not agree.
     """
-    path = folder / MANIFEST
+    path = part(folder, MANIFEST)
+    data: Any = {}
     try:
         if path.stat().st_size > LARGEST_MANIFEST:
             raise WeightsError(f"LM502 {path}: larger than any manifest; it is not read")
-        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        graph = GraphSpec.parse(_with_prompts(manifest.graph, folder))
-        plan = compile_graph(graph, facts=manifest.facts)
+        data = json.loads(path.read_text(encoding="utf-8"))
+        newer = isinstance(data, dict) and is_newer(data, VERSION)
+        left_out: list[str] = []
+        if newer:
+            data, left_out = without_unknown(Manifest, data)
+        manifest = Manifest.model_validate(data)
+        graph = _with_prompts(manifest.graph, folder)
+        if newer:
+            graph, more = without_unknown(GraphSpec, graph)
+            left_out += [f"graph.{name}" for name in more]
+        plan = compile_graph(GraphSpec.parse(graph), facts=manifest.facts)
     except FileNotFoundError as error:
         raise WeightsError(
             f"LM502 {str(folder)!r} is no saved team: it lacks {error.filename}"
         ) from error
-    except (OSError, ValidationError, GraphError, ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(f"LM502 {path} cannot be read: {error}") from error
-    if plan.digest != manifest.digest:
-        raise WeightsError(
-            f"LM501 {path}: the graph compiles to digest {plan.digest[:12]}, but the file says "
-            f"{manifest.digest[:12]}; it was edited, or written by another version "
-            f"({manifest.latentmas})"
-        )
+    except _UNREADABLE as error:
+        newer = isinstance(data, dict) and is_newer(data, VERSION)
+        hint = f"; a newer version wrote it: {upgrade(data)}" if newer else ""
+        raise WeightsError(f"LM502 {path} cannot be read: {error}{hint}") from error
+    if left_out:
+        say_left_out(str(path), data, left_out)
+    if (plan.digest != manifest.digest and not newer) or plan.links != manifest.links:
+        raise _changed(path, manifest, plan, part(folder, LINKS))
     return manifest, plan
 
 
-def _with_prompts(graph: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _changed(path: Path, manifest: Manifest, plan: Plan, links: Path) -> WeightsError:
+    """The error for a graph that is not the one that was saved, with what has changed."""
+    message = (
+        f"LM501 {path}: the graph compiles to digest {plan.digest[:12]}, but the file says "
+        f"{manifest.digest[:12]}; it was edited, or written by another version "
+        f"({manifest.latentmas})"
+    )
+    saved = plan_of_links(links)
+    changes = saved.diff(plan) if saved is not None else []
+    if changes:
+        message += (
+            ":\n  " + "\n  ".join(changes) + "\nput it back; or load the changed graph "
+            "by itself and take the links over with system.load_links(folder)"
+        )
+    return WeightsError(message)
+
+
+def plan_of_links(path: Path) -> Plan | None:
+    """The plan that a file of links was saved with; None where it does not tell."""
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {})[HEADER])
+        facts = {key: BackboneInfo.model_validate(info) for key, info in told["facts"].items()}
+        return compile_graph(GraphSpec.parse(told["graph"]), facts=facts)
+    except (*_UNREADABLE, SafetensorError, LatentMASError, LookupError, AttributeError):
+        return None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def inside(folder: Path, path: Path) -> bool:
+    """Whether a path, symbolic links followed, is in the folder.
+
+    A snapshot in the hub's cache is made of links to the `blobs` beside it.
+    """
+    root = folder.resolve()
+    if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
+        root = root.parent.parent
+    return path.resolve().is_relative_to(root)
+
+
+def _with_prompts(graph: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     agents = []
     for agent in graph.get("agents", []):
         agent = dict(agent)
@@ -79,7 +152,7 @@ def _with_prompts(graph: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _prompt(folder: Path, name: str) -> str:
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = part(folder, name)
+    if not inside(folder, path):
         raise WeightsError(f"LM502 prompt file {name!r} leaves the folder")
     return path.read_bytes().decode("utf-8")  # line ends as they are

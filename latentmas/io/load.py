@@ -10,50 +10,64 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from latentmas.backbones import read_info
 from latentmas.compiler import compile_graph
 from latentmas.errors import WeightsError
-from latentmas.io._format import LINKS, read_manifest
-from latentmas.plan import Plan
-from latentmas.runtime import System
-from latentmas.spec import TextFunction
+from latentmas.io._folder import LINKS, part
+from latentmas.io._format import Manifest, file_digest, inside, read_manifest
+from latentmas.io._hub import find_team
+from latentmas.io._swap import Swap, swap_backbones
+from latentmas.io._training import read_history, read_scores
+from latentmas.plan import BackboneInfo, Plan
+from latentmas.runtime import Origin, System
+from latentmas.spec import Backbone, TextFunction
 from latentmas.tools import Tool
 
-__all__ = ["load_link_weights", "load_system"]
+__all__ = ["check_links", "facts_at", "load_link_weights", "load_system", "read_links"]
 
 
 def load_system(
-    folder: str | Path,
+    source: str | Path,
     *,
+    revision: str | None = None,
     device: str | Mapping[str, str] = "cpu",
+    backbones: Mapping[str, Swap] | None = None,
     dtype: str | None = None,
     executor: str = "auto",
     text_functions: Mapping[str, TextFunction] | None = None,
     tools: Mapping[str, Tool] | None = None,
     reuse: System | None = None,
+    token: str | None = None,
 ) -> System:
     """Load a saved team; its backbones come from where they are declared.
 
+    A backbone from the hub is loaded at the commit that it was saved with.
+
     Args:
-        folder: what `save_system` wrote.
+        source: a folder that `save_system` wrote, or a repository of the hub.
+        revision: branch, tag or commit of that repository.
         device: for all agents, or by agent.
+        backbones: others of equal width, by agent, by name in the graph, or by source: a `Backbone`
+            or a source.
         dtype: of the backbones, in place of what they declare.
         executor: name of the default executor.
         text_functions: of text sources.
         tools: in place of registered ones, or beside them.
         reuse: a system whose loaded backbones are taken where they are the same.
+        token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps.
 
     Raises:
-        WeightsError: LM501 when a backbone has changed since, LM502 when the folder is no saved
-            team, LM503 when weights are missing, unexpected, of a wrong shape or not finite.
+        WeightsError: LM501 when a backbone has changed since or has another width, LM502 when the
+            source is no saved team, LM503 when weights are missing, unexpected, of a wrong shape or
+            not finite, LM511 when the hub does not give it.
         GraphError: a backbone's configuration cannot be read.
+        UnknownNameError: `backbones` names what the team does not have.
     """
-    folder = Path(folder)
-    _, saved = read_manifest(folder)
-    plan = compile_graph(saved.graph)
-    if plan != saved:
-        changes = "\n  ".join(saved.diff(plan))
-        raise WeightsError(f"LM501 {str(folder)!r}: its backbones have changed since:\n  {changes}")
-    state = _read_links(folder, plan)
+    found = find_team(source, revision=revision, token=token)
+    manifest, saved = read_manifest(found.folder)
+    plan, commits = _plan_now(found.folder, manifest, saved, backbones or {})
+    state = read_links(found.folder)
+    history, scores = read_history(found.folder), read_scores(found.folder)
     system = System.load(
         plan,
         device=device,
@@ -63,8 +77,11 @@ def load_system(
         tools=tools,
         reuse=reuse,
         start=False,
+        commits=commits,
     )
-    _fill(system, state)
+    _fill(system, state, part(found.folder, LINKS), manifest)
+    system.history, system.scores = history, scores
+    system.origin = Origin(source=str(source), revision=found.revision)
     return system
 
 
@@ -74,24 +91,43 @@ def load_link_weights(system: System, folder: str | Path) -> None:
     Raises:
         WeightsError: LM502 or LM503, and nothing is changed.
     """
-    _fill(system, _read_links(Path(folder), system.plan))
+    folder = Path(folder)
+    _fill(system, read_links(folder), part(folder, LINKS), None)
 
 
-def _read_links(folder: Path, plan: Plan) -> dict[str, Tensor]:
-    path = folder / LINKS
+def read_links(folder: Path) -> dict[str, Tensor]:
+    """All weights in the file of a saved team.
+
+    Raises:
+        WeightsError: LM502 when there is none, LM503 when it cannot be read.
+    """
+    path = part(folder, LINKS)
     if not path.is_file():
         raise WeightsError(f"LM502 {str(folder)!r} is no saved team: it lacks {LINKS}")
+    if not inside(folder, path):
+        raise WeightsError(f"LM502 {LINKS} leaves the folder {str(folder)!r}")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"LM503 {path} cannot be read: {error}") from error
 
 
-@torch.no_grad()
-def _fill(system: System, state: Mapping[str, Tensor]) -> None:
-    wanted = system.link_state()
+def check_links(
+    wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, exactly: bool = True
+) -> None:
+    """Check that weights can be put where they are wanted.
+
+    Args:
+        wanted: what is to be filled.
+        state: what was read.
+        exactly: nothing else may have been read.
+
+    Raises:
+        WeightsError: LM503 with the differences.
+    """
     differences = [f"missing: {name}" for name in wanted if name not in state]
-    differences += [f"unexpected: {name}" for name in state if name not in wanted]
+    if exactly:
+        differences += [f"unexpected: {name}" for name in state if name not in wanted]
     for name in wanted.keys() & state.keys():
         found, shape = state[name], tuple(wanted[name].shape)
         if tuple(found.shape) != shape:
@@ -103,5 +139,64 @@ def _fill(system: System, state: Mapping[str, Tensor]) -> None:
     if differences:
         shown = "\n  ".join(sorted(differences)[:20])
         raise WeightsError(f"LM503 {len(differences)} differences in link weights:\n  {shown}")
+
+
+@torch.no_grad()
+def _fill(
+    system: System, state: Mapping[str, Tensor], path: Path, manifest: Manifest | None
+) -> None:
+    wanted = system.link_state()
+    check_links(wanted, state)
+    if manifest is not None and manifest.weights not in (None, file_digest(path)):
+        raise WeightsError(
+            f"LM503 {path} is not the file that was saved with this team: its SHA-256 is not the "
+            "one in latentmas.json; copy both again"
+        )
     for name, tensor in wanted.items():
         tensor.copy_(state[name])
+
+
+def _plan_now(
+    folder: Path, manifest: Manifest, saved: Plan, swaps: Mapping[str, Swap]
+) -> tuple[Plan, dict[str, str]]:
+    """The plan with backbones as they are today, and the commits to load them at, by key.
+
+    Raises:
+        WeightsError: LM501 when a backbone that is not swapped has changed.
+    """
+    graph, swapped = swap_backbones(saved, swaps)
+    kept = {key: b for key, b in saved.backbones.items() if key in graph.backbones.keys() - swapped}
+    commits = {key: manifest.commits[key] for key in kept if key in manifest.commits}
+    then = {key: backbone.info for key, backbone in kept.items()}
+    now = facts_at({key: backbone.spec for key, backbone in kept.items()}, commits)
+    expected = compile_graph(graph, facts=swapped | then) if swaps else saved
+    plan = compile_graph(graph, facts=swapped | now)
+    if plan != expected:
+        changes = "\n  ".join(expected.diff(plan))
+        raise WeightsError(
+            f"LM501 {str(folder)!r}: its backbones have changed since:\n  {changes}\n"
+            "pass backbones={agent: …} to take others of equal width on purpose"
+        )
+    return plan, {key: commit for key, commit in commits.items() if key in plan.backbones}
+
+
+def facts_at(
+    backbones: Mapping[str, Backbone], commits: Mapping[str, str]
+) -> dict[str, BackboneInfo]:
+    """What is known of the backbones that have a commit of the hub, at that commit.
+
+    Raises:
+        WeightsError: LM501 when one cannot be read.
+    """
+    return {key: _info_at(backbones[key], commits[key]) for key in backbones if key in commits}
+
+
+def _info_at(spec: Backbone, commit: str) -> BackboneInfo:
+    try:
+        return read_info(spec.model_copy(update={"revision": commit}))
+    except WeightsError as error:
+        raise WeightsError(
+            f"LM501 backbone {spec.source!r} cannot be read at commit {commit[:12]}, with which "
+            f"the team was saved: {error}; pass backbones={{{spec.source!r}: {spec.source!r}}} to "
+            "take it as it is now"
+        ) from error

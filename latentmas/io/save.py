@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +11,151 @@ from safetensors.torch import save_file
 
 from latentmas import __version__
 from latentmas.errors import LatentMASError
-from latentmas.io._card import model_card
-from latentmas.io._format import LINKS, MANIFEST, Manifest
-from latentmas.plan import Plan
-from latentmas.runtime import System
-from latentmas.spec import write_text_atomically
+from latentmas.io._card import merge_person, model_card
+from latentmas.io._folder import CARD, COMMIT, LINKS, MANIFEST, holds_team, part, replacing
+from latentmas.io._format import HEADER, VERSION, Manifest, file_digest
+from latentmas.io._hub import push_folder
+from latentmas.io._training import plain, write_history
+from latentmas.plan import LinkPlan, Plan
+from latentmas.redact import secrets_in
+from latentmas.runtime import Score, System
+from latentmas.spec import canonical_json, write_text_atomically
 
-__all__ = ["save_system"]
+__all__ = ["links_header", "push_system", "refuse_secrets", "save_system"]
 
 
-def save_system(system: System, folder: str | Path, *, into: bool = False) -> Path:
-    """Write links, graph, prompts and a model card; never a backbone.
+def save_system(
+    system: System,
+    folder: str | Path,
+    *,
+    scores: Sequence[Score] = (),
+    into: bool = False,
+    name: str | None = None,
+) -> Path:
+    """Write links, graph, prompts, the record of trainings and a model card; never a backbone.
 
-    The parts are written beside their places first and moved there at the end, the manifest last.
+    All parts change at one moment: a crash leaves the old team whole, or the new one. What a person
+    wrote into the card stays.
 
     Args:
         system: what to save.
         folder: where to; a saved team there is replaced.
+        scores: measured results, added to those that the system has; one with the same metric,
+            data and settings is replaced.
         into: accept a folder with other things in it, as a trainer's checkpoint folder is.
+        name: how the card's example calls the team; None: the folder itself.
 
     Raises:
-        LatentMASError: the folder holds something that is not a saved team, or is a file.
+        LatentMASError: the folder holds something that is not a saved team, or is a file; LM513
+            when a prompt holds a secret.
+        OSError: it cannot be written.
     """
     folder = Path(folder)
     if folder.is_file() or (not into and not _replaceable(folder)):
         raise LatentMASError(
             f"{str(folder)!r} holds something other than a saved team; choose another"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        _write(system, Path(scratch))
-        _move(Path(scratch), folder)
+    refuse_secrets(system.plan)
+    system.scores = _merged(system.scores, scores)
+    old = part(folder, CARD)
+    written = old.read_text(encoding="utf-8", errors="replace") if old.is_file() else ""
+    with replacing(folder) as scratch:
+        _write(system, scratch, written, name)
     return folder
 
 
+def push_system(
+    system: System,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    token: str | None = None,
+    scores: Sequence[Score] = (),
+) -> str:
+    """Push a team to the hub; arguments and errors as `push_folder` and `save_system`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = save_system(system, Path(scratch) / "team", scores=scores, name=repo_id)
+        return push_folder(
+            folder,
+            repo_id,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            token=token,
+        )
+
+
+def links_header(plan: Plan, links: Sequence[LinkPlan]) -> dict[str, str]:
+    """Metadata of a file of links, which tells by itself what they are.
+
+    Args:
+        plan: what they belong to.
+        links: those in the file.
+    """
+    facts = {key: b.info.model_dump(mode="json") for key, b in plan.backbones.items()}
+    told = {
+        "format": "latentmas-links",
+        "version": VERSION,
+        "latentmas": __version__,
+        "digest": plan.digest,
+        "graph": plan.graph.model_dump(mode="json"),
+        "facts": facts,
+        "links": [link.model_dump(mode="json") for link in links],
+    }
+    return {HEADER: canonical_json(told)}  # one entry: the file keeps several in no order
+
+
 def _replaceable(folder: Path) -> bool:
-    return not folder.exists() or (folder / MANIFEST).exists() or not any(folder.iterdir())
+    if not folder.exists() or holds_team(folder):
+        return True
+    return all(path.name.startswith(COMMIT.partition("-")[0]) for path in folder.iterdir())
 
 
-def _write(system: System, folder: Path) -> None:
+def _merged(old: Sequence[Score], new: Sequence[Score]) -> list[Score]:
+    """Scores, the later of two that measure the same thing."""
+    found = {}
+    for score in (*old, *new):
+        found[score.metric, score.data, canonical_json(plain(score.settings))] = score
+    return list(found.values())
+
+
+def refuse_secrets(plan: Plan) -> None:
+    """Raises LM513 for a graph that holds a secret: changing its text would change the team."""
+    texts = {f"the prompt of agent {a.name!r}": a.prompt for a in plan.graph.agents}
+    texts |= {f"the system turn of agent {a.name!r}": a.system or "" for a in plan.graph.agents}
+    texts |= {f"text source {s.name!r}": s.text or "" for s in plan.graph.text_sources}
+    texts |= {"the graph": plan.graph.to_json()}
+    for where, text in texts.items():
+        found = secrets_in(text)
+        if found:
+            raise LatentMASError(
+                f"LM513 {where} holds a secret ({found[0]}), which would be saved with the team; "
+                "take it out, or give it to a tool or a text source at run time"
+            )
+
+
+def _write(system: System, folder: Path, card: str, name: str | None) -> None:
     plan = system.plan
     state = {name: t.detach().cpu().contiguous() for name, t in system.link_state().items()}
-    save_file(state, folder / LINKS, metadata={"digest": plan.digest})
+    save_file(state, folder / LINKS, metadata=links_header(plan, plan.links))
     (folder / LINKS).chmod(0o644)
     for agent in plan.graph.agents:
         write_text_atomically(folder / "prompts" / f"{agent.name}.jinja", agent.prompt)
         if agent.system is not None:
             write_text_atomically(folder / "prompts" / f"{agent.name}.system.jinja", agent.system)
-    write_text_atomically(folder / "README.md", model_card(plan))
-    write_text_atomically(folder / MANIFEST, _manifest(plan).model_dump_json(indent=2) + "\n")
+    write_history(folder, system.history, system.scores)
+    made = model_card(
+        plan, history=system.history, scores=system.scores, commits=system.commits(), name=name
+    )
+    write_text_atomically(folder / CARD, merge_person(made, [card]))
+    manifest = _manifest(system, file_digest(folder / LINKS))
+    write_text_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
-def _manifest(plan: Plan) -> Manifest:
+def _manifest(system: System, weights: str) -> Manifest:
+    plan = system.plan
     graph: dict[str, Any] = plan.graph.model_dump(mode="json")
     for agent in graph["agents"]:
         name = agent["name"]
@@ -74,13 +167,7 @@ def _manifest(plan: Plan) -> Manifest:
         digest=plan.digest,
         graph=graph,
         facts={key: backbone.info for key, backbone in plan.backbones.items()},
+        commits=system.commits(),
         links=plan.links,
+        weights=weights,
     )
-
-
-def _move(scratch: Path, folder: Path) -> None:
-    """Move the parts to their places, the manifest last."""
-    if (folder / "prompts").exists():
-        shutil.rmtree(folder / "prompts")
-    for name in ("prompts", "README.md", LINKS, MANIFEST):
-        (scratch / name).replace(folder / name)

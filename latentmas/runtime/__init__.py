@@ -12,6 +12,7 @@ from latentmas.runtime.events import (
     Watcher,
 )
 from latentmas.runtime.executors import executors
+from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import Interpreter, Walk
 from latentmas.runtime.recording import Reading, RunRecord, TurnTimes
 from latentmas.runtime.result import RunResult
@@ -25,6 +26,7 @@ from latentmas.runtime.turns import Turn
 __all__ = [
     "Event",
     "Interpreter",
+    "Origin",
     "Reading",
     "RunBegin",
     "RunEnd",
@@ -32,12 +34,14 @@ __all__ = [
     "RunRecord",
     "RunResult",
     "Sampling",
+    "Score",
     "StepBegin",
     "StepEnd",
     "System",
     "Tap",
     "Token",
     "ToolCall",
+    "TrainingRecord",
     "Turn",
     "TurnRecord",
     "TurnTimes",

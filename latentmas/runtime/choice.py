@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -10,7 +9,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTO", "Choice", "choose_executor"]
 
-log = logging.getLogger("latentmas.runtime")
 AUTO = "auto"
 """Stands for the fastest executor that applies."""
 

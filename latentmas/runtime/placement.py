@@ -52,6 +52,7 @@ def load_backbones(
     *,
     dtype: str | None = None,
     reuse: Mapping[str, LoadedBackbone] | None = None,
+    commits: Mapping[str, str] | None = None,
 ) -> dict[str, LoadedBackbone]:
     """The backbone of each agent; one is loaded once for each device it is needed on.
 
@@ -60,17 +61,19 @@ def load_backbones(
         placed: agent → device.
         dtype: in place of what the backbones declare.
         reuse: loaded backbones of another system, by agent, to take where they are the same.
+        commits: of the hub, by key, in place of the revisions declared.
     """
     at_hand = {
         (old.planned.spec.fingerprint, str(old.device)): old for old in (reuse or {}).values()
     }
     serving = {}
-    for planned in plan.backbones.values():
+    for key, planned in plan.backbones.items():
+        commit = (commits or {}).get(key)
         for agent in planned.agents:
             where = str(torch.empty(0, device=placed[agent]).device)
             known = at_hand.get((planned.spec.fingerprint, where))
-            if known is None:
-                known = load_backbone(planned, device=where, dtype=dtype)
+            if known is None or commit not in (None, known.commit):
+                known = load_backbone(planned, device=where, dtype=dtype, commit=commit)
                 at_hand[planned.spec.fingerprint, where] = known
             serving[agent] = known
     return serving

@@ -5,7 +5,6 @@ Shapes: `B` rows, `D` width.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +12,12 @@ import torch
 from torch import nn
 
 from latentmas.backbones import StaticState
+from latentmas.redact import get_logger
 from latentmas.runtime.inner import GroupedInner, Inner
 
 __all__ = ["Replay", "replay_of"]
 
-log = logging.getLogger("latentmas.runtime")
+log = get_logger("latentmas.runtime")
 WARM_UPS = 2
 """Runs before a capture: libraries choose and load their kernels in them."""
 

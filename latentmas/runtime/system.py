@@ -6,14 +6,14 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.errors import LatentMASError
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
 from latentmas.runtime.choice import AUTO, Choice, choose_executor
@@ -22,23 +22,28 @@ from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.feeds import PositionMode
+from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import build_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
 from latentmas.runtime.placement import load_backbones, place_agents
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import Sample, check_samples, run_batches
 from latentmas.runtime.sampling import Sampling
+from latentmas.runtime.sharing import Sharing
 from latentmas.runtime.steering import Retry, find_retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
-from latentmas.runtime.toolbox import find_tools
+from latentmas.runtime.toolbox import check_text_functions, find_tools
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
+
+if TYPE_CHECKING:
+    from latentmas.io import RunRecorder
 
 __all__ = ["System"]
 
 
-class System(nn.Module):
+class System(Sharing, nn.Module):
     """A runnable team: a plan, its frozen backbones and its links.
 
     `parameters()` and `state_dict()` hold the links alone, in fp32. `to`, `cuda`, `double` and the
@@ -72,9 +77,14 @@ class System(nn.Module):
         self.serving = dict(serving)
         self.executor = _known(executor)
         self.text_functions = dict(text_functions or {})
-        self._check_text_functions()
+        check_text_functions(plan, self.text_functions)
         self.tools = find_tools(plan, tools or {})
         self.taps = Taps()
+        self.origin = Origin()
+        self.history: list[TrainingRecord] = []
+        """Trainings of these links, in their order; saved with the team."""
+        self.scores: list[Score] = []
+        """Measured results; saved with the team."""
 
     @classmethod
     def load(
@@ -89,6 +99,7 @@ class System(nn.Module):
         tools: Mapping[str, Tool] | None = None,
         reuse: System | None = None,
         start: bool = True,
+        commits: Mapping[str, str] | None = None,
     ) -> System:
         """Load backbones and start links; arguments as `Plan.load`.
 
@@ -102,6 +113,7 @@ class System(nn.Module):
             tools: in place of registered ones, or beside them.
             reuse: a system whose loaded backbones are taken where they are the same.
             start: apply the links' initialisation; False when weights follow.
+            commits: of the hub, by backbone, in place of the revisions declared.
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit.
@@ -111,7 +123,8 @@ class System(nn.Module):
         _known(executor)
         tools = find_tools(plan, tools or {})
         placed = place_agents(plan, device)
-        serving = load_backbones(plan, placed, dtype=dtype, reuse=reuse.serving if reuse else None)
+        old = reuse.serving if reuse else None
+        serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         links = build_links(plan, seed)
         if start:
             by_key = {agent.backbone: serving[agent.name] for agent in plan.graph.agents}
@@ -120,6 +133,7 @@ class System(nn.Module):
             plan, links, serving, executor=executor, text_functions=text_functions, tools=tools
         )
         system._place_links()
+        system.origin = Origin(seed=seed)
         return system
 
     def link(self, id: str) -> Link:
@@ -165,6 +179,7 @@ class System(nn.Module):
         on_event: Watcher | Sequence[Watcher] = (),
         on_text: OnText | None = None,
         edit_message: EditMessage | None = None,
+        manifest: str | Path | RunRecorder | None = None,
     ) -> RunResult:
         """Run the team over samples, without gradients.
 
@@ -197,6 +212,7 @@ class System(nn.Module):
             on_text: called with (number of a sample, text added to its answer) while it is
                 written.
             edit_message: replaces messages on their way: a control, or an experiment.
+            manifest: file for what the run depends on and gave, which `latentmas.rerun` repeats.
 
         Returns:
             Texts, token ids, what was recorded, and the accounting.
@@ -204,7 +220,7 @@ class System(nn.Module):
         Raises:
             DataError: a sample lacks a field.
             GraphError: rounds or latent steps out of range.
-            LatentMASError: an option out of range.
+            LatentMASError: an option out of range; LM512 when `manifest` could not repeat the run.
             ExecutionError: a step failed.
         """
         plan = self.plan
@@ -225,10 +241,17 @@ class System(nn.Module):
         if on_text is not None:
             tokenizer = self.backbone_of(plan.output).tokenizer
             watchers.append(TextWatcher(tokenizer, on_text, sampling.stop))
-        return run_batches(
+        rows = check_samples(plan, samples)
+        refill = self._refill() if refill is None else refill
+        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
+        given |= {"batch_size": batch_size, "position_mode": position_mode, "refill": refill}
+        given |= {"num_return_sequences": num_return_sequences, "retry": retry}
+        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
+        recorder = self._recorder(manifest, rows, given)
+        result = run_batches(
             self,
             plan,
-            check_samples(plan, samples),
+            rows,
             sampling=sampling,
             executor=self._executor(executor, position_mode),
             record=record,
@@ -237,14 +260,21 @@ class System(nn.Module):
             edit_message=edit_message,
             num_return_sequences=num_return_sequences,
             retry=find_retry(retry),
-            refill=self._refill() if refill is None else refill,
+            refill=refill,
         )
+        if recorder is not None:
+            recorder.end(result)
+        return result
 
     def _executor(self, wanted: str | Executor | None, mode: PositionMode) -> Executor:
+        name = self._executor_name(wanted)
+        return name if isinstance(name, Executor) else executors.get(name)(mode)
+
+    def _executor_name(self, wanted: str | Executor | None) -> str | Executor:
         if isinstance(wanted, Executor):
             return wanted
         name = _known(wanted or self.executor)
-        return executors.get(self.choose_executor().name if name == AUTO else name)(mode)
+        return self.choose_executor().name if name == AUTO else name
 
     def _refill(self) -> float:
         return 0.5 if self.backbone_of(self.plan.output).device.type == "cuda" else 1.0
@@ -337,19 +367,6 @@ class System(nn.Module):
             for name, tensor in self.link(id).state_dict().items()
         }
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write links, graph and prompts (never backbones) to a folder."""
-        from latentmas.io import save_system
-
-        return save_system(self, folder)
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, **options: Any) -> System:
-        """Load what `save_pretrained` wrote; options as `latentmas.io.load_system`."""
-        from latentmas.io import load_system
-
-        return load_system(folder, **options)
-
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
         super()._apply(fn, recurse)
         for backbone in {id(b): b for b in self.serving.values()}.values():
@@ -362,15 +379,6 @@ class System(nn.Module):
         for planned in self.plan.links:
             agent = planned.users[0].split("->")[0]
             self.link(planned.id).to(self.backbone_of(agent).device)
-
-    def _check_text_functions(self) -> None:
-        needed = {s.name for s in self.plan.graph.text_sources if s.text is None}
-        missing = sorted(needed - set(self.text_functions))
-        if missing:
-            raise LatentMASError(
-                f"text source {missing[0]!r} has no function; pass "
-                f'load(text_functions={{"{missing[0]}": function_of_a_sample}})'
-            )
 
 
 def _known(executor: str) -> str:

@@ -85,6 +85,11 @@ class Taps:
     def __init__(self) -> None:
         self.open: list[Tap] = []
 
+    @property
+    def edits(self) -> list[str]:
+        """Ids of the edges on which something is replaced."""
+        return [tap.edge for tap in self.open if tap._edit is not None]
+
     def add(self, plan: Plan, edge: str, edit: TapEdit | None) -> Tap:
         """A tap on an edge; arguments and errors as `System.tap`."""
         found = [e for e in plan.graph.edges if edge in (e.id, f"{e.source}->{e.target}")]

@@ -1,15 +1,16 @@
-"""The tools of a plan's agents, found by name."""
+"""The functions that a plan asks for: tools of its agents, text sources."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from latentmas.errors import UnknownNameError
+from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.plan import Plan
+from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 from latentmas.tools import tools as registered
 
-__all__ = ["find_tools"]
+__all__ = ["check_text_functions", "find_tools"]
 
 
 def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
@@ -27,3 +28,18 @@ def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
                 )
             found[name] = given[name] if name in given else registered.get(name)
     return found
+
+
+def check_text_functions(plan: Plan, given: Mapping[str, TextFunction]) -> None:
+    """Every text source without a constant has a function.
+
+    Raises:
+        LatentMASError: naming the first that has none.
+    """
+    needed = {source.name for source in plan.graph.text_sources if source.text is None}
+    missing = sorted(needed - set(given))
+    if missing:
+        raise LatentMASError(
+            f"text source {missing[0]!r} has no function; pass "
+            f'load(text_functions={{"{missing[0]}": function_of_a_sample}})'
+        )

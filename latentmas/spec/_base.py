@@ -15,7 +15,9 @@ __all__ = ["Frozen", "canonical_json", "oddities"]
 class Frozen(BaseModel):
     """An immutable record that refuses unknown fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), hide_input_in_errors=True
+    )
 
     @property
     def fingerprint(self) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from latentmas.redact import redact
 from latentmas.spec._base import Frozen
 
 __all__ = ["Backbone", "DType"]
@@ -35,6 +36,16 @@ class Backbone(Frozen):
     """Run Python code from the model's repository. Leave it off unless you have read that code."""
     attention: str | None = Field(default=None)
     """`attn_implementation` of transformers, such as `"sdpa"`; None leaves it to them."""
+
+    @field_validator("source", "revision")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        if value is not None and redact(value) != value:
+            raise ValueError(
+                "holds a secret, which would be saved with the team; give the plain id or folder: "
+                "the hub's client reads the token from HF_TOKEN"
+            )
+        return value
 
     def __init__(*args: Any, **fields: Any) -> None:
         """Take the source by position or by name, and other fields by name."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from latentmas.errors import DataError, GraphError, Problem
+from latentmas.redact import redact
 from latentmas.spec._base import Frozen, oddities
 from latentmas.spec._files import read_graph_file, write_graph_file
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
@@ -152,6 +153,7 @@ def _problems(error: ValidationError) -> list[Problem]:
     for item in error.errors(include_url=False):
         path = ".".join(str(part) for part in item["loc"]) or "graph"
         found = item.get("input")
+        found = redact(found) if isinstance(found, str) else found
         shown = f", found {found!r:.60}" if isinstance(found, str | int | float | bool) else ""
         problems.append(_malformed(path, f"{item['msg']}{shown}"))
     return problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,16 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from latentmas.errors import DataError, LatentMASError, WeightsError
 from latentmas.io import load_link_weights, save_system
+from latentmas.redact import get_logger
 from latentmas.runtime import System
 from latentmas.training.config import _LinkTraining
 from latentmas.training.data import Row, TrainingRows
+from latentmas.training.recording import Recording
 from latentmas.training.telemetry import Telemetry
 
 __all__ = ["LinkTrainer"]
 
-log = logging.getLogger("latentmas.training")
+log = get_logger("latentmas.training")
 
 
 class LossModule(Protocol):
@@ -38,8 +39,11 @@ class LinkTrainer(Trainer):
 
     A checkpoint is a saved team (links, graph, prompts) beside the optimizer's state, so
     `System.from_pretrained(checkpoint)` opens it. `metrics.jsonl` in the output folder holds every
-    entry of the log.
+    entry of the log. The system keeps a record of the training, which is saved with it.
     """
+
+    loop: str
+    """Name of the loop in the system's history."""
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class LinkTrainer(Trainer):
     ) -> None:
         self.system = system
         self.telemetry = Telemetry(system) if config.telemetry else None
+        self._recording: Recording | None = None
         super().__init__(
             model=loss,
             args=config,
@@ -80,7 +85,19 @@ class LinkTrainer(Trainer):
             LatentMASError: LM403, a loss or gradient is not finite.
         """
         found = _find_checkpoint(str(self.args.output_dir), resume_from_checkpoint)
-        return super().train(found, **options)
+        rows: Any = self.train_dataset
+        held_out: Any = self.eval_dataset
+        self._recording = Recording(self.system, self.loop, self.args, rows, held_out)
+        outcome = super().train(found, **options)
+        self._recording.update(self.state.log_history, self.state.global_step)
+        return outcome
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        """Evaluate, and note it in the record of a training that has ended."""
+        scores = super().evaluate(*args, **options)
+        if self._recording is not None:
+            self._recording.update(self.state.log_history, self.state.global_step)
+        return scores
 
     # --- items: the loss is a mean over all terms of a step, on all processes ------------------
 
@@ -169,10 +186,14 @@ class LinkTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """A saved team; never a backbone, never a pickle of the arguments."""
+        if self._recording is not None:
+            self._recording.update(self.state.log_history, self.state.global_step)
         save_system(self.system, output_dir or str(self.args.output_dir), into=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_link_weights(self.system, resume_from_checkpoint)
+        if self._recording is not None:
+            self._recording.resume(resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:

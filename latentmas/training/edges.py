@@ -28,6 +28,8 @@ class EdgeTrainer(LinkTrainer):
         `lm.EdgeTrainer(system, lm.EdgeConfig("out/edges"), train_dataset=rows).train()`
     """
 
+    loop = "edge"
+
     def __init__(
         self,
         system: System,

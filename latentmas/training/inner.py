@@ -28,6 +28,8 @@ class InnerTrainer(LinkTrainer):
         `lm.InnerTrainer(system, lm.InnerConfig("out/inner"), train_dataset=rows).train()`
     """
 
+    loop = "inner"
+
     def __init__(
         self,
         system: System,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from latentmas.errors import LatentMASError
 from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
+from latentmas.redact import get_logger
 from latentmas.runtime import System
 from latentmas.training._trainer import LinkTrainer
 from latentmas.training.config import OuterConfig
@@ -23,7 +23,7 @@ from latentmas.training.telemetry import stability
 
 __all__ = ["OuterTrainer"]
 
-log = logging.getLogger("latentmas.training")
+log = get_logger("latentmas.training")
 
 UNSTABLE = 2.0
 """Growth of a perturbation per latent step from which on training warns."""
@@ -40,6 +40,7 @@ class OuterTrainer(LinkTrainer):
     """
 
     args: OuterConfig
+    loop = "outer"
 
     def __init__(
         self,

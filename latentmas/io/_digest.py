@@ -1,0 +1,47 @@
+"""Digests of what a result depends on: data and weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+import torch
+
+from latentmas.runtime import System
+from latentmas.spec import canonical_json
+
+__all__ = ["digest_rows", "digest_text", "link_digests", "weights_digest"]
+
+
+def digest_rows(rows: Iterable[object]) -> str:
+    """SHA-256 (hex) of rows in their order, whatever the order of their fields."""
+    digest = hashlib.sha256()
+    for row in rows:
+        text = json.dumps(row, sort_keys=True, default=str, separators=(",", ":"))
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def digest_text(text: str) -> str:
+    """SHA-256 (hex) of a text."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def link_digests(system: System) -> dict[str, str]:
+    """SHA-256 (hex) of each link's weights, by id: names, types, shapes and bytes."""
+    return {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
+
+
+def weights_digest(system: System) -> str:
+    """SHA-256 (hex) over all links."""
+    return digest_text(canonical_json(link_digests(system)))
+
+
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

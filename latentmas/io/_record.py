@@ -1,0 +1,163 @@
+"""`RunRecorder`: the manifest of a run, written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from latentmas.environment import hardware, versions
+from latentmas.errors import DataError, LatentMASError
+from latentmas.io._digest import digest_rows, digest_text, link_digests
+from latentmas.io._run_manifest import Answer, DataRecord, RunArguments, RunManifest, TeamRecord
+from latentmas.io._training import plain
+from latentmas.redact import redact, secrets_in
+from latentmas.runtime import RunResult, System
+from latentmas.spec import canonical_json
+
+__all__ = ["RunRecorder", "answers_of"]
+
+ScoreRun = Callable[[RunResult], Mapping[str, Any]]
+
+
+class RunRecorder:
+    """Writes the manifest of one run; `System.run(…, manifest=…)` takes one, or a path."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        data: str | Path | None = None,
+        score: ScoreRun | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            path: of the manifest.
+            data: the file that the samples come from; without one they are kept in the manifest.
+            score: makes scores of the result.
+        """
+        self.path, self._data, self._score = Path(path), data, score
+        self._draft: dict[str, Any] = {}
+
+    def begin(
+        self, system: System, samples: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]
+    ) -> None:
+        """Note what is run, before it is.
+
+        Raises:
+            LatentMASError: LM512 when it could not be repeated from a file; LM513 when the manifest
+                would hold a secret.
+        """
+        _check_repeatable(system, arguments)
+        rows = [dict(sample) for sample in samples]
+        told: dict[str, Any] = {"rows": len(rows), "digest": digest_rows(rows)}
+        if self._data is not None:
+            told["path"] = redact(str(self._data))
+        else:
+            told["samples"] = _kept(rows)
+        known = {key: arguments[key] for key in RunArguments.model_fields}
+        self._draft = {
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "team": _team(system),
+            "data": DataRecord(**told),
+            "arguments": RunArguments(**known),
+            "versions": versions(),
+            "hardware": plain(hardware()),
+        }
+        _refuse_secrets(self._draft)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def end(self, result: RunResult) -> RunManifest:
+        """Write the manifest with the outcome."""
+        answers = answers_of(result)
+        scores = {} if self._score is None else plain(self._score(result))
+        manifest = RunManifest(
+            **self._draft,
+            seconds=round(result.seconds, 3),
+            answers=answers,
+            digest=_digest(answers),
+            scores=scores,
+        )
+        manifest.save(self.path)
+        return manifest
+
+
+def _check_repeatable(system: System, arguments: Mapping[str, Any]) -> None:
+    if system.taps.edits:
+        raise LatentMASError(
+            f"LM512 a run with a tap that edits {system.taps.edits[0]} cannot be repeated from a "
+            "file; remove the tap, or leave manifest out"
+        )
+    if arguments["edit_message"] is not None:
+        raise LatentMASError(
+            "LM512 a run with edit_message cannot be repeated from a file; leave manifest out"
+        )
+    if not isinstance(arguments["executor"], str):
+        raise LatentMASError(
+            "LM512 a run with an executor of your own making cannot be repeated from a file; give "
+            "its name, or leave manifest out"
+        )
+    if not isinstance(arguments["retry"], str | None):
+        raise LatentMASError(
+            "LM512 a run with a Retry of your own cannot be repeated from a file; name a task, or "
+            "leave manifest out"
+        )
+
+
+def _kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Samples for the manifest itself.
+
+    Raises:
+        DataError: LM512 when JSON cannot hold them.
+    """
+    try:
+        json.dumps(rows, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"LM512 these samples cannot be kept in a manifest: {error}; give plain values"
+        ) from error
+    return rows
+
+
+def _refuse_secrets(draft: Mapping[str, Any]) -> None:
+    """Raises LM513 when a prompt, a sample or an argument holds a secret."""
+    for name in ("team", "data", "arguments"):
+        found = secrets_in(draft[name].model_dump_json())
+        if found:
+            raise LatentMASError(
+                f"LM513 the {name} of the run hold a secret ({found[0]}), which would be written "
+                "to the manifest; take it out, or leave manifest out"
+            )
+
+
+def _team(system: System) -> TeamRecord:
+    plan = system.plan
+    serving = {agent.name: system.backbone_of(agent.name) for agent in plan.graph.agents}
+    source = system.origin.source
+    return TeamRecord(
+        source=None if source is None else redact(source),
+        revision=system.origin.revision,
+        seed=system.origin.seed,
+        digest=plan.digest,
+        links=link_digests(system),
+        graph=plan.graph,
+        facts={key: backbone.info for key, backbone in plan.backbones.items()},
+        commits=system.commits(),
+        devices={name: str(backbone.device) for name, backbone in serving.items()},
+        dtypes={n: str(backbone.dtype).removeprefix("torch.") for n, backbone in serving.items()},
+    )
+
+
+def answers_of(result: RunResult) -> tuple[Answer, ...]:
+    """Tokens and digests of every answer."""
+    return tuple(
+        Answer(tokens=tuple(map(tuple, ids)), texts=tuple(map(digest_text, texts)))
+        for ids, texts in zip(result.sequence_ids, result.sequences, strict=True)
+    )
+
+
+def _digest(answers: Sequence[Answer]) -> str:
+    return digest_text(canonical_json([answer.model_dump(mode="json") for answer in answers]))

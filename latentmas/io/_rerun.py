@@ -1,0 +1,201 @@
+"""`rerun`: a run repeated from its manifest, and compared token by token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentmas.compiler import compile_graph
+from latentmas.environment import hardware, versions
+from latentmas.errors import DataError, WeightsError
+from latentmas.io._digest import digest_rows, link_digests
+from latentmas.io._record import RunRecorder, answers_of
+from latentmas.io._run_manifest import Answer, DataRecord, RunManifest, TeamRecord
+from latentmas.io._training import plain
+from latentmas.io.load import facts_at, load_system
+from latentmas.runtime import System
+from latentmas.spec import TextFunction
+from latentmas.tools import Tool
+
+__all__ = ["Comparison", "rerun"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run beside the one that a manifest tells of."""
+
+    equal: bool
+    samples: int
+    tokens: int
+    """Tokens that were equal, up to the first difference."""
+    difference: str
+    """The first difference: which sample, which token; empty when there is none."""
+    environment: dict[str, tuple[Any, Any]]
+    """Versions and hardware that are others now: name → (then, now)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        told = {"equal": self.equal, "samples": self.samples, "tokens": self.tokens}
+        return told | {
+            "difference": self.difference or None,
+            "environment": {k: {"then": a, "now": b} for k, (a, b) in self.environment.items()},
+        }
+
+    def __str__(self) -> str:
+        """What is the case, then what is other around it."""
+        lines = [f"{name}: {a} then, {b} now" for name, (a, b) in self.environment.items()]
+        if self.equal:
+            return "\n".join([f"equal: {self.samples} samples, {self.tokens} tokens", *lines])
+        return "\n".join([f"different: {self.difference}", *lines])
+
+
+def rerun(
+    manifest: str | Path | RunManifest,
+    *,
+    team: str | Path | System | None = None,
+    data: str | Path | None = None,
+    device: str | Mapping[str, str] | None = None,
+    text_functions: Mapping[str, TextFunction] | None = None,
+    tools: Mapping[str, Tool] | None = None,
+    token: str | None = None,
+    trust_remote_code: bool = False,
+    save: str | Path | None = None,
+) -> Comparison:
+    """Repeat the run of a manifest and compare, token by token.
+
+    Args:
+        manifest: what `System.run(…, manifest=…)` wrote.
+        team: where the team is now, or the team itself; None: where it was.
+        data: where the samples are now; None: where they were.
+        device: of the agents; None: as then.
+        text_functions: of text sources.
+        tools: in place of registered ones, or beside them.
+        token: of the hub.
+        trust_remote_code: permit a backbone of the manifest's own graph that asks for it.
+        save: write the manifest of the new run there.
+
+    Raises:
+        DataError: LM512 when the manifest cannot be read, or the data are others.
+        WeightsError: LM501 when the team is another.
+    """
+    where = Path() if isinstance(manifest, RunManifest) else Path(manifest).parent
+    told = manifest if isinstance(manifest, RunManifest) else RunManifest.load(manifest)
+    samples = _samples(told.data, where, data)
+    if not isinstance(team, System):
+        options: dict[str, Any] = {"text_functions": text_functions, "tools": tools}
+        options |= {"device": device or told.team.devices, "dtype": _dtype(told.team)}
+        place = team or _found(told.team.source, where)
+        if place is not None:
+            revision = None if team else told.team.revision
+            team = load_system(place, revision=revision, token=token, **options)
+        else:
+            team = _from_graph(told.team, options, trust_remote_code)
+    _check_team(told.team, team)
+    arguments = told.arguments.model_dump()
+    recorder = None if save is None else RunRecorder(save, data=data or told.data.path)
+    result = team.run(samples, manifest=recorder, **arguments)
+    return _compare(told, answers_of(result))
+
+
+def _found(source: str | None, where: Path) -> str | Path | None:
+    """The team's place: as it was named, or beside the manifest."""
+    if source is None or Path(source).is_dir() or not (where / source).is_dir():
+        return source
+    return where / source
+
+
+def _dtype(team: TeamRecord) -> str | None:
+    """The type that all backbones had."""
+    types = set(team.dtypes.values())
+    return types.pop() if len(types) == 1 else None
+
+
+def _from_graph(team: TeamRecord, options: Mapping[str, Any], trust_remote_code: bool) -> System:
+    """The team of the manifest's own graph, its links started as they were."""
+    asking = [key for key, b in team.graph.backbones.items() if b.trust_remote_code]
+    if asking and not trust_remote_code:
+        raise WeightsError(
+            f"LM512 backbone {asking[0]!r} of the manifest asks to run code from its repository; "
+            "read that code, then pass trust_remote_code=True"
+        )
+    plan = compile_graph(team.graph, facts=facts_at(team.graph.backbones, team.commits))
+    return System.load(plan, seed=team.seed, commits=team.commits, **options)
+
+
+def _check_team(then: TeamRecord, now: System) -> None:
+    """Raises LM501, with what is other, when it is not the team of the manifest."""
+    if then.digest != now.plan.digest:
+        changes = compile_graph(then.graph, facts=then.facts).diff(now.plan)
+        shown = "\n  ".join(changes or ["steps: made by another version"])
+        raise WeightsError(f"LM501 the team is not the one that was run:\n  {shown}")
+    links = link_digests(now)
+    others = [id for id in links if links[id] != then.links.get(id)]
+    if others:
+        hint = "" if then.source else "; it was trained without being saved: save it, and pass team"
+        raise WeightsError(
+            f"LM501 the team is not the one that was run: the weights of {', '.join(others)} are "
+            f"others{hint}"
+        )
+
+
+def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dict[str, Any]]:
+    """The samples of the manifest.
+
+    Raises:
+        DataError: LM512 when they cannot be had, or are others now.
+    """
+    if data is None and told.path is None:
+        rows = [dict(sample) for sample in told.samples or ()]
+    else:
+        path = Path(data or str(told.path))
+        path = path if path.exists() or data is not None else where / path
+        try:
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            rows = [json.loads(line) for line in lines if line.strip()]
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"LM512 the data of the run cannot be read from {str(path)!r}: {error}; pass data"
+            ) from error
+    found = digest_rows(rows)
+    if (len(rows), found) != (told.rows, told.digest):
+        raise DataError(
+            f"LM512 the data are others: {told.rows} rows with digest {told.digest[:12]} then, "
+            f"{len(rows)} with {found[:12]} now"
+        )
+    return rows
+
+
+def _compare(then: RunManifest, now: Sequence[Answer]) -> Comparison:
+    around = {
+        name: (then.versions.get(name), value)
+        for name, value in versions().items()
+        if then.versions.get(name) != value
+    }
+    machine = plain(hardware())
+    around |= {
+        name: (then.hardware.get(name), value)
+        for name, value in machine.items()
+        if then.hardware.get(name) != value
+    }
+    tokens, difference = _first_difference(then.answers, now)
+    return Comparison(not difference, len(now), tokens, difference, around)
+
+
+def _first_difference(then: Sequence[Answer], now: Sequence[Answer]) -> tuple[int, str]:
+    """Tokens before the first difference, and what it is."""
+    tokens = 0
+    for sample, (a, b) in enumerate(zip(then, now, strict=True)):
+        for k, (old, new) in enumerate(zip(a.tokens, b.tokens, strict=True)):
+            which = f"sample {sample}" + (f", answer {k}" if len(a.tokens) > 1 else "")
+            for i, (x, y) in enumerate(zip(old, new, strict=False)):
+                if x != y:
+                    return tokens, f"{which}, token {i}: {x} then, {y} now"
+                tokens += 1
+            if len(old) != len(new):
+                return tokens, f"{which}: {len(old)} tokens then, {len(new)} now, equal so far"
+            if a.texts[k] != b.texts[k]:
+                return tokens, f"{which}: the same tokens, but another text"
+    return tokens, ""

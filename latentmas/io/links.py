@@ -1,0 +1,236 @@
+"""Some links by themselves: to a file, from a file, from another team."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from latentmas.errors import DataError, UnknownNameError, WeightsError
+from latentmas.io._format import HEADER, VERSION, read_manifest
+from latentmas.io._hub import find_team
+from latentmas.io._newer import is_newer, say_left_out, without_unknown
+from latentmas.io.load import check_links, read_links
+from latentmas.io.save import links_header, refuse_secrets
+from latentmas.plan import LinkPlan
+from latentmas.runtime import System
+
+__all__ = ["LinkReport", "load_links", "save_links"]
+
+GROUPS = ("inner", "outer", "all")
+SUFFIX = ".safetensors"
+_UNREADABLE = (*(SafetensorError, OSError, ValueError, TypeError, RecursionError, ValidationError),)
+
+
+@dataclass(frozen=True)
+class LinkReport:
+    """What `load_links` took."""
+
+    taken: dict[str, str]
+    """Id here → id there."""
+    left: dict[str, str]
+    """Id here → why its weights are as they were."""
+    unused: tuple[str, ...]
+    """Ids there that nothing here asked for."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return {"taken": self.taken, "left": self.left, "unused": list(self.unused)}
+
+    def __str__(self) -> str:
+        """A line for each link."""
+        lines = [
+            f"taken   {here}" + ("" if here == there else f"  from {there}")
+            for here, there in self.taken.items()
+        ]
+        lines += [f"left    {here}: {why}" for here, why in self.left.items()]
+        lines += [f"unused  {there}" for there in self.unused]
+        count = len(self.taken) + len(self.left)
+        return "\n".join([f"took {len(self.taken)} of {count} links", *lines])
+
+
+def save_links(system: System, path: str | Path, *, only: str | Sequence[str] = "all") -> Path:
+    """Write some links to one file, whole or not at all; arguments as `System.save_links`.
+
+    Raises:
+        UnknownNameError: a name is no link, agent or edge.
+        DataError: the file's name does not end in `.safetensors`.
+        LatentMASError: LM513 when a prompt holds a secret.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise DataError(f"links go to a file that ends in {SUFFIX}, not {path.name!r}")
+    ids = find_links(system.plan.links, only)
+    refuse_secrets(system.plan)
+    prefixes = tuple(f"{id}." for id in ids)
+    state = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in system.link_state().items()
+        if name.startswith(prefixes)
+    }
+    header = links_header(system.plan, [system.plan.link(id) for id in ids])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(state, temporary, metadata=header)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load_links(
+    system: System,
+    source: str | Path | System,
+    *,
+    only: str | Sequence[str] = "all",
+    rename: Mapping[str, str] | None = None,
+    strict: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> LinkReport:
+    """Take links over where names, kinds and widths match; arguments as `System.load_links`.
+
+    Raises:
+        UnknownNameError: a name of `only` or `rename` is no link, agent or edge.
+        WeightsError: LM502 or LM503, the source cannot be read or its weights are damaged; LM501
+            with `strict`, when a link is left. Nothing is changed.
+    """
+    table, state = _read(source, revision, token)
+    there = {link.id: link for link in table}
+    names = {
+        here: partner
+        for a, b in (rename or {}).items()
+        for here, partner in _pairs(system.plan.links, a, table, b)
+    }
+    wanted = find_links(system.plan.links, only)
+    taken, left = {}, {}
+    for here in wanted:
+        partner = names.get(here, here)
+        why = _mismatch(system.plan.link(here), there.get(partner), partner)
+        if why:
+            left[here] = why
+        else:
+            taken[here] = partner
+    unused = tuple(id for id in there if id not in taken.values())
+    report = LinkReport(taken, left, unused)
+    if strict and left:
+        raise WeightsError(f"LM501 not every link can be taken over:\n{report}")
+    _fill(system, state, taken)
+    return report
+
+
+def find_links(links: Iterable[LinkPlan], names: str | Sequence[str]) -> list[str]:
+    """Ids of links by group, id, agent or edge, in plan order.
+
+    Raises:
+        UnknownNameError: a name is none of these.
+    """
+    links = list(links)
+    chosen: set[str] = set()
+    for name in [names] if isinstance(names, str) else names:
+        found = [link.id for link in links if _is_called(link, name)]
+        if not found and name not in GROUPS:
+            known = [user for link in links for user in (link.id, *link.users)]
+            raise UnknownNameError("link", name, dict.fromkeys([*GROUPS, *known]))
+        chosen |= set(found)
+    return [link.id for link in links if link.id in chosen]
+
+
+def _is_called(link: LinkPlan, name: str) -> bool:
+    if name in ("all", link.role, link.id) or name in link.users:
+        return True
+    return "->" in name and any(user.rpartition(".")[0] == name for user in link.users)
+
+
+def _pairs(
+    here: Sequence[LinkPlan], a: str, there: Sequence[LinkPlan], b: str
+) -> list[tuple[str, str]]:
+    ours, theirs = find_links(here, a), find_links(there, b)
+    if len(ours) != len(theirs):
+        raise UnknownNameError(f"pair of links: {a!r} are {len(ours)} here,", b, theirs)
+    return list(zip(ours, theirs, strict=True))
+
+
+def _mismatch(here: LinkPlan, there: LinkPlan | None, name: str) -> str:
+    """Why weights cannot be taken over; empty when they can."""
+    if here.n_parameters == 0:
+        return f"kind {here.kind} has no weights"
+    if there is None:
+        return f"there is no {name}"
+    if (here.in_dim, here.out_dim) != (there.in_dim, there.out_dim):
+        widths = f"widths {there.in_dim} → {there.out_dim}"
+        return f"{name} has {widths}, here {here.in_dim} → {here.out_dim}"
+    if here.kind != there.kind:
+        return f"{name} is of kind {there.kind}, here {here.kind}"
+    if here.options != there.options:
+        return f"{name} has options {there.options}, here {here.options}"
+    return ""
+
+
+def _read(
+    source: str | Path | System, revision: str | None, token: str | None
+) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
+    """The links of a source and their weights."""
+    if isinstance(source, System):
+        state = {name: tensor.clone() for name, tensor in source.link_state().items()}
+        return source.plan.links, state
+    if Path(source).suffix == SUFFIX:
+        return _read_file(Path(source))
+    folder = find_team(source, revision=revision, token=token).folder
+    manifest, _ = read_manifest(folder)
+    return manifest.links, read_links(folder)
+
+
+def _read_file(path: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {}).get(HEADER, "null"))
+            if not isinstance(told, dict) or told.get("format") != "latentmas-links":
+                raise WeightsError(f"LM502 {path} does not say that it holds links")
+            table = _table(path, told)
+            return table, {name: file.get_tensor(name) for name in list(file.keys())}
+    except FileNotFoundError as error:
+        raise WeightsError(f"LM502 there is no file {str(path)!r}") from error
+    except _UNREADABLE as error:
+        raise WeightsError(f"LM503 {path} cannot be read: {error}") from error
+
+
+def _table(path: Path, told: dict[str, Any]) -> list[LinkPlan]:
+    """The table of links in a file's metadata; a newer one may know more of each."""
+    table = told.get("links")
+    if is_newer(told, VERSION) and isinstance(table, list):
+        known = [without_unknown(LinkPlan, link) for link in table]
+        table = [link for link, _ in known]
+        names = dict.fromkeys(f"links.{name}" for _, more in known for name in more)
+        if names:
+            say_left_out(str(path), told, list(names))
+    return TypeAdapter(list[LinkPlan]).validate_python(table)
+
+
+@torch.no_grad()
+def _fill(system: System, state: Mapping[str, Tensor], taken: Mapping[str, str]) -> None:
+    """Copy weights, all or none."""
+    wanted: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
+    for here, there in taken.items():
+        for name, tensor in system.link(here).state_dict().items():
+            wanted[f"{here}.{name}"] = tensor
+            if f"{there}.{name}" in state:
+                found[f"{here}.{name}"] = state[f"{there}.{name}"]
+    check_links(wanted, found, exactly=False)
+    for name, tensor in wanted.items():
+        tensor.copy_(found[name])

@@ -1,0 +1,105 @@
+"""What is kept of a training: arguments, log, and what it was made with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from transformers import TrainingArguments
+
+from latentmas.environment import hardware, versions
+from latentmas.io import digest_rows, read_history, weights_digest
+from latentmas.runtime import System, TrainingRecord
+from latentmas.training.data import TrainingRows
+
+__all__ = ["Recording"]
+
+ELSEWHERE = ("output_dir", "logging_dir", "run_name", "local_rank", "hub_model_id")
+"""Arguments that mean something on one machine only."""
+
+
+class Recording:
+    """Keeps one training's record up to date in the history of its system."""
+
+    def __init__(
+        self,
+        system: System,
+        loop: str,
+        args: TrainingArguments,
+        train_rows: TrainingRows,
+        eval_rows: TrainingRows | None,
+    ) -> None:
+        """Begin: note what the training starts from.
+
+        Args:
+            system: whose links are trained.
+            loop: `"inner"`, `"edge"` or `"outer"`.
+            args: of the trainer.
+            train_rows: the data.
+            eval_rows: held out.
+        """
+        self._system, self._loop, self._args = system, loop, args
+        self._place = len(system.history)
+        self._clock = time.perf_counter()
+        self._before: dict[str, Any] = {
+            "began": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": 0.0,
+            "links_before": weights_digest(system),
+            "resumed_at": [],
+        }
+        self._fixed: dict[str, Any] = {
+            "loop": loop,
+            "plan": system.plan.digest,
+            "links": [id for id in system.link_ids() if _learns(system, id)],
+            "seed": args.seed,
+            "data": _told(train_rows),
+            "eval_data": None if eval_rows is None else _told(eval_rows),
+            "processes": args.world_size,
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+
+    def resume(self, checkpoint: str) -> None:
+        """Go on with the record that a checkpoint's folder holds, after the trainings before it."""
+        history = read_history(checkpoint)
+        if not history:
+            return
+        *earlier, last = history
+        self._system.history = earlier
+        self._place = len(earlier)
+        kept = {key: last.manifest[key] for key in self._before if key in last.manifest}
+        self._before |= kept
+        self._before["resumed_at"] = [*self._before["resumed_at"], last.manifest.get("steps")]
+
+    def update(self, log: Sequence[Mapping[str, Any]], step: int) -> None:
+        """Put the record as it is now into the system's history.
+
+        Args:
+            log: of the trainer.
+            step: how far it is.
+        """
+        seconds = self._before["seconds"] + time.perf_counter() - self._clock
+        manifest = self._fixed | self._before
+        manifest |= {"steps": step, "seconds": round(seconds, 3)}
+        manifest["links_after"] = weights_digest(self._system)
+        record = TrainingRecord(self._loop, _arguments(self._args), list(log), manifest)
+        self._system.history[self._place :] = [record]
+
+
+def _learns(system: System, id: str) -> bool:
+    return any(weight.requires_grad for weight in system.link(id).parameters())
+
+
+def _told(rows: TrainingRows) -> dict[str, Any]:
+    return {"rows": len(rows), "digest": digest_rows(row for _, row in rows)}
+
+
+def _arguments(args: TrainingArguments) -> dict[str, Any]:
+    """Every argument but tokens and places on this machine."""
+    return {
+        name: value
+        for name, value in args.to_dict().items()
+        if name not in ELSEWHERE and "token" not in name.split("_")
+    }
