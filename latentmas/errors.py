@@ -14,6 +14,7 @@ LatentMASError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
@@ -28,6 +29,7 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "closest",
+    "more_about",
 ]
 
 CODES: dict[str, str] = {
@@ -67,10 +69,20 @@ CODES: dict[str, str] = {
     "LM503": "weights in an artefact are missing, unexpected or damaged",
 }
 """Every code a [`Problem`][latentmas.Problem] may carry, with its meaning."""
+_CODE = re.compile(r"^\s*(LM\d{3})\b", re.MULTILINE)
 
 
 class LatentMASError(Exception):
-    """Root of everything that this package raises on purpose."""
+    """Root of everything that this package raises on purpose.
+
+    A message with codes carries a note that says where they are explained; tracebacks show it.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        where = more_about(str(args[0]) if args else "")
+        if where:
+            self.add_note(where)
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,14 @@ class ExecutionError(LatentMASError, RuntimeError):
     def __init__(self, message: str, *, step: int, agent: str, round: int) -> None:
         self.step, self.agent, self.round = step, agent, round
         super().__init__(f"round {round}, agent {agent!r} (step {step}): {message}")
+
+
+def more_about(message: str) -> str:
+    """Where the codes of a message are explained; nothing for a message without codes."""
+    codes = sorted(set(_CODE.findall(message)) & CODES.keys())
+    if not codes:
+        return ""
+    return "more: " + ", ".join(f"latentmas errors {code}" for code in codes)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
+import runpy
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,9 +33,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 MARKDOWN = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
 # A block that needs a download says "```python no-run" and is left out. What it prints stands in
 # its comments, or in a block "```text" right below it.
-BLOCK = re.compile(
-    r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE
-)
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 # `ruff format` writes "#> 1" as "# > 1".
 OUTPUT = re.compile(r"^\s*# ?> (.*)$", re.MULTILINE)
 SECTION = re.compile(r"^## (LM\d+)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
@@ -46,7 +46,7 @@ def of(path: Path) -> str:
 @pytest.fixture(autouse=True)
 def _own_registry():
     """What pages register is gone after the test."""
-    registries = (lm.link_kinds, families)
+    registries = (lm.link_kinds, families, evaluation.metrics)
     before = [set(registry.names()) for registry in registries]
     yield
     for registry, names in zip(registries, before, strict=True):
@@ -70,7 +70,7 @@ def test_python_blocks_run_and_print_what_they_say(path: Path, tmp_path, monkeyp
             exec(compile(block, str(path), "exec"), scope)
         if path.parent != ROOT or expected:  # only the README may leave out what it prints
             assert printed.getvalue().splitlines() == expected
-    for drawn in tmp_path.glob("*.svg"):  # `python tests/golden/redraw.py` makes them anew
+    for drawn in tmp_path.glob("*.svg"):  # `make docs-update` makes them anew
         shown = DOCS / "pictures" / drawn.name
         assert drawn.read_text() == shown.read_text(), f"{shown} is not what the page draws"
 
@@ -142,9 +142,8 @@ def test_commands_in_fences_run_one_after_another(path: Path, tmp_path, monkeypa
     assert len(lines) >= 5
     for line in lines:
         words = [w for w in shlex.split(line) if w != "--backbone" and "/Qwen" not in f"/{w}"]
-        words += {"new": ["--backbone", "./tiny"], "run": ["--max-new-tokens", "2"]}.get(
-            words[0], []
-        )
+        brief = ["--max-new-tokens", "2"]
+        words += {"new": ["--backbone", "./tiny"], "run": brief, "eval": brief}.get(words[0], [])
         words += ["--steps", "2"] if words[0] == "train" else []
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"latentmas {line}\n{done.output}\n{done.exception}"
@@ -155,6 +154,18 @@ def shrink(folder: Path) -> None:
     """32 latent steps are many for a test."""
     for path in folder.glob("*.yaml"):
         path.write_text(path.read_text().replace("latent_steps: 32", "latent_steps: 2"))
+
+
+@pytest.mark.parametrize("name", ["cli_reference", "llms"])
+def test_made_pages_are_current(name: str):
+    """`make docs-update` makes them anew."""
+    maker = runpy.run_path(str(ROOT / f"tests/golden/{name}.py"))
+    assert maker["PAGE"].read_text(encoding="utf-8") == maker["render"]()
+
+
+def test_the_schema_of_the_docs_is_current():
+    """`make docs-update` makes it anew."""
+    assert json.loads((DOCS / "graph.schema.json").read_text()) == lm.GraphSpec.json_schema()
 
 
 # ── the codes ─────────────────────────────────────────────────────────────────────────────────
@@ -329,6 +340,8 @@ def sections() -> dict[str, str]:
 
 def test_every_code_has_a_section(sections):
     assert list(sections) == list(CODES)
+    done = CliRunner().invoke(app, ["errors", "LM103"])
+    assert done.stdout.strip() == f"## LM103\n{sections['LM103']}".strip()
     for code, body in sections.items():
         assert CODES[code] in body.replace("**", "").lower() or CODES[code].lower() in body.lower()
         assert "\nFix: " in body, code
