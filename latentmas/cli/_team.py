@@ -18,7 +18,7 @@ from latentmas.spec import Graph
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["open_graph", "open_team"]
+__all__ = ["open_graph", "open_team", "twin_of"]
 
 
 def open_graph(graph: Path) -> Graph:
@@ -77,3 +77,19 @@ def open_team(
     if plan.n_parameters:
         note(f"{team}: the links of a graph start untrained (seed {seed})")
     return plan.load(device=device, seed=seed)
+
+
+def twin_of(system: System, *, max_new_tokens: int | None = None) -> System:
+    """The text twin of a system, on its loaded models.
+
+    Args:
+        system: the team.
+        max_new_tokens: most tokens that an agent says on an edge.
+    """
+    graph = Graph.from_spec(system.plan.graph).as_text(max_new_tokens=max_new_tokens)
+    return type(system).load(
+        graph.compile(),
+        reuse=system,
+        text_functions=system.text_functions,
+        tools=system.tools,
+    )

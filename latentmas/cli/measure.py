@@ -20,12 +20,10 @@ from latentmas.cli._options import (
     files_of,
 )
 from latentmas.cli._progress import run_progress
-from latentmas.cli._team import open_team
-from latentmas.spec import Graph
+from latentmas.cli._team import open_team, twin_of
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation
-    from latentmas.runtime import System
 
 __all__ = ["bench", "eval_"]
 
@@ -82,7 +80,7 @@ def eval_(
     from latentmas.evaluation import evaluate, metrics
 
     judge = metrics.get(metric)
-    other = _twin_of(system, twin_tokens) if twin else None
+    other = twin_of(system, max_new_tokens=twin_tokens) if twin else None
     how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": max_new_tokens, "seed": seed}
     how |= {"do_sample": do_sample, "temperature": temperature, "top_p": top_p, "retry": retry}
     how |= {"batch_size": batch_size, "executor": executor, "latent_steps": latent_steps}
@@ -142,12 +140,6 @@ def bench(
             f"{t.executor:<14}{t.seconds:>9.3f}{t.latent_seconds:>9.3f}{t.text_seconds:>9.3f}"
             f"{t.ratio:>8.2f}x  {'the same' if t.same_tokens else 'others'}"
         )
-
-
-def _twin_of(system: System, tokens: int | None) -> System:
-    """The text twin on the system's loaded models."""
-    graph = Graph.from_spec(system.plan.graph).as_text(max_new_tokens=tokens)
-    return type(system).load(graph.compile(), reuse=system)
 
 
 def _by_row(rows: list[Row], found: Evaluation) -> list[Row]:

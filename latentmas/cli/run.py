@@ -22,11 +22,10 @@ from latentmas.cli._options import (
     unknown,
 )
 from latentmas.cli._progress import run_progress
-from latentmas.cli._team import open_team
+from latentmas.cli._team import open_team, twin_of
 from latentmas.cli.chat import chat as answer_each
 from latentmas.cli.chat import show
 from latentmas.plan import Plan
-from latentmas.spec import Graph
 
 if TYPE_CHECKING:
     from latentmas.runtime import RunResult, System
@@ -135,17 +134,8 @@ def run(
 
 def _twin(system: System, rows: list[Row], how: dict[str, Any]) -> RunResult:
     """A run of the team's text twin over the same samples."""
-    from latentmas.runtime import System
-
-    graph = Graph.from_spec(system.plan.graph).as_text()
-    twin = System.load(
-        graph.compile(),
-        reuse=system,
-        text_functions=system.text_functions,
-        tools=system.tools,
-    )
     with run_progress() as watch:
-        return twin.run(rows, on_event=watch, **how)
+        return twin_of(system).run(rows, on_event=watch, **how)
 
 
 _PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
