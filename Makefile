@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 2
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs docs-serve bench clean
+.PHONY: help setup demo test check docs docs-serve docs-update bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,10 @@ docs: $(STAMP) ## build the site into site/
 
 docs-serve: $(STAMP) ## show the site on localhost
 	$(BIN)/mkdocs serve
+
+docs-update: $(STAMP) ## make drawings, command reference, schema and llms.txt of the docs anew
+	for program in redraw cli_reference llms; do PYTHONPATH=. $(BIN)/python tests/golden/$$program.py || exit 1; done
+	$(BIN)/latentmas schema > docs/graph.schema.json
 
 bench: $(STAMP) ## run the benchmarks on small shapes
 	@set -e; found=; for program in benchmarks/*.py; do \

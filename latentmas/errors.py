@@ -14,6 +14,7 @@ LatentMASError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
@@ -30,6 +31,7 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "closest",
+    "more_about",
 ]
 
 CODES: dict[str, str] = {
@@ -72,13 +74,20 @@ CODES: dict[str, str] = {
     "LM513": "a text that is saved holds a secret",
 }
 """Every code a [`Problem`][latentmas.Problem] may carry, with its meaning."""
+_CODE = re.compile(r"^\s*(LM\d{3})\b", re.MULTILINE)
 
 
 class LatentMASError(Exception):
-    """Root of everything that this package raises on purpose. Messages hold no secrets."""
+    """Root of everything that this package raises on purpose. Messages hold no secrets.
+
+    A message with codes carries a note that says where they are explained; tracebacks show it.
+    """
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
+        where = more_about(str(args[0]) if args else "")
+        if where:
+            self.add_note(where)
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,14 @@ class ExecutionError(LatentMASError, RuntimeError):
     def __init__(self, message: str, *, step: int, agent: str, round: int) -> None:
         self.step, self.agent, self.round = step, agent, round
         super().__init__(f"round {round}, agent {agent!r} (step {step}): {message}")
+
+
+def more_about(message: str) -> str:
+    """Where the codes of a message are explained; nothing for a message without codes."""
+    codes = sorted(set(_CODE.findall(message)) & CODES.keys())
+    if not codes:
+        return ""
+    return "more: " + ", ".join(f"latentmas errors {code}" for code in codes)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -180,7 +180,9 @@ def test_new_writes_what_the_template_declares(template, tmp_path):
     assert "rounds: 3" in path.read_text()
     written = {Path(line) for line in result.stdout.splitlines()}
     prompts = {tmp_path / "prompts" / f"{agent.name}.jinja" for agent in expected.agents}
-    assert written == {path, *prompts} and all(file.is_file() for file in written)
+    assert written == {path, *prompts, tmp_path / "graph.schema.json"} and all(
+        file.is_file() for file in written
+    )
     assert f"latentmas check {path}" in result.stderr
     assert call("check", path).stdout.startswith("fine: math:")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
+import runpy
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import latentmas as lm
+from latentmas import evaluation
+from latentmas.backbones import families
 from latentmas.cli.app import app
 from latentmas.compiler import compile_graph
 from latentmas.errors import CODES, GraphError, LatentMASError
@@ -28,8 +32,9 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 MARKDOWN = [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]
-# A block that needs a download says "```python no-run" and is left out.
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+# A block that needs a download says "```python no-run" and is left out. What it prints stands in
+# its comments, or in a block "```text" right below it.
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.DOTALL | re.MULTILINE)
 # `ruff format` writes "#> 1" as "# > 1".
 OUTPUT = re.compile(r"^\s*# ?> (.*)$", re.MULTILINE)
 SECTION = re.compile(r"^## (LM\d+)\n(.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
@@ -41,14 +46,17 @@ def of(path: Path) -> str:
 
 @pytest.fixture(autouse=True)
 def _own_registry():
-    """Kinds that pages register are gone after the test."""
-    before = set(lm.link_kinds.names())
+    """What pages register is gone after the test."""
+    registries = (lm.link_kinds, families, evaluation.metrics)
+    before = [set(registry.names()) for registry in registries]
     yield
-    for name in set(lm.link_kinds.names()) - before:
-        del lm.link_kinds._entries[name]
+    for registry, names in zip(registries, before, strict=True):
+        for name in set(registry.names()) - names:
+            del registry._entries[name]
 
 
-def blocks(path: Path) -> list[str]:
+def blocks(path: Path) -> list[tuple[str, str]]:
+    """Code, and what the text block below it shows."""
     return BLOCK.findall(path.read_text(encoding="utf-8"))
 
 
@@ -56,19 +64,29 @@ def blocks(path: Path) -> list[str]:
 def test_python_blocks_run_and_print_what_they_say(path: Path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     scope: dict[str, object] = {"__name__": "__docs__"}
-    for block in blocks(path):
-        expected = OUTPUT.findall(block)
+    for block, text in blocks(path):
+        expected = [*OUTPUT.findall(block), *text.splitlines()]
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(block, str(path), "exec"), scope)
         if path.parent != ROOT or expected:  # only the README may leave out what it prints
             assert printed.getvalue().splitlines() == expected
+    for drawn in tmp_path.glob("*.svg"):  # `make docs-update` makes them anew
+        shown = DOCS / "pictures" / drawn.name
+        if f"](pictures/{drawn.name})" not in path.read_text(encoding="utf-8"):
+            continue
+        assert drawn.read_text() == shown.read_text(), f"{shown} is not what the page draws"
+
+
+def test_the_drawing_of_the_first_page_is_current():
+    assert (DOCS / "team.svg").read_text() == lm.templates.sequential_light().compile().svg()
 
 
 def test_output_that_is_shown_is_found():
     """Guards the test above: a form of comment that it does not read would compare nothing."""
     assert OUTPUT.findall("x\n#> 1\n    # > ['LM110']\n") == ["1", "['LM110']"]
-    assert sum(len(OUTPUT.findall(b)) for b in blocks(DOCS / "tutorial.md")) >= 5
+    assert sum(len(OUTPUT.findall(b)) for b, _ in blocks(DOCS / "tutorial.md")) >= 5
+    assert sum(len(text) > 100 for _, text in blocks(DOCS / "gallery.md")) == 9
 
 
 # ── the command line ──────────────────────────────────────────────────────────────────────────
@@ -127,9 +145,8 @@ def test_commands_in_fences_run_one_after_another(path: Path, tmp_path, monkeypa
     assert len(lines) >= 5
     for line in lines:
         words = [w for w in shlex.split(line) if w != "--backbone" and "/Qwen" not in f"/{w}"]
-        words += {"new": ["--backbone", "./tiny"], "run": ["--max-new-tokens", "2"]}.get(
-            words[0], []
-        )
+        brief = ["--max-new-tokens", "2"]
+        words += {"new": ["--backbone", "./tiny"], "run": brief, "eval": brief}.get(words[0], [])
         words += ["--steps", "2"] if words[0] == "train" else []
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 0, f"latentmas {line}\n{done.output}\n{done.exception}"
@@ -140,6 +157,18 @@ def shrink(folder: Path) -> None:
     """32 latent steps are many for a test."""
     for path in folder.glob("*.yaml"):
         path.write_text(path.read_text().replace("latent_steps: 32", "latent_steps: 2"))
+
+
+@pytest.mark.parametrize("name", ["cli_reference", "llms"])
+def test_made_pages_are_current(name: str):
+    """`make docs-update` makes them anew."""
+    maker = runpy.run_path(str(ROOT / f"tests/golden/{name}.py"))
+    assert maker["PAGE"].read_text(encoding="utf-8") == maker["render"]()
+
+
+def test_the_schema_of_the_docs_is_current():
+    """`make docs-update` makes it anew."""
+    assert json.loads((DOCS / "graph.schema.json").read_text()) == lm.GraphSpec.json_schema()
 
 
 # ── the codes ─────────────────────────────────────────────────────────────────────────────────
@@ -329,6 +358,8 @@ def sections() -> dict[str, str]:
 
 def test_every_code_has_a_section(sections):
     assert list(sections) == list(CODES)
+    done = CliRunner().invoke(app, ["errors", "LM103"])
+    assert done.stdout.strip() == f"## LM103\n{sections['LM103']}".strip()
     for code, body in sections.items():
         assert CODES[code] in body.replace("**", "").lower() or CODES[code].lower() in body.lower()
         assert "\nFix: " in body, code
@@ -347,15 +378,24 @@ def test_the_message_that_is_shown_is_the_true_one(code: str, sections, tmp_path
 
 # Public classes that users meet as results of others, or import from a package below.
 REACHED = {f"runtime.{name}" for name in ("Reading", "RunRecord", "Tap", "TurnTimes")}
-REACHED |= {"report.DepthMap"}
+REACHED |= {"report.DepthMap", "evaluation.metrics.metrics", "runtime.Retry"}
+REACHED |= {"testing.random_system", "links.LinkOptions", "backbones.Family"}
 
 
 def test_every_public_name_is_in_the_reference():
     page = (DOCS / "api.md").read_text()
     shown = set(re.findall(r"^::: latentmas\.([\w.]+)$", page, re.MULTILINE))
     names = set(lm.__all__) - {"templates"} | {"testing.tiny_backbone"} | REACHED
+    names |= {f"evaluation.{name}" for name in evaluation.__all__} - {"evaluation.metrics"}
     homes = lm.templates.PRESETS
     assert shown == names | {f"templates.{homes.get(n, n)}.{n}" for n in lm.templates.names()}
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as the site makes them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    words = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in found)
+    return {re.sub(r"[-\s]+", "-", heading) for heading in words}
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=of)
@@ -364,5 +404,5 @@ def test_links_lead_somewhere(path: Path):
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
         page = path.parent / target if target else path
         assert page.exists(), target
-        if anchor.startswith("#lm"):
-            assert f"## {anchor[1:].upper()}\n" in page.read_text(encoding="utf-8"), anchor
+        if anchor and page.suffix == ".md":
+            assert anchor[1:] in anchors(page), f"{target}{anchor}"

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from latentmas.errors import LatentMASError
+from latentmas.errors import LatentMASError, more_about
 from latentmas.redact import redact
 
 __all__ = ["dumps", "emit", "emit_json", "note", "report", "stderr_console"]
@@ -62,7 +62,11 @@ def report(error: BaseException, *, debug: bool) -> int:
     if debug:
         print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         return 1
-    stderr_console().print(Text.assemble(("error: ", "bold red"), _describe(error)))
+    said = _describe(error)
+    stderr_console().print(Text.assemble(("error: ", "bold red"), said))
+    where = more_about(said)
+    if where:
+        note(where)
     return 1
 
 

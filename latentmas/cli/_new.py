@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Iterable
 from itertools import cycle
@@ -13,9 +14,17 @@ import yaml
 
 from latentmas import templates
 from latentmas.errors import LatentMASError
-from latentmas.spec import Backbone, Graph, write_text_atomically
+from latentmas.spec import Backbone, Graph, GraphSpec, write_text_atomically
 
-__all__ = ["DEMO_BACKBONES", "graph_of", "roles_of", "summary_of", "team_files", "write_files"]
+__all__ = [
+    "DEMO_BACKBONES",
+    "graph_of",
+    "roles_of",
+    "schema_text",
+    "summary_of",
+    "team_files",
+    "write_files",
+]
 
 DEMO_BACKBONES = tuple(
     f"package:latentmas/demo/backbones/{name}" for name in ("planner", "critic", "solver")
@@ -24,9 +33,12 @@ DEMO_BACKBONES = tuple(
 EXPERTS = ("math", "code", "science")
 """Names for a role that takes several agents."""
 
+SCHEMA = "graph.schema.json"
+"""Written beside graph files; their first line names it for editors."""
 _HEAD = """\
+# yaml-language-server: $schema=./graph.schema.json
 # A team of the template {template!r}; edit it as you like. Its prompts are in prompts/.
-# `latentmas check` finds every mistake, `latentmas schema` prints the form for editors.
+# `latentmas check` finds every mistake; editors complete and check by the schema named above.
 """
 
 
@@ -74,16 +86,22 @@ def team_files(template: str, name: str, folder: Path, backbones: Iterable[str])
         agent["prompt_file"] = f"prompts/{agent['name']}.jinja"
         files[folder / agent["prompt_file"]] = agent.pop("prompt")
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
-    return {folder / f"{name}.yaml": _HEAD.format(template=template) + text} | files
+    graph = {folder / f"{name}.yaml": _HEAD.format(template=template) + text}
+    return graph | files | {folder / SCHEMA: schema_text()}
+
+
+def schema_text() -> str:
+    """The JSON Schema of graph files."""
+    return json.dumps(GraphSpec.json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_files(files: dict[Path, str], *, force: bool) -> None:
-    """Write all files, or none when one is there already.
+    """Write all files, or none when one is there already; the schema is always made anew.
 
     Raises:
         LatentMASError: naming what is there, unless `force`.
     """
-    there = [str(path) for path in files if path.exists()]
+    there = [str(path) for path in files if path.exists() and path.name != SCHEMA]
     if there and not force:
         raise LatentMASError(f"not overwritten: {', '.join(there)}; --force replaces what is there")
     for path, text in files.items():

@@ -10,7 +10,28 @@ import typer
 
 from latentmas.errors import closest
 
-__all__ = ["BatchSize", "Device", "GraphFile", "Json", "Rounds", "Team", "pairs", "unknown"]
+__all__ = [
+    "BatchSize",
+    "Device",
+    "Executor",
+    "GraphFile",
+    "Json",
+    "LatentSteps",
+    "Rounds",
+    "Team",
+    "files_of",
+    "pairs",
+    "unknown",
+]
+
+
+def files_of(package: str) -> list[str]:
+    """Names that files of a package of ours register, without importing it."""
+    import latentmas
+
+    folder = Path(latentmas.__path__[0], *package.split("."))
+    return sorted(path.stem for path in folder.glob("[!_]*.py"))
+
 
 GraphFile = Annotated[
     Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML or JSON), or a preset.")
@@ -22,6 +43,14 @@ Team = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds; without it, as the graph says.")]
 Device = Annotated[str, typer.Option(help="Where models run, such as cpu or cuda:0.")]
+LatentSteps = Annotated[int | None, typer.Option(min=0, help="Latent steps of every agent.")]
+Executor = Annotated[
+    str,
+    typer.Option(
+        help="auto, cached, cuda_graph, offload, static or reference (slow).",
+        autocompletion=lambda: ["auto", *files_of("runtime.executors")],
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
 
 

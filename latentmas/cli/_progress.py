@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from latentmas.cli._console import stderr_console
 
@@ -19,6 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["progress_bar", "run_progress", "train_progress"]
 
 
+class _Rate(ProgressColumn):
+    """How many are done in a second, or how many seconds one takes."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing before the first is done."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.3g}/s" if speed >= 1 else f"{1 / speed:.3g} s each")
+
+
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
     """A bar on stderr, gone at the end; it draws nothing when quiet or stderr is no terminal."""
@@ -26,6 +46,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeRemainingColumn(),
     )
     hidden = quiet or not sys.stderr.isatty()
@@ -43,7 +64,7 @@ def run_progress(*, quiet: bool = False) -> Iterator[Watcher]:
 
         def watch(event: Event) -> None:
             if isinstance(event, RunBegin):
-                bar.update(task, total=event.samples * event.steps)
+                bar.reset(task, total=event.samples * event.steps)
             elif isinstance(event, StepBegin):
                 where = f"round {event.round} {event.agent} {event.op}"
                 bar.update(task, description=f"batch {event.batch + 1} {where}")

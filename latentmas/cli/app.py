@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 from latentmas import __version__
-from latentmas.cli import demo, env, graph, interop, release, run, seeing, share, train
+from latentmas.cli import (
+    demo,
+    env,
+    errors,
+    graph,
+    interop,
+    measure,
+    release,
+    run,
+    seeing,
+    share,
+    train,
+)
 from latentmas.cli._console import emit, report
 from latentmas.cli._plugins import import_plugin
 from latentmas.redact import redact
@@ -104,11 +116,19 @@ app.add_typer(_training, name="train", no_args_is_help=True)
 app.command(epilog="Example: latentmas report out/outer --png out/pictures")(seeing.report)
 app.command(epilog="Example: latentmas push out/outer/team me/math-team --private")(share.push)
 app.command(
+    "eval",
+    epilog="Example: latentmas eval out/outer/team --data rows.jsonl --metric math --twin",
+)(measure.eval_)
+app.command(epilog='Example: latentmas bench my-team.yaml "What is 3 + 4?" --samples 8')(
+    measure.bench
+)
+app.command(
     epilog="Example: latentmas import-release sequential_light math-team --prompts pack.yaml"
 )(release.import_release)
 app.command(
     epilog="Example: latentmas import-prompts path/to/clone --style mixture -o published.yaml"
 )(interop.import_prompts)
 app.command(epilog="Example: latentmas demo --output /tmp/demo")(demo.demo)
+app.command(epilog="Example: latentmas errors LM103")(errors.errors)
 app.command(epilog="Example: latentmas env --json")(env.env)
 app.command(epilog="Example: latentmas schema > graph.schema.json")(graph.schema)

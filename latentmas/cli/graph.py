@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from latentmas.cli._console import dumps, emit, emit_json, note
-from latentmas.cli._new import roles_of, summary_of, team_files, write_files
+from latentmas.cli._console import emit, emit_json, note
+from latentmas.cli._new import roles_of, schema_text, summary_of, team_files, write_files
 from latentmas.cli._options import GraphFile, Json, Rounds, unknown
 from latentmas.cli._team import open_graph
 from latentmas.errors import GraphError, LatentMASError, Problem
 from latentmas.plan.hardware import HARDWARE
-from latentmas.spec import GraphSpec
 from latentmas.templates import names
 
 __all__ = ["check", "draw", "new", "plan", "schema", "templates"]
@@ -152,7 +151,7 @@ def draw(
 
 def schema() -> None:
     """Print the JSON Schema of graph files, for completion in editors."""
-    emit(dumps(GraphSpec.json_schema(), indent=2))
+    emit(schema_text().rstrip("\n"))
 
 
 def _problems(error: LatentMASError, graph: Path) -> tuple[Problem, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +10,22 @@ import typer
 
 from latentmas.cli._console import emit, emit_json, note
 from latentmas.cli._data import Row, Rows, jsonl, read_rows, write_rows
-from latentmas.cli._options import BatchSize, Device, Json, Rounds, Team, pairs, unknown
+from latentmas.cli._options import (
+    BatchSize,
+    Device,
+    Executor,
+    Json,
+    LatentSteps,
+    Rounds,
+    Team,
+    pairs,
+    unknown,
+)
 from latentmas.cli._progress import run_progress
-from latentmas.cli._team import open_team
+from latentmas.cli._team import open_team, twin_of
+from latentmas.cli.chat import chat as answer_each
+from latentmas.cli.chat import show
 from latentmas.plan import Plan
-from latentmas.spec import Graph
 
 if TYPE_CHECKING:
     from latentmas.io import RunRecorder
@@ -26,7 +36,6 @@ __all__ = ["run"]
 Field = Annotated[
     list[str] | None, typer.Option("--field", help="An input as name=value; may be repeated.")
 ]
-LatentSteps = Annotated[int | None, typer.Option(min=0, help="Latent steps of every agent.")]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", dir_okay=False, help="JSONL file for the answers.")
 ]
@@ -61,9 +70,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Of drawing, and of untrained links.")] = 0,
     device: Device = "cpu",
     batch_size: BatchSize = 32,
-    executor: Annotated[
-        str, typer.Option(help="auto, cached, cuda_graph, offload, static or reference (slow).")
-    ] = "auto",
+    executor: Executor = "auto",
     text: Annotated[bool, typer.Option("--text", help="Run the graph's text twin.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the answer to QUESTION as it is written.")
@@ -73,6 +80,9 @@ def run(
     ] = None,
     twin: Annotated[
         bool, typer.Option("--twin", help="Run the text twin too, beside it in the report.")
+    ] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Answer questions from the terminal, or lines of stdin.")
     ] = False,
     accounting: Annotated[
         bool,
@@ -97,21 +107,31 @@ def run(
         raise typer.BadParameter("--stream shows one answer to QUESTION; it goes without the rest")
     if twin and (text or report is None):
         raise typer.BadParameter("--twin goes with --report, and not with --text")
+    if chat and (
+        json or stream or num_return_sequences > 1 or (data or output or report or question)
+    ):
+        raise typer.BadParameter("--chat reads its questions itself and shows each answer")
     depth = {"rounds": rounds, "latent_steps": latent_steps}
     sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
     sampling |= {"num_return_sequences": num_return_sequences, "stop": stop or (), "retry": retry}
     sampling |= {"repetition_penalty": repetition_penalty}
-    asked = _Asked.of(question, data, pairs("--field", field or []))
+    asked = _Asked.of("" if chat else question, data, pairs("--field", field or []))
     system = open_team(team, device=device, seed=seed, text=text, check=asked.rows)
     rows = asked.rows(system.plan)
     how: dict[str, Any] = depth | sampling | {"batch_size": batch_size, "executor": executor}
     if executor == "auto" and device != "cpu":
         note(f"executor: {system.choose_executor()}")
+    if chat:
+        if not answer_each(
+            system, lambda line: replace(asked, question=line).rows(system.plan), how
+        ):
+            raise typer.Exit(1)
+        return
     how["record"] = ("report",) if report is not None else ()
     recorder = None if manifest is None else _recorder(manifest, data, asked, rows)
     with run_progress(quiet=stream) as watch:
         result = system.run(
-            rows, on_event=watch, on_text=_show if stream else None, manifest=recorder, **how
+            rows, on_event=watch, on_text=show if stream else None, manifest=recorder, **how
         )
     if report is not None:
         note(f"wrote {result.report(report, twin=_twin(system, rows, how) if twin else None)}")
@@ -122,17 +142,8 @@ def run(
 
 def _twin(system: System, rows: list[Row], how: dict[str, Any]) -> RunResult:
     """A run of the team's text twin over the same samples."""
-    from latentmas.runtime import System
-
-    graph = Graph.from_spec(system.plan.graph).as_text()
-    twin = System.load(
-        graph.compile(),
-        reuse=system,
-        text_functions=system.text_functions,
-        tools=system.tools,
-    )
     with run_progress() as watch:
-        return twin.run(rows, on_event=watch, **how)
+        return twin_of(system).run(rows, on_event=watch, **how)
 
 
 def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row]) -> RunRecorder:
@@ -145,11 +156,6 @@ def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row])
 
 
 _PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
-
-
-def _show(_: int, text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 @dataclass(frozen=True)

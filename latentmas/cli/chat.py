@@ -1,0 +1,65 @@
+"""Questions one after another: `latentmas run --chat`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from latentmas.cli._console import emit, note, stderr_console
+from latentmas.errors import LatentMASError
+
+if TYPE_CHECKING:
+    from latentmas.runtime import System
+
+__all__ = ["chat", "show"]
+
+Samples = Callable[[str], list[dict[str, Any]]]
+
+
+def chat(system: System, samples: Samples, how: dict[str, Any]) -> bool:
+    """Answer each line of stdin with a run of its own; nothing is remembered between them.
+
+    Ends at the end of stdin, or at Ctrl-C; a run that fails is told, and the next line is read.
+
+    Args:
+        system: the team.
+        samples: makes the sample of a question.
+        how: options of `system.run`.
+
+    Returns:
+        Whether every question was answered.
+    """
+    well = True
+    if sys.stdin.isatty():
+        note("each question is a fresh run of the team; Ctrl-D or Ctrl-C ends")
+    with suppress(KeyboardInterrupt):
+        for question in _questions():
+            try:
+                system.run(samples(question), on_text=show, **how)
+                emit("")
+            except LatentMASError as error:
+                well = False
+                stderr_console().print(f"error: {error}")
+    return well
+
+
+def show(_: int, text: str) -> None:
+    """Write a piece of an answer at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _questions() -> Iterator[str]:
+    """Lines of stdin that hold something, with a prompt and a history on a terminal."""
+    if not sys.stdin.isatty():
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    with suppress(ImportError):
+        import readline  # noqa: F401  # gives `input` its history
+    with suppress(EOFError):
+        while True:
+            line = input("> ").strip()
+            if line:
+                yield line

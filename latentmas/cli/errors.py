@@ -1,0 +1,59 @@
+"""The command that explains codes: errors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import latentmas
+from latentmas.cli._console import emit, emit_json
+from latentmas.cli._options import Json, unknown
+from latentmas.errors import CODES
+
+__all__ = ["errors"]
+
+
+def errors(
+    code: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CODE",
+            help="Such as LM103; without it, all codes are listed.",
+            autocompletion=lambda: list(CODES),
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Explain the code of a message: what it means, an example, and what to do."""
+    if code is None:
+        if json:
+            emit_json(CODES)
+            return
+        for name, meaning in CODES.items():
+            emit(f"{name}  {meaning}")
+        return
+    name = code.upper()
+    if name not in CODES:
+        raise unknown("code", code, CODES, "`latentmas errors` lists all")
+    text = _section(name)
+    if json:
+        emit_json({"code": name, "meaning": CODES[name], "text": text})
+    else:
+        emit(text)
+
+
+def _section(code: str) -> str:
+    """The code's section of docs/errors.md."""
+    page = _page().read_text(encoding="utf-8")
+    found = re.search(rf"^## {code}\n.*?(?=^## |\Z)", page, re.DOTALL | re.MULTILINE)
+    return found[0].strip() if found else f"{code}: {CODES[code]}"
+
+
+def _page() -> Path:
+    """The page on errors: in a wheel it lies in the package, in a clone under docs/."""
+    package = Path(latentmas.__path__[0])
+    inside = package / "errors.md"
+    return inside if inside.exists() else package.parent / "docs" / "errors.md"

@@ -1,0 +1,154 @@
+"""Commands that measure a team: eval, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentmas.cli._console import emit, emit_json, note
+from latentmas.cli._data import Row, read_rows, write_rows
+from latentmas.cli._options import (
+    BatchSize,
+    Device,
+    Executor,
+    Json,
+    LatentSteps,
+    Rounds,
+    Team,
+    files_of,
+)
+from latentmas.cli._progress import run_progress
+from latentmas.cli._team import open_team, twin_of
+
+if TYPE_CHECKING:
+    from latentmas.evaluation import Evaluation
+
+__all__ = ["bench", "eval_"]
+
+Data = Annotated[Path, typer.Option("--data", help="JSONL file of rows with answers.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
+Seed = Annotated[int, typer.Option(help="Of drawing, and of untrained links.")]
+
+
+def eval_(
+    team: Team,
+    data: Data,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="exact, math, choice, or one of a plugin.",
+            autocompletion=lambda: files_of("evaluation.metrics"),
+        ),
+    ] = "exact",
+    answer_field: Annotated[str, typer.Option(help="Field that holds the answer.")] = "answer",
+    twin: Annotated[
+        bool, typer.Option("--twin", help="Also run the text twin, on the same models.")
+    ] = False,
+    twin_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens the twin's agents say on an edge.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="JSONL file, by row.")
+    ] = None,
+    rounds: Rounds = None,
+    latent_steps: LatentSteps = None,
+    max_new_tokens: MaxNewTokens = 256,
+    do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens.")] = False,
+    temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
+    retry: Annotated[
+        str | None, typer.Option(help="Lead answers without one to it: math, choice, code, search.")
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    batch_size: BatchSize = 32,
+    executor: Executor = "auto",
+    json: Json = False,
+) -> None:
+    """Score a team's answers, with a 95 % interval, beside its text twin and what both cost."""
+    if twin_tokens is not None and not twin:
+        raise typer.BadParameter("--twin-tokens goes with --twin")
+    table = read_rows(data)
+    system = open_team(
+        team,
+        device=device,
+        seed=seed,
+        check=lambda plan: table.require([*plan.graph.inputs, answer_field]),
+    )
+    from latentmas.evaluation import evaluate, metrics
+
+    judge = metrics.get(metric)
+    other = twin_of(system, max_new_tokens=twin_tokens) if twin else None
+    how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": max_new_tokens, "seed": seed}
+    how |= {"do_sample": do_sample, "temperature": temperature, "top_p": top_p, "retry": retry}
+    how |= {"batch_size": batch_size, "executor": executor, "latent_steps": latent_steps}
+    with run_progress() as watch:
+        found = evaluate(
+            system,
+            table.rows,
+            metric=judge,
+            answer_field=answer_field,
+            twin=other,
+            on_event=watch,
+            **how,
+        )
+    if output is not None:
+        write_rows(output, _by_row(table.rows, found))
+        note(f"wrote {output}")
+    emit_json(found.to_dict()) if json else emit(str(found))
+
+
+def bench(
+    team: Team,
+    question: Annotated[
+        str, typer.Argument(metavar="QUESTION", help="What every input of the graph says.")
+    ] = "What is 3 + 4, and why?",
+    executors: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", help="Executors, with commas; the first is the one to compare with."
+        ),
+    ] = "reference,cached,static",
+    samples: Annotated[int, typer.Option(min=1, help="Copies of the question in a batch.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; medians count.")] = 3,
+    rounds: Rounds = None,
+    latent_steps: LatentSteps = None,
+    max_new_tokens: MaxNewTokens = 16,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Time executors on a team: seconds, ratios, and whether all write the same tokens."""
+    names = [name.strip() for name in executors.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("--executors names one or more, with commas between")
+    system = open_team(team, device=device)
+    from latentmas.evaluation import time_executors
+
+    rows = [dict.fromkeys(system.plan.graph.inputs, question)] * samples
+    how: dict[str, Any] = {"rounds": rounds, "latent_steps": latent_steps}
+    how |= {"max_new_tokens": max_new_tokens, "batch_size": samples}
+    with run_progress() as watch:
+        found = time_executors(system, rows, names, repeats=repeats, on_event=watch, **how)
+    if json:
+        emit_json({"samples": samples, "timings": [timing.to_dict() for timing in found]})
+        return
+    emit(f"{'executor':<14}{'seconds':>9}{'latent':>9}{'text':>9}{'faster':>9}  tokens")
+    for t in found:
+        emit(
+            f"{t.executor:<14}{t.seconds:>9.3f}{t.latent_seconds:>9.3f}{t.text_seconds:>9.3f}"
+            f"{t.ratio:>8.2f}x  {'the same' if t.same_tokens else 'others'}"
+        )
+
+
+def _by_row(rows: list[Row], found: Evaluation) -> list[Row]:
+    """The rows with what was written, and whether it is right."""
+    told = [
+        row | {"prediction": text, "right": right}
+        for row, text, right in zip(rows, found.texts, found.right, strict=True)
+    ]
+    if found.twin is None:
+        return told
+    twins = zip(told, found.twin.texts, found.twin.right, strict=True)
+    return [row | {"twin_prediction": text, "twin_right": right} for row, text, right in twins]

@@ -1,0 +1,49 @@
+"""Results of calculations."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from latentmas.evaluation.metrics import metrics
+from latentmas.evaluation.metrics._boxed import boxed, unwrapped
+
+__all__ = ["math"]
+
+_FRACTION = re.compile(r"(-?)\\[dt]?frac\{(-?\d+)\}\{(-?\d+)\}")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+@metrics.register("math")
+def math(written: str, right: str) -> bool:
+    r"""The same number, or the same text without spaces.
+
+    Compared is what the last `\boxed{…}` holds, else the whole text. Numbers are integers,
+    decimals, fractions and per cents, compared exactly: 0.5, 1/2 and `\frac{1}{2}` agree, 0.33 and
+    1/3 do not. Nothing is calculated or rearranged: `x + 1` and `1 + x` differ.
+    """
+    one, other = _result(written), _result(right)
+    if not one or not other:
+        return False
+    numbers = _number(one), _number(other)
+    if None not in numbers:
+        return numbers[0] == numbers[1]
+    return one == other
+
+
+def _result(text: str) -> str:
+    inside = boxed(text)
+    plain = unwrapped(text if inside is None else inside)
+    plain = plain.replace("\\left", "").replace("\\right", "").replace("\\!", "")
+    plain = plain.replace("\\,", "").replace("\\$", "").replace("$", "").replace("\\%", "%")
+    return re.sub(r"\s+", "", _THOUSANDS.sub("", plain))
+
+
+def _number(text: str) -> Fraction | None:
+    percent = text.endswith("%")
+    text = _FRACTION.sub(r"\g<1>\2/\3", text.removesuffix("%"))
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return value / 100 if percent else value

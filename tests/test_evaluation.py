@@ -1,0 +1,156 @@
+"""Metrics, intervals, evaluations beside the twin, executors timed."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import latentmas as lm
+from latentmas.errors import DataError, LatentMASError, UnknownNameError
+from latentmas.evaluation import evaluate, metrics, paired_difference, time_executors, wilson
+from tests.teams import sequential
+
+RIGHT = {
+    "exact": [("a  b\n", "a b"), ("4", "4")],
+    "math": [
+        ("so \\boxed{12}", "12"),
+        ("\\boxed{1} no, \\boxed{\\frac{1}{2}}", "0.5"),
+        ("\\boxed{\\dfrac{-3}{4}}", "-3/4"),
+        ("$1{,}000$", "1{,}000"),
+        ("1,234,567", "1234567"),
+        ("\\boxed{50\\%}", "1/2"),
+        ("\\boxed{\\text{east}}", "east"),
+        ("\\boxed{ x^{2} + 1 }", "x^{2}+1"),
+        ("42.", "42"),
+    ],
+    "choice": [
+        ("\\boxed{B}", "B"),
+        ("\\boxed{\\text{B}}", "B"),
+        ("A is tempting, but the answer is (C).", "C"),
+        ("**B**", "B"),
+        ("D. Hemidesmosomes", "D"),
+        ("Final Choice: A", "\\boxed{A}"),
+    ],
+}
+WRONG = {
+    "exact": [("a b", "ab"), ("A", "a"), ("", "a")],
+    "math": [
+        ("\\boxed{\\frac{1}{2}}", "\\frac{3}{4}"),
+        ("0.33", "1/3"),
+        ("-1", "-1.9"),
+        ("6-5i", "6"),
+        ("1/0", "0"),
+        ("", ""),
+        ("\\boxed{", "\\boxed{}"),
+        ("x^2+2x", "y^2"),
+    ],
+    "choice": [
+        ("I do not know", "A"),
+        ("", "A"),
+        ("Apples", "A"),
+        ("\\boxed{none}", "A"),
+        ("the answer is Apples", "A"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", metrics.names())
+def test_metrics_judge(name: str):
+    judge = metrics.get(name)
+    for written, right in RIGHT[name]:
+        assert judge(written, right), (written, right)
+    for written, right in WRONG[name]:
+        assert not judge(written, right), (written, right)
+
+
+@given(st.text(), st.text())
+def test_metrics_take_any_text(written: str, right: str):
+    for name in metrics.names():
+        assert metrics.get(name)(written, right) in (True, False)
+
+
+@given(st.integers(-999, 999), st.integers(1, 99))
+def test_numbers_are_compared_exactly(top: int, bottom: int):
+    judge = metrics.get("math")
+    assert judge(f"\\boxed{{\\frac{{{top}}}{{{bottom}}}}}", f"{top}/{bottom}")
+    assert not judge(f"{top}/{bottom}", f"{top * 10 + 1}/{bottom * 10}")
+
+
+def test_wilson_covers_and_stays_a_share():
+    low, high = wilson(0.5, 100)
+    assert math.isclose(low, 0.40383, abs_tol=1e-5) and math.isclose(high, 0.59617, abs_tol=1e-5)
+    assert wilson(0.0, 10)[0] == 0.0 and 0.25 < wilson(0.0, 10)[1] < 0.31
+    with pytest.raises(ValueError, match="at least one sample"):
+        wilson(0.5, 0)
+
+
+def test_a_paired_difference_counts_rows_and_has_an_interval():
+    found = paired_difference([True] * 30 + [False] * 10, [True] * 20 + [False] * 20)
+    assert (found.won, found.lost, found.mean) == (10, 0, 0.25)
+    assert 0.1 < found.interval[0] < 0.25 < found.interval[1] < 0.45
+    assert found == paired_difference([True] * 30 + [False] * 10, [True] * 20 + [False] * 20)
+    none = paired_difference([True, False] * 50, [False, True] * 50)
+    assert none.mean == 0 and none.interval[0] < 0 < none.interval[1]
+    with pytest.raises(ValueError, match="as many rows"):
+        paired_difference([True], [])
+
+
+@pytest.fixture(scope="module")
+def team() -> lm.System:
+    return sequential(rounds=2, latent_steps=2, max_new_tokens=3).compile().load()
+
+
+@pytest.fixture(scope="module")
+def rows(team) -> list[dict[str, str]]:
+    questions = [{"question": f"{n} + 1?"} for n in range(4)]
+    texts = team.run(questions).texts
+    return [q | {"answer": t} for q, t in zip(questions, [*texts[:3], "?"], strict=True)]
+
+
+def test_evaluate_scores_counts_and_compares(team, rows):
+    graph = sequential(rounds=2, latent_steps=2, max_new_tokens=3)
+    twin = lm.System.load(graph.as_text(max_new_tokens=2).compile(), reuse=team)
+    found = evaluate(team, rows, twin=twin, batch_size=2)
+    assert (found.score, found.rows, found.right) == (0.75, 4, (True, True, True, False))
+    assert found.interval == wilson(0.75, 4)
+    assert found.latent_steps == 4 * 5 * 2 and found.new_tokens <= 4 * 3
+    assert found.twin.latent_steps == 0 and found.twin.new_tokens > found.new_tokens
+    assert found.difference == paired_difference(found.right, found.twin.right)
+    shown = str(found)
+    assert "team" in shown and "twin" in shown and "75.0%" in shown
+    data = json.loads(json.dumps(found.to_dict()))
+    assert data["score"] == 0.75 and data["twin"]["rows"] == 4
+    assert data["difference"]["won"] == found.difference.won
+
+
+def test_evaluate_takes_any_metric_and_field(team, rows):
+    def always(written: str, right: str) -> bool:
+        return right == "yes"
+
+    marked = [row | {"gold": "yes"} for row in rows]
+    found = evaluate(team, marked, metric=always, answer_field="gold")
+    assert (found.metric, found.score, found.twin) == ("always", 1.0, None)
+    assert "twin" not in found.to_dict() and "twin" not in str(found)
+
+
+def test_evaluate_says_what_is_wrong(team, rows):
+    with pytest.raises(DataError, match="no rows"):
+        evaluate(team, [])
+    with pytest.raises(DataError, match="row 2 lacks the field 'answer'; it has: question"):
+        evaluate(team, [rows[0], {"question": "?"}])
+    with pytest.raises(UnknownNameError, match="did you mean 'exact'"):
+        evaluate(team, rows, metric="exakt")
+
+
+def test_executors_are_timed_side_by_side(team, rows):
+    found = time_executors(team, rows, ["reference", "cached"], repeats=1)
+    assert [timing.executor for timing in found] == ["reference", "cached"]
+    assert found[0].ratio == 1 and all(timing.same_tokens for timing in found)
+    assert all(0 < t.latent_seconds + t.text_seconds <= t.seconds for t in found)
+    assert set(found[0].to_dict()) >= {"seconds", "ratio", "same_tokens"}
+    with pytest.raises(LatentMASError, match="at least one executor"):
+        time_executors(team, rows, [])
