@@ -25,6 +25,7 @@ COMMANDS = [
     *(["templates"], ["new"], ["check"], ["plan"], ["draw"], ["schema"], ["run"], ["train"]),
     *(["train", "inner"], ["train", "outer"], ["report"], ["demo"], ["env"]),
     *(["rerun"], ["push"]),
+    *(["eval"], ["bench"], ["errors"]),
 ]
 BROKEN = """\
 name: broken
