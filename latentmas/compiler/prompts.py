@@ -45,8 +45,6 @@ def _broken(agent: AgentSpec) -> Problem | None:
     except TemplateSyntaxError as error:
         message = f"line {error.lineno}: {error.message}"
         return Problem("LM301", path, message, "mend the template")
-    except RecursionError:
-        return Problem("LM301", path, "the template is nested too deep", "make it simpler")
     return None
 
 

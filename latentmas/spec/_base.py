@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+from latentmas.spec._plain import LARGEST_INT
 
 __all__ = ["Frozen", "canonical_json", "oddities"]
 
@@ -30,21 +34,34 @@ DEEPEST = 64
 
 def oddities(value: Any, path: str = "graph", depth: int = 0) -> Iterator[tuple[str, str]]:
     """Places in plain data that no graph file can hold, each with what is wrong."""
-    if depth > DEEPEST:
-        yield path, f"nested more than {DEEPEST} levels deep"
-    elif isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            yield path, "holds half of a surrogate pair, which UTF-8 cannot write"
+    odd = f"nested more than {DEEPEST} levels deep" if depth > DEEPEST else _oddity(value)
+    if odd is not None:
+        yield path, odd
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(key, str):
                 yield from oddities(key, path, depth + 1)
                 yield from oddities(item, f"{path}.{key}".removeprefix("graph."), depth + 1)
             else:
-                yield path, f"has the key {key!r}, which is not text"
+                yield path, f"has the key {key!r:.60}, which is not text"
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from oddities(item, f"{path}.{index}".removeprefix("graph."), depth + 1)
+
+
+def _oddity(value: Any) -> str | None:
+    """What is wrong with one value by itself."""
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return "holds half of a surrogate pair, which UTF-8 cannot write"
+    elif isinstance(value, bytes | date | set | frozenset):
+        return f"holds a {type(value).__name__}, which is no plain value"
+    elif isinstance(value, int):
+        if not -LARGEST_INT <= value < LARGEST_INT:
+            return "holds an integer beyond 64 bits"
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"holds the number {value}, which is not finite"
+    return None
 
 
 def canonical_json(value: Any) -> str:

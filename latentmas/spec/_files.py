@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from latentmas.errors import DataError, GraphError, Problem
+from latentmas.spec._plain import parse_json, parse_yaml, read_limited
 
 __all__ = [
     "prompt_file",
@@ -21,20 +22,20 @@ __all__ = [
 ]
 
 YAML_SUFFIXES = (".yaml", ".yml")
-# What PyYAML raises on bad tags and odd nodes, beside its own errors.
-_YAML_FAILURES = (
-    *(yaml.YAMLError, RecursionError, TypeError, KeyError, AttributeError, IndexError),
-)
+LARGEST_YAML = 2 * 2**20
+LARGEST_JSON = 16 * 2**20
+LARGEST_PROMPT = 2**20
 
 
 def prompt_file(path: str | Path) -> str:
     """The text of a prompt template kept in a file of its own.
 
     Raises:
-        DataError: when the file cannot be read as UTF-8 text.
+        DataError: when the file cannot be read as UTF-8 text, or is larger than any prompt.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        text = read_limited(Path(path), LARGEST_PROMPT).decode("utf-8")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read prompt file {str(path)!r}: {error}") from error
 
@@ -42,13 +43,11 @@ def prompt_file(path: str | Path) -> str:
 def read_graph_file(path: Path) -> Any:
     """Plain data of a graph file, with `prompt_file` entries and `./` sources resolved."""
     try:
-        text = path.read_text(encoding="utf-8")
-        data = (
-            yaml.load(text, Loader=_UniqueKeyLoader)
-            if path.suffix.lower() in YAML_SUFFIXES
-            else json.loads(text)
-        )
-    except (*_YAML_FAILURES, ValueError) as error:
+        if path.suffix.lower() in YAML_SUFFIXES:
+            data = parse_yaml(read_limited(path, LARGEST_YAML).decode("utf-8"))
+        else:
+            data = parse_json(read_limited(path, LARGEST_JSON))
+    except ValueError as error:
         where = " ".join(str(error).split())
         hint = "mend the syntax at the place named"
         raise GraphError(
@@ -108,6 +107,8 @@ def _with_prompt(agent: Any, folder: Path) -> Any:
         path = (folder / name).resolve()
     except ValueError as error:
         raise DataError(f"prompt_file {name!r} is no file name: {error}") from error
+    if path.exists() and not path.is_file():
+        raise DataError(f"prompt_file {name!r} is no file; name one with the prompt's text")
     if not path.is_relative_to(folder.resolve()):
         message = f"prompt_file {name!r} leaves the folder of the graph file"
         where = f"agent {agent.get('name', '?')}"
@@ -122,21 +123,6 @@ def _with_source(backbone: Any, folder: Path) -> Any:
     if isinstance(backbone, dict) and str(backbone.get("source", "")).startswith(("./", "../")):
         return backbone | {"source": os.path.abspath(folder / backbone["source"])}  # noqa: PTH100
     return backbone
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a mapping with one key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key) if isinstance(key, str) else None
-        return super().construct_mapping(node, deep=deep)
 
 
 class _BlockDumper(yaml.SafeDumper):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from latentmas.errors import DataError, GraphError, Problem
 from latentmas.redact import redact
 from latentmas.spec._base import Frozen, oddities
 from latentmas.spec._files import read_graph_file, write_graph_file
+from latentmas.spec._plain import parse_json
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone
 
@@ -74,8 +74,8 @@ class GraphSpec(Frozen):
             GraphError: LM100 problems when it is not JSON or not a graph.
         """
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = parse_json(text)
+        except ValueError as error:
             raise GraphError([_malformed("graph", f"not JSON: {error}")]) from error
         return cls.parse(data)
 

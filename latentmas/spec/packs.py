@@ -12,25 +12,18 @@ solver:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from latentmas.errors import DataError, closest
-from latentmas.spec._files import (
-    _YAML_FAILURES,
-    YAML_SUFFIXES,
-    _UniqueKeyLoader,
-    write_graph_file,
-)
+from latentmas.spec._files import YAML_SUFFIXES, write_graph_file
+from latentmas.spec._plain import parse_json, parse_yaml, read_limited
 
 __all__ = ["read_prompt_pack", "write_prompt_pack"]
 
 FIELDS = ("prompt", "system")
-MOST_BYTES = 4 * 2**20
+MOST_BYTES = 2 * 2**20
 """Largest file that is read."""
 
 
@@ -69,27 +62,20 @@ def write_prompt_pack(path: str | Path, pack: Mapping[str, str | Mapping[str, st
 
 
 def _text(path: Path) -> str:
-    where = f"prompt pack {str(path)!r}"
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
-        text = raw.decode("utf-8-sig") if len(raw) <= MOST_BYTES else None
+        return read_limited(path, MOST_BYTES).decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError(f"{where} cannot be read: {error}") from error
-    if text is None:
-        raise DataError(f"{where} is larger than {MOST_BYTES:,} bytes; that is no prompt pack")
-    return text
+        raise DataError(f"prompt pack {str(path)!r} cannot be read: {error}") from error
 
 
 def _parsed(path: Path, text: str) -> Any:
     try:
         if path.suffix.lower() in YAML_SUFFIXES:
-            return yaml.load(text, Loader=_PackLoader)
-        return json.loads(text, object_pairs_hook=_unique)
-    except (*_YAML_FAILURES, ValueError) as error:
-        found = " ".join(str(error).split()) or type(error).__name__
+            return parse_yaml(text, anchored="texts")
+        return parse_json(text)
+    except ValueError as error:
         raise DataError(
-            f"prompt pack {str(path)!r} cannot be parsed: {found}; "
+            f"prompt pack {str(path)!r} cannot be parsed: {error}; "
             "mend the syntax at the place named"
         ) from error
 
@@ -129,25 +115,3 @@ def _agent(where: str, own: Any) -> dict[str, str]:
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
-
-
-def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key twice is an error."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"key {key!r} stands twice")
-        found[key] = value
-    return found
-
-
-class _PackLoader(_UniqueKeyLoader):
-    """Takes anchors on texts only, so that a small file stays small in memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        alias = self.check_event(yaml.AliasEvent)
-        node = super().compose_node(parent, index)
-        if alias and not isinstance(node, yaml.ScalarNode):
-            mark = getattr(node, "start_mark", None)
-            raise yaml.composer.ComposerError(None, None, "only texts may be anchored", mark)
-        return node

@@ -8,13 +8,16 @@ made for this very rendering.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, meta, nodes
+from jinja2.exceptions import SecurityError
 
+from latentmas.spec._budget import rendering
+from latentmas.spec._sandbox import PromptEnvironment
 from latentmas.spec.agent import AgentSpec
 
 __all__ = [
@@ -53,22 +56,7 @@ class Rendered(NamedTuple):
     """Marker text → slot name."""
 
 
-class _Absent(StrictUndefined):
-    """An unbound variable: falsy in tests, an error anywhere else."""
-
-    def __bool__(self) -> bool:  # type: ignore[override]
-        return False
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=_Absent, keep_trailing_newline=True, autoescape=False
-    )
-    environment.globals.pop("lipsum", None)
-    return environment
-
-
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = PromptEnvironment()
 
 RESERVED: frozenset[str] = frozenset(_ENVIRONMENT.globals) | {
     *("true", "false", "none", "True", "False", "None", "not", "and", "or", "in", "is", "if"),
@@ -94,7 +82,7 @@ def _parsed(text: str) -> nodes.Template:
 
 @lru_cache(maxsize=512)
 def _compiled(text: str) -> Template:
-    return _ENVIRONMENT.from_string(_parsed(text))
+    return _ENVIRONMENT.from_string(text)  # a tree of its own: compiling puts tolls in
 
 
 @lru_cache(maxsize=512)
@@ -122,9 +110,9 @@ def _placed_in(text: str) -> frozenset[str]:
     tree = _parsed(text)
     branches: list[Any] = list(tree.find_all((nodes.If, nodes.CondExpr)))
     tests = [branch.test for branch in branches]
-    tested = [name for test in tests for name in _names_in(test)]
-    every = [name.name for name in tree.find_all(nodes.Name)]
-    return frozenset(name for name in every if every.count(name) > tested.count(name))
+    tested = Counter(name for test in tests for name in _names_in(test))
+    every = Counter(name.name for name in tree.find_all(nodes.Name))
+    return frozenset(every - tested)
 
 
 def _names_in(node: nodes.Node) -> list[str]:
@@ -165,13 +153,9 @@ def check_template(agent: AgentSpec) -> None:
     """Parse and compile the agent's templates.
 
     Raises:
-        jinja2.TemplateError: a template cannot be compiled, or wants other files.
-        RecursionError: it is nested too deep.
+        jinja2.TemplateError: a template cannot be compiled, is too large, or wants other files.
     """
-    outside = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
     for text in (agent.prompt, agent.system or ""):
-        for node in _parsed(text).find_all(outside):
-            raise TemplateSyntaxError("a prompt cannot load other templates", node.lineno)
         _compiled(text)
 
 
@@ -187,7 +171,8 @@ def render_prompt(
         latent_slots: slots that hold latents in this round.
 
     Raises:
-        jinja2.TemplateError: an absent variable is placed, or the template misbehaves.
+        jinja2.TemplateError: an absent variable is placed, or the template misbehaves: it reaches
+            for what the sandbox keeps from it, or costs more than a prompt may.
         SlotMisuseError: a latent slot went through a filter or an operator.
     """
     latent_slots = list(latent_slots)
@@ -201,8 +186,8 @@ def render_prompt(
     scope = {**values, **{slot: _Marker(text) for slot, text in slots.items()}}
     turns = []
     if agent.system is not None:
-        turns.append(Turn("system", _compiled(agent.system).render(scope)))
-    turns.append(Turn("user", _compiled(agent.prompt).render(scope)))
+        turns.append(Turn("system", _rendered(agent.system, scope)))
+    turns.append(Turn("user", _rendered(agent.prompt, scope)))
     markers = {text: slot for slot, text in slots.items()}
     if slots and any(nonce in _without(turn.content, markers) for turn in turns):
         raise SlotMisuseError("a filter changed a slot that holds latents")
@@ -213,3 +198,12 @@ def _without(text: str, markers: Iterable[str]) -> str:
     for marker in markers:
         text = text.replace(marker, "")
     return text
+
+
+def _rendered(text: str, scope: Mapping[str, Any]) -> str:
+    template = _compiled(text)
+    with rendering(scope.values()):
+        try:
+            return template.render(scope)
+        except RecursionError as error:
+            raise SecurityError("the template calls itself without end") from error

@@ -1,0 +1,213 @@
+"""Plain data out of text that nobody vouches for: JSON and YAML, within bounds.
+
+Bounds are checked on the text, or while it is read, so that a small file cannot take much memory
+or time: its size, how deep it is nested, how many things it holds (aliases of YAML written out).
+Every failure is a `ValueError` of one line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+__all__ = ["LARGEST_INT", "parse_json", "parse_yaml", "read_limited", "unique_keys"]
+
+DEEPEST = 100
+MOST_ITEMS = 200_000
+"""Brackets, braces, commas and colons of a JSON text."""
+MOST_NODES = 50_000
+"""Nodes of a YAML text, aliases written out."""
+LARGEST_INT = 2**63
+LONGEST_NUMBER = 60
+"""Characters of a number in YAML; `1:1:1:…` takes time that is quadratic in them."""
+
+_JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},:]', re.DOTALL)
+# What PyYAML raises on bad tags and odd nodes, beside its own errors.
+_YAML_FAILURES = (
+    *(yaml.YAMLError, RecursionError, TypeError, KeyError, AttributeError, IndexError),
+    *(ValueError, OverflowError),
+)
+
+
+def read_limited(path: Path, most: int) -> bytes:
+    """Content of a file that may have at most `most` bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger; no more than `most` bytes were read.
+    """
+    with path.open("rb") as file:
+        raw = file.read(most + 1)
+    if len(raw) > most:
+        raise ValueError(f"it is larger than {most:,} bytes, the most that is read of such a file")
+    return raw
+
+
+def parse_json(text: str | bytes, *, most_items: int = MOST_ITEMS, finite: bool = True) -> Any:
+    """Plain data of a JSON text, in which no key stands twice in one object.
+
+    Args:
+        text: UTF-8 where it is bytes.
+        most_items: brackets, braces, commas and colons, outside of strings.
+        finite: refuse NaN and infinity, which JSON does not know but Python writes.
+
+    Raises:
+        ValueError: it is no JSON, or beyond the bounds.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    _check_structure(raw, most_items)
+    options: dict[str, Any] = {"parse_constant": _no_constant} if finite else {}
+    try:
+        return json.loads(
+            text if isinstance(text, str) else raw.decode("utf-8"),
+            object_pairs_hook=unique_keys,
+            parse_int=_integer,
+            parse_float=_finite if finite else float,
+            **options,
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _check_structure(raw: bytes, most_items: int) -> None:
+    depth = 0
+    for count, found in enumerate(_JSON_TOKEN.finditer(raw)):
+        first = raw[found.start()]
+        depth += (first in b"[{") - (first in b"]}")
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        if count > most_items:
+            raise ValueError(f"it holds more than {most_items:,} items")
+
+
+def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key twice is a ValueError."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r:.80} stands twice")
+        found[key] = value
+    return found
+
+
+def _integer(digits: str) -> int:
+    value = int(digits) if len(digits) <= LONGEST_NUMBER else LARGEST_INT
+    if not -LARGEST_INT <= value < LARGEST_INT:
+        raise ValueError(f"the integer {digits:.20}… is beyond 64 bits")
+    return value
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {digits:.20} is beyond what a float can hold")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+# --- YAML ---------------------------------------------------------------------------------------
+
+
+def parse_yaml(text: str, *, anchored: str = "anything") -> Any:
+    """Plain data of a YAML text: `SafeLoader`'s types, and no key twice in one mapping.
+
+    Args:
+        text: one document.
+        anchored: `"texts"` refuses aliases of lists and mappings.
+
+    Raises:
+        ValueError: it is no such YAML, or beyond the bounds.
+    """
+    try:
+        return yaml.load(text, Loader=_TextAnchors if anchored == "texts" else _Loader)
+    except _YAML_FAILURES as error:
+        found = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(found) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that counts, and refuses a mapping with one key twice."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._count += 1
+        if self._count > MOST_NODES:
+            raise yaml.composer.ComposerError(None, None, f"more than {MOST_NODES:,} values")
+        return super().compose_node(parent, index)
+
+    def get_single_node(self) -> Any:
+        node = super().get_single_node()
+        if node is not None:
+            _written_out(node, {})
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r:.80} stands twice", key_node.start_mark
+                )
+            seen.add(key) if isinstance(key, str) else None
+        return super().construct_mapping(node, deep=deep)
+
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        """An integer or a float."""
+        if len(node.value) > LONGEST_NUMBER:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a number of {len(node.value):,} characters", node.start_mark
+            )
+        construct = getattr(self, f"construct_yaml_{node.tag.rpartition(':')[2]}")
+        value: int | float = construct(node)
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
+
+
+def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Number of nodes below and with `node` when aliases are written out."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) in sizes:
+        size = sizes[id(node)]
+        if size == 0:
+            raise yaml.composer.ComposerError(None, None, "an anchor that holds itself")
+        return size
+    sizes[id(node)] = 0
+    below = (part for item in node.value for part in (item if isinstance(item, tuple) else [item]))
+    total = 1
+    for part in below:
+        total += _written_out(part, sizes)
+        if total > MOST_NODES:
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {MOST_NODES:,} values with its aliases written out"
+            )
+    sizes[id(node)] = total
+    return total
+
+
+class _TextAnchors(_Loader):
+    """Takes anchors on texts only."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias and not isinstance(node, yaml.ScalarNode):
+            mark = getattr(node, "start_mark", None)
+            raise yaml.composer.ComposerError(None, None, "only texts may be anchored", mark)
+        return node

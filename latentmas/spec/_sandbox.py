@@ -1,0 +1,235 @@
+"""The Jinja2 environment of prompts: a sandbox in which everything is paid for.
+
+Jinja2's own sandbox keeps a template from Python's inside. It does not keep it from taking all
+time and memory. Here each loop, macro and block pays for its body whenever it runs, and each
+operator, filter, test and call for what it reads and makes, before it is made, from the budget of
+the rendering. Nothing is computed while a template is compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, nodes, pass_context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
+
+from latentmas.spec._budget import OverBudgetError, budget
+from latentmas.spec._toll_tree import JOIN, LOOK, RUN, with_tolls
+from latentmas.spec._tolls import (
+    check_filter,
+    check_method,
+    check_operator,
+    check_width,
+    drained,
+)
+
+__all__ = ["PromptEnvironment"]
+
+LONGEST_TEMPLATE = 2**20
+"""Characters of a template."""
+MOST_TOKENS = 10_000
+"""Tokens of a template; a stretch of plain text is one."""
+_DIGITS = re.compile(r"[0-9a-fA-F_]{10000}")
+"""What Jinja2's lexer takes much memory for."""
+_OUTSIDE = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+_HIDDEN = ("_loop_vars", "_block_vars", "caller")
+
+
+class _Absent(StrictUndefined):
+    """An unbound variable: falsy in tests, an error anywhere else."""
+
+    def __bool__(self) -> bool:  # type: ignore[override]
+        return False
+
+
+class PromptEnvironment(ImmutableSandboxedEnvironment):
+    """Compiles prompts. `parse` and `from_string` raise TemplateSyntaxError and nothing else."""
+
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            undefined=_Absent,
+            keep_trailing_newline=True,
+            autoescape=False,
+            optimized=False,
+            finalize=_shown,
+        )
+        self.globals.pop("lipsum", None)
+        self.globals["range"] = _range
+        filters: dict[str, Any] = self.filters
+        self.filters = {name: _paid(name, do) for name, do in filters.items()}
+        tests: dict[str, Any] = self.tests
+        self.tests = {name: _paid(name, do) for name, do in tests.items()}
+        self.filters |= {RUN: _run, LOOK: _look, JOIN: _join}
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Join what a template, a macro or a block wrote."""
+        own, found = budget(), []
+        size = 0
+        for part in parts:
+            size += len(part)
+            if size > own.longest:
+                own.make(size)
+            found.append(part)
+        text = "".join(found)
+        own.make(size)
+        return text
+
+    # --- compiling -------------------------------------------------------------------------------
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        try:
+            self._check_length(source)
+            tree = super()._parse(source, name, filename)
+            for node in tree.find_all(_OUTSIDE):
+                raise TemplateSyntaxError("a prompt cannot load other templates", node.lineno)
+        except (RecursionError, MemoryError) as error:
+            raise TemplateSyntaxError("the template is nested too deep", 1) from error
+        except (ValueError, OverflowError) as error:
+            raise TemplateSyntaxError(f"a number is too long: {error}", 1) from error
+        return tree
+
+    def _check_length(self, source: str) -> None:
+        if len(source) > LONGEST_TEMPLATE:
+            raise TemplateSyntaxError(
+                f"the template has {len(source):,} characters, more than {LONGEST_TEMPLATE:,}", 1
+            )
+        if _DIGITS.search(source):
+            raise TemplateSyntaxError("the template holds a number without end", 1)
+        for count, (line, _, _) in enumerate(self.lexer.tokeniter(source, None)):
+            if count > MOST_TOKENS:
+                raise TemplateSyntaxError(f"the template has over {MOST_TOKENS:,} tokens", line)
+
+    def _generate(self, source: nodes.Template, *args: Any, **options: Any) -> str:
+        try:
+            return super()._generate(with_tolls(source), *args, **options)
+        except RecursionError as error:
+            raise TemplateSyntaxError("the template is nested too deep", 1) from error
+        except ValueError as error:
+            raise TemplateSyntaxError(f"a number is too long: {error}", 1) from error
+
+    def _compile(self, source: str, filename: str) -> Any:
+        try:
+            return super()._compile(source, filename)
+        except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
+            raise TemplateSyntaxError(f"the template is nested too deep: {error}", 1) from error
+
+    # --- rendering -------------------------------------------------------------------------------
+
+    def call(
+        __self,  # noqa: N805
+        __context: Any,
+        __obj: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a method, a macro or a function."""
+        own = budget()
+        own.spend(4)
+        given = [value for name, value in kwargs.items() if name not in _HIDDEN]
+        own.look([*args, *given])
+        owner = getattr(__obj, "__self__", None)
+        if owner is not None:
+            own.look(owner)
+            check_method(owner, str(getattr(__obj, "__name__", "")), args, kwargs)
+        return own.keep(super().call(__context, __obj, *args, **kwargs))
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Apply an operator between two values."""
+        own = budget()
+        own.look([left, right])
+        check_operator(operator, left, right)
+        return own.keep(super().call_binop(context, operator, left, right))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """An item; a tuple as a key is hashed whole."""
+        if isinstance(argument, tuple):
+            budget().look(argument)
+        return super().getitem(obj, argument)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`str.format` and `str.format_map` by a formatter that pays."""
+        plain = super().wrap_str_format(value)
+        if plain is None:
+            return None
+        text, mapped = value.__self__, value.__name__ == "format_map"
+
+        @functools.wraps(value)
+        def wrapper(*args: Any, **kwargs: Any) -> str:
+            if mapped and (kwargs or len(args) != 1):
+                raise TypeError("format_map() takes one mapping and nothing else")
+            fields = args[0] if mapped else kwargs
+            written: str = type(text)(
+                _Formatter(self).vformat(text, () if mapped else args, fields)
+            )
+            return written
+
+        return wrapper
+
+
+class _Formatter(SandboxedFormatter):
+    """Pays for each field."""
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        budget().look(value)
+        return budget().keep(super().convert_field(value, conversion))
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        budget().look(value)
+        check_width(format_spec)
+        text: str = budget().keep(super().format_field(value, format_spec))
+        return text
+
+
+@pass_context
+def _shown(_: Any, value: Any) -> Any:
+    """What is placed is paid for; needing the context keeps it from being computed early."""
+    budget().look(value)
+    return value
+
+
+def _paid(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter or a test that pays."""
+    skipped = 1 if hasattr(do, "jinja_pass_arg") else 0
+
+    @functools.wraps(do)
+    def paid(*args: Any, **kwargs: Any) -> Any:
+        own = budget()
+        own.spend(2)
+        args = (*args[:skipped], *map(drained, args[skipped:]))
+        own.look([*args[skipped:], *kwargs.values()])
+        check_filter(name, args[skipped:], kwargs)
+        return own.keep(drained(do(*args, **kwargs)))
+
+    return paid
+
+
+def _range(*args: int) -> range:
+    found = range(*args)
+    if len(found) > budget().steps:
+        raise OverBudgetError(f"the template counts to {args[-1]}; make it simpler")
+    return found
+
+
+def _run(value: Any, steps: int) -> bool:
+    budget().spend(steps)
+    return True
+
+
+def _look(value: Any) -> Any:
+    budget().look(value)
+    return value
+
+
+def _join(values: tuple[Any, ...]) -> str:
+    budget().look(values)
+    texts = [str(value) for value in values]
+    if sum(map(len, texts)) > budget().longest:
+        raise OverBudgetError("the template joins texts to one that is too long")
+    text: str = budget().keep("".join(texts))
+    return text
