@@ -69,6 +69,7 @@ CODES: dict[str, str] = {
     "LM501": "an artefact does not belong to this graph",
     "LM502": "an artefact cannot be read",
     "LM503": "weights in an artefact are missing, unexpected or damaged",
+    "LM504": "a file asks to run code of a model's repository",
     "LM511": "the hub does not give or take a team",
     "LM512": "a run cannot be recorded or repeated",
     "LM513": "a text that is saved holds a secret",
@@ -173,7 +174,14 @@ def more_about(message: str) -> str:
     return "more: " + ", ".join(f"latentmas errors {code}" for code in codes)
 
 
+_LONGEST, _MOST = 100, 500
+"""Letters of a name and names that are compared: comparing takes time quadratic in letters."""
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None when nothing is near."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    """The known name most like `name`, or None when nothing is near; long names are like none."""
+    if len(name) > _LONGEST:
+        return None
+    short = [other for other in known if len(other) <= _LONGEST]
+    matches = difflib.get_close_matches(name, short[:_MOST], n=1, cutoff=0.6)
     return matches[0] if matches else None

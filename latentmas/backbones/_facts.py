@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from latentmas.backbones._known import KNOWN
 from latentmas.errors import WeightsError
 from latentmas.plan import BackboneInfo
@@ -71,13 +73,17 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         raise UnsuitableBackboneError(f"{source!r} is {config.model_type}, no decoder{lack}")
     from latentmas.backbones._costs import measure_costs
 
-    return BackboneInfo(
-        model_type=text.model_type,
-        hidden_size=text.hidden_size,
-        vocab_size=text.vocab_size,
-        num_layers=text.num_hidden_layers,
-        max_positions=getattr(text, "max_position_embeddings", None),
-        costs=measure_costs(
-            config, family=backbone.family, trust_remote_code=backbone.trust_remote_code
-        ),
-    )
+    try:
+        return BackboneInfo(
+            model_type=text.model_type,
+            hidden_size=text.hidden_size,
+            vocab_size=text.vocab_size,
+            num_layers=text.num_hidden_layers,
+            max_positions=getattr(text, "max_position_embeddings", None),
+            costs=measure_costs(
+                config, family=backbone.family, trust_remote_code=backbone.trust_remote_code
+            ),
+        )
+    except ValidationError as error:
+        wrong = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
+        raise WeightsError(f"the configuration of {source!r} does not fit: {wrong}") from error

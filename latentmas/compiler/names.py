@@ -10,6 +10,8 @@ from latentmas.spec.prompts import RESERVED
 
 __all__ = ["name_problems"]
 
+LONGEST = 100
+"""Letters of a name; it is part of file names."""
 RESULT = "result"
 """The tag in which a tool's answer stands."""
 
@@ -38,7 +40,10 @@ def _tools(agent: AgentSpec) -> list[Problem]:
 
 
 def _form(kind: str, name: str) -> list[Problem]:
-    path = f"{kind} {name}"
+    path = f"{kind} {name:.60}"
+    if len(name) > LONGEST:
+        message = f"a name of {len(name):,} letters"
+        return [Problem("LM108", path, message, f"use at most {LONGEST} letters")]
     if not name.isidentifier() or not name.isascii():
         hint = "use letters, digits and underscores, not beginning with a digit"
         return [Problem("LM108", path, f"{name!r} cannot be a template variable", hint)]

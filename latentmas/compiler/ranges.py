@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from latentmas.errors import Problem
+from latentmas.plan.steps import MAX_LATENT_STEPS
 from latentmas.spec import AgentSpec, GraphSpec
 
 __all__ = ["MAX_LATENT_STEPS", "MAX_ROUNDS", "range_problems"]
 
 MAX_ROUNDS = 100
-MAX_LATENT_STEPS = 4096
+MAX_STEPS = 100_000
+"""Rounds times agents and edges."""
 
 
 def range_problems(graph: GraphSpec) -> list[Problem]:
@@ -17,6 +19,9 @@ def range_problems(graph: GraphSpec) -> list[Problem]:
     if not 1 <= graph.rounds <= MAX_ROUNDS:
         hint = f"choose rounds from 1 to {MAX_ROUNDS}"
         problems.append(Problem("LM113", "graph", f"rounds is {graph.rounds}", hint))
+    elif graph.rounds * (len(graph.agents) + len(graph.edges)) > MAX_STEPS:
+        message = f"its rounds times its agents and edges come to more than {MAX_STEPS:,} steps"
+        problems.append(Problem("LM113", "graph", message, "take fewer rounds, agents or edges"))
     for agent in graph.agents:
         problems += _agent(graph, agent)
     for edge in graph.edges:

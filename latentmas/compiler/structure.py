@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import networkx as nx
 
 from latentmas.errors import Problem, closest
@@ -28,7 +30,7 @@ def _endpoints(graph: GraphSpec) -> list[Problem]:
             if name in known:
                 continue
             guess = closest(name, known)
-            hint = f"did you mean {guess!r}?" if guess else f"there are: {', '.join(known)}"
+            hint = f"did you mean {guess!r}?" if guess else f"there are: {_list(known)}"
             message = f"its {end} {name!r} does not exist"
             problems.append(Problem("LM107", f"edge {edge.source}->{edge.target}", message, hint))
         if edge.delay and edge.source in texts:
@@ -38,18 +40,23 @@ def _endpoints(graph: GraphSpec) -> list[Problem]:
     return problems
 
 
+def _list(names: Sequence[str], most: int = 20) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def _output(graph: GraphSpec) -> list[Problem]:
     agents = [agent.name for agent in graph.agents]
     if not graph.output:
         hint = f'graph.output("{agents[-1]}")'
         return [Problem("LM111", "graph", "no agent is the output", hint)]
     if len(set(graph.output)) > 1 or len(graph.output) > 1:
-        message = f"{len(graph.output)} outputs: {', '.join(graph.output)}"
+        message = f"{len(graph.output)} outputs: {_list(graph.output)}"
         return [Problem("LM111", "graph", message, "call graph.output(...) once, for one agent")]
     name = graph.output[0]
     if name not in agents:
         guess = closest(name, agents)
-        hint = f"did you mean {guess!r}?" if guess else f"there are: {', '.join(agents)}"
+        hint = f"did you mean {guess!r}?" if guess else f"there are: {_list(agents)}"
         return [Problem("LM111", "graph", f"the output {name!r} is no agent", hint)]
     return []
 

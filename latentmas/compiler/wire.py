@@ -112,8 +112,12 @@ def _make(
             "LM121", request.path, f"kind {spec.kind!r} has no start {spec.init!r}", hint
         )
     form = (kind, options.model_dump_json(), in_dim, out_dim)
-    if form not in probed:
-        probed[form] = _probe(kind, options, in_dim, out_dim)
+    try:
+        if form not in probed:
+            probed[form] = _probe(kind, options, in_dim, out_dim)
+    except (RuntimeError, OverflowError) as error:
+        message = f"kind {spec.kind!r} cannot be made with these options: {error}"
+        return Problem("LM121", request.path, message, _known(kind))
     n_parameters, scales = probed[form]
     if spec.norm == "embedding" and not scales:
         message = f"kind {spec.kind!r} cannot scale its output to the receiver's norm"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
 
 from latentmas.compiler import compile_graph
 from latentmas.errors import GraphError, LatentMASError, WeightsError
+from latentmas.io._bounded import check_name, inside, read_bounded, read_json
 from latentmas.io._folder import LINKS, MANIFEST, part
 from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
+from latentmas.io._safetensors import read_header
 from latentmas.plan import BackboneInfo, LinkPlan, Plan
 from latentmas.spec import GraphSpec
+from latentmas.spec._files import LARGEST_PROMPT
+from latentmas.spec._plain import parse_json
+from latentmas.spec._trust import ALLOW, code_wanted
 
 __all__ = [
     "HEADER",
@@ -58,18 +61,23 @@ class Manifest(BaseModel):
     """SHA-256 of `links.safetensors`."""
 
 
-def read_manifest(folder: Path) -> tuple[Manifest, Plan]:
+def read_manifest(folder: Path, *, trust_remote_code: bool = False) -> tuple[Manifest, Plan]:
     """Read and check a team's manifest, and compile its graph with the facts it was made with.
 
+    Args:
+        folder: of the team.
+        trust_remote_code: accept a team that asks for code of a model's repository.
+
     Raises:
-        WeightsError: LM502 when it cannot be read, LM501 when graph and digest do not agree.
+        WeightsError: LM502 when it cannot be read, LM504 when it asks for such code, LM501 when
+            graph and digest do not agree.
     """
     path = part(folder, MANIFEST)
     data: Any = {}
     try:
-        if path.stat().st_size > LARGEST_MANIFEST:
-            raise WeightsError(f"LM502 {path}: larger than any manifest; it is not read")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        if not inside(folder, path):
+            raise WeightsError(f"LM502 {MANIFEST} leaves the folder {str(folder)!r}")
+        data = read_json(path, LARGEST_MANIFEST)
         newer = isinstance(data, dict) and is_newer(data, VERSION)
         left_out: list[str] = []
         if newer:
@@ -79,7 +87,10 @@ def read_manifest(folder: Path) -> tuple[Manifest, Plan]:
         if newer:
             graph, more = without_unknown(GraphSpec, graph)
             left_out += [f"graph.{name}" for name in more]
-        plan = compile_graph(GraphSpec.parse(graph), facts=manifest.facts)
+        spec = GraphSpec.parse(graph)
+        if not trust_remote_code:
+            check_trust(path, spec)
+        plan = compile_graph(spec, facts=manifest.facts)
     except FileNotFoundError as error:
         raise WeightsError(
             f"LM502 {str(folder)!r} is no saved team: it lacks {error.filename}"
@@ -115,11 +126,10 @@ def _changed(path: Path, manifest: Manifest, plan: Plan, links: Path) -> Weights
 def plan_of_links(path: Path) -> Plan | None:
     """The plan that a file of links was saved with; None where it does not tell."""
     try:
-        with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {})[HEADER])
+        told = parse_json(read_header(path).metadata[HEADER])
         facts = {key: BackboneInfo.model_validate(info) for key, info in told["facts"].items()}
         return compile_graph(GraphSpec.parse(told["graph"]), facts=facts)
-    except (*_UNREADABLE, SafetensorError, LatentMASError, LookupError, AttributeError):
+    except (*_UNREADABLE, LatentMASError, LookupError, AttributeError):
         return None
 
 
@@ -129,15 +139,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def inside(folder: Path, path: Path) -> bool:
-    """Whether a path, symbolic links followed, is in the folder.
+def check_trust(path: Path, graph: GraphSpec) -> None:
+    """Refuse a graph from a file that wants to run code of a model's repository.
 
-    A snapshot in the hub's cache is made of links to the `blobs` beside it.
+    Raises:
+        WeightsError: LM504, naming the backbone.
     """
-    root = folder.resolve()
-    if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
-        root = root.parent.parent
-    return path.resolve().is_relative_to(root)
+    for key, what in code_wanted(graph.backbones).items():
+        raise WeightsError(f"LM504 {path}: backbone {key!r} asks to run {what}; {ALLOW}")
 
 
 def _with_prompts(graph: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -152,7 +161,7 @@ def _with_prompts(graph: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _prompt(folder: Path, name: str) -> str:
-    path = part(folder, name)
+    path = part(folder, check_name(name))
     if not inside(folder, path):
         raise WeightsError(f"LM502 prompt file {name!r} leaves the folder")
-    return path.read_bytes().decode("utf-8")  # line ends as they are
+    return read_bounded(path, LARGEST_PROMPT).decode("utf-8")  # line ends as they are

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -16,10 +16,12 @@ from latentmas.errors import WeightsError
 from latentmas.io._folder import LINKS, part
 from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
+from latentmas.io._safetensors import compare_header, read_header
 from latentmas.io._swap import Swap, swap_backbones
 from latentmas.io._training import read_history, read_scores
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, System
+from latentmas.runtime.initialise import sketch_links
 from latentmas.spec import Backbone, TextFunction
 from latentmas.tools import Tool
 
@@ -38,6 +40,7 @@ def load_system(
     tools: Mapping[str, Tool] | None = None,
     reuse: System | None = None,
     token: str | None = None,
+    trust_remote_code: bool = False,
 ) -> System:
     """Load a saved team; its backbones come from where they are declared.
 
@@ -55,18 +58,20 @@ def load_system(
         tools: in place of registered ones, or beside them.
         reuse: a system whose loaded backbones are taken where they are the same.
         token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps.
+        trust_remote_code: accept a team that asks for code of a model's repository.
 
     Raises:
         WeightsError: LM501 when a backbone has changed since or has another width, LM502 when the
             source is no saved team, LM503 when weights are missing, unexpected, of a wrong shape or
-            not finite, LM511 when the hub does not give it.
+            not finite, LM504 when it asks for code of a model's repository, LM511 when the hub does
+            not give it.
         GraphError: a backbone's configuration cannot be read.
         UnknownNameError: `backbones` names what the team does not have.
     """
     found = find_team(source, revision=revision, token=token)
-    manifest, saved = read_manifest(found.folder)
+    manifest, saved = read_manifest(found.folder, trust_remote_code=trust_remote_code)
     plan, commits = _plan_now(found.folder, manifest, saved, backbones or {})
-    state = read_links(found.folder)
+    state = read_links(found.folder, plan)
     history, scores = read_history(found.folder), read_scores(found.folder)
     system = System.load(
         plan,
@@ -92,11 +97,15 @@ def load_link_weights(system: System, folder: str | Path) -> None:
         WeightsError: LM502 or LM503, and nothing is changed.
     """
     folder = Path(folder)
-    _fill(system, read_links(folder), part(folder, LINKS), None)
+    _fill(system, read_links(folder, system.plan), part(folder, LINKS), None)
 
 
-def read_links(folder: Path) -> dict[str, Tensor]:
+def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
     """All weights in the file of a saved team.
+
+    Args:
+        folder: of the team.
+        plan: whose links they must fit, by names, types and shapes, before one is read.
 
     Raises:
         WeightsError: LM502 when there is none, LM503 when it cannot be read.
@@ -106,6 +115,9 @@ def read_links(folder: Path) -> dict[str, Tensor]:
         raise WeightsError(f"LM502 {str(folder)!r} is no saved team: it lacks {LINKS}")
     if not inside(folder, path):
         raise WeightsError(f"LM502 {LINKS} leaves the folder {str(folder)!r}")
+    header = read_header(path)
+    if plan is not None:
+        _refuse(compare_header(header, _shapes(plan)))
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -136,9 +148,22 @@ def check_links(
             differences.append(f"{name}: type {found.dtype}, not a floating-point type")
         elif not found.isfinite().all():
             differences.append(f"{name}: holds values that are not finite")
+    _refuse(differences)
+
+
+def _refuse(differences: Sequence[str]) -> None:
     if differences:
         shown = "\n  ".join(sorted(differences)[:20])
         raise WeightsError(f"LM503 {len(differences)} differences in link weights:\n  {shown}")
+
+
+def _shapes(plan: Plan) -> dict[str, torch.Size]:
+    """Shape of every weight of a plan's links, without memory for them."""
+    return {
+        f"{id}.{name}": tensor.shape
+        for id, link in sketch_links(plan).items()
+        for name, tensor in link.state_dict().items()
+    }
 
 
 @torch.no_grad()

@@ -50,13 +50,13 @@ class BackboneInfo(Frozen):
 
     model_type: str
     """transformers' `model_type`, such as `"qwen3"`."""
-    hidden_size: int
+    hidden_size: int = Field(ge=1, le=2**20)
     """Width D of the states."""
-    vocab_size: int
+    vocab_size: int = Field(ge=1, le=2**28)
     """Size V of the vocabulary."""
-    num_layers: int
+    num_layers: int = Field(ge=0, le=2**16)
     """Decoder layers."""
-    max_positions: int | None = None
+    max_positions: int | None = Field(default=None, ge=0)
     """Longest context in tokens, where the configuration says so."""
     costs: BackboneCosts | None = None
     """Counts for `Plan.explain`; None where they are not known. No part of a plan's digest."""

@@ -22,11 +22,11 @@ class LinkPlan(Frozen):
     """Every option of the kind, resolved."""
     init: Literal["default", "near_identity", "ridge"]
     norm: Literal["embedding", "none"]
-    in_dim: int
+    in_dim: int = Field(ge=1, le=2**20)
     """Width S of the source's states."""
-    out_dim: int
+    out_dim: int = Field(ge=1, le=2**20)
     """Width D of the receiver's states."""
-    n_parameters: int
+    n_parameters: int = Field(ge=0, lt=2**53)
     """Exact number of weights."""
     source: str
     """Backbone whose states come in."""

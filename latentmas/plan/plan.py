@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +13,7 @@ from latentmas.errors import PlanError
 from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
-from latentmas.plan.verify import verify_steps
+from latentmas.plan.verify import verify_links, verify_steps
 from latentmas.spec import (
     Frozen,
     GraphSpec,
@@ -24,6 +23,8 @@ from latentmas.spec import (
     write_atomically,
     write_text_atomically,
 )
+from latentmas.spec._plain import parse_json, read_limited
+from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 _COUNTS: Any = {"backbones": {"__all__": {"info": {"costs"}}}}
+LARGEST = 64 * 2**20
+"""Bytes of a plan file."""
+MOST_ITEMS = 2_000_000
 
 
 class Plan(Frozen):
@@ -152,14 +156,19 @@ class Plan(Frozen):
         return self.model_dump_json(indent=indent)
 
     @classmethod
-    def from_json(cls, text: str) -> Plan:
+    def from_json(cls, text: str | bytes, *, trust_remote_code: bool = False) -> Plan:
         """Read `to_json`'s text and check every invariant.
 
+        Args:
+            text: JSON.
+            trust_remote_code: accept a plan that asks for code of a model's repository.
+
         Raises:
-            PlanError: it is not a plan, or a step uses what no step made.
+            PlanError: it is not a plan, a step uses what no step made, or it asks for such code
+                (LM504).
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text, most_items=MOST_ITEMS)
             odd = next(oddities(data, "plan"), None)
             if odd is not None:
                 raise PlanError(": ".join(odd))
@@ -169,6 +178,11 @@ class Plan(Frozen):
         except (ValidationError, ValueError, RecursionError) as error:
             raise PlanError(f"not a plan: {error}") from error
         verify_steps(plan.steps, plan.links, plan.graph)
+        verify_links(plan.links, plan.backbones, plan.graph)
+        specs = {key: backbone.spec for key, backbone in plan.backbones.items()}
+        for key, what in code_wanted(plan.graph.backbones | specs).items():
+            if not trust_remote_code:
+                raise PlanError(f"LM504 backbone {key}: the plan asks to run {what}; {ALLOW}")
         return plan
 
     def save(self, path: str | Path) -> Path:
@@ -176,13 +190,16 @@ class Plan(Frozen):
         return write_text_atomically(Path(path), self.to_json() + "\n")
 
     @classmethod
-    def load_file(cls, path: str | Path) -> Plan:
-        """Read a file that `save` wrote; errors as `from_json`, and for an unreadable file."""
+    def load_file(cls, path: str | Path, *, trust_remote_code: bool = False) -> Plan:
+        """Read a file that `save` wrote.
+
+        Arguments and errors as `from_json`, and a PlanError for a file that cannot be read.
+        """
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_limited(Path(path), LARGEST)
         except (OSError, ValueError) as error:
             raise PlanError(f"cannot read plan {str(path)!r}: {error}") from error
-        return cls.from_json(text)
+        return cls.from_json(text, trust_remote_code=trust_remote_code)
 
     def diff(self, other: Plan) -> list[str]:
         """Differences from `other`, a line each; empty when the plans are equal."""

@@ -8,14 +8,16 @@ from pydantic import Field
 
 from latentmas.spec import Frozen
 
-__all__ = ["Decode", "Rollout", "Step", "Transfer"]
+__all__ = ["MAX_LATENT_STEPS", "Decode", "Rollout", "Step", "Transfer"]
+
+MAX_LATENT_STEPS = 4096
 
 
 class _Turn(Frozen):
     agent: str
-    round: int
+    round: int = Field(ge=1)
     """1..R."""
-    group: int
+    group: int = Field(ge=0)
     """Steps of one round and group do not depend on each other."""
     inputs: dict[str, str]
     """Slot of the prompt → value that fills it. Slots that are empty this round are left out."""
@@ -29,7 +31,7 @@ class Rollout(_Turn):
     op: Literal["rollout"] = "rollout"
     inner: str
     """Id of the inner link."""
-    latent_steps: int
+    latent_steps: int = Field(ge=0, le=MAX_LATENT_STEPS)
     """K."""
 
 
@@ -39,7 +41,7 @@ class Decode(_Turn):
     op: Literal["decode"] = "decode"
     final: bool
     """The team's answer; others are the source of text edges."""
-    max_new_tokens: int | None = None
+    max_new_tokens: int | None = Field(default=None, ge=1)
     """Most tokens written; None takes the run's."""
 
 
@@ -52,9 +54,9 @@ class Transfer(Frozen):
     """The sender."""
     target: str
     """The receiver."""
-    round: int
+    round: int = Field(ge=1)
     """The round that made the states."""
-    group: int
+    group: int = Field(ge=0)
     inner: str
     outer: str
     source: str

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from latentmas.errors import PlanError
+from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Step, Transfer
 from latentmas.spec import GraphSpec
 
-__all__ = ["reads", "verify_steps"]
+__all__ = ["reads", "verify_links", "verify_steps"]
 
 
 def reads(step: Step) -> tuple[str, ...]:
@@ -42,6 +43,30 @@ def verify_steps(steps: Sequence[Step], links: Sequence[LinkPlan], graph: GraphS
         if unknown:
             raise PlanError(f"step {index}: no link {sorted(unknown)[0]!r}")
     _verify_end(steps, graph)
+
+
+def verify_links(
+    links: Sequence[LinkPlan], backbones: Mapping[str, PlanBackbone], graph: GraphSpec
+) -> None:
+    """Check that the links fit the backbones, and that every agent has one.
+
+    Raises:
+        PlanError: naming the first that does not.
+    """
+    for agent in graph.agents:
+        if agent.backbone not in backbones:
+            raise PlanError(f"agent {agent.name!r}: no backbone {agent.backbone!r}")
+    if len({link.id for link in links}) < len(links):
+        raise PlanError("two links have one id")
+    for link in links:
+        for key, width in ((link.source, link.in_dim), (link.target, link.out_dim)):
+            if key not in backbones:
+                raise PlanError(f"link {link.id}: no backbone {key!r}")
+            own = backbones[key].info.hidden_size
+            if own != width:
+                raise PlanError(f"link {link.id}: width {width} for {key!r}, whose width is {own}")
+        if not link.users:
+            raise PlanError(f"link {link.id}: nothing uses it")
 
 
 def _links_of(step: Step) -> set[str]:

@@ -5,18 +5,21 @@ Shapes: `N` shared words or sample states, `S` source width, `D` target width.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.errors import WeightsError
+from latentmas.errors import PlanError, WeightsError
 from latentmas.links import Link, link_kinds
 from latentmas.plan import LinkPlan, Plan
 
-__all__ = ["build_links", "embedding_norm", "ridge_alignment", "start_links"]
+__all__ = ["build_links", "sketch_links", "embedding_norm", "ridge_alignment", "start_links"]
 
 RIDGE = 1e-4
 """Ridge penalty, relative to the mean square of the source's embeddings."""
@@ -25,15 +28,54 @@ SAMPLE = (8, 16)
 
 
 def build_links(plan: Plan, seed: int) -> dict[str, Link]:
-    """The links of a plan in fp32 with their kinds' own random start, by id."""
+    """The links of a plan in fp32 with their kinds' own random start, by id.
+
+    Raises:
+        PlanError: a link's options or size are not those of its kind.
+        WeightsError: the links are larger than this machine's memory.
+        UnknownNameError: a kind is not registered.
+    """
+    sketch_links(plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return {link.id: _build(link) for link in plan.links}
 
 
+def sketch_links(plan: Plan) -> dict[str, Link]:
+    """The links without memory, on the meta device; errors as `build_links`."""
+    with torch.device("meta"):
+        links = {link.id: _build(link) for link in plan.links}
+    for planned in plan.links:
+        found = sum(p.numel() for p in links[planned.id].parameters())
+        if found != planned.n_parameters:
+            raise PlanError(
+                f"link {planned.id!r}: kind {planned.kind!r} has {found:,} weights at these widths "
+                f"and options, the plan says {planned.n_parameters:,}; compile the graph anew"
+            )
+    needed, there = 4 * plan.n_parameters, _physical_memory()
+    if needed > there:
+        raise WeightsError(
+            f"the links take {needed / 2**30:,.1f} GiB, and this machine has {there / 2**30:,.1f} "
+            "GiB of memory; choose a smaller expansion, or smaller backbones"
+        )
+    return links
+
+
+def _physical_memory() -> float:
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def _build(planned: LinkPlan) -> Link:
     kind = link_kinds.get(planned.kind)
-    options: Any = kind.Options.model_validate(planned.options)
+    try:
+        options: Any = kind.Options.model_validate(planned.options)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise PlanError(
+            f"link {planned.id!r}: options of kind {planned.kind!r}: {wrong}"
+        ) from error
     return kind(options, planned.in_dim, planned.out_dim).float()
 
 

@@ -10,6 +10,14 @@ from latentmas.spec._base import Frozen
 
 __all__ = ["TEXT", "AgentSpec", "EdgeSpec", "LinkSpec", "TextSourceSpec"]
 
+_NO_VARIABLES = frozenset(
+    {
+        *("add_generation_prompt", "chat_template", "continue_final_message", "conversation"),
+        *("max_length", "padding", "return_assistant_tokens_mask", "return_dict"),
+        *("return_tensors", "self", "tokenize", "tokenizer_kwargs", "tools", "truncation"),
+    }
+)
+"""Arguments of `apply_chat_template` that are not handed to the template."""
 TEXT = "text"
 """The link kind of an edge on which the source speaks: it decodes, no weights, no gradient."""
 
@@ -65,6 +73,16 @@ class AgentSpec(Frozen):
     """How a call looks: `<python>…</python>` in the text, or as the chat template has it."""
     max_tool_calls: int = 5
     """Most calls in one answer; after them the agent must answer without."""
+
+    @field_validator("chat_options")
+    @classmethod
+    def _variables(cls, options: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(_NO_VARIABLES & set(options))
+        if taken:
+            raise ValueError(
+                f"{taken[0]!r} is no variable of the chat template; change the model's tokenizer"
+            )
+        return options
 
 
 class EdgeSpec(Frozen):

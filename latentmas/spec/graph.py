@@ -273,9 +273,9 @@ class Graph:
         return graph
 
     @classmethod
-    def load(cls, path: str | Path) -> Graph:
-        """A builder that starts from a graph file; errors as `GraphSpec.load`."""
-        return cls.from_spec(GraphSpec.load(path))
+    def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Graph:
+        """A builder that starts from a graph file; arguments and errors as `GraphSpec.load`."""
+        return cls.from_spec(GraphSpec.load(path, trust_remote_code=trust_remote_code))
 
     def save(self, path: str | Path) -> Path:
         """Write the declaration as YAML (`.yaml`, `.yml`) or JSON."""

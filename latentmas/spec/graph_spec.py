@@ -12,10 +12,15 @@ from latentmas.redact import redact
 from latentmas.spec._base import Frozen, oddities
 from latentmas.spec._files import read_graph_file, write_graph_file
 from latentmas.spec._plain import parse_json
+from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone
 
 __all__ = ["GraphSpec"]
+
+MOST_AGENTS = 512
+"""Agents of a graph; inputs, text sources and backbones too."""
+MOST_EDGES = 4096
 
 
 class GraphSpec(Frozen):
@@ -24,17 +29,17 @@ class GraphSpec(Frozen):
     version: Literal[1] = 1
     """Version of this format."""
     name: str = "team"
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = Field(default=(), max_length=MOST_AGENTS)
     """Sample fields that prompts may use."""
     rounds: int = 3
     """Rounds R: how often every agent has its turn."""
     latent_steps: int = 16
     """Latent steps K of agents that set none."""
-    backbones: dict[str, Backbone] = Field(default_factory=dict)
-    agents: tuple[AgentSpec, ...] = ()
-    text_sources: tuple[TextSourceSpec, ...] = ()
-    edges: tuple[EdgeSpec, ...] = ()
-    output: tuple[str, ...] = ()
+    backbones: dict[str, Backbone] = Field(default_factory=dict, max_length=MOST_AGENTS)
+    agents: tuple[AgentSpec, ...] = Field(default=(), max_length=MOST_AGENTS)
+    text_sources: tuple[TextSourceSpec, ...] = Field(default=(), max_length=MOST_AGENTS)
+    edges: tuple[EdgeSpec, ...] = Field(default=(), max_length=MOST_EDGES)
+    output: tuple[str, ...] = Field(default=(), max_length=MOST_AGENTS)
     """The agent that decodes in the last round. A valid graph has exactly one."""
 
     @field_validator("output", mode="before")
@@ -67,17 +72,36 @@ class GraphSpec(Frozen):
         return self.model_dump_json(indent=indent, exclude_defaults=False)
 
     @classmethod
-    def from_json(cls, text: str) -> GraphSpec:
+    def from_json(cls, text: str, *, trust_remote_code: bool = False) -> GraphSpec:
         """Read `to_json`'s text.
 
+        Args:
+            text: JSON.
+            trust_remote_code: accept a text that asks for code of a model's repository.
+
         Raises:
-            GraphError: LM100 problems when it is not JSON or not a graph.
+            GraphError: LM100 problems when it is not JSON or not a graph, LM504 when it asks for
+                such code.
         """
         try:
             data = parse_json(text)
         except ValueError as error:
             raise GraphError([_malformed("graph", f"not JSON: {error}")]) from error
-        return cls.parse(data)
+        return cls._from_outside(data, trust_remote_code)
+
+    @classmethod
+    def _from_outside(cls, data: Any, trust_remote_code: bool) -> GraphSpec:
+        """Validate plain data that came from a file."""
+        spec = cls.parse(data)
+        if not trust_remote_code:
+            wanted = code_wanted(spec.backbones)
+            problems = [
+                Problem("LM504", f"backbone {key}", f"the file asks to run {what}", ALLOW)
+                for key, what in wanted.items()
+            ]
+            if problems:
+                raise GraphError(problems, spec.name)
+        return spec
 
     @classmethod
     def parse(cls, data: Any) -> GraphSpec:
@@ -99,15 +123,19 @@ class GraphSpec(Frozen):
         return write_graph_file(Path(path), self.model_dump(mode="json", exclude_defaults=True))
 
     @classmethod
-    def load(cls, path: str | Path) -> GraphSpec:
+    def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> GraphSpec:
         """Read a graph file (YAML or JSON).
 
         An agent may say `prompt_file: x.jinja` in place of `prompt`, and a backbone's source may
         begin with `./`: both are taken relative to the graph file.
 
+        Args:
+            path: of the file.
+            trust_remote_code: accept a file that asks for code of a model's repository.
+
         Raises:
             DataError: the file cannot be read.
-            GraphError: its content is not a graph; every problem at once.
+            GraphError: its content is not a graph (every problem at once), or asks for such code.
         """
         try:
             data = read_graph_file(Path(path))
@@ -116,7 +144,7 @@ class GraphSpec(Frozen):
                 raise
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"cannot read graph file {str(path)!r}: {reason}") from error
-        return cls.parse(data)
+        return cls._from_outside(data, trust_remote_code)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
