@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from latentmas.cli._console import dumps
 from latentmas.errors import DataError
 from latentmas.spec import write_text_atomically
+from latentmas.spec._plain import parse_json
 
 __all__ = ["Rows", "jsonl", "read_rows", "write_rows"]
 
@@ -51,8 +51,9 @@ def read_rows(path: Path) -> Rows:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {str(path)!r}: not UTF-8 text ({error.reason})") from error
+    except ValueError as error:
+        reason = getattr(error, "reason", error)
+        raise DataError(f"cannot read {str(path)!r}: not UTF-8 text ({reason})") from error
     found = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not found:
         raise DataError(f"{path}: empty; give one JSON object a line")
@@ -72,8 +73,8 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 def _row(path: Path, number: int, line: str) -> Row:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line, any_number=True)
+    except ValueError as error:
         message = f"{path}:{number}: not JSON: {error}; give one JSON object a line"
         raise DataError(message) from error
     if not isinstance(row, dict):

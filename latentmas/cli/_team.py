@@ -19,7 +19,16 @@ from latentmas.spec import Graph
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["open_graph", "open_team", "twin_of"]
+__all__ = ["open_graph", "open_team", "trust_files", "twin_of"]
+
+_trust = False
+"""Whether files may ask for code of a model's repository: a global option of the command line."""
+
+
+def trust_files(trust_remote_code: bool) -> None:
+    """Say whether files may ask for code of a model's repository."""
+    global _trust
+    _trust = trust_remote_code
 
 
 def open_graph(graph: Path) -> Graph:
@@ -37,7 +46,7 @@ def open_graph(graph: Path) -> Graph:
             f"template {str(graph)!r} needs models of yours; write a graph file with "
             f"`latentmas new my-team --template {graph}`"
         )
-    return Graph.load(graph)
+    return Graph.load(graph, trust_remote_code=_trust)
 
 
 def open_team(
@@ -67,7 +76,7 @@ def open_team(
             raise typer.BadParameter("--text takes a graph file, not a saved team")
         from latentmas.runtime import System
 
-        system = System.from_pretrained(team, device=device)
+        system = System.from_pretrained(team, device=device, trust_remote_code=_trust)
         if check is not None:
             check(system.plan)
         return system

@@ -26,6 +26,7 @@ from latentmas.cli import (
 )
 from latentmas.cli._console import emit, report
 from latentmas.cli._plugins import import_plugin
+from latentmas.cli._team import trust_files
 from latentmas.redact import redact
 
 __all__ = ["app"]
@@ -77,6 +78,13 @@ def _global_options(
             help="Python file of your own to import first; may be repeated.",
         ),
     ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Let a file ask for code of a model's repository; read that code first.",
+        ),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     version: Annotated[
         bool,
@@ -85,6 +93,7 @@ def _global_options(
 ) -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    trust_files(trust_remote_code)
     for path in plugin or []:
         import_plugin(path)
 

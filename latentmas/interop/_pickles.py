@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import WeightsError
+from latentmas.io._pickles import StoredTensor, scan_archive
 from latentmas.links import Link
 
 __all__ = ["read_link"]
@@ -24,6 +23,7 @@ _NAMES = {
     "residual_proj": "residual.proj",
 }
 """Published module name → ours; others are alike."""
+_FLOATS = ("DoubleStorage", "FloatStorage", "HalfStorage", "BFloat16Storage")
 _SLACK = 2**20
 """Bytes that a file may have beyond its weights."""
 
@@ -32,7 +32,8 @@ def read_link(path: Path, like: Link) -> dict[str, Tensor]:
     """Read a published link.
 
     Args:
-        path: a `.pt` file; unpickled with `weights_only=True`, so that it runs nothing.
+        path: a `.pt` file as torch.save writes it. Its opcodes are judged first; then it is
+            unpickled with `weights_only=True`, so that it runs nothing.
         like: a link with the expected names and shapes.
 
     Returns:
@@ -43,35 +44,40 @@ def read_link(path: Path, like: Link) -> dict[str, Tensor]:
             or values are not what the link needs.
     """
     expected = {name: tensor.shape for name, tensor in like.state_dict().items()}
-    _check_size(path, sum(shape.numel() for shape in expected.values()))
+    n_weights = sum(shape.numel() for shape in expected.values())
+    archive = scan_archive(path, 8 * n_weights + _SLACK)
+    _compare(path, _named(path, archive.content), expected)
     try:
         with warnings.catch_warnings(action="ignore"):  # torch remarks on old formats
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            loaded = torch.load(archive.repacked(), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what it likes on damaged files
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"LM502 {path} cannot be read safely: {reason}") from error
-    except (AttributeError, ImportError, IndexError, KeyError, TypeError) as error:
-        raise WeightsError(f"LM502 {path} is no file of tensors: {error!r}") from error
-    if not isinstance(loaded, Mapping):
-        raise WeightsError(f"LM503 {path} holds a {type(loaded).__name__}, no mapping of tensors")
-    return _checked(path, {_renamed(str(name)): value for name, value in loaded.items()}, expected)
+    found = _named(path, loaded)
+    return {name: _tensor(path, name, found[name], shape) for name, shape in expected.items()}
 
 
-def _check_size(path: Path, n_weights: int) -> None:
-    """Refuse a file that would take far more memory than the link, before it is unpacked."""
-    most = 8 * n_weights + _SLACK
-    size = path.stat().st_size
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                size = max(size, sum(entry.file_size for entry in archive.infolist()))
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise WeightsError(f"LM502 {path} is a damaged archive: {error}") from error
-    if size > most:
-        raise WeightsError(
-            f"LM503 {path} unpacks to {size:,} bytes, but the link it is for has "
-            f"{n_weights:,} weights"
-        )
+def _named(path: Path, content: object) -> dict[str, object]:
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"LM503 {path} holds a {type(content).__name__}, no mapping of tensors")
+    return {_renamed(str(name)): value for name, value in content.items()}
+
+
+def _compare(path: Path, found: Mapping[str, object], expected: Mapping[str, torch.Size]) -> None:
+    """Check names, kinds and shapes before anything is unpickled."""
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or extra:
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"has unexpected {', '.join(extra):.200}"] if extra else []
+        raise WeightsError(f"LM503 {path} {' and '.join(parts)}")
+    for name, shape in expected.items():
+        own, where = found[name], f"LM503 {path}: {name}"
+        if not isinstance(own, StoredTensor):
+            raise WeightsError(f"{where} is a {type(own).__name__}, no tensor")
+        if own.shape != tuple(shape):
+            raise WeightsError(f"{where} has shape {own.shape}, expected {tuple(shape)}")
+        if own.storage not in _FLOATS:
+            raise WeightsError(f"{where} is of type {own.storage}; floating point is needed")
 
 
 def _renamed(name: str) -> str:
@@ -79,28 +85,11 @@ def _renamed(name: str) -> str:
     return _NAMES.get(module, module) + dot + rest
 
 
-def _checked(
-    path: Path, found: Mapping[str, object], expected: Mapping[str, torch.Size]
-) -> dict[str, Tensor]:
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or extra:
-        parts = [f"lacks {', '.join(missing)}"] if missing else []
-        parts += [f"has unexpected {', '.join(extra)}"] if extra else []
-        raise WeightsError(f"LM503 {path} {' and '.join(parts)}")
-    return {name: _tensor(path, name, found[name], shape) for name, shape in expected.items()}
-
-
 def _tensor(path: Path, name: str, value: object, shape: torch.Size) -> Tensor:
     where = f"LM503 {path}: {name}"
-    if not isinstance(value, Tensor):
-        raise WeightsError(f"{where} is a {type(value).__name__}, no tensor")
-    if value.layout != torch.strided or value.is_meta or value.is_quantized:
-        kind = "meta" if value.is_meta else "quantized" if value.is_quantized else value.layout
-        raise WeightsError(f"{where} is a {kind} tensor; a dense one is needed")
-    if value.shape != shape:
-        raise WeightsError(f"{where} has shape {tuple(value.shape)}, expected {tuple(shape)}")
-    if not value.is_floating_point():
-        raise WeightsError(f"{where} is of type {value.dtype}; floating point is needed")
+    dense = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+    if not isinstance(value, Tensor) or not dense or value.shape != shape:
+        raise WeightsError(f"{where} is not the dense tensor that the file told of")
     weights = value.to(torch.float32, copy=True).contiguous()
     if not weights.isfinite().all():
         raise WeightsError(f"{where} holds values that are not finite")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
+from latentmas.io._bounded import read_json
 from latentmas.spec import Backbone, DType
 
 __all__ = ["FolderSource", "HubSource", "Source"]
@@ -43,13 +43,7 @@ class Source(ABC):
         """A JSON object; empty when there is no such file."""
         if name not in self.files():
             return {}
-        path = self.path(name)
-        if path.stat().st_size > LARGEST_JSON:
-            raise WeightsError(f"LM502 {self.name}: {name} is larger than any manifest")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise WeightsError(f"LM502 {self.name}: {name} is not JSON: {error}") from error
+        data = read_json(self.path(name), LARGEST_JSON)
         if not isinstance(data, dict):
             raise WeightsError(f"LM502 {self.name}: {name} holds no object")
         return data
@@ -61,10 +55,12 @@ class Source(ABC):
             WeightsError: LM502 when it is no plain name of a file that is there.
         """
         if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
-            raise WeightsError(f"LM502 {self.name}: {name!r} is no plain file name; it is not read")
+            raise WeightsError(
+                f"LM502 {self.name}: {name!r:.100} is no plain file name; it is not read"
+            )
         if name not in self.files():
             raise WeightsError(
-                f"LM502 {self.name}: there is no file {name!r}; there are: "
+                f"LM502 {self.name}: there is no file {name!r:.100}; there are: "
                 f"{', '.join(sorted(self.files())) or 'none'}"
             )
         return name
@@ -108,6 +104,8 @@ class FolderSource(Source):
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.root):
             raise WeightsError(f"LM502 {self.name}: {name!r} leads out of the release")
+        if path.exists() and not path.is_file():
+            raise WeightsError(f"LM502 {self.name}: {name!r} is no regular file; it is not read")
         return path
 
     def backbone(self, dtype: DType, *, trust_remote_code: bool) -> Backbone:

@@ -23,6 +23,7 @@ from latentmas.interop._prompt_jinja import OPTIONS, branch, literal, pieces, qu
 from latentmas.interop._prompt_layouts import FILES, TASKS, Layout, Role, layout_of
 from latentmas.interop._styles import find_style
 from latentmas.spec import AgentSpec
+from latentmas.spec._plain import parse_json
 from latentmas.spec.prompts import render_prompt
 
 __all__ = ["import_prompts"]
@@ -164,7 +165,7 @@ def _ask(request: dict[str, Any], root: Path, path: Path, timeout: float) -> dic
         finally:
             _end(process)
     try:
-        found = json.loads(out)
+        found = parse_json(out, any_number=True)
     except ValueError:
         found = None
     if isinstance(found, dict) and "failure" in found:

@@ -138,13 +138,14 @@ def _link_files(
         if f"inner.{role}" in planned
     }
     outer = sources["outer"]
-    listed = {entry.get("legacy_key"): entry for entry in _outer_entries(outer, task)}
+    entries = _outer_entries(outer, task)
+    listed = {key: entry for entry in entries if isinstance(key := entry.get("legacy_key"), str)}
     for key, edge in style.links.items():
         id = f"outer.{edge}"
         if id not in planned:
             continue
         if key not in listed:
-            there = ", ".join(sorted(map(str, listed))) or "none"
+            there = ", ".join(sorted(listed)) or "none"
             raise WeightsError(f"LM503 {outer.name}: no link {key!r} is listed; there are: {there}")
         entry = listed[key]
         _check_type(outer, entry.get("adapter_type"), OUTER_TYPES)
@@ -194,6 +195,6 @@ def _of_task(source: Source, manifest: str, task: str) -> dict[str, Any]:
 def _check_type(source: Source, found: object, known: tuple[str, ...]) -> None:
     if found not in known:
         raise WeightsError(
-            f"LM503 {source.name}: link type {found!r} is not one that was published; "
+            f"LM503 {source.name}: link type {found!r:.100} is not one that was published; "
             f"known: {', '.join(known)}"
         )

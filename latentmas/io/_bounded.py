@@ -76,10 +76,10 @@ def read_bounded(path: Path, most: int) -> bytes:
     return raw
 
 
-def read_json(path: Path, most: int, *, finite: bool = True) -> Any:
+def read_json(path: Path, most: int, *, any_number: bool = False) -> Any:
     """Plain data of a JSON file of an artefact; errors as `read_bounded`, and LM502 for no JSON."""
     raw = read_bounded(path, most)
     try:
-        return parse_json(raw, finite=finite)
+        return parse_json(raw, any_number=any_number)
     except ValueError as error:
-        raise WeightsError(f"LM502 {path} cannot be read: not JSON: {error}") from error
+        raise WeightsError(f"LM502 {path} is not JSON: {error}") from error

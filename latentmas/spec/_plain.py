@@ -49,28 +49,24 @@ def read_limited(path: Path, most: int) -> bytes:
     return raw
 
 
-def parse_json(text: str | bytes, *, most_items: int = MOST_ITEMS, finite: bool = True) -> Any:
+def parse_json(text: str | bytes, *, most_items: int = MOST_ITEMS, any_number: bool = False) -> Any:
     """Plain data of a JSON text, in which no key stands twice in one object.
 
     Args:
         text: UTF-8 where it is bytes.
         most_items: brackets, braces, commas and colons, outside of strings.
-        finite: refuse NaN and infinity, which JSON does not know but Python writes.
+        any_number: take integers beyond 64 bits, and NaN and infinity as Python writes them.
 
     Raises:
         ValueError: it is no JSON, or beyond the bounds.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     _check_structure(raw, most_items)
-    options: dict[str, Any] = {"parse_constant": _no_constant} if finite else {}
+    strict: dict[str, Any] = {"parse_int": _integer, "parse_float": _finite}
+    hooks = {} if any_number else strict | {"parse_constant": _no_constant}
     try:
-        return json.loads(
-            text if isinstance(text, str) else raw.decode("utf-8"),
-            object_pairs_hook=unique_keys,
-            parse_int=_integer,
-            parse_float=_finite if finite else float,
-            **options,
-        )
+        whole = text if isinstance(text, str) else raw.decode("utf-8")
+        return json.loads(whole, object_pairs_hook=unique_keys, **hooks)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 

@@ -10,8 +10,8 @@ from latentmas.spec.backbone import Backbone
 __all__ = ["ALLOW", "code_wanted"]
 
 ALLOW = (
-    "read that code, then pass trust_remote_code=True (`latentmas --trust-remote-code …`); or take "
-    "the request out of the file"
+    "read that code, then pass trust_remote_code=True (`latentmas --trust-remote-code COMMAND …`); "
+    "or take the request out of the file"
 )
 """What to do about it."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")

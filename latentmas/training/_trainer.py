@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from latentmas.errors import DataError, LatentMASError, WeightsError
+from latentmas.errors import LatentMASError, WeightsError
 from latentmas.io import load_link_weights, save_system
-from latentmas.redact import get_logger
+from latentmas.io._bounded import inside
 from latentmas.runtime import System
+from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
 from latentmas.training.config import _LinkTraining
 from latentmas.training.data import Row, TrainingRows
 from latentmas.training.recording import Recording
@@ -23,7 +23,12 @@ from latentmas.training.telemetry import Telemetry
 
 __all__ = ["LinkTrainer"]
 
-log = get_logger("latentmas.training")
+_MISFIT = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, EOFError, OSError)
+"""What transformers and torch raise on a state that does not fit."""
+
+
+def _copies(system: System) -> dict[str, Tensor]:
+    return {name: t.detach().to("cpu", copy=True) for name, t in system.link_state().items()}
 
 
 class LossModule(Protocol):
@@ -58,6 +63,7 @@ class LinkTrainer(Trainer):
         self.system = system
         self.telemetry = Telemetry(system) if config.telemetry else None
         self._recording: Recording | None = None
+        self._before: dict[str, Tensor] = {}
         super().__init__(
             model=loss,
             args=config,
@@ -82,9 +88,13 @@ class LinkTrainer(Trainer):
 
         Raises:
             DataError: there is no checkpoint to resume from.
+            WeightsError: a part of the checkpoint is unsound; no link has changed.
             LatentMASError: LM403, a loss or gradient is not finite.
         """
-        found = _find_checkpoint(str(self.args.output_dir), resume_from_checkpoint)
+        found = find_checkpoint(str(self.args.output_dir), resume_from_checkpoint)
+        if found is not None:
+            check_checkpoint(Path(found), self.system)
+            self._before = _copies(self.system)
         rows: Any = self.train_dataset
         held_out: Any = self.eval_dataset
         self._recording = Recording(self.system, self.loop, self.args, rows, held_out)
@@ -198,14 +208,37 @@ class LinkTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:
             super()._load_optimizer_and_scheduler(checkpoint)
-        except ValueError as error:
+        except _MISFIT as error:
+            self._put_back()
             raise WeightsError(
                 f"cannot resume from {checkpoint!r}: it was trained with other links or another "
-                f"optimizer ({error}); use the same train_links, or start anew"
+                f"optimizer ({error!r:.300}); use the same train_links, or start anew"
             ) from error
 
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        try:
+            super()._load_rng_state(checkpoint)
+        except _MISFIT as error:
+            self._put_back()
+            raise WeightsError(
+                f"LM502 cannot resume from {checkpoint!r}: its states of random generators are "
+                f"damaged ({error!r:.300}); take another checkpoint"
+            ) from error
+
+    @torch.no_grad()
+    def _put_back(self) -> None:
+        """Links as they were before a checkpoint was opened."""
+        for name, tensor in self.system.link_state().items():
+            tensor.copy_(self._before[name])
+
     def _load_best_model(self) -> None:
-        load_link_weights(self.system, str(self.state.best_model_checkpoint))
+        best = Path(str(self.state.best_model_checkpoint))
+        if not inside(Path(str(self.args.output_dir)), best):
+            raise WeightsError(
+                f"LM502 the best checkpoint {str(best)!r:.200} lies outside of the output folder "
+                f"{str(self.args.output_dir)!r}; load it with load_link_weights if you trust it"
+            )
+        load_link_weights(self.system, best)
 
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
@@ -218,43 +251,3 @@ class LinkTrainer(Trainer):
 
 def _collate(rows: list[tuple[int, Row]]) -> dict[str, Any]:
     return {"rows": [row for _, row in rows], "numbers": [number for number, _ in rows]}
-
-
-def _find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
-    """The checkpoint to go on from.
-
-    One that was cut short (its last file is missing or no JSON) is passed over and put aside.
-
-    Raises:
-        DataError: there is none.
-    """
-    if not resume:
-        return None
-    if isinstance(resume, str):
-        if not Path(resume).is_dir():
-            raise DataError(f"cannot resume: there is no checkpoint folder {resume!r}")
-        if not _is_whole(Path(resume)):
-            raise DataError(f"cannot resume: checkpoint {resume!r} was cut short; take another")
-        return resume
-    found = sorted(
-        Path(output_dir).glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2])
-    )
-    while found and not _is_whole(found[-1]):
-        broken = found.pop()
-        log.warning("%s was cut short; it is removed", broken)
-        shutil.rmtree(broken)
-    if not found:
-        raise DataError(
-            f"cannot resume: {output_dir!r} has no whole checkpoint; train with "
-            'save_strategy="steps", or without resume'
-        )
-    return str(found[-1])
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """`trainer_state.json` is written last."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True

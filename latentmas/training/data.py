@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from latentmas.errors import DataError
 from latentmas.plan import Plan
 from latentmas.runtime import System
 from latentmas.runtime.packing import answer_ids, count_positions
+from latentmas.spec._plain import parse_json
 
 __all__ = ["Data", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]
 
@@ -93,7 +93,7 @@ def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingR
     if not isinstance(data, str | Path):
         return TrainingRows(data, columns)
     try:
-        lines = Path(data).read_text(encoding="utf-8").splitlines()
+        lines = Path(data).read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {str(data)!r}: {error}") from error
     rows = []
@@ -101,7 +101,7 @@ def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingR
         if not line.strip():
             continue
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line, any_number=True))
         except ValueError as error:
             raise DataError(f"{data}, line {number} is not JSON: {error}") from error
     return TrainingRows(rows, columns)

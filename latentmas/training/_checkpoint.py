@@ -1,0 +1,156 @@
+"""Checkpoints: which one to go on from, and whether it is sound; nothing is loaded here."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from transformers import TrainerState
+
+from latentmas.errors import DataError, WeightsError
+from latentmas.io._bounded import read_json
+from latentmas.io._pickles import RANDOM_STATES, scan_archive
+from latentmas.redact import get_logger
+from latentmas.runtime import System
+
+__all__ = ["check_checkpoint", "find_checkpoint"]
+
+log = get_logger("latentmas.training")
+
+STATE = "trainer_state.json"
+LARGEST_STATE = 64 * 2**20
+SLACK = 16 * 2**20
+"""Bytes that a file of an optimizer may have beyond its numbers."""
+COPIES = 4
+"""Numbers of an optimizer for each weight, with room to spare."""
+_TYPES = frozenset(
+    f"torch {name}"
+    for name in (
+        *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8"),
+        *("bool", "device", "Size"),
+    )
+)
+"""Names that optimizers other than Adam may keep."""
+_FOLDER = re.compile(r"checkpoint-(\d{1,12})")
+
+
+class _State(BaseModel):
+    """What `trainer_state.json` must be like; transformers takes it as it is."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    epoch: float | None = Field(default=0.0, ge=0, allow_inf_nan=False)
+    global_step: int = Field(ge=0, le=10**9)
+    max_steps: int = Field(default=0, le=10**12)
+    logging_steps: float = Field(default=500, ge=0, allow_inf_nan=False)
+    eval_steps: float = Field(default=500, ge=0, allow_inf_nan=False)
+    save_steps: float = Field(default=500, ge=0, allow_inf_nan=False)
+    train_batch_size: int | None = Field(default=None, ge=1, le=2**20)
+    num_train_epochs: float = 0
+    num_input_tokens_seen: float = 0
+    total_flos: float = 0
+    log_history: list[dict[str, Any]] = Field(default_factory=list)
+    best_metric: float | None = None
+    best_global_step: int | None = None
+    best_model_checkpoint: str | None = None
+    is_local_process_zero: bool = True
+    is_world_process_zero: bool = True
+    is_hyper_param_search: bool = False
+    trial_name: str | None = None
+    trial_params: dict[str, Any] | None = None
+    stateful_callbacks: dict[str, Any] = Field(default_factory=dict)
+
+
+def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
+    """The checkpoint to go on from.
+
+    Among those of a folder, one that was cut short (its last file is missing or no JSON) is passed
+    over and removed.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not resume:
+        return None
+    if isinstance(resume, str):
+        if not Path(resume).is_dir():
+            raise DataError(f"cannot resume: there is no checkpoint folder {resume!r}")
+        if not _is_whole(Path(resume)):
+            raise DataError(f"cannot resume: checkpoint {resume!r} was cut short; take another")
+        return resume
+    numbered = {
+        path: int(match[1])
+        for path in Path(output_dir).glob("checkpoint-*")
+        if (match := _FOLDER.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+    }
+    found = sorted(numbered, key=lambda path: numbered[path])
+    while found and not _is_whole(found[-1]):
+        broken = found.pop()
+        log.warning("%s was cut short; it is removed", broken)
+        shutil.rmtree(broken)
+    if not found:
+        raise DataError(
+            f"cannot resume: {output_dir!r} has no whole checkpoint; train with "
+            'save_strategy="steps", or without resume'
+        )
+    return str(found[-1])
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """`trainer_state.json` is written last."""
+    try:
+        read_json(checkpoint / STATE, LARGEST_STATE, any_number=True)
+    except (OSError, WeightsError):
+        return False
+    return True
+
+
+def check_checkpoint(folder: Path, system: System) -> None:
+    """Check the parts that transformers reads, before any of them is loaded.
+
+    Raises:
+        WeightsError: LM502 or LM503 with the file and what is wrong with it.
+    """
+    _check_state(folder / STATE)
+    weights = sum(parameter.numel() for parameter in system.parameters())
+    sizes = {"optimizer.pt": 8 * COPIES * weights + SLACK, "scheduler.pt": SLACK}
+    sizes["scaler.pt"] = SLACK
+    for name, most in sizes.items():
+        if (folder / name).exists():
+            archive = scan_archive(folder / name, most, _TYPES)
+            _check_parts(folder / name, archive.content)
+    for path in sorted(folder.glob("rng_state*.pth")):
+        content = scan_archive(path, SLACK, RANDOM_STATES).content
+        if not isinstance(content, dict) or not {"python", "numpy", "cpu"} <= set(content):
+            raise WeightsError(f"LM502 {path} holds no states of random generators")
+
+
+def _check_state(path: Path) -> None:
+    data = read_json(path, LARGEST_STATE, any_number=True)
+    known = {field.name for field in dataclasses.fields(TrainerState)}
+    if not isinstance(data, dict) or not set(data) <= known:
+        found = (
+            f"unknown fields {sorted(set(data) - known)}" if isinstance(data, dict) else "a list"
+        )
+        raise WeightsError(f"LM502 {path} is no state of a training: {found:.200}")
+    try:
+        _State.model_validate(data)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        raise WeightsError(f"LM502 {path} is no state of a training: {wrong:.300}") from error
+
+
+def _check_parts(path: Path, content: Any) -> None:
+    """An optimizer's state has its numbers by parameter, and its groups."""
+    if not isinstance(content, dict):
+        raise WeightsError(f"LM502 {path} holds a {type(content).__name__}, no state")
+    if path.name != "optimizer.pt":
+        return
+    state, groups = content.get("state"), content.get("param_groups")
+    sound = isinstance(state, dict) and all(isinstance(own, dict) for own in state.values())
+    if not sound or not isinstance(groups, list):
+        raise WeightsError(f"LM502 {path} holds no state of an optimizer")
