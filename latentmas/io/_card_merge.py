@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import yaml
 
+from latentmas.spec._plain import parse_yaml
+
 __all__ = ["BEGIN", "END", "merge_person"]
 
 BEGIN = "<!-- latentmas: generated from here on; write above, or below the end -->"
@@ -92,8 +94,8 @@ def _with_tags(entry: Entry, old: Sequence[Entry]) -> Entry:
 
 def _tags(text: str) -> list[str]:
     try:
-        tags = yaml.safe_load(text)["tags"]
-    except (yaml.YAMLError, RecursionError, TypeError, LookupError, ValueError):
+        tags = parse_yaml(text)["tags"]
+    except (TypeError, LookupError, ValueError):
         return []
     return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 

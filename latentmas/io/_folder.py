@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from latentmas.errors import WeightsError
+from latentmas.io._bounded import read_json
+
 __all__ = ["CARD", "LINKS", "MANIFEST", "holds_team", "part", "part_names", "replacing"]
 
 MANIFEST = "latentmas.json"
@@ -24,6 +27,7 @@ CARD = "README.md"
 COMMIT = ".latentmas-commit"
 WRITING = ".latentmas-writing-"
 LIST = "parts.json"
+LARGEST_LIST = 2**20
 OURS = re.compile(
     r"latentmas\.json|links\.safetensors|README\.md|prompts/[^/\\]+\.jinja"
     r"|training/scores\.json|training/\d+-\w+/(arguments\.json|log\.jsonl|manifest\.json)"
@@ -108,8 +112,8 @@ def _finish(folder: Path) -> None:
 def _listed(commit: Path) -> list[str] | None:
     """Names of all new parts; None when there is no change, or no part is left in it."""
     try:
-        names = json.loads((commit / LIST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        names = read_json(commit / LIST, LARGEST_LIST)
+    except (OSError, WeightsError):
         return None
     if not isinstance(names, list) or commit.is_symlink():
         return None

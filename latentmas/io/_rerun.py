@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,8 @@ from latentmas.io._training import plain
 from latentmas.io.load import facts_at, load_system
 from latentmas.runtime import System
 from latentmas.spec import TextFunction
+from latentmas.spec._plain import parse_json
+from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.tools import Tool
 
 __all__ = ["Comparison", "rerun"]
@@ -90,7 +91,13 @@ def rerun(
         place = team or _found(told.team.source, where)
         if place is not None:
             revision = None if team else told.team.revision
-            team = load_system(place, revision=revision, token=token, **options)
+            team = load_system(
+                place,
+                revision=revision,
+                token=token,
+                trust_remote_code=trust_remote_code,
+                **options,
+            )
         else:
             team = _from_graph(told.team, options, trust_remote_code)
     _check_team(told.team, team)
@@ -115,12 +122,11 @@ def _dtype(team: TeamRecord) -> str | None:
 
 def _from_graph(team: TeamRecord, options: Mapping[str, Any], trust_remote_code: bool) -> System:
     """The team of the manifest's own graph, its links started as they were."""
-    asking = [key for key, b in team.graph.backbones.items() if b.trust_remote_code]
-    if asking and not trust_remote_code:
-        raise WeightsError(
-            f"LM512 backbone {asking[0]!r} of the manifest asks to run code from its repository; "
-            "read that code, then pass trust_remote_code=True"
-        )
+    for key, what in code_wanted(team.graph.backbones).items():
+        if not trust_remote_code:
+            raise WeightsError(
+                f"LM504 backbone {key!r} of the manifest asks to run {what}; {ALLOW}"
+            )
     plan = compile_graph(team.graph, facts=facts_at(team.graph.backbones, team.commits))
     return System.load(plan, seed=team.seed, commits=team.commits, **options)
 
@@ -154,8 +160,8 @@ def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dic
         path = path if path.exists() or data is not None else where / path
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
-            rows = [json.loads(line) for line in lines if line.strip()]
-        except (OSError, ValueError, RecursionError) as error:
+            rows = [parse_json(line, any_number=True) for line in lines if line.strip()]
+        except (OSError, ValueError) as error:
             raise DataError(
                 f"LM512 the data of the run cannot be read from {str(path)!r}: {error}; pass data"
             ) from error

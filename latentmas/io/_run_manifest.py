@@ -14,11 +14,14 @@ from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
 from latentmas.plan import BackboneInfo
 from latentmas.redact import redact
 from latentmas.spec import Frozen, GraphSpec, write_text_atomically
+from latentmas.spec._plain import parse_json, read_limited
 
 __all__ = ["Answer", "DataRecord", "RunArguments", "RunManifest", "TeamRecord"]
 
 VERSION = 1
 LARGEST = 512 * 2**20
+MOST_ITEMS = 50_000_000
+"""A token id is one."""
 
 
 class TeamRecord(Frozen):
@@ -123,9 +126,7 @@ class RunManifest(Frozen):
         """
         path, data = Path(path), None
         try:
-            if path.stat().st_size > LARGEST:
-                raise DataError(f"LM512 {path}: larger than any manifest; it is not read")
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(read_limited(path, LARGEST), most_items=MOST_ITEMS, any_number=True)
             if isinstance(data, dict) and is_newer(data, VERSION):
                 data, left_out = without_unknown(cls, data)
                 if left_out:

@@ -12,11 +12,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from latentmas.errors import WeightsError
+from latentmas.io._bounded import inside, read_bounded
 from latentmas.io._folder import part, part_names
-from latentmas.io._format import inside
 from latentmas.redact import redact
 from latentmas.runtime import Score, TrainingRecord
 from latentmas.spec import write_text_atomically
+from latentmas.spec._plain import parse_json
 
 __all__ = ["plain", "read_history", "read_scores", "write_history"]
 
@@ -115,8 +116,8 @@ def _object(folder: Path, name: str) -> dict[str, Any]:
 
 def _parsed(folder: Path, name: str, text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text, any_number=True)
+    except ValueError as error:
         raise WeightsError(f"LM502 {part(folder, name)} is not JSON: {error}") from error
 
 
@@ -125,8 +126,6 @@ def _text(folder: Path, name: str) -> str:
     if not inside(folder, path):
         raise WeightsError(f"LM502 {name!r} leaves the folder {str(folder)!r}")
     try:
-        if path.stat().st_size > LARGEST:
-            raise WeightsError(f"LM502 {path}: larger than any log; it is not read")
-        return path.read_text(encoding="utf-8")
+        return read_bounded(path, LARGEST).decode("utf-8")
     except (OSError, ValueError) as error:
         raise WeightsError(f"LM502 {path} cannot be read: {error}") from error

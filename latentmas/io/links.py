@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +19,12 @@ from latentmas.errors import DataError, UnknownNameError, WeightsError
 from latentmas.io._format import HEADER, VERSION, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._newer import is_newer, say_left_out, without_unknown
+from latentmas.io._safetensors import read_header
 from latentmas.io.load import check_links, read_links
 from latentmas.io.save import links_header, refuse_secrets
 from latentmas.plan import LinkPlan
 from latentmas.runtime import System
+from latentmas.spec._plain import parse_json
 
 __all__ = ["LinkReport", "load_links", "save_links"]
 
@@ -197,8 +198,8 @@ def _read(
 
 def _read_file(path: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
     try:
+        told = parse_json(read_header(path).metadata.get(HEADER, "null"))
         with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get(HEADER, "null"))
             if not isinstance(told, dict) or told.get("format") != "latentmas-links":
                 raise WeightsError(f"LM502 {path} does not say that it holds links")
             table = _table(path, told)

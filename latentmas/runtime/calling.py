@@ -136,7 +136,7 @@ class CallSteering(Steering):
             return {names[0]: wanted.body.strip("\n")}
         try:
             found = json.loads(wanted.body) if wanted.body.strip() else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"expected a JSON object with {', '.join(names)}: {error}") from error
         if not isinstance(found, dict):
             raise ValueError(f"expected a JSON object with {', '.join(names)}")
@@ -194,7 +194,7 @@ class _Chat(CallSteering):
         for body in bodies:
             try:
                 call = json.loads(body)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             name = call.get("name") if isinstance(call, dict) else None
             if isinstance(name, str) and name in self.tools:
