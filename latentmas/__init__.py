@@ -24,7 +24,15 @@ from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 
 if TYPE_CHECKING:
     from latentmas.interop import load_release
-    from latentmas.io import Comparison, LinkReport, rerun
+    from latentmas.io import (
+        Comparison,
+        LinkReport,
+        TeamDifference,
+        TeamReport,
+        diff_teams,
+        inspect_team,
+        rerun,
+    )
     from latentmas.links import Link, link_kinds
     from latentmas.report import training_report
     from latentmas.runtime import RunResult, Score, System
@@ -53,6 +61,10 @@ _LAZY = {
     "RunResult": "latentmas.runtime",
     "Score": "latentmas.runtime",
     "System": "latentmas.runtime",
+    "TeamDifference": "latentmas.io",
+    "TeamReport": "latentmas.io",
+    "diff_teams": "latentmas.io",
+    "inspect_team": "latentmas.io",
     "link_kinds": "latentmas.links",
     "load_release": "latentmas.interop",
     "rerun": "latentmas.io",
@@ -65,6 +77,7 @@ __all__ = [
     "BackboneInfo",
     "Comparison",
     "DataError",
+    "diff_teams",
     "EdgeConfig",
     "EdgeTrainer",
     "ExecutionError",
@@ -75,6 +88,7 @@ __all__ = [
     "Hardware",
     "InnerConfig",
     "InnerTrainer",
+    "inspect_team",
     "LatentMASError",
     "Link",
     "link_kinds",
@@ -90,6 +104,8 @@ __all__ = [
     "RunResult",
     "Score",
     "System",
+    "TeamDifference",
+    "TeamReport",
     "templates",
     "training_report",
     "UnknownNameError",

@@ -16,6 +16,7 @@ from latentmas.cli import (
     env,
     errors,
     graph,
+    inspect,
     interop,
     measure,
     release,
@@ -123,6 +124,8 @@ app.command(epilog='Example: latentmas run my-team.yaml "What is 3 + 4?"')(run.r
 app.command(epilog="Example: latentmas rerun run.json")(share.rerun)
 app.add_typer(_training, name="train", no_args_is_help=True)
 app.command(epilog="Example: latentmas report out/outer --png out/pictures")(seeing.report)
+app.command(epilog="Example: latentmas inspect out/outer/team")(inspect.inspect)
+app.command(epilog="Example: latentmas diff out/inner/team out/outer/team")(inspect.diff)
 app.command(epilog="Example: latentmas push out/outer/team me/math-team --private")(share.push)
 app.command(
     "eval",

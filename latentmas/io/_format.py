@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from latentmas.compiler import compile_graph
 from latentmas.errors import GraphError, LatentMASError, WeightsError
 from latentmas.io._bounded import check_name, inside, read_bounded, read_json
 from latentmas.io._folder import LINKS, MANIFEST, part
@@ -25,6 +24,7 @@ __all__ = [
     "HEADER",
     "VERSION",
     "Manifest",
+    "compile_known",
     "file_digest",
     "inside",
     "plan_of_links",
@@ -90,7 +90,7 @@ def read_manifest(folder: Path, *, trust_remote_code: bool = False) -> tuple[Man
         spec = GraphSpec.parse(graph)
         if not trust_remote_code:
             check_trust(path, spec)
-        plan = compile_graph(spec, facts=manifest.facts)
+        plan = compile_known(spec, manifest.facts)
     except FileNotFoundError as error:
         raise WeightsError(
             f"LM502 {str(folder)!r} is no saved team: it lacks {error.filename}"
@@ -128,7 +128,7 @@ def plan_of_links(path: Path) -> Plan | None:
     try:
         told = parse_json(read_header(path).metadata[HEADER])
         facts = {key: BackboneInfo.model_validate(info) for key, info in told["facts"].items()}
-        return compile_graph(GraphSpec.parse(told["graph"]), facts=facts)
+        return compile_known(GraphSpec.parse(told["graph"]), facts)
     except (*_UNREADABLE, LatentMASError, LookupError, AttributeError):
         return None
 
@@ -137,6 +137,24 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compile_known(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> Plan:
+    """Compile the graph of a file with the facts that the file tells; nothing else is read.
+
+    Raises:
+        WeightsError: LM502 when a backbone's facts are not told: its configuration would have to be
+            read, and may be code.
+        GraphError: the graph has problems.
+    """
+    from latentmas.compiler import compile_graph  # late: it takes torch
+
+    unknown = [key for key in graph.backbones if key not in facts]
+    if unknown:
+        raise WeightsError(
+            f"LM502 graph {graph.name!r:.100}: the facts of backbone {unknown[0]!r:.100} are not told"
+        )
+    return compile_graph(graph, facts=facts)
 
 
 def check_trust(path: Path, graph: GraphSpec) -> None:

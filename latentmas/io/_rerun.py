@@ -11,6 +11,7 @@ from latentmas.compiler import compile_graph
 from latentmas.environment import hardware, versions
 from latentmas.errors import DataError, WeightsError
 from latentmas.io._digest import digest_rows, link_digests
+from latentmas.io._format import compile_known
 from latentmas.io._record import RunRecorder, answers_of
 from latentmas.io._run_manifest import Answer, DataRecord, RunManifest, TeamRecord
 from latentmas.io._training import plain
@@ -134,7 +135,7 @@ def _from_graph(team: TeamRecord, options: Mapping[str, Any], trust_remote_code:
 def _check_team(then: TeamRecord, now: System) -> None:
     """Raises LM501, with what is other, when it is not the team of the manifest."""
     if then.digest != now.plan.digest:
-        changes = compile_graph(then.graph, facts=then.facts).diff(now.plan)
+        changes = compile_known(then.graph, then.facts).diff(now.plan)
         shown = "\n  ".join(changes or ["steps: made by another version"])
         raise WeightsError(f"LM501 the team is not the one that was run:\n  {shown}")
     links = link_digests(now)

@@ -69,7 +69,8 @@ class Recording:
         *earlier, last = history
         self._system.history = earlier
         self._place = len(earlier)
-        kept = {key: last.manifest[key] for key in self._before if key in last.manifest}
+        told = last.manifest
+        kept = {k: told[k] for k, own in self._before.items() if type(told.get(k)) is type(own)}
         self._before |= kept
         self._before["resumed_at"] = [*self._before["resumed_at"], last.manifest.get("steps")]
 

@@ -1,0 +1,49 @@
+"""Commands that look at saved teams without loading them: inspect, diff."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from latentmas.cli._console import emit, emit_json
+from latentmas.cli._options import Json
+
+__all__ = ["diff", "inspect"]
+
+SavedTeam = Annotated[
+    str, typer.Argument(metavar="TEAM", help="Folder of a saved team, or hub id owner/name.")
+]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit, for a hub id.")]
+
+
+def inspect(team: SavedTeam, revision: Revision = None, json: Json = False) -> None:
+    """Tell what a saved team is: links, norms, base models, trainings; exit code 1 if unsound."""
+    from latentmas.io.inspect import inspect_team
+
+    report = inspect_team(team, revision=revision)
+    if json:
+        emit_json(report.to_dict())
+    else:
+        emit(str(report))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="Folder of a saved team, or hub id.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other team.")],
+    revision_a: Annotated[str | None, typer.Option(help="Of A, on the hub.")] = None,
+    revision_b: Annotated[str | None, typer.Option(help="Of B, on the hub.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare two saved teams, plan and weights; exit code 1 on a difference."""
+    from latentmas.io.diff import diff_teams
+
+    found = diff_teams(a, b, revision_a=revision_a, revision_b=revision_b)
+    if json:
+        emit_json(found.to_dict())
+    else:
+        emit(str(found))
+    if not found.equal:
+        raise typer.Exit(1)

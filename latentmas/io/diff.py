@@ -1,0 +1,135 @@
+"""`diff_teams`: what sets two saved teams apart, without loading a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from latentmas.errors import WeightsError
+from latentmas.io._bounded import inside
+from latentmas.io._folder import LINKS, part
+from latentmas.io._safetensors import read_header
+from latentmas.io._weights import distance, measure
+from latentmas.io.inspect import link_entries
+
+__all__ = ["LinkDifference", "TeamDifference", "diff_teams"]
+
+
+@dataclass(frozen=True)
+class LinkDifference:
+    """One link of two teams."""
+
+    id: str
+    state: str
+    """`"same"`, `"changed"`, `"only in A"` or `"only in B"`."""
+    relative: float | None = None
+    """Norm of the difference over the norm in A, for a changed link of equal shapes."""
+    detail: str = ""
+    """What differs, where no number tells it."""
+
+    def __str__(self) -> str:
+        """One line."""
+        size = "" if self.relative is None else f"  by {self.relative:.3g} of its norm"
+        detail = f"  {self.detail}" if self.detail else ""
+        return f"{self.state:<10} {self.id}{size}{detail}"
+
+
+@dataclass(frozen=True)
+class TeamDifference:
+    """What sets two teams apart."""
+
+    a: str
+    b: str
+    plan: tuple[str, ...]
+    """Differences of the plans, a line each."""
+    links: tuple[LinkDifference, ...]
+    """Every link of both."""
+
+    @property
+    def equal(self) -> bool:
+        """Whether plans and weights are the same."""
+        return not self.plan and all(link.state == "same" for link in self.links)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self) | {"equal": self.equal}
+
+    def __str__(self) -> str:
+        """A line for each difference of the plans, and for each link."""
+        if self.equal:
+            return f"equal: one plan, {len(self.links)} links"
+        plan = ["plan: the same"] if not self.plan else ["plan", *(f"  {x}" for x in self.plan)]
+        return "\n".join([*plan, "links", *(f"  {link}" for link in self.links)])
+
+
+def diff_teams(
+    a: str | Path,
+    b: str | Path,
+    *,
+    revision_a: str | None = None,
+    revision_b: str | None = None,
+    token: str | None = None,
+) -> TeamDifference:
+    """Compare two saved teams: their plans, and each link's weights.
+
+    Args:
+        a: a folder, or a repository of the hub.
+        b: the other one.
+        revision_a: branch, tag or commit of the first, on the hub.
+        revision_b: of the second.
+        token: of the hub.
+
+    Raises:
+        WeightsError: LM501 or LM502 when one is no sound team, LM503 when its weights cannot be
+            read, LM511 when the hub does not give it.
+    """
+    from latentmas.io._format import read_manifest
+    from latentmas.io._hub import find_team
+
+    folders = [
+        find_team(source, revision=revision, token=token).folder
+        for source, revision in ((a, revision_a), (b, revision_b))
+    ]
+    # Nothing is loaded, so that a request for remote code can do no harm.
+    plans = [read_manifest(folder, trust_remote_code=True)[1] for folder in folders]
+    ids = dict.fromkeys(link.id for plan in plans for link in plan.links)
+    return TeamDifference(
+        a=str(a),
+        b=str(b),
+        plan=tuple(plans[0].diff(plans[1])),
+        links=tuple(_links(list(ids), *(_links_file(folder) for folder in folders))),
+    )
+
+
+def _links_file(folder: Path) -> Path:
+    path = part(folder, LINKS)
+    if not path.is_file() or not inside(folder, path):
+        raise WeightsError(f"LM502 {str(folder)!r} is no whole team: it lacks {LINKS}")
+    return path
+
+
+def _links(ids: list[str], a: Path, b: Path) -> Iterator[LinkDifference]:
+    headers = read_header(a), read_header(b)
+    for id in ids:
+        ours, theirs = (link_entries(header, id) for header in headers)
+        if not ours and not theirs:
+            yield LinkDifference(id, "same", detail="no weights")
+        elif not theirs:
+            yield LinkDifference(id, "only in A")
+        elif not ours:
+            yield LinkDifference(id, "only in B")
+        elif {n: e.shape for n, e in ours.items()} != {n: e.shape for n, e in theirs.items()}:
+            yield LinkDifference(id, "changed", detail="other names or shapes of weights")
+        else:
+            mine, others = list(ours.values()), list(theirs.values())
+            apart, norm = distance(a, mine, b, others), measure(a, mine).norm
+            if apart == 0:
+                yield LinkDifference(id, "same")
+            elif math.isfinite(apart) and norm > 0:
+                yield LinkDifference(id, "changed", apart / norm)
+            else:
+                detail = "all zero in A" if norm == 0 else "holds values that are not finite"
+                yield LinkDifference(id, "changed", detail=detail)
