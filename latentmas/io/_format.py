@@ -151,9 +151,8 @@ def compile_known(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> Plan:
 
     unknown = [key for key in graph.backbones if key not in facts]
     if unknown:
-        raise WeightsError(
-            f"LM502 graph {graph.name!r:.100}: the facts of backbone {unknown[0]!r:.100} are not told"
-        )
+        where = f"graph {graph.name!r:.100}, backbone {unknown[0]!r:.100}"
+        raise WeightsError(f"LM502 {where}: the file does not tell its facts")
     return compile_graph(graph, facts=facts)
 
 
