@@ -159,7 +159,7 @@ def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dic
     else:
         path = Path(data or str(told.path))
         path = path if path.exists() or data is not None else where / path
-        if path.exists() and not path.is_file():
+        if data is None and path.exists() and not path.is_file():
             raise DataError(f"LM512 the data of the run, {str(path)!r}, are no regular file")
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")

@@ -31,18 +31,22 @@ def build_links(plan: Plan, seed: int) -> dict[str, Link]:
     """The links of a plan in fp32 with their kinds' own random start, by id.
 
     Raises:
-        PlanError: a link's options or size are not those of its kind.
-        WeightsError: the links are larger than this machine's memory.
+        PlanError: a link's options are not those of its kind.
         UnknownNameError: a kind is not registered.
     """
-    sketch_links(plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return {link.id: _build(link) for link in plan.links}
 
 
 def sketch_links(plan: Plan) -> dict[str, Link]:
-    """The links without memory, on the meta device; errors as `build_links`."""
+    """The links without memory, on the meta device, to judge them before anything is loaded.
+
+    Raises:
+        PlanError: a link's options or size are not those of its kind.
+        WeightsError: the links are larger than this machine's memory.
+        UnknownNameError: a kind is not registered.
+    """
     with torch.device("meta"):
         links = {link.id: _build(link) for link in plan.links}
     for planned in plan.links:

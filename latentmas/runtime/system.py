@@ -23,7 +23,7 @@ from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.feeds import PositionMode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.initialise import build_links, start_links
+from latentmas.runtime.initialise import build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
 from latentmas.runtime.placement import load_backbones, place_agents
 from latentmas.runtime.result import RunResult
@@ -123,6 +123,7 @@ class System(Sharing, nn.Module):
         _known(executor)
         tools = find_tools(plan, tools or {})
         placed = place_agents(plan, device)
+        sketch_links(plan)
         old = reuse.serving if reuse else None
         serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         links = build_links(plan, seed)

@@ -107,12 +107,12 @@ def _with_prompt(agent: Any, folder: Path) -> Any:
         path = (folder / name).resolve()
     except ValueError as error:
         raise DataError(f"prompt_file {name!r} is no file name: {error}") from error
-    if path.exists() and not path.is_file():
-        raise DataError(f"prompt_file {name!r} is no file; name one with the prompt's text")
     if not path.is_relative_to(folder.resolve()):
         message = f"prompt_file {name!r} leaves the folder of the graph file"
         where = f"agent {agent.get('name', '?')}"
         raise GraphError([Problem("LM100", where, message, "keep prompts beside the graph file")])
+    if path.exists() and not path.is_file():
+        raise DataError(f"prompt_file {name!r} is no file; name one with the prompt's text")
     rest = {key: value for key, value in agent.items() if key != "prompt_file"}
     return rest | {"prompt": prompt_file(path)}
 

@@ -135,13 +135,18 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
-        self._count = 0
+        self._count = self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._count += 1
         if self._count > MOST_NODES:
             raise yaml.composer.ComposerError(None, None, f"more than {MOST_NODES:,} values")
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"nested more than {DEEPEST} levels deep")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
