@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,11 +41,12 @@ def read_limited(path: Path, most: int) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is larger; no more than `most` bytes were read.
+        ValueError: it is larger.
     """
     with path.open("rb") as file:
-        raw = file.read(most + 1)
-    if len(raw) > most:
+        large = os.fstat(file.fileno()).st_size > most
+        raw = b"" if large else file.read(most + 1)
+    if large or len(raw) > most:
         raise ValueError(f"it is larger than {most:,} bytes, the most that is read of such a file")
     return raw
 

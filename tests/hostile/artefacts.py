@@ -91,7 +91,7 @@ def commit_elsewhere(path: Path) -> None:
 def training(content: str, name: str = "manifest.json") -> Callable[[Path], object]:
     def spoil(path: Path) -> None:
         home = path / "training" / "1-outer"
-        home.mkdir(parents=True)
+        home.mkdir(parents=True, exist_ok=True)
         for part in ("arguments.json", "manifest.json"):
             (home / part).write_text("{}")
         (home / "log.jsonl").write_text("{}\n")

@@ -57,6 +57,11 @@ class Base:
         return self.graph.compile().load()
 
     @cached_property
+    def learner(self) -> lm.System:
+        """The system that checkpoints are resumed with."""
+        return self.graph.compile().load()
+
+    @cached_property
     def team(self) -> Path:
         return self.system.save_pretrained(self.root / "team")
 
@@ -112,7 +117,7 @@ class Base:
         return lm.OuterTrainer(system, config, train_dataset=[ROW] * 4)
 
     def resume(self, path: Path) -> None:
-        trainer = self._trainer(self.system, path.parent / "resumed")
+        trainer = self._trainer(self.learner, path.parent / "resumed")
         trainer.train(resume_from_checkpoint=str(path))
 
     def copy(self, loader: str, folder: Path) -> Path:
