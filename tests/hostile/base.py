@@ -100,10 +100,10 @@ class Base:
 
     @cached_property
     def checkpoint(self) -> Path:
-        self._trainer(self.graph.compile().load(), self.root / "trained").train()
+        self.trainer(self.graph.compile().load(), self.root / "trained").train()
         return self.root / "trained" / "checkpoint-1"
 
-    def _trainer(self, system: lm.System, folder: Path) -> lm.OuterTrainer:
+    def trainer(self, system: lm.System, folder: Path) -> lm.OuterTrainer:
         config = lm.OuterConfig(
             *(str(folder),),
             max_steps=2,
@@ -117,7 +117,7 @@ class Base:
         return lm.OuterTrainer(system, config, train_dataset=[ROW] * 4)
 
     def resume(self, path: Path) -> None:
-        trainer = self._trainer(self.learner, path.parent / "resumed")
+        trainer = self.trainer(self.learner, path.parent / "resumed")
         trainer.train(resume_from_checkpoint=str(path))
 
     def copy(self, loader: str, folder: Path) -> Path:
