@@ -324,6 +324,13 @@ def save_a_secret() -> None:
     graph.output("alone").compile().load().save_pretrained("team")
 
 
+def ask_for_code() -> None:
+    data = sound()
+    data["backbones"]["wide"]["trust_remote_code"] = True
+    Path("team.json").write_text(json.dumps(data))
+    lm.Graph.load("team.json")
+
+
 # What raises the codes that compiling does not.
 LATER: dict[str, Callable[[], Any]] = {
     "LM401": lambda: train_outer(text_edge),
@@ -332,6 +339,7 @@ LATER: dict[str, Callable[[], Any]] = {
     "LM501": damage_manifest,
     "LM502": lambda: lm.System.from_pretrained("elsewhere"),
     "LM503": damage_weights,
+    "LM504": ask_for_code,
     "LM511": lambda: push_folder(saved_team(), "team"),
     "LM512": edit_and_record,
     "LM513": save_a_secret,

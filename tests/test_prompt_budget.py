@@ -35,11 +35,13 @@ plan|wordcount | 'x'|center(9) | 'a\\nb'|indent(2) | range(5)|list | range(2, 9,
 'abc'|reverse | [1, 2, 3]|batch(2)|list | [1, 2, 3]|slice(2)|list | question[2:9] | question[::-1]
 rows[-1].n | 'b' > 'a' | 1 < 2 < 3 | 1 == 1.0 | 'a' in question | 3 not in [1] | missing is defined
 missing|default('d') | 4 is even | 'x' is string | 3 is in [1, 3] | 6 is divisibleby 3
-none is none | cycler('a', 'b').next() | joiner(',')() | dict(a=1).items()|list | 'a,b'.split(',') | 'ab'|first
-question.strip().lower().startswith('what') | 'a-b'.partition('-') | 'x'.join(['1', '2'])
-'ab'|last | plan|wordwrap(5) | 'a b'|urlencode | '5'|int + 1 | '2.5'|float | plan|striptags | 'x y'|capitalize
-rows|selectattr('n', 'gt', 1)|list|length | rows|map(attribute='n')|min | [1, 1, 2]|unique|list
-{'b': 1, 'a': 2}|dictsort | [[1, 2], [3]]|sum(start=0) if false else 1 | plan|urlize | rows|pprint
+none is none | cycler('a', 'b').next() | joiner(',')() | dict(a=1).items()|list | 'a,b'.split(',')
+'ab'|first | question.strip().lower().startswith('what') | 'a-b'.partition('-')
+'x'.join(['1', '2']) | 'ab'|last | plan|wordwrap(5) | 'a b'|urlencode
+'5'|int + 1 | '2.5'|float | plan|striptags
+'x y'|capitalize | rows|selectattr('n', 'gt', 1)|list|length | rows|map(attribute='n')|min
+[1, 1, 2]|unique|list | {'b': 1, 'a': 2}|dictsort | [[1, 2], [3]]|sum(start=0) if false else 1
+plan|urlize | rows|pprint
 'a\\tb'.expandtabs(4) | 'abc'.translate({97: 'x'}) | 'abc'.zfill(5) | 'é'.encode('utf-8')
 'a'.ljust(3)
 """

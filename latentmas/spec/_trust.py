@@ -25,7 +25,7 @@ def code_wanted(backbones: Mapping[str, Backbone]) -> dict[str, str]:
     found = {}
     for key, backbone in backbones.items():
         if backbone.trust_remote_code:
-            found[key] = f"trust_remote_code of {backbone.source!r}"
+            found[key] = f"the code of {backbone.source!r} (trust_remote_code)"
         elif backbone.attention is not None and not _PLAIN.fullmatch(backbone.attention):
             found[key] = f"the attention kernel {backbone.attention!r}"
     return found
