@@ -283,6 +283,11 @@ def test_the_schema_knows_every_field(tmp_path: Path) -> None:
     assert set(declared["properties"]) == {*AgentSpec.model_fields, "prompt_file"}
     assert declared["required"] == ["name", "backbone"]
     assert schema["additionalProperties"] is declared["additionalProperties"] is False
+    for short in (
+        schema["properties"]["output"],
+        schema["properties"]["backbones"]["additionalProperties"],
+    ):
+        assert {"type": "string"} in short["anyOf"]
 
 
 def test_the_schema_accepts_graph_files(tmp_path: Path) -> None:

@@ -159,6 +159,9 @@ class GraphSpec(Frozen):
         agent["anyOf"] = [{"required": ["prompt"]}, {"required": ["prompt_file"]}]
         output = schema["properties"]["output"]
         schema["properties"]["output"] = {"anyOf": [{"type": "string"}, output]}
+        backbones = schema["properties"]["backbones"]
+        whole = backbones["additionalProperties"]
+        backbones["additionalProperties"] = {"anyOf": [{"type": "string"}, whole]}
         return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
