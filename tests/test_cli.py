@@ -24,7 +24,7 @@ from latentmas.testing import tiny_backbone
 COMMANDS = [
     *(["templates"], ["new"], ["check"], ["plan"], ["draw"], ["schema"], ["run"], ["train"]),
     *(["train", "inner"], ["train", "outer"], ["report"], ["demo"], ["env"]),
-    *(["rerun"], ["push"]),
+    *(["rerun"], ["push"], ["inspect"], ["diff"]),
     *(["eval"], ["bench"], ["errors"]),
 ]
 BROKEN = """\

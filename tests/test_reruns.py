@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import latentmas as lm
 from latentmas.cli._data import write_rows
 from latentmas.cli.app import app
+from latentmas.evaluation import evaluate
 from latentmas.io import RunManifest, RunRecorder
 from tests.teams import sequential, tiny
 
@@ -274,7 +275,7 @@ def test_a_manifest_that_asks_for_remote_code_is_refused(system: lm.System, tmp_
     def ask(told: dict[str, Any]) -> None:
         next(iter(told["team"]["graph"]["backbones"].values())).update(trust_remote_code=True)
 
-    with pytest.raises(lm.WeightsError, match="asks to run code"):
+    with pytest.raises(lm.WeightsError, match=r"LM504 .* asks to run"):
         lm.rerun(edit(path, ask))
 
 
@@ -304,6 +305,29 @@ def test_the_command_line_records_scores_and_repeats(team: Path, tmp_path: Path)
     done = call("rerun", path, "--json", "--save", tmp_path / "two.json", code=1)
     assert json.loads(done.stdout)["difference"].startswith("sample 1, token 2")
     assert read(tmp_path / "two.json")["data"]["path"] == str(data)
+
+
+def test_an_evaluation_is_recorded_with_its_score(system: lm.System, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    twin = lm.System.load(system.plan, reuse=system, seed=9)
+    found = evaluate(system, ROWS, twin=twin, manifest=path, max_new_tokens=3)
+    assert read(path)["scores"] == {
+        "metric": "exact",
+        "rows": 3,
+        "score": found.score,
+        "interval": list(found.interval),
+    }
+    assert lm.rerun(path, team=system).equal, "of the team, not of its twin"
+
+
+def test_the_command_line_records_an_evaluation(team: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", ROWS)
+    path = tmp_path / "run.json"
+    run = ("eval", team, "--data", data, "--metric", "math", "--manifest", path)
+    call(*run, "--max-new-tokens", 3)
+    assert read(path)["data"]["path"] == str(data)
+    assert read(path)["scores"]["metric"] == "math"
+    call("rerun", path)
 
 
 def test_the_command_line_records_a_question(team: Path, tmp_path: Path) -> None:

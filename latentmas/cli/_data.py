@@ -73,7 +73,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 def _row(path: Path, number: int, line: str) -> Row:
     try:
-        row = parse_json(line, any_number=True)
+        row = parse_json(line, numbers="any")
     except ValueError as error:
         message = f"{path}:{number}: not JSON: {error}; give one JSON object a line"
         raise DataError(message) from error

@@ -17,6 +17,7 @@ __all__ = [
     "GraphFile",
     "Json",
     "LatentSteps",
+    "Manifest",
     "Rounds",
     "Team",
     "files_of",
@@ -50,6 +51,10 @@ Executor = Annotated[
         help="auto, cached, cuda_graph, offload, static or reference (slow).",
         autocompletion=lambda: ["auto", *files_of("runtime.executors")],
     ),
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(dir_okay=False, help="File for what `latentmas rerun` needs to repeat this."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
 

@@ -15,6 +15,7 @@ from latentmas.cli._options import (
     Executor,
     Json,
     LatentSteps,
+    Manifest,
     Rounds,
     Team,
     files_of,
@@ -65,6 +66,7 @@ def eval_(
     device: Device = "cpu",
     batch_size: BatchSize = 32,
     executor: Executor = "auto",
+    manifest: Manifest = None,
     json: Json = False,
 ) -> None:
     """Score a team's answers, with a 95 % interval, beside its text twin and what both cost."""
@@ -91,6 +93,8 @@ def eval_(
             metric=judge,
             answer_field=answer_field,
             twin=other,
+            manifest=manifest,
+            data=data,
             on_event=watch,
             **how,
         )

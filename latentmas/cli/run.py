@@ -16,6 +16,7 @@ from latentmas.cli._options import (
     Executor,
     Json,
     LatentSteps,
+    Manifest,
     Rounds,
     Team,
     pairs,
@@ -88,10 +89,7 @@ def run(
         bool,
         typer.Option("--accounting", help="Show what each turn cost."),
     ] = False,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="File for what `latentmas rerun` needs to repeat this."),
-    ] = None,
+    manifest: Manifest = None,
     json: Json = False,
 ) -> None:
     """Run a team on a question, or on the rows of a JSONL file."""
@@ -108,7 +106,10 @@ def run(
     if twin and (text or report is None):
         raise typer.BadParameter("--twin goes with --report, and not with --text")
     if chat and (
-        json or stream or num_return_sequences > 1 or (data or output or report or question)
+        json
+        or stream
+        or num_return_sequences > 1
+        or (data or output or report or question or manifest)
     ):
         raise typer.BadParameter("--chat reads its questions itself and shows each answer")
     depth = {"rounds": rounds, "latent_steps": latent_steps}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,8 @@ def evaluate(
     metric: str | Metric = "exact",
     answer_field: str = "answer",
     twin: System | None = None,
+    manifest: str | Path | None = None,
+    data: str | Path | None = None,
     **options: Any,
 ) -> Evaluation:
     """Run a team over rows and score its answers.
@@ -120,6 +123,9 @@ def evaluate(
             the right answer.
         answer_field: where the right answer stands.
         twin: another team, usually the graph's text twin, that is run over the same rows.
+        manifest: file for what the team's run depends on and gave, with its score, which
+            `latentmas.rerun` repeats. The twin's run is not in it.
+        data: the file that the rows come from, which the manifest names; without one it keeps them.
         **options: of `system.run`, for both.
 
     Returns:
@@ -132,7 +138,13 @@ def evaluate(
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     judge = metrics.get(metric) if isinstance(metric, str) else metric
     answers = _answers(rows, answer_field)
-    found = _scored(system.run(rows, **options), name, judge, answers)
+
+    def score(result: RunResult) -> dict[str, Any]:
+        told = _scored(result, name, judge, answers).to_dict()
+        return {key: told[key] for key in ("metric", "rows", "score", "interval")}
+
+    recorder = None if manifest is None else system.recorder(manifest, data=data, score=score)
+    found = _scored(system.run(rows, manifest=recorder, **options), name, judge, answers)
     if twin is None:
         return found
     other = _scored(twin.run(rows, **options), name, judge, answers)

@@ -165,7 +165,7 @@ def _ask(request: dict[str, Any], root: Path, path: Path, timeout: float) -> dic
         finally:
             _end(process)
     try:
-        found = parse_json(out, any_number=True)
+        found = parse_json(out, numbers="any")
     except ValueError:
         found = None
     if isinstance(found, dict) and "failure" in found:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
-from latentmas.spec._plain import parse_json
+from latentmas.spec._plain import Numbers, parse_json
 
 __all__ = ["check_name", "check_plain_file", "inside", "read_bounded", "read_json"]
 
@@ -76,10 +76,10 @@ def read_bounded(path: Path, most: int) -> bytes:
     return raw
 
 
-def read_json(path: Path, most: int, *, any_number: bool = False) -> Any:
+def read_json(path: Path, most: int, *, numbers: Numbers = "plain") -> Any:
     """Plain data of a JSON file of an artefact; errors as `read_bounded`, and LM502 for no JSON."""
     raw = read_bounded(path, most)
     try:
-        return parse_json(raw, any_number=any_number)
+        return parse_json(raw, numbers=numbers)
     except ValueError as error:
         raise WeightsError(f"LM502 {path} is not JSON: {error}") from error

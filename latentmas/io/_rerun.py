@@ -163,7 +163,7 @@ def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dic
             raise DataError(f"LM512 the data of the run, {str(path)!r}, are no regular file")
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
-            rows = [parse_json(line, any_number=True) for line in lines if line.strip()]
+            rows = [parse_json(line, numbers="any") for line in lines if line.strip()]
         except (OSError, ValueError) as error:
             raise DataError(
                 f"LM512 the data of the run cannot be read from {str(path)!r}: {error}; pass data"

@@ -126,7 +126,7 @@ class RunManifest(Frozen):
         """
         path, data = Path(path), None
         try:
-            data = parse_json(read_limited(path, LARGEST), most_items=MOST_ITEMS, any_number=True)
+            data = parse_json(read_limited(path, LARGEST), most_items=MOST_ITEMS, numbers="any")
             if isinstance(data, dict) and is_newer(data, VERSION):
                 data, left_out = without_unknown(cls, data)
                 if left_out:

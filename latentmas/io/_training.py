@@ -116,7 +116,7 @@ def _object(folder: Path, name: str) -> dict[str, Any]:
 
 def _parsed(folder: Path, name: str, text: str) -> Any:
     try:
-        return parse_json(text, any_number=True)
+        return parse_json(text, numbers="nan")
     except ValueError as error:
         raise WeightsError(f"LM502 {part(folder, name)} is not JSON: {error}") from error
 

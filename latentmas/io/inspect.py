@@ -205,7 +205,7 @@ def _trainings(folder: Path) -> Iterator[dict[str, Any]]:
         path = part(folder, name)
         if not inside(folder, path):
             raise WeightsError(f"LM502 {name!r} leaves the folder {str(folder)!r}")
-        told = read_json(path, LARGEST_RECORD, any_number=True)
+        told = read_json(path, LARGEST_RECORD, numbers="nan")
         told = told if isinstance(told, dict) else {}
         data = told.get("data")
         data = data if isinstance(data, dict) else {}

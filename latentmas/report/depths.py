@@ -13,8 +13,12 @@ from latentmas.plan.page import Cell, table
 from latentmas.plan.png import new_figure, png_of
 from latentmas.report.charts import heat
 from latentmas.spec import write_atomically
+from latentmas.spec._plain import parse_json, read_limited
 
 __all__ = ["DepthMap"]
+
+LARGEST = 2**20
+"""Bytes of a depth map's file."""
 
 FILE = "depths.json"
 
@@ -63,10 +67,10 @@ class DepthMap:
             DataError: the file cannot be read, or is no depth map.
         """
         try:
-            data: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+            data: Any = parse_json(read_limited(Path(path), LARGEST))
             rows = {str(k): [float(v) for v in row] for k, row in data["accuracy"].items()}
             return cls([int(n) for n in data["rounds"]], rows)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{str(path)!r} is no depth map: {error}") from error
 
     def html(self) -> str:

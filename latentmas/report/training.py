@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from latentmas.report.depths import FILE as DEPTHS
 from latentmas.report.depths import DepthMap
 from latentmas.report.figures import curves_png
 from latentmas.spec import write_atomically, write_text_atomically
+from latentmas.spec._plain import parse_json
 
 __all__ = ["training_report"]
 
@@ -108,8 +108,10 @@ def _read(file: Path) -> list[dict[str, Any]]:
         raise DataError(f"cannot read {str(file)!r}: {error}") from error
     for line in lines:
         with suppress(ValueError, TypeError, KeyError):
-            entry = json.loads(line)
-            entries.setdefault(float(entry["step"]), {}).update(entry)
+            entry = parse_json(line, numbers="nan")
+            step = float(entry["step"])
+            if 0 <= step < 1e15:
+                entries.setdefault(step, {}).update(entry)
     if not entries:
         raise DataError(f"{str(file)!r} holds no entry of a training's log, such as {_ENTRY}")
     return [entries[step] for step in sorted(entries)]

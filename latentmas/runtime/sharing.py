@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -10,6 +10,7 @@ from latentmas.runtime.history import Score
 
 if TYPE_CHECKING:
     from latentmas.io import LinkReport, RunRecorder
+    from latentmas.runtime.result import RunResult
     from latentmas.runtime.system import System
 
 __all__ = ["Sharing"]
@@ -158,6 +159,24 @@ class Sharing:
         }
         return {key: commit for key, commit in found.items() if commit is not None}
 
+    def recorder(
+        self,
+        path: str | Path,
+        *,
+        data: str | Path | None = None,
+        score: Callable[[RunResult], Mapping[str, Any]] | None = None,
+    ) -> RunRecorder:
+        """What `run(…, manifest=…)` takes in place of a path, to say more.
+
+        Args:
+            path: of the manifest.
+            data: the file that the samples come from; without one they are kept in the manifest.
+            score: makes scores of the result.
+        """
+        from latentmas.io import RunRecorder
+
+        return RunRecorder(path, data=data, score=score)
+
     def _recorder(
         self,
         manifest: str | Path | RunRecorder | None,
@@ -167,9 +186,7 @@ class Sharing:
         """What writes a run's manifest, once it has noted what is run."""
         if manifest is None:
             return None
-        from latentmas.io import RunRecorder
-
-        recorder = manifest if isinstance(manifest, RunRecorder) else RunRecorder(manifest)
+        recorder = self.recorder(manifest) if isinstance(manifest, str | Path) else manifest
         recorder.begin(self._system, rows, arguments)
         return recorder
 

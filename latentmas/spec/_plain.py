@@ -13,12 +13,13 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import yaml
 
 __all__ = ["LARGEST_INT", "parse_json", "parse_yaml", "read_limited", "unique_keys"]
 
+Numbers = Literal["plain", "nan", "any"]
 DEEPEST = 100
 MOST_ITEMS = 200_000
 """Brackets, braces, commas and colons of a JSON text."""
@@ -51,21 +52,25 @@ def read_limited(path: Path, most: int) -> bytes:
     return raw
 
 
-def parse_json(text: str | bytes, *, most_items: int = MOST_ITEMS, any_number: bool = False) -> Any:
+def parse_json(
+    text: str | bytes, *, most_items: int = MOST_ITEMS, numbers: Numbers = "plain"
+) -> Any:
     """Plain data of a JSON text, in which no key stands twice in one object.
 
     Args:
         text: UTF-8 where it is bytes.
         most_items: brackets, braces, commas and colons, outside of strings.
-        any_number: take integers beyond 64 bits, and NaN and infinity as Python writes them.
+        numbers: `"nan"` takes NaN and infinity as Python writes them, `"any"` integers beyond 64
+            bits too.
 
     Raises:
         ValueError: it is no JSON, or beyond the bounds.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     _check_structure(raw, most_items)
-    strict: dict[str, Any] = {"parse_int": _integer, "parse_float": _finite}
-    hooks = {} if any_number else strict | {"parse_constant": _no_constant}
+    hooks: dict[str, Any] = {} if numbers == "any" else {"parse_int": _integer}
+    if numbers == "plain":
+        hooks |= {"parse_float": _finite, "parse_constant": _no_constant}
     try:
         whole = text if isinstance(text, str) else raw.decode("utf-8")
         return json.loads(whole, object_pairs_hook=unique_keys, **hooks)

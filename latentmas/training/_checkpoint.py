@@ -13,7 +13,7 @@ from transformers import TrainerState
 
 from latentmas.errors import DataError, WeightsError
 from latentmas.io._bounded import read_json
-from latentmas.io._pickles import RANDOM_STATES, scan_archive
+from latentmas.io._pickles import RANDOM_STATES, StoredTensor, scan_archive
 from latentmas.redact import get_logger
 from latentmas.runtime import System
 
@@ -103,7 +103,7 @@ def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
 def _is_whole(checkpoint: Path) -> bool:
     """`trainer_state.json` is written last."""
     try:
-        read_json(checkpoint / STATE, LARGEST_STATE, any_number=True)
+        read_json(checkpoint / STATE, LARGEST_STATE, numbers="nan")
     except (OSError, WeightsError):
         return False
     return True
@@ -130,7 +130,7 @@ def check_checkpoint(folder: Path, system: System) -> None:
 
 
 def _check_state(path: Path) -> None:
-    data = read_json(path, LARGEST_STATE, any_number=True)
+    data = read_json(path, LARGEST_STATE, numbers="nan")
     known = {field.name for field in dataclasses.fields(TrainerState)}
     if not isinstance(data, dict) or not set(data) <= known:
         found = (
@@ -152,5 +152,11 @@ def _check_parts(path: Path, content: Any) -> None:
         return
     state, groups = content.get("state"), content.get("param_groups")
     sound = isinstance(state, dict) and all(isinstance(own, dict) for own in state.values())
-    if not sound or not isinstance(groups, list):
+    if not sound or not isinstance(groups, list) or not all(map(_is_group, groups)):
         raise WeightsError(f"LM502 {path} holds no state of an optimizer")
+
+
+def _is_group(group: Any) -> bool:
+    """Whether it has a learning rate, as a number or a tensor of one."""
+    rate = group.get("lr") if isinstance(group, dict) else None
+    return isinstance(rate, int | float | StoredTensor)

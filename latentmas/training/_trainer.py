@@ -23,9 +23,6 @@ from latentmas.training.telemetry import Telemetry
 
 __all__ = ["LinkTrainer"]
 
-_MISFIT = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, EOFError, OSError)
-"""What transformers and torch raise on a state that does not fit."""
-
 
 def _copies(system: System) -> dict[str, Tensor]:
     return {name: t.detach().to("cpu", copy=True) for name, t in system.link_state().items()}
@@ -208,7 +205,7 @@ class LinkTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         try:
             super()._load_optimizer_and_scheduler(checkpoint)
-        except _MISFIT as error:
+        except Exception as error:  # torch raises what it likes on a state that does not fit
             self._put_back()
             raise WeightsError(
                 f"cannot resume from {checkpoint!r}: it was trained with other links or another "
@@ -218,7 +215,7 @@ class LinkTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         try:
             super()._load_rng_state(checkpoint)
-        except _MISFIT as error:
+        except Exception as error:  # as above
             self._put_back()
             raise WeightsError(
                 f"LM502 cannot resume from {checkpoint!r}: its states of random generators are "

@@ -101,7 +101,7 @@ def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingR
         if not line.strip():
             continue
         try:
-            rows.append(parse_json(line, any_number=True))
+            rows.append(parse_json(line, numbers="any"))
         except ValueError as error:
             raise DataError(f"{data}, line {number} is not JSON: {error}") from error
     return TrainingRows(rows, columns)

@@ -29,9 +29,9 @@ from tests.hostile.base import ADAPTER, PROMPT, RELEASE, Base
 from tests.hostile.mutations import (
     Seeds,
     damaged_archive,
-    damaged_bytes,
     damaged_header,
     damaged_json,
+    damaged_lines,
     damaged_template,
     damaged_yaml,
 )
@@ -78,6 +78,7 @@ class Fuzz:
     def case(self, target: Target, content: bytes) -> str:
         """Run one case; `accepted`, or the class of the error that refused it."""
         path = self.work / target.file
+        path.parent.mkdir(exist_ok=True)
         sound = path.read_bytes() if path.exists() else None
         path.write_bytes(content)
         try:
@@ -155,6 +156,10 @@ def _checkpoint(fuzz: Fuzz, path: Path) -> object:
     return found
 
 
+def _report(fuzz: Fuzz, path: Path) -> object:
+    return lm.training_report(path.parent, fuzz.root / "report.html")
+
+
 def _run(fuzz: Fuzz, path: Path) -> object:
     told = RunManifest.load(path)
     _check_team(told.team, fuzz.base.system)
@@ -169,6 +174,14 @@ def _of(*names: str) -> Callable[[Fuzz], Seeds]:
 def _base(*names: str) -> Callable[[Fuzz], Seeds]:
     """Seeds: parts of the base."""
     return lambda fuzz: Seeds(Path(getattr(fuzz.base, name)).read_bytes() for name in names)
+
+
+def _log_seeds(fuzz: Fuzz) -> Seeds:
+    return Seeds([(fuzz.root / "base" / "trained" / "metrics.jsonl").read_bytes()])
+
+
+def _depth_seeds(_: Fuzz) -> Seeds:
+    return Seeds([b'{"rounds": [1, 2, 3], "accuracy": {"R=1": [0.5, 0.25, 0.0]}}'])
 
 
 def _pack_seeds(fuzz: Fuzz) -> Seeds:
@@ -230,6 +243,8 @@ TARGETS: tuple[Target, ...] = (
         for name in STATES
     ),
     Target("run manifest", damaged_json, "run.json", _base("run"), _run),
-    Target("rows", damaged_bytes, "rows.jsonl", _base("rows"), _rows),
-    Target("training rows", damaged_bytes, "rows.jsonl", _base("rows"), _training_rows),
+    Target("report: log", damaged_lines, "log/metrics.jsonl", _log_seeds, _report),
+    Target("report: depths", damaged_json, "depths/depths.json", _depth_seeds, _report),
+    Target("rows", damaged_lines, "rows.jsonl", _base("rows"), _rows),
+    Target("training rows", damaged_lines, "rows.jsonl", _base("rows"), _training_rows),
 )

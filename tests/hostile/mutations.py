@@ -12,7 +12,14 @@ from typing import Any
 import yaml
 from hypothesis import strategies as st
 
-__all__ = ["damaged_archive", "damaged_bytes", "damaged_json", "damaged_template", "damaged_yaml"]
+__all__ = [
+    "damaged_archive",
+    "damaged_bytes",
+    "damaged_json",
+    "damaged_lines",
+    "damaged_template",
+    "damaged_yaml",
+]
 
 Draw = Callable[..., Any]
 
@@ -124,6 +131,19 @@ def damaged_yaml(draw: Draw, seeds: Seeds) -> bytes:
         return draw(damaged_bytes(seeds))
     data = _damage(draw, yaml.safe_load(draw(st.sampled_from(seeds))))
     return yaml.safe_dump(data, allow_unicode=True).encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def damaged_lines(draw: Draw, seeds: Seeds) -> bytes:
+    """The same for JSON, a value a line."""
+    if draw(st.booleans()):
+        return draw(damaged_bytes(seeds))
+    lines = draw(st.sampled_from(seeds)).splitlines()
+    for _ in range(draw(COUNT)):
+        place = draw(PLACE) % len(lines)
+        lines[place] = json.dumps(_damage(draw, [json.loads(lines[place])])[:1]).encode()[1:-1]
+        lines[place] = lines[place] or b"{}"
+    return b"\n".join(lines)
 
 
 @st.composite
