@@ -32,7 +32,7 @@ MEBIBYTE = 2**20
 MOST_PROCESSES = 4  # of one name at a time, helpers of the sandbox included
 MOST_DISK = 256 * MEBIBYTE
 MOST_GROWTH = 64 * MEBIBYTE  # of this process's memory, for any output
-GRACE = 60.0
+GRACE = 30.0  # seconds beyond the time limit: a busy machine is slow to clean up
 # Every attack may use these: run a raw system call, try something and say how it failed.
 HELPERS = """
 import ctypes, os, platform, resource, signal, socket, struct, time
