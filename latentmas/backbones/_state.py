@@ -27,6 +27,10 @@ Snapshot = list[dict[str, Any]]
 """The fields of each layer."""
 
 
+ROOM = ("rooms", "expected", "chunk")
+"""Fields of a layer about its buffers: a snapshot that had them would hold buffers of another turn,
+and make room as that one did."""
+
 ON_NEW: ContextVar[Callable[[State], None] | None] = ContextVar("on_new", default=None)
 """Told of each new dynamic state; training keeps account of what they hold."""
 
@@ -104,8 +108,9 @@ def is_recurrent(layer: Any) -> bool:
 def _put(layer: Any, fields: Mapping[str, Any]) -> None:
     """Replace a layer's content; its bound methods stay its own."""
     own = {k: v for k, v in layer.__dict__.items() if isinstance(v, MethodType)}
+    room = {k: v for k, v in layer.__dict__.items() if k in ROOM}
     layer.__dict__.clear()
-    layer.__dict__.update(fields, **own)
+    layer.__dict__.update({**room, **fields, **own})
     if isinstance(layer, (Growing, GrowingWindow)):
         layer.rooms = Room(), Room()  # others' columns are read, never written after
 
@@ -113,7 +118,7 @@ def _put(layer: Any, fields: Mapping[str, Any]) -> None:
 def _fields(layer: Any) -> dict[str, Any]:
     """A layer's content, copied: recurrent layers write into it, others keep it in a larger one."""
     fields = {k: v for k, v in layer.__dict__.items() if not isinstance(v, MethodType)}
-    return copied(fields)  # type: ignore[no-any-return]
+    return {name: copied(value) for name, value in fields.items() if name not in ROOM}
 
 
 def copied(value: Any) -> Any:
