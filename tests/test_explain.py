@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.backbones import LoadedBackbone
+from latentmas.backbones import LoadedBackbone, _growing
 from latentmas.cli.app import app
-from latentmas.plan import buffers
+from latentmas.plan import buffers, cost
 from latentmas.plan.cost import Model
 from latentmas.plan.reading import WORTHWHILE
 from latentmas.runtime import decoding, fixed, prefixes
@@ -124,7 +124,7 @@ def test_agents_on_one_backbone_run_as_one_batch():
 def test_numbers_that_the_runtime_has_too_are_the_same():
     assert WORTHWHILE == prefixes.WORTHWHILE
     assert (buffers.SMALLEST, buffers.KEPT) == (fixed.SMALLEST, fixed.KEPT)
-    assert buffers.AHEAD == decoding.AHEAD
+    assert (cost.AHEAD, cost.CHUNK) == (decoding.AHEAD, _growing.CHUNK)
     assert [buffers.bucket(n) for n in range(300)] == [fixed.bucket(n) for n in range(300)]
 
 

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from latentmas.plan.cost import Model, Run
 
-__all__ = ["AHEAD", "KEPT", "SMALLEST", "Buffers", "bucket"]
+__all__ = ["KEPT", "SMALLEST", "Buffers", "bucket"]
 
 SMALLEST = 64
 """Columns of the smallest buffers."""
 KEPT = 6
 """Buffers of a backbone that are kept for later turns."""
-AHEAD = 256
-"""Positions that a decode makes room for at first."""
 INDEX = 8
 
 Shape = tuple[int, int]
@@ -43,8 +41,7 @@ class Buffers:
         """
         model, rows, end = run.model, run.rows, run.positions + run.calls
         _, free = self._free.setdefault(key, (model, []))
-        ahead = min(AHEAD, run.calls + 1) if run.decodes else run.calls + 1
-        held = self._take(free, rows, run.positions + ahead)
+        held = self._take(free, rows, run.room)
         worst = self._bytes() + _size(model, held)
         while end > held[1]:
             larger = self._take(free, rows, held[1] + max(1, held[1] // 2))

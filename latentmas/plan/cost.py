@@ -20,6 +20,8 @@ from latentmas.plan.hardware import SIZES, Hardware
 
 __all__ = ["Model", "Run", "Work", "pairs", "total"]
 
+AHEAD, CHUNK = 256, 256
+"""Positions that a decode makes room for at first, and those added when more come."""
 FLOAT32 = SIZES["float32"]
 # Numbers that transformers' layers hold at once for a position, measured: in the MLP three of its
 # width and three of D; in attention two of its width and three of D, and two of its width for each
@@ -176,6 +178,17 @@ class Run:
         """New and past positions of the calls that read the prompt."""
         rest = (self.positions - self.cut, self.cut)
         return [(self.cut, 0), rest] if self.cut and not self.reused else [rest]
+
+    @property
+    def room(self) -> int:
+        """Positions for which memory is taken when the turn begins."""
+        return self.positions + (min(AHEAD, self.calls + 1) if self.decodes else self.calls)
+
+    @property
+    def grown(self) -> int:
+        """Positions for which there is memory in the end."""
+        more = self.positions + self.calls - self.room
+        return self.room + max(0, ceil(more / (CHUNK + 1))) * (CHUNK + 1)
 
     @property
     def last(self) -> tuple[int, int]:

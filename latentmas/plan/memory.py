@@ -35,7 +35,7 @@ class Memory:
         """Bytes of a state that is put by."""
         if self.buffers is not None:
             return model.whole(rows, positions)
-        return model.kept(rows, positions)
+        return model.kept(rows, 1, positions - 1)
 
     def peak(self, key: str, agent: str, run: Run) -> int | None:
         """Bytes at a turn's worst moment: in a call that reads the prompt, or in the last one.
@@ -63,8 +63,11 @@ class Memory:
         """State and layers of the calls that read the prompt."""
         model = run.model
         if self.buffers is None:
-            rows = run.rows
-            return [model.kept(rows, *call) + model.working(rows, *call) for call in run.prompt]
+            rows, taken = run.rows, model.kept(run.rows, 1, run.room - 1)
+            return [
+                max(taken, model.kept(rows, *call)) + model.working(rows, *call)
+                for call in run.prompt
+            ]
         rows = bucket(run.rows)  # the last row is repeated until the buffers are full
         size = rows * model.info.hidden_size * model.size if rows > run.rows else 0
         return [model.working(rows, *call) + call[0] * size for call in run.prompt]
@@ -73,8 +76,9 @@ class Memory:
         """State, layers and results of the last call."""
         model, rows = run.model, run.rows
         if self.buffers is None:
-            state = model.kept(rows, *run.last)
-            state += state // model.info.num_layers  # a layer's keys are copied when they grow
+            state = model.kept(rows, 1, run.grown - 1)
+            if run.grown > run.room:  # a layer's keys are copied when they grow
+                state += state // model.info.num_layers
             layers = model.working(rows, *run.last)
         else:
             state, layers = 0, model.working(bucket(rows), 1, run.positions + run.calls)
