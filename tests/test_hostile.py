@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import latentmas as lm
+from latentmas.cli.app import app
 from tests.hostile import CASES, LOADERS, Base, Case
-from tests.hostile.base import SOURCES
+from tests.hostile.base import SOURCES, edit
 
 SECONDS = 10.0
 
@@ -34,6 +36,25 @@ def test_the_sound_copy_is_taken(loader: str, base: Base, tmp_path: Path) -> Non
 def test_every_loader_has_its_cases() -> None:
     assert {case.loader for case in CASES} == set(LOADERS) == set(SOURCES)
     assert len({(case.name, case.loader) for case in CASES}) == len(CASES) >= 200
+
+
+def test_only_the_user_can_allow_remote_code(base: Base, tmp_path: Path) -> None:
+    """Where no code is there to be run, the request alone is judged."""
+    path = base.copy("graph file (JSON)", tmp_path)
+    edit(lambda d: next(iter(d["backbones"].values())).update(trust_remote_code=True))(path)
+    with pytest.raises(lm.GraphError, match="LM504"):
+        lm.GraphSpec.from_json(path.read_text())
+    plan = lm.Graph.load(path, trust_remote_code=True).compile()
+    with pytest.raises(lm.PlanError, match="LM504"):
+        lm.Plan.load_file(plan.save(tmp_path / "plan.json"))
+    assert lm.Plan.load_file(tmp_path / "plan.json", trust_remote_code=True) == plan
+    team = plan.load().save_pretrained(tmp_path / "team")
+    with pytest.raises(lm.WeightsError, match="LM504"):
+        lm.System.from_pretrained(team)
+    assert lm.System.from_pretrained(team, trust_remote_code=True).plan == plan
+    assert lm.inspect_team(team).problems == () and lm.diff_teams(team, team).equal
+    for words, code in (((), 1), (("--trust-remote-code",), 0)):
+        assert CliRunner().invoke(app, [*words, "check", str(path)]).exit_code == code
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.loader}: {case.name}")

@@ -19,10 +19,15 @@ from latentmas.spec import Graph
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["open_graph", "open_team", "trust_files", "twin_of"]
+__all__ = ["files_are_trusted", "open_graph", "open_team", "trust_files", "twin_of"]
 
 _trust = False
 """Whether files may ask for code of a model's repository: a global option of the command line."""
+
+
+def files_are_trusted() -> bool:
+    """Whether files may ask for such code."""
+    return _trust
 
 
 def trust_files(trust_remote_code: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from latentmas.cli._console import emit, emit_json, note
 from latentmas.cli._options import Json
+from latentmas.cli._team import files_are_trusted
 
 __all__ = ["push", "rerun"]
 
@@ -64,7 +65,7 @@ def rerun(
         data=data,
         device=device,
         save=save,
-        trust_remote_code=trust_remote_code,
+        trust_remote_code=trust_remote_code or files_are_trusted(),
     )
     if json:
         emit_json(found.to_dict())

@@ -100,7 +100,7 @@ def push_folder(
     folder = Path(folder)
     if not is_repository(repo_id):
         raise LatentMASError(f"LM511 {repo_id!r} is no repository; the form is owner/name")
-    manifest, plan = read_manifest(folder)
+    manifest, plan = read_manifest(folder, trust_remote_code=True)  # nothing of it is run
     card = model_card(
         plan,
         history=read_history(folder),
