@@ -164,6 +164,7 @@ print(sorted({{"torch", "transformers", "networkx", "huggingface_hub"}} & set(sy
 
 def test_a_team_from_the_hub(team: Path, tmp_path: Path) -> None:
     script = "import sys, latentmas as lm; print(lm.inspect_team('me/pair').revision)"
+    script += "; assert 'torch' not in sys.modules"
     with hub({"me/pair": team}) as server:
         environment = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home")}
         environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "PATH": ""}

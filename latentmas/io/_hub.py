@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentmas.errors import LatentMASError, WeightsError
-from latentmas.io._card import merge_person, model_card
 from latentmas.io._folder import CARD, LINKS, MANIFEST, OURS, part, part_names
 from latentmas.io._format import inside, read_manifest
-from latentmas.io._training import read_history, read_scores
 from latentmas.redact import hide, secrets_in
 
 if TYPE_CHECKING:
@@ -97,6 +95,9 @@ def push_folder(
         WeightsError: LM501 or LM502, the folder holds no sound team.
         LatentMASError: LM511 when the hub does not take it; nothing is changed there.
     """
+    from latentmas.io._card import merge_person, model_card  # late: they take torch
+    from latentmas.io._training import read_history, read_scores
+
     folder = Path(folder)
     if not is_repository(repo_id):
         raise LatentMASError(f"LM511 {repo_id!r} is no repository; the form is owner/name")

@@ -80,7 +80,7 @@ BOMBS = {
         f"{{% set x = 'a' * 500000 %}}{NESTED}{{{{ 'ab' in x }}}}{ENDS}",
         OVER,
     ),
-    "number of a million digits": (f"{{{{ {'1' * 10**6} }}}}", "number without end"),
+    "number of 100,000 digits": (f"{{{{ {'1' * 10**5} }}}}", "number without end"),
     "nested lists": (f"{{{{ {'[' * 2000}{']' * 2000} }}}}", "nested too deep"),
     "nested loops": (
         "".join(f"{{% for a{i} in 'x' %}}" for i in range(30)) + "{% endfor %}" * 30,
