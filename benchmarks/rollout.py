@@ -1,10 +1,11 @@
 """One latent rollout: the published loop, the cache, and a prefix that was read before.
 
-    python benchmarks/rollout.py [--families qwen3,llama] [--tiny] [--json]
+    python benchmarks/rollout.py [--families qwen3,llama] [--threads 2] [--tiny] [--json]
 
 The published loop runs the whole sequence again at each latent step (executor `reference`, model
 resident). `cached` computes each position once; `reused` also takes 90 % of the prompt from an
-earlier turn, and `static` keeps its states in buffers of fixed size.
+earlier turn, and `static` keeps its states in buffers of fixed size. `products` is the floor: the
+matrix products of a cached rollout alone, without attention, norms, rotations and Python.
 All in one process, interleaved; medians, and ratios of them. Differences are those of
 the first four latent steps: random models multiply rounding errors with each step.
 """
@@ -40,6 +41,21 @@ def measure(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
+def products(loaded: Any, rows: int, prompt: int, steps: int) -> None:
+    """Every linear layer of the decoder on a prompt, then on the rows of each later step."""
+    decoder = loaded.family.decoder(loaded.model)
+    layers = [module for module in decoder.modules() if isinstance(module, torch.nn.Linear)]
+    inputs = {
+        (count, layer.in_features): torch.ones(count, layer.in_features)
+        for layer in layers
+        for count in (rows * prompt, rows)
+    }
+    with torch.no_grad():
+        for count in [rows * prompt] + [rows] * (steps - 1):
+            for layer in layers:
+                layer(inputs[count, layer.in_features])
+
+
 def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
     """One family's medians and ratios."""
     backbone = tiny_backbone(family, shape["hidden"], layers=shape["layers"])
@@ -70,6 +86,7 @@ def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
             "cached": lambda: roll("cached", prompt),
             "reused": lambda: roll("cached", reused),
             "static": lambda: roll("static", prompt),
+            "products": lambda: products(loaded, shape["batch"], shape["prompt"], steps),
         },
         repeats,
     )
@@ -79,6 +96,7 @@ def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
         "ratio_cached": round(medians["reference"] / medians["cached"], 1),
         "ratio_reused": round(medians["reference"] / medians["reused"], 1),
         "ratio_static": round(medians["reference"] / medians["static"], 1),
+        "ratio_products": round(medians["reference"] / medians["products"], 1),
         "largest_difference": float(f"{error:.1e}"),
     }
 
@@ -90,7 +108,10 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small shapes, to see that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of torch; its own choice if not given")
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     logging.disable_progress_bar()
     shape = {"hidden": 512, "layers": 8, "prompt": 256, "steps": 32, "batch": 4}
     if given.tiny:
@@ -102,9 +123,9 @@ def main() -> None:
         print(json.dumps({"hardware": hardware, "shape": shape, "rows": rows}, indent=2))
         return
     print(hardware, shape)
-    print("".join(f"{name:>20}" for name in rows[0]))
+    print("".join(f"{name:>19}" for name in rows[0]))
     for row in rows:
-        print("".join(f"{value!s:>20}" for value in row.values()))
+        print("".join(f"{value!s:>19}" for value in row.values()))
 
 
 if __name__ == "__main__":
