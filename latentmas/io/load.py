@@ -154,7 +154,9 @@ def check_links(
 def _refuse(differences: Sequence[str]) -> None:
     if differences:
         shown = "\n  ".join(sorted(differences)[:20])
-        raise WeightsError(f"LM503 {len(differences)} differences in link weights:\n  {shown}")
+        count = len(differences)
+        noun = "difference" if count == 1 else "differences"
+        raise WeightsError(f"LM503 {count} {noun} in link weights:\n  {shown}")
 
 
 def _shapes(plan: Plan) -> dict[str, torch.Size]:
