@@ -415,7 +415,7 @@ def set_value(state: dict[str, torch.Tensor], value: float) -> None:
 
 
 DAMAGE = {
-    "missing": (lambda s: s.pop(NAME), [f"missing: {NAME}", "1 differences"]),
+    "missing": (lambda s: s.pop(NAME), [f"missing: {NAME}", "1 difference"]),
     "unexpected": (lambda s: s.update(more=torch.ones(2)), ["unexpected: more"]),
     "shape": (lambda s: s.update({NAME: torch.ones(3, 5)}), [NAME, "(3, 5)", "(32, 16)"]),
     "transposed": (lambda s: s.update({NAME: s[NAME].T.contiguous()}), [NAME, "(16, 32)"]),
