@@ -391,12 +391,14 @@ REACHED |= {"testing.random_system", "links.LinkOptions", "backbones.Family"}
 
 
 def test_every_public_name_is_in_the_reference():
-    page = (DOCS / "api.md").read_text()
-    shown = set(re.findall(r"^::: latentmas\.([\w.]+)$", page, re.MULTILINE))
+    pages = "\n".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
+    shown = set(re.findall(r"^::: latentmas\.([\w.]+)$", pages, re.MULTILINE))
     names = set(lm.__all__) - {"templates"} | {"testing.tiny_backbone"} | REACHED
     names |= {f"evaluation.{name}" for name in evaluation.__all__} - {"evaluation.metrics"}
     homes = lm.templates.PRESETS
     assert shown == names | {f"templates.{homes.get(n, n)}.{n}" for n in lm.templates.names()}
+    listed = set(re.findall(r"`\]\[latentmas\.([\w.]+)\]", (DOCS / "api/index.md").read_text()))
+    assert listed == names | {f"templates.{name}" for name in lm.templates.names()}
 
 
 def anchors(page: Path) -> set[str]:

@@ -48,8 +48,12 @@ def _pairs(entries: list[Any]) -> Iterator[tuple[str, str]]:
         if isinstance(entry, str):
             title = (ROOT / "docs" / entry).read_text(encoding="utf-8").splitlines()[0]
             yield title.removeprefix("# "), entry
+            continue
+        ((title, inside),) = entry.items()
+        if isinstance(inside, str):
+            yield title, inside
         else:
-            yield from entry.items()
+            yield from _pairs(inside)
 
 
 def _line(title: str, path: str) -> str:
