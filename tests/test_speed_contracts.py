@@ -51,9 +51,11 @@ class Operations(TorchDispatchMode):
         return {name: count for name, count in self.counts.items() if name in SYNCS}
 
 
-def rolled(family: str, executor: str, rows: list[str], steps: int, layers: int = 4) -> Operations:
+def rolled(
+    family: str, executor: str, rows: list[str], steps: int, layers: int = 4, **config: Any
+) -> Operations:
     """What a rollout does after one of the same kind has been through."""
-    backbone = tiny_backbone(family, 32, layers=layers)
+    backbone = tiny_backbone(family, 32, layers=layers, **config)
     graph = lm.templates.distillation(expert=backbone, learner=backbone, latent_steps=steps)
     system = graph.compile().load()
     samples = [{"question": text} for text in rows]
@@ -104,6 +106,17 @@ def test_a_step_keeps_to_its_budget(family: str, executor: str) -> None:
     per_step = {layers: (count(layers, 9) - count(layers, 5)) / 4 for layers in (4, 8)}
     assert (per_step[8] - per_step[4]) / 4 <= BUDGETS[family]
     assert per_step[4] - (per_step[8] - per_step[4]) <= 45  # masks, positions, rotary, norm, link
+
+
+def test_a_full_window_moves_its_columns_seldom() -> None:
+    """Each eighth of a window, not at each step."""
+
+    def count(steps: int) -> int:
+        seen = rolled("mistral", "cached", QUESTION, steps, layers=2, sliding_window=64)
+        return seen.counts["aten::new_empty"]
+
+    buffers = 2 * 2  # keys and values of each layer
+    assert 0 < (count(40) - count(8)) / buffers <= 32 / 8
 
 
 QUESTION = ["why?"]

@@ -103,7 +103,8 @@ class GrowingWindow(DynamicSlidingWindowLayer):
         self.cumulative_length += key_states.shape[-2]
         keys, values = self.rooms
         window = self.sliding_window
-        sizes = min(self.expected, window), min(self.chunk, window // 8)
+        spare = min(self.chunk, window // 8)
+        sizes = min(self.expected, window + spare), spare
         seen = (
             keys.append(self.keys, key_states, *sizes),
             values.append(self.values, value_states, *sizes),

@@ -5,7 +5,7 @@ from latentmas.plan.explanation import Explanation, StepCost
 from latentmas.plan.hardware import Hardware
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
-from latentmas.plan.steps import Decode, Rollout, Step, Transfer
+from latentmas.plan.steps import Decode, Rollout, Step, Transfer, rollouts_together
 from latentmas.plan.verify import reads, verify_steps
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "StepCost",
     "Transfer",
     "reads",
+    "rollouts_together",
     "verify_steps",
 ]

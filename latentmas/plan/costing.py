@@ -15,30 +15,10 @@ from latentmas.plan.hardware import Hardware
 from latentmas.plan.memory import Memory
 from latentmas.plan.plan import Plan
 from latentmas.plan.reading import WORTHWHILE, Reading, Turn
-from latentmas.plan.steps import Decode, Rollout, Transfer
+from latentmas.plan.steps import Decode, Rollout, Transfer, rollouts_together
 from latentmas.plan.verify import reads
 
-__all__ = ["Costing", "together"]
-
-
-def together(plan: Plan, index: int) -> list[int]:
-    """Rollouts that run as one batch with the one at `index`, itself first.
-
-    They are of one round and group, on one backbone, with equally many latent steps.
-    """
-    first = plan.steps[index]
-    found: list[int] = []
-    if not isinstance(first, Rollout):
-        return found
-    mates = next(b.agents for b in plan.backbones.values() if first.agent in b.agents)
-    for i, step in enumerate(plan.steps[index:], start=index):
-        if not isinstance(step, Rollout):
-            break
-        if (step.round, step.group) != (first.round, first.group):
-            break
-        if step.agent in mates and step.latent_steps == first.latent_steps:
-            found.append(i)
-    return found
+__all__ = ["Costing"]
 
 
 @dataclass
@@ -82,12 +62,15 @@ class Costing:
             if isinstance(step, Transfer):
                 found.append(self._transfer(index, step))
             elif index not in done:
-                indices = together(self.plan, index) or [index]
+                indices = rollouts_together(self.plan.steps, index, self._share) or [index]
                 done.update(indices)
                 found.append(self._turn(indices))
             for name in dead.get(index, ()):
                 self.memory.values.pop(name, None)
         return tuple(found)
+
+    def _share(self, one: str, other: str) -> bool:
+        return any({one, other} <= set(each.agents) for each in self.plan.backbones.values())
 
     def _transfer(self, index: int, step: Transfer) -> StepCost:
         links = [self.plan.link(step.inner), self.plan.link(step.outer)]

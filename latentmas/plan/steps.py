@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from latentmas.spec import Frozen
 
-__all__ = ["MAX_LATENT_STEPS", "Decode", "Rollout", "Step", "Transfer"]
+__all__ = ["MAX_LATENT_STEPS", "Decode", "Rollout", "Step", "Transfer", "rollouts_together"]
 
 MAX_LATENT_STEPS = 4096
 
@@ -66,3 +67,26 @@ class Transfer(Frozen):
 
 
 Step = Annotated[Rollout | Transfer | Decode, Field(discriminator="op")]
+
+
+def rollouts_together(
+    steps: Sequence[Step], index: int, share: Callable[[str, str], bool]
+) -> list[int]:
+    """Indices of the rollouts that can be one batch with the one at `index`, itself first.
+
+    They are of one round and group, on one backbone, with equally many latent steps.
+
+    Args:
+        steps: of the plan.
+        index: of the step asked for; no rollout gives no indices.
+        share: whether two agents run on one backbone.
+    """
+    first, found = steps[index], list[int]()
+    if not isinstance(first, Rollout):
+        return found
+    for i, step in enumerate(steps[index:], start=index):
+        if not isinstance(step, Rollout) or (step.round, step.group) != (first.round, first.group):
+            break
+        if step.latent_steps == first.latent_steps and share(first.agent, step.agent):
+            found.append(i)
+    return found

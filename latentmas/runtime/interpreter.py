@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import ExecutionError, LatentMASError
-from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads
+from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads, rollouts_together
 from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
 from latentmas.runtime.inner import GroupedInner
@@ -24,7 +24,7 @@ from latentmas.runtime.prefixes import Prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
 from latentmas.runtime.taps import EditText, text_name
-from latentmas.runtime.turns import Turn, make_turn, rolls_with
+from latentmas.runtime.turns import Turn, make_turn
 from latentmas.runtime.writing import Draft
 
 if TYPE_CHECKING:
@@ -210,7 +210,9 @@ class Interpreter:
 
         Their states go to the walk's values; their turns are returned by step.
         """
-        indices = rolls_with(self.system, self.plan, index) if self.executor.groups else []
+        if not self.executor.groups:
+            return {}
+        indices = rollouts_together(self.plan.steps, index, self._share)
         if len(indices) < 2:
             return {}
         steps = [s for s in (self.plan.steps[i] for i in indices) if isinstance(s, Rollout)]
@@ -228,6 +230,9 @@ class Interpreter:
             for i, own in zip(open_, states.split(rows), strict=True):
                 walk.values[steps[i].output] = own
         return dict(zip(indices, turns, strict=True))
+
+    def _share(self, one: str, other: str) -> bool:
+        return self.system.backbone_of(one) is self.system.backbone_of(other)
 
     def _turn(self, step: Rollout | Decode, walk: Walk) -> Turn:
         prefixes = walk.prefixes if self.executor.reuses else None

@@ -17,7 +17,7 @@ from latentmas.runtime.reuse import find_prefix
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
-__all__ = ["Turn", "make_turn", "rolls_with"]
+__all__ = ["Turn", "make_turn"]
 
 
 class Turn(NamedTuple):
@@ -65,20 +65,3 @@ def make_turn(
         prefix = find_prefix(plan, step, backbone, samples, values, prefixes, prompt.ids_BT)
         prompt = prompt._replace(prefix=prefix)
     return Turn(step, backbone, prompt)
-
-
-def rolls_with(system: System, plan: Plan, index: int) -> list[int]:
-    """The rollouts that can be one batch with the one at a step, which comes first.
-
-    They are of one round and group, on one backbone, with equally many latent steps.
-    """
-    first, found = plan.steps[index], list[int]()
-    if not isinstance(first, Rollout):
-        return found
-    for i, step in enumerate(plan.steps[index:], start=index):
-        if not isinstance(step, Rollout) or (step.round, step.group) != (first.round, first.group):
-            break
-        same = system.backbone_of(step.agent) is system.backbone_of(first.agent)
-        if same and step.latent_steps == first.latent_steps:
-            found.append(i)
-    return found
