@@ -79,7 +79,7 @@ def training_report(
         )
     if png is not None:
         _write_png(Path(png), logs, maps)
-    name = f"Training in {folder.resolve().name}"
+    name = "Training: " + "/".join(folder.resolve().parts[-2:]).lstrip("/")
     body = [heading(1, name)]
     for place, entries in logs.items():
         body += [heading(2, place), *_shown(entries)]
