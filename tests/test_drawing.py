@@ -147,6 +147,14 @@ def test_nothing_overlaps_in_a_drawing(name: str) -> None:
     check_room(CASES[name]())
 
 
+def test_a_long_team_is_drawn_from_top_to_bottom() -> None:
+    """As wide as a page, and not 40 boxes beside each other."""
+    root = ElementTree.fromstring(ring(40).svg())
+    assert float(root.get("width", 0)) < 1600 < float(root.get("height", 0))
+    tops = [area[1] for _, _, area in agents_of(root)]
+    assert tops == sorted(tops)
+
+
 @settings(max_examples=30)
 @given(valid_graphs(max_agents=8))
 def test_nothing_overlaps_in_any_drawing(drawn: tuple[lm.GraphSpec, Facts]) -> None:
@@ -174,6 +182,10 @@ def check_room(plan: lm.Plan) -> None:
     for (one, a), (two, b) in meetings([*(("", area) for area in [*boxes, *signs]), *texts]):
         assert inside(a, b) or inside(b, a), one or two
     for path in edges_of(root):
+        assert path.get("d", "").count("M") == 1
+        segments = list(segments_of(path.get("d", "")))
+        for x, y in (segments[0][0], segments[-1][-1]):
+            assert any(inside((x, y, x, y), grown(box, 1)) for box in boxes), path.get("d")
         for corners in segments_of(path.get("d", "")):
             hull = hull_of(corners)
             assert hull[0] >= 0 and hull[1] >= 0 and hull[2] <= width and hull[3] <= height

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from latentmas.plan._drawing.feedback import LANE
 from latentmas.plan._drawing.labels import HEIGHT, label_spots
 from latentmas.plan._drawing.layout import Box, arrange, layers
 from latentmas.plan._drawing.legend import PAD, legend
 from latentmas.plan._drawing.parts import Group, Line, Part, Rect, Scene, Words
 from latentmas.plan._drawing.pen import Pen
-from latentmas.plan._drawing.routes import route
+from latentmas.plan._drawing.routes import Geometry, route, turn_down
 from latentmas.plan._drawing.words import backbone_of, link_of, stroke, width_label
 from latentmas.plan.plan import Plan
 from latentmas.plan.text import length, shorten
@@ -17,26 +18,38 @@ from latentmas.spec import TEXT, EdgeSpec
 
 __all__ = ["compose"]
 
-HEAD = 66.0
+HEAD, WIDEST = 66.0, 1600.0
 
 
 def compose(plan: Plan) -> Scene:
-    """Lay a plan out: columns are the layers of the forward edges, left to right."""
+    """Lay a plan out: layers of the forward edges left to right; top to bottom if too wide so."""
+    scene = _composed(plan, down=False)
+    if scene.width <= WIDEST:
+        return scene
+    return min(scene, _composed(plan, down=True), key=lambda each: each.width)
+
+
+def _composed(plan: Plan, *, down: bool) -> Scene:
     edges = sorted(plan.graph.edges, key=lambda edge: edge.delay)
     ends = [(edge.source, edge.target) for edge in edges]
     forward = sum(not edge.delay for edge in edges)
-    boxes = _boxes(plan, edges)
+    boxes = _boxes(plan, edges, down=down)
     labels = [width_label(plan, edge) for edge in edges]
     widths = [length(label, 11) + 8.0 for label in labels]
-    geometry = route(boxes, arrange(boxes, ends[:forward]), ends[forward:], widths)
+    grid, back = arrange(boxes, ends[:forward]), ends[forward:]
+    if down:
+        lane = max([LANE, *widths[forward:]])
+        geometry = turn_down(boxes, route(boxes, grid, back, [HEIGHT] * len(edges), lane))
+    else:
+        geometry = route(boxes, grid, back, widths)
     spots = label_spots(geometry.pens, widths, boxes.values())
-    start, end = _reach(geometry.width, widths, spots)
+    start, end = _reach(geometry, widths, spots)
     head = [shorten(plan.graph.name, 80), _subtitle(plan)]
     least = max(length(head[0], 17, bold=True), length(head[1], 11)) + 2 * PAD
     key, key_width, key_height = legend(plan, max(end - start, least) - 2 * PAD)
     width = max(end - start, least, key_width + 2 * PAD)
-    left, down = (width - end - start) / 2, HEAD - geometry.top
-    floor = geometry.bottom + down
+    left, drop = (width - end - start) / 2, HEAD - geometry.top
+    floor = geometry.bottom + drop
     parts: list[Part] = [
         *(_line(plan, edge, pen) for edge, pen in zip(edges, geometry.pens, strict=True)),
         *(_node(plan, box) for box in boxes.values()),
@@ -50,7 +63,7 @@ def compose(plan: Plan) -> Scene:
         parts=(
             Words("title", head[0], PAD, 28),
             Words("fact mute", head[1], PAD, 46),
-            *(part.moved(left, down) for part in parts),
+            *(part.moved(left, drop) for part in parts),
             *(part.moved(PAD, floor + 8) for part in key),
         ),
     )
@@ -59,24 +72,29 @@ def compose(plan: Plan) -> Scene:
 # --- boxes ------------------------------------------------------------------------------------
 
 
-def _boxes(plan: Plan, edges: Sequence[EdgeSpec]) -> dict[str, Box]:
-    """A box for each agent and text source, in its layer; agents of a layer are equally wide."""
+def _boxes(plan: Plan, edges: Sequence[EdgeSpec], *, down: bool) -> dict[str, Box]:
+    """A box for each agent and text source, in its layer, as if layers ran left to right.
+
+    Agents of a layer take equally much room along the drawing.
+    """
     names = [agent.name for agent in plan.graph.agents]
     sources = [source.name for source in plan.graph.text_sources]
     forward = [(edge.source, edge.target) for edge in edges if not edge.delay]
     depth = layers([*names, *sources], forward, late=sources)
-    widths: dict[int, float] = {}
-    for name in names:
-        facts = max(length(fact, 11) for fact in _facts(plan, name))
-        back = max(_ends(name, [edge for edge in edges if edge.delay]))
-        wide = max(length(_short(name), 14, bold=True) + 20.0, facts + 20.0, 48.0 + 12.0 * back)
-        widths[depth[name]] = max(widths.get(depth[name], 104.0), wide)
     boxes = {}
     for name in names:
-        height = max(62.0, 10.0 * max(_ends(name, edges)) + 14.0)
-        boxes[name] = Box(name, widths[depth[name]], height, depth[name])
+        facts = max(length(fact, 11) for fact in _facts(plan, name))
+        words = max(104.0, length(_short(name), 14, bold=True) + 20.0, facts + 20.0), 62.0
+        along, across = reversed(words) if down else words
+        back = max(_ends(name, [edge for edge in edges if edge.delay]))
+        across = max(across, 10.0 * max(_ends(name, edges)) + 14.0)
+        boxes[name] = Box(name, max(along, 48.0 + 12.0 * back), across, depth[name])
+    for box in boxes.values():
+        box.width = max(mate.width for mate in boxes.values() if mate.layer == box.layer)
     for name in sources:
-        boxes[name] = Box(name, length(_short(name), 11) + 22.0, 26.0, depth[name])
+        words = length(_short(name), 11) + 22.0, 26.0
+        along, across = reversed(words) if down else words
+        boxes[name] = Box(name, along, across, depth[name])
     return boxes
 
 
@@ -132,12 +150,12 @@ def _label(text: str, width: float, spot: tuple[float, float] | None) -> Iterato
 
 
 def _reach(
-    width: float, widths: Sequence[float], spots: Sequence[tuple[float, float] | None]
+    drawn: Geometry, widths: Sequence[float], spots: Sequence[tuple[float, float] | None]
 ) -> tuple[float, float]:
     """Left and right of a drawing, with labels that stand out at its sides."""
     areas = [(s[0] - w / 2, s[0] + w / 2) for w, s in zip(widths, spots, strict=True) if s]
-    left, right = min((a for a, _ in areas), default=0.0), max((b for _, b in areas), default=0.0)
-    return min(0.0, left - 8), max(width, right + 8)
+    left = min([drawn.left, *(a - 8 for a, _ in areas)])
+    return left, max([drawn.right, *(b + 8 for _, b in areas)])
 
 
 # --- page -------------------------------------------------------------------------------------

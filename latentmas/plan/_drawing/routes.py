@@ -14,7 +14,7 @@ from latentmas.plan._drawing.feedback import BAR, LANE, Feedback, lanes
 from latentmas.plan._drawing.layout import Box, Grid, Point
 from latentmas.plan._drawing.pen import Pen
 
-__all__ = ["Geometry", "route"]
+__all__ = ["Geometry", "route", "turn_down"]
 
 PORT, MARGIN = 14.0, 18.0
 
@@ -30,7 +30,8 @@ class Geometry:
 
     pens: list[Pen]
     """Of the forward edges, then of the feedback edges."""
-    width: float
+    left: float
+    right: float
     top: float
     bottom: float
 
@@ -40,6 +41,7 @@ def route(
     grid: Grid,
     back: Sequence[tuple[str, str]],
     labels: Sequence[float],
+    lane: float = LANE,
 ) -> Geometry:
     """Place the columns from left to right and run every edge.
 
@@ -47,7 +49,8 @@ def route(
         boxes: by name; gives each its `x` and `y`.
         grid: order and centres of the boxes, chains of the forward edges.
         back: (source, target) of each feedback edge.
-        labels: width of each edge's label, forward ones first.
+        labels: room that each edge's label takes along its edge, forward ones first.
+        lane: distance of the feedback edges' lanes.
     """
     for box in boxes.values():
         box.y = grid.centres[box.name]
@@ -61,9 +64,28 @@ def route(
     top = min([box.top for box in boxes.values()] + heights)
     lines = [feedback.line(edge, ends, ports) for edge in feedback.edges]
     depths = lanes([line.span for line in lines], labels[len(grid.chains) :])
-    pens += [line.draw(floor + LANE * (1.2 + n)) for line, n in zip(lines, depths, strict=True)]
+    first = floor + 1.2 * LANE
+    pens += [line.draw(first + lane * n) for line, n in zip(lines, depths, strict=True)]
     right = max([ends[-1][1]] + [x for pen in pens for x, _ in pen.points])
-    return Geometry(pens, right + MARGIN, top, floor + LANE * (max(depths, default=-1.6) + 1.6))
+    bottom = first + lane * max(depths) + 0.4 * LANE if depths else floor
+    return Geometry(pens, 0.0, right + MARGIN, top, bottom)
+
+
+def turn_down(boxes: Mapping[str, Box], drawn: Geometry) -> Geometry:
+    """The same with its layers from top to bottom: x and y change places, of the boxes too."""
+    for box in boxes.values():
+        box.x, box.y = box.top, box.middle
+        box.width, box.height = box.height, box.width
+    for pen in drawn.pens:
+        pen.path = [(command, _swapped(numbers)) for command, numbers in pen.path]
+        pen.points = [(y, x) for x, y in pen.points]
+        pen.spots = [(y, x) for x, y in pen.spots]
+    left, right = drawn.top - MARGIN, drawn.bottom + MARGIN
+    return Geometry(drawn.pens, left, right, drawn.left + MARGIN, drawn.right)
+
+
+def _swapped(numbers: Sequence[float]) -> tuple[float, ...]:
+    return tuple(n for x, y in zip(numbers[::2], numbers[1::2], strict=True) for n in (y, x))
 
 
 def _names(column: Sequence[Point]) -> list[str]:
