@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -31,6 +30,7 @@ from torch.utils._pytree import tree_leaves
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.environment import hardware
 from latentmas.testing import tiny_backbone
 
 HERE = Path(__file__).resolve().parent
@@ -236,14 +236,6 @@ def memory_rows(family: str, shape: dict[str, int], samples: list[str], device: 
     return rows
 
 
-def processor() -> str:
-    """The CPU's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Run everything and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -266,13 +258,11 @@ def main() -> None:
         compile_row(agents, edges),
         *time_rows(shape, samples, given.repeats, given.device),
     ]
-    hardware: dict[str, Any] = {"cpu": processor(), "threads": torch.get_num_threads()}
-    if given.device.startswith("cuda"):
-        hardware["gpu"] = torch.cuda.get_device_name()
+    machine = hardware()
     if given.json:
-        print(json.dumps({"hardware": hardware, "shape": shape, "rows": rows}, indent=2))
+        print(json.dumps({"hardware": machine, "shape": shape, "rows": rows}, indent=2))
         return
-    print(hardware, shape)
+    print(machine, shape)
     for row in rows:
         print("\n".join(f"{name:>22}  {value}" for name, value in row.items()) + "\n")
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
+from latentmas.environment import hardware
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.executors.reference import Reference
@@ -217,15 +217,12 @@ def main() -> None:
         rows += rows_of(name, suite, given.tiny, 8 if given.tiny else given.tokens)
         if device == "cuda":
             torch.cuda.empty_cache()
-    hardware: dict[str, Any] = {"cpu": platform.processor() or platform.machine()}
-    hardware |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    if device == "cuda":
-        hardware["gpu"] = torch.cuda.get_device_name()
+    machine = hardware() | {"torch": torch.__version__}
     if given.json:
-        found = {"hardware": hardware, "rows": rows, "left_out": suite.left_out}
+        found = {"hardware": machine, "rows": rows, "left_out": suite.left_out}
         print(json.dumps(found, indent=2))
         return
-    print(hardware)
+    print(machine)
     for row in rows:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:>9.2f}×"
         print(

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.demo.run import team
 from latentmas.demo.task import correct, heldout_rows, inner_rows, train_rows
+from latentmas.environment import hardware
 from latentmas.report import DepthMap
 
 Accuracy = list[float]
@@ -189,10 +188,9 @@ def main() -> None:
     for name in given.only.split(","):
         print(f"\n{name}: accuracy at r = 1, 2, 3")
         rows += {"stages": stages, "depths": depths, "designs": designs}[name](bench)
-    processor = platform.processor() or platform.machine()
-    hardware = {"cpu": processor, "threads": torch.get_num_threads()}
+    machine = hardware()
     if given.json:
-        given.json.write_text(json.dumps({"hardware": hardware, "rows": rows}, indent=2) + "\n")
+        given.json.write_text(json.dumps({"hardware": machine, "rows": rows}, indent=2) + "\n")
     if given.png:
         heat_map(rows, given.png)
 

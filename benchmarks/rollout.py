@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.environment import hardware
 from latentmas.runtime import executors
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.prefixes import Prefix
@@ -116,13 +116,15 @@ def main() -> None:
     shape = {"hidden": 512, "layers": 8, "prompt": 256, "steps": 32, "batch": 4}
     if given.tiny:
         shape = {"hidden": 64, "layers": 2, "prompt": 48, "steps": 4, "batch": 2}
-    rows = [row_of(family, shape, given.repeats) for family in given.families.split(",")]
-    processor = platform.processor() or platform.machine()
-    hardware = {"cpu": processor, "threads": torch.get_num_threads()}
+    families = given.families.split(",")
+    if unknown := set(families) - set(TINY_FAMILIES):
+        parser.error(f"no family {', '.join(unknown)}; choose among {', '.join(TINY_FAMILIES)}")
+    rows = [row_of(family, shape, given.repeats) for family in families]
+    machine = hardware()
     if given.json:
-        print(json.dumps({"hardware": hardware, "shape": shape, "rows": rows}, indent=2))
+        print(json.dumps({"hardware": machine, "shape": shape, "rows": rows}, indent=2))
         return
-    print(hardware, shape)
+    print(machine, shape)
     print("".join(f"{name:>19}" for name in rows[0]))
     for row in rows:
         print("".join(f"{value!s:>19}" for value in row.values()))

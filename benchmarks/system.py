@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.environment import hardware
 from latentmas.runtime import executors
 from latentmas.testing import tiny_backbone
 
@@ -174,10 +174,9 @@ def main() -> None:
     if given.tiny:
         shape = {"hidden": 64, "layers": 2, "prompt": 128, "steps": 4, "batch": 2}
     samples = [f"What is {n} + {n}?" for n in range(shape["batch"])]
-    processor = platform.processor() or platform.machine()
-    hardware = {"cpu": processor, "threads": torch.get_num_threads()}
+    machine = hardware()
     if not given.json:
-        print(hardware, shape)
+        print(machine, shape)
     rows = []
     for name in [given.only] if given.only else list(ROWS):
         rows.append(ROWS[name](shape, samples, given.repeats))
@@ -185,7 +184,7 @@ def main() -> None:
             lines = (f"{key:>20}  {value}" for key, value in rows[-1].items())
             print("\n".join(lines) + "\n", flush=True)
     if given.json:
-        print(json.dumps({"hardware": hardware, "shape": shape, "rows": rows}, indent=2))
+        print(json.dumps({"hardware": machine, "shape": shape, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.environment import hardware
 from latentmas.runtime.feeds import CachedFeed
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.outer_loss import OuterLoss
@@ -146,14 +146,11 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.set_num_threads(1 if given.tiny else torch.get_num_threads())
     rows = equality(given.tiny) + memory_and_time(given.tiny)
-    hardware = {
-        "cpu": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
+    machine = hardware()
     if given.json:
-        print(json.dumps({"hardware": hardware, "rows": rows}, indent=2))
+        print(json.dumps({"hardware": machine, "rows": rows}, indent=2))
         return
-    print(hardware)
+    print(machine)
     show(rows)
 
 
