@@ -118,6 +118,42 @@ def test_experts_on_one_backbone_run_as_one_batch(monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def long_branches(family: str, rounds: int) -> lm.Graph:
+    """Experts with long beginnings, one of them longer and one that hears nothing of round 1."""
+    backbone = tiny(family, 16)
+    graph = lm.Graph("branches", inputs=["question"], rounds=rounds, latent_steps=3)
+    many = "Read all of this with care. " * 6 + "{{ question }} "
+    back = "{% if back %}{{ back }}{% endif %} go"
+    graph.add_agent("one", backbone, prompt=many + back)
+    graph.add_agent("two", backbone, prompt="You are the second. " + many + back)
+    graph.add_agent("three", backbone, prompt=many + "go")
+    graph.add_agent("all", backbone, prompt="{{ one }}{{ two }}{{ three }} go", max_new_tokens=3)
+    for name in ("one", "two", "three"):
+        graph.connect(name, f"all.{name}")
+    graph.feedback("all", "one.back")
+    graph.feedback("all", "two.back")
+    return graph.output("all")
+
+
+@pytest.mark.parametrize("executor", ["cached", "static"])
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_the_beginnings_of_branches_are_read_once(
+    family: str, executor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one batch, over rounds; and what comes of it equals the oracle."""
+    system = load64(long_branches(family, 4))
+    plain, ids = messages(system, "reference")
+    counter = Counter(monkeypatch)
+    fast, fast_ids = messages(system, executor)
+    reused = counter.positions
+    counter.positions = 0
+    monkeypatch.setattr(executors.get(executor), "reuses", False)
+    messages(system, executor)
+    assert reused < 0.75 * counter.positions  # rounds 3 and 4 read the ends alone
+    assert ids == fast_ids
+    close(fast, plain)
+
+
 def test_groups_are_differentiable() -> None:
     from latentmas.training.outer_loss import OuterLoss
 

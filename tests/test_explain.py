@@ -121,6 +121,23 @@ def test_agents_on_one_backbone_run_as_one_batch():
     ]
 
 
+def test_one_batch_reuses_what_all_of_its_agents_read_again():
+    one = tiny_backbone("llama", 16)
+    graph = lm.Graph("branches", inputs=["question"], rounds=3, latent_steps=4)
+    text = "Read it with care. " * 5 + "{{ question }}"
+    for name, start in (("a", ""), ("b", "Be brief. ")):
+        graph.add_agent(name, one, prompt=start + text + "{% if back %}{{ back }}{% endif %} go")
+    graph.add_agent("all", one, prompt="{{ a }}{{ b }} go", max_new_tokens=3)
+    for name in ("a", "b"):
+        graph.connect(name, f"all.{name}")
+        graph.feedback("all", f"{name}.back")
+    system = graph.output("all").compile().load()
+    rows = system.explain(["What is 1 + 1?", "What is 2 + 2?"], "cpu", executor="cached").rows
+    rows = [row for row in rows if row.agents == ("a", "b")]
+    assert [row.reused for row in rows] == [0, rows[1].reused, rows[1].reused]
+    assert 0.8 * rows[1].positions < rows[1].reused < rows[1].positions
+
+
 def test_numbers_that_the_runtime_has_too_are_the_same():
     assert WORTHWHILE == prefixes.WORTHWHILE
     assert (buffers.SMALLEST, buffers.KEPT) == (fixed.SMALLEST, fixed.KEPT)

@@ -45,6 +45,8 @@ class Costing:
     """By backbone key; None where its counts are not known."""
     memory: Memory
     _prefixes: dict[str, _Prefix] = field(default_factory=dict)
+    _members: dict[str, list[tuple[int, _Prefix]]] = field(default_factory=dict)
+    """Of agents that are one batch: how much each is padded, and its own prefix."""
     _before: dict[str, Turn] = field(default_factory=dict)
     """The last turn of each agent."""
     _known: dict[tuple[object, ...], tuple[Work, float]] = field(default_factory=dict)
@@ -101,7 +103,7 @@ class Costing:
             steps = first.latent_steps
         positions = self._longest(turns)
         prefixes = [self._prefix(turn) for turn in turns]
-        prefix = prefixes[0] if len(turns) == 1 else None
+        prefix = prefixes[0] if len(turns) == 1 else self._merged(turns, prefixes)
         reused = prefix.positions if prefix is not None and prefix.kept else 0
         row = StepCost(
             index=indices[0],
@@ -134,8 +136,8 @@ class Costing:
         idle = not (steps or tokens)
         if prefix is not None and not idle:
             prefix.kept = True
-            kept = self.memory.kept(model, self.batch, prefix.positions)
-            self.memory.put_by[first.agent] = kept
+            kept = self.memory.kept(model, row.rows, prefix.positions)
+            self.memory.put_by[" ".join(row.agents)] = kept
         return self._costed(row, turns, run, idle=idle)
 
     def _costed(self, row: StepCost, turns: Sequence[Turn], run: Run, *, idle: bool) -> StepCost:
@@ -183,6 +185,25 @@ class Costing:
             return None
         self._prefixes[turn.agent] = _Prefix(turn, count)
         return self._prefixes[turn.agent]
+
+    def _merged(self, turns: Sequence[Turn], own: Sequence[_Prefix | None]) -> _Prefix | None:
+        """The same for turns that are one batch, whose prompts are padded to the longest."""
+        name, found = " ".join(turn.agent for turn in turns), list[tuple[int, _Prefix]]()
+        longest = self._longest(turns)
+        for turn, prefix in zip(turns, own, strict=True):
+            length = self.reading.positions(turn)
+            if longest is None or length is None or prefix is None:
+                return None
+            found.append((longest - length, prefix))
+        left = self._prefixes.get(name)
+        if left is not None and self._members.get(name) == found:
+            return left
+        count = min(padding + prefix.positions for padding, prefix in found)
+        if count < WORTHWHILE or count <= max(padding for padding, _ in found):
+            return None
+        self._members[name] = found
+        self._prefixes[name] = _Prefix(turns[0], count)
+        return self._prefixes[name]
 
     @cached_property
     def _after(self) -> dict[int, Turn]:

@@ -19,8 +19,8 @@ from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads, rollout
 from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
 from latentmas.runtime.inner import GroupedInner
-from latentmas.runtime.packing import merge
-from latentmas.runtime.prefixes import Prefix
+from latentmas.runtime.packing import Packed, merge
+from latentmas.runtime.prefixes import Prefix, merged_prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
 from latentmas.runtime.taps import EditText, text_name
@@ -224,12 +224,22 @@ class Interpreter:
         open_ = [i for i, step in enumerate(steps) if step.output not in walk.values]
         if open_:
             links, rows = [self.system.link(steps[i].inner) for i in open_], len(walk.samples)
-            inner = GroupedInner(links, [rows] * len(open_))
-            prompt, count = merge([turns[i].prompt for i in open_]), steps[0].latent_steps
+            inner, count = GroupedInner(links, [rows] * len(open_)), steps[0].latent_steps
+            prompt = self._merged([turns[i] for i in open_], walk)
             states = self.executor.rollout(turns[0].backbone, inner, prompt, count)
             for i, own in zip(open_, states.split(rows), strict=True):
                 walk.values[steps[i].output] = own
         return dict(zip(indices, turns, strict=True))
+
+    def _merged(self, turns: Sequence[Turn], walk: Walk) -> Packed:
+        """The prompts of several agents as one batch, with the prefix that they share by rounds."""
+        own = [(turn.prompt.x_BTD.shape[1], turn.prompt.prefix) for turn in turns]
+        prompt, agents = merge([turn.prompt for turn in turns]), [turn.step.agent for turn in turns]
+        left = walk.prefixes.get(name := " ".join(agents))
+        if (prefix := merged_prefix(prompt.ids_BT, own, left)) is None:
+            return prompt
+        walk.prefixes[name] = prefix
+        return prompt._replace(prefix=prefix)
 
     def _share(self, one: str, other: str) -> bool:
         return self.system.backbone_of(one) is self.system.backbone_of(other)

@@ -100,13 +100,16 @@ def pack(
 def merge(prompts: Sequence[Packed]) -> Packed:
     """One batch of several, padded on the left to the longest."""
     longest = max(prompt.x_BTD.shape[1] for prompt in prompts)
-    x, mask = [], []
+    x, mask, ids = [], [], []
     for prompt in prompts:
         more = longest - prompt.x_BTD.shape[1]
         x.append(F.pad(prompt.x_BTD, (0, 0, more, 0)))
         mask.append(F.pad(prompt.mask_BT, (more, 0)))
+        if prompt.ids_BT is not None:
+            ids.append(F.pad(prompt.ids_BT, (more, 0), value=PADDING))
     lengths = tuple(length for prompt in prompts for length in prompt.lengths)
-    return Packed(torch.cat(x), torch.cat(mask), lengths)
+    ids_BT = torch.cat(ids) if len(ids) == len(prompts) else None
+    return Packed(torch.cat(x), torch.cat(mask), lengths, ids_BT=ids_BT)
 
 
 def prompt_ids(

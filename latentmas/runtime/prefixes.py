@@ -5,12 +5,13 @@ Shapes: `B` batch, `T` prompt positions, `C` shared columns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MESSAGE", "PADDING", "Prefix", "shared_columns"]
+__all__ = ["MESSAGE", "PADDING", "Prefix", "merged_prefix", "shared_columns"]
 
 MESSAGE, PADDING = -1, -2
 """What stands in a prompt's ids where no token does."""
@@ -48,6 +49,32 @@ def shared_columns(now_BT: Tensor, next_BT: Tensor) -> int:
     width = min(now_BT.shape[1], next_BT.shape[1]) - 1
     same_T = (now_BT[:, :width] == next_BT[:, :width]).all(dim=0)
     same_T &= (now_BT[:, :width] != MESSAGE).all(dim=0)
-    count = int(same_T.long().cumprod(dim=0).sum())
-    begun = bool((now_BT[:, :count] >= 0).any(dim=1).all()) if count else False
+    return _worthwhile(now_BT, int(same_T.long().cumprod(dim=0).sum()))
+
+
+def merged_prefix(
+    ids_BT: Tensor | None, own: Sequence[tuple[int, Prefix | None]], left: Prefix | None
+) -> Prefix | None:
+    """The prefix of several agents' prompts that run as one batch, padded to the longest.
+
+    Args:
+        ids_BT: of the batch.
+        own: of each agent the columns of its prompts, and the prefix it would have by itself.
+        left: what an earlier turn of the same agents has left.
+
+    Returns:
+        `left` where the batch begins with it, else a new one; None when nothing is shared.
+    """
+    if ids_BT is None or (left is not None and left.begins(ids_BT)):
+        return left if ids_BT is not None else None
+    ends = [
+        ids_BT.shape[1] - columns + prefix.columns for columns, prefix in own if prefix is not None
+    ]
+    count = _worthwhile(ids_BT, min(ends)) if len(ends) == len(own) else 0
+    return Prefix(ids_BT[:, :count]) if count else None
+
+
+def _worthwhile(ids_BT: Tensor, count: int) -> int:
+    """So many leading columns; 0 when they are few, or a row begins after them."""
+    begun = bool((ids_BT[:, :count] >= 0).any(dim=1).all()) if count else False
     return count if begun and count >= WORTHWHILE else 0
