@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import jinja2
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -291,7 +291,6 @@ def test_the_schema_knows_every_field(tmp_path: Path) -> None:
 
 
 def test_the_schema_accepts_graph_files(tmp_path: Path) -> None:
-    jsonschema: Any = pytest.importorskip("jsonschema")
     data = json.loads(pair("{{ slot }}").save(tmp_path / "g.json").read_text(encoding="utf-8"))
     short = {
         "backbones": {"k": "./tiny"},
