@@ -102,6 +102,20 @@ def test_given_texts_are_needed_where_they_are_named(tmp_path: Path) -> None:
         train(system, tmp_path, targets={"exprt": "plan"})
 
 
+def test_turns_that_nobody_hears_of_are_left_out(tmp_path: Path) -> None:
+    """Without feedback, earlier rounds are not run, and no edge learns from them."""
+    small, wide = tiny("llama", 16), tiny("llama", 32, seed=1)
+    graph = lm.Graph("open", inputs=["question"], rounds=3, latent_steps=2)
+    graph.add_agent("expert", small, prompt="{{ question }}")
+    graph.add_agent("learner", wide, prompt="{{ expert }} {{ question }}")
+    graph.connect("expert", "learner")
+    system = graph.output("learner").compile().load()
+    assert [use.round for use in EdgeLoss(system).uses] == [3]
+    for targets in (None, {"expert": "expert", "learner": "answer"}):
+        losses = [e["loss"] for e in train(system, tmp_path, targets=targets).state.log_history[:2]]
+        assert all(0 < loss < 10 for loss in losses)
+
+
 def test_text_edges_and_sources_are_read_but_not_learnt(tmp_path: Path) -> None:
     graph = pair()
     spec = graph.spec()

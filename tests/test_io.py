@@ -281,6 +281,17 @@ def test_a_failure_while_writing_leaves_the_old_team(system, saved, monkeypatch,
     assert_equal(weights(load(saved)), weights(system))
 
 
+def test_links_that_are_not_finite_are_not_saved(saved, tmp_path):
+    facts = {"facts": lambda sample: sample["question"]}
+    broken = lm.System.from_pretrained(saved, text_functions=facts)
+    next(broken.parameters()).data[0] = float("nan")
+    with pytest.raises(lm.WeightsError, match=r"LM503 the team is not saved: .* not finite$"):
+        broken.save_pretrained(saved)
+    lm.System.from_pretrained(saved, text_functions=facts)
+    with pytest.raises(lm.ExecutionError, match=r"message 'round\d\..*' holds values that are not"):
+        broken.run(SAMPLES, max_new_tokens=1)
+
+
 def test_a_failure_while_writing_a_new_team_leaves_no_team(system, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("latentmas.io.save.save_file", fail)

@@ -281,7 +281,7 @@ def test_the_answer_field_may_have_another_name(system, tmp_path):
 
 @pytest.mark.parametrize("given", [[1.0], [1.0, 1.0, 1.0], [0.0, 0.0]])
 def test_round_weights_must_fit_the_rounds(system, tmp_path, given):
-    with pytest.raises(ValueError, match="round_weights needs 2 numbers"):
+    with pytest.raises(ValueError, match="round_weights takes 2 numbers"):
         outer(system, tmp_path, round_weights=given)
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -331,6 +332,70 @@ def test_long_rows_are_left_out_and_counted(
     assert len(trainer.train_dataset) == 3
     with pytest.raises(lm.DataError, match="every one of 3 rows"):
         outer(tmp_path, max_length=20)
+
+
+@pytest.mark.parametrize("loop", ["Inner", "Edge"])
+def test_long_rows_are_left_out_of_every_loop(tmp_path: Path, loop: str) -> None:
+    """Here the bound is the model's own, 4096 positions or so, and the texts count where said."""
+    rows = [*ROWS, {"question": "x" * 20_000, "answer": "1"}]
+    config = getattr(lm, f"{loop}Config")(str(tmp_path), max_steps=1, use_cpu=True)
+    trainer = getattr(lm, f"{loop}Trainer")(pair().compile().load(), config, train_dataset=rows)
+    assert trainer.left_out == [3]
+    trainer.train()
+
+
+@pytest.mark.parametrize(
+    "row", [{"question": None, "answer": "1"}, {"question": "1", "answer": None}]
+)
+def test_null_is_no_text(tmp_path: Path, row: dict[str, Any]) -> None:
+    with pytest.raises(lm.DataError, match=r"train_dataset, row 3: the field '\w+' is null"):
+        outer(tmp_path, rows=[*ROWS, row])
+
+
+def test_a_batch_that_shows_no_message_teaches_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = tiny("llama", 16)
+    graph = lm.Graph("some", inputs=["question"], rounds=1, latent_steps=2)
+    graph.add_agent("expert", small, prompt="{{ question }}")
+    learner = "{% if question != 'x' %}{{ expert }}{% endif %} {{ question }}"
+    graph.add_agent("learner", small, prompt=learner)
+    graph.connect("expert", "learner")
+    system = graph.output("learner").compile().load()
+    before = {name: t.clone() for name, t in system.link_state().items()}
+    rows = [{"question": "x", "answer": "1"}] * 3
+    outer(tmp_path, system, rows=rows, max_steps=1, weight_decay=0.0).train()
+    assert "shows a message" in caplog.text
+    assert all(t.equal(before[name]) for name, t in system.link_state().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_steps": 0}, "max_steps takes 1 or more"),
+        ({"max_steps": -5}, "max_steps takes 1 or more"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size takes 1 or more"),
+        ({"gradient_checkpointing": True}, 'checkpoint="rollout"'),
+        ({"early_stopping_patience": 1}, "metric_for_best_model"),
+        ({"round_weights": [-1.0, 1.0]}, "round_weights takes 2 numbers of 0 or more"),
+        ({"round_weights": [0.5, -0.5]}, "round_weights takes 2 numbers of 0 or more"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(
+    tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        outer(tmp_path, pair(rounds=2).compile().load(), **options)
+
+
+def test_a_trainer_says_what_it_takes(tmp_path: Path) -> None:
+    system = pair().compile().load()
+    with pytest.raises(TypeError, match=r"a loaded System, not a Plan; load it: plan.load\(\)"):
+        lm.OuterTrainer(system.plan, lm.OuterConfig(str(tmp_path)), train_dataset=ROWS)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="takes OuterConfig, not InnerConfig"):
+        lm.OuterTrainer(system, lm.InnerConfig(str(tmp_path)), train_dataset=ROWS)  # type: ignore[arg-type]
+    with pytest.raises(lm.DataError, match="no sequence of rows"):
+        outer(tmp_path, rows={"question": ["1"], "answer": ["2"]})
 
 
 def test_data_from_a_file_and_under_other_names(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json as json_lib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,10 +100,26 @@ def run_demo(
     Returns:
         Accuracies on held-out questions, chance, sizes and seconds.
     """
+    with _one_thread():
+        return _run_demo(Path(output), seed, quick, json)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Models this small gain nothing from more, and on a busy machine wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run_demo(folder: Path, seed: int, quick: bool, json: bool) -> dict[str, Any]:
     began = time.perf_counter()
     logging.disable_progress_bar()
     torch.manual_seed(seed)
-    recipe, folder, show = QUICK if quick else Recipe(), Path(output), Show(quiet=json)
+    recipe, show = QUICK if quick else Recipe(), Show(quiet=json)
     folder.mkdir(parents=True, exist_ok=True)
 
     graph = team(latent_steps=recipe.latent_steps)

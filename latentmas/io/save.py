@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from latentmas import __version__
-from latentmas.errors import LatentMASError
+from latentmas.errors import LatentMASError, WeightsError
 from latentmas.io._card import merge_person, model_card
 from latentmas.io._folder import CARD, COMMIT, LINKS, MANIFEST, holds_team, part, replacing
 from latentmas.io._format import HEADER, VERSION, Manifest, file_digest
@@ -48,6 +48,7 @@ def save_system(
     Raises:
         LatentMASError: the folder holds something that is not a saved team, or is a file; LM513
             when a prompt holds a secret.
+        WeightsError: LM503, a link holds values that are not finite, which could not be loaded.
         OSError: it cannot be written.
     """
     folder = Path(folder)
@@ -56,6 +57,7 @@ def save_system(
             f"{str(folder)!r} holds something other than a saved team; choose another"
         )
     refuse_secrets(system.plan)
+    _refuse_not_finite(system)
     system.scores = _merged(system.scores, scores)
     old = part(folder, CARD)
     written = old.read_text(encoding="utf-8", errors="replace") if old.is_file() else ""
@@ -134,6 +136,15 @@ def refuse_secrets(plan: Plan) -> None:
                 f"LM513 {where} holds a secret ({found[0]}), which would be saved with the team; "
                 "take it out, or give it to a tool or a text source at run time"
             )
+
+
+def _refuse_not_finite(system: System) -> None:
+    bad = [name for name, t in system.link_state().items() if not t.isfinite().all()]
+    if bad:
+        raise WeightsError(
+            f"LM503 the team is not saved: {bad[0]} holds values that are not finite"
+            + (f", and {len(bad) - 1} more" if bad[1:] else "")
+        )
 
 
 def _write(system: System, folder: Path, card: str, name: str | None) -> None:

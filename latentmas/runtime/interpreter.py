@@ -63,6 +63,8 @@ class Walk:
     """Beginnings of prompts that agents read in several turns."""
     draft: Draft | None = None
     """The final texts, while they are being written in a pool."""
+    finite: dict[str, Tensor] = field(default_factory=dict)
+    """By message whether all of it is finite: looked at before text is written, not at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,7 @@ class Interpreter:
 
     def _write(self, step: Decode, turn: Turn, walk: Walk, pool: Pool | None) -> TurnRecord | None:
         """Write a step's texts, or begin them where a pool takes the final ones."""
+        _refuse_not_finite(walk.finite)
         draft = self._draft(step, turn, walk)
         if step.final and pool is not None:
             draft.begin(pool)
@@ -279,6 +282,11 @@ class Interpreter:
         message_BKD = self.system.link(step.outer).apply_to(
             self.system.link(step.inner).apply_to(states)
         )
+        message_BKD = self._edited(step, message_BKD)
+        walk.finite[step.output] = message_BKD.detach().isfinite().all()
+        return message_BKD
+
+    def _edited(self, step: Transfer, message_BKD: Tensor) -> Tensor:
         if self.edit_message is None:
             return message_BKD
         edited = self.edit_message(step.output, message_BKD)
@@ -320,6 +328,16 @@ class Interpreter:
         limit = self.sampling.max_new_tokens if step.max_new_tokens is None else step.max_new_tokens
         stop = self.sampling.stop if step.final else ()
         return replace(self.sampling, max_new_tokens=limit, stop=stop)
+
+
+def _refuse_not_finite(finite: dict[str, Tensor]) -> None:
+    bad = next((name for name, flag in finite.items() if not flag), None)
+    if bad is not None:
+        raise ValueError(
+            f"message {bad!r} holds values that are not finite; its links, or an edit, make them: "
+            "look at the links' norms (latentmas inspect) and load sound ones"
+        )
+    finite.clear()
 
 
 def _record(turn: Turn, *, latent_steps: int = 0, **written: int) -> TurnRecord:

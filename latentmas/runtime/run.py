@@ -61,6 +61,11 @@ def _check(plan: Plan, sample: Sample, row: int) -> Mapping[str, Any]:
         if name not in sample:
             found = ", ".join(map(str, sample)) or "nothing"
             raise DataError(f"sample {row} lacks the field {name!r}; it has: {found}")
+        if sample[name] is None:
+            raise DataError(
+                f"sample {row}: the field {name!r} is null, which prompts would show as the word "
+                'None; give a text ("" for nothing)'
+            )
     return sample
 
 

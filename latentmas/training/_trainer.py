@@ -21,7 +21,7 @@ from latentmas.training.data import Row, TrainingRows
 from latentmas.training.recording import Recording
 from latentmas.training.telemetry import Telemetry
 
-__all__ = ["LinkTrainer"]
+__all__ = ["LinkTrainer", "check_parts"]
 
 
 def _copies(system: System) -> dict[str, Tensor]:
@@ -36,6 +36,19 @@ class LossModule(Protocol):
         ...
 
 
+def check_parts(system: Any, config: Any, kind: type[_LinkTraining]) -> None:
+    """Refuse a plan in place of a system, and another loop's arguments.
+
+    Raises:
+        TypeError: saying what was wanted.
+    """
+    if not isinstance(system, System):
+        found = type(system).__name__
+        raise TypeError(f"a trainer takes a loaded System, not a {found}; load it: plan.load()")
+    if not isinstance(config, kind):
+        raise TypeError(f"this loop takes {kind.__name__}, not {type(config).__name__}")
+
+
 class LinkTrainer(Trainer):
     """`transformers.Trainer` over a loss module that registers links only.
 
@@ -46,6 +59,8 @@ class LinkTrainer(Trainer):
 
     loop: str
     """Name of the loop in the system's history."""
+    left_out: list[int]
+    """Numbers of rows that are longer than the agents can read."""
 
     def __init__(
         self,

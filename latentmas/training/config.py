@@ -49,6 +49,28 @@ class _LinkTraining(TrainingArguments):
     )
     disable_tqdm: bool | None = field(default=True, metadata={"help": "No bar of transformers'."})
 
+    def __post_init__(self) -> None:
+        """Refuse what transformers would take for something else, or cannot do here."""
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise ValueError(
+                f"max_steps takes 1 or more, or -1 for num_train_epochs; found {self.max_steps}"
+            )
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} takes 1 or more; found {getattr(self, name)}")
+        if self.gradient_checkpointing:
+            raise ValueError(
+                "gradient_checkpointing is transformers' own, inside a model; to save memory here, "
+                'give OuterConfig checkpoint="rollout"'
+            )
+        patience = getattr(self, "early_stopping_patience", None)
+        if patience is not None and self.metric_for_best_model is None:
+            raise ValueError(
+                "early_stopping_patience needs metric_for_best_model, such as 'eval_loss', with "
+                "eval_strategy='steps' and load_best_model_at_end=True"
+            )
+        super().__post_init__()
+
     @property
     def place_model_on_device(self) -> bool:
         """False: the system has placed its links beside its backbones."""

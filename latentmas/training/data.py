@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from latentmas.runtime import System
 from latentmas.runtime.packing import answer_ids, count_positions
 from latentmas.spec._plain import parse_json
 
-__all__ = ["Data", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]
+__all__ = ["Data", "Reading", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]
+
+log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -78,6 +82,11 @@ class TrainingRows(Sequence[tuple[int, Row]]):
                         f"{what}, row {number} lacks the field {name!r}; it has: {found}; "
                         f"columns={{{name!r}: …}} takes another column for it"
                     )
+                if row[name] is None:
+                    raise DataError(
+                        f"{what}, row {number}: the field {name!r} is null, which prompts would "
+                        'show as the word None; give a text ("" for nothing), or leave the row out'
+                    )
 
 
 def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingRows:
@@ -88,8 +97,10 @@ def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingR
         columns: name wanted → name in the data.
 
     Raises:
-        DataError: the file cannot be read, or a line of it is no JSON.
+        DataError: the file cannot be read, a line of it is no JSON, or it is no sequence of rows.
     """
+    if isinstance(data, Mapping):
+        raise DataError("one mapping is no sequence of rows; give a list of mappings, one a row")
     if not isinstance(data, str | Path):
         return TrainingRows(data, columns)
     try:
@@ -107,54 +118,76 @@ def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingR
     return TrainingRows(rows, columns)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What agents read and write of a row in training, beside its inputs; by agent."""
+
+    own: Mapping[str, str] = field(default_factory=dict)
+    """Field with the text that follows the agent's prompt."""
+    said: Mapping[str, str] = field(default_factory=dict)
+    """Field with the text that stands in the slots of its receivers; others get latents."""
+    feedback: bool = True
+    """Whether slots of feedback edges are filled."""
+
+
 def drop_long_rows(
-    system: System, plan: Plan, rows: TrainingRows, answer_field: str, max_length: int | None
+    system: System, plan: Plan, rows: TrainingRows, reading: Reading, max_length: int | None
 ) -> tuple[TrainingRows, list[int]]:
-    """Leave out rows that some agent could not read whole, with its latent steps or the answer.
+    """Leave out rows that some agent could not read whole, with its latent steps or its text.
 
     Args:
         system: whose backbones bound the length.
         plan: its depth.
         rows: the data.
-        answer_field: of the output agent's answer.
+        reading: what is read of a row.
         max_length: a bound of one's own, in positions.
 
     Returns:
-        The rows that fit, and the numbers of the others.
+        The rows that fit, and the numbers of the others, of which a warning tells.
+
+    Raises:
+        DataError: no row fits.
     """
-    long = [
-        number for number, row in rows if not _fits(system, plan, row, answer_field, max_length)
-    ]
+    long = [number for number, row in rows if not _fits(system, plan, row, reading, max_length)]
     if not long:
         return rows, []
     if len(long) == len(rows):
         raise DataError(f"every one of {len(rows)} rows is longer than its agents can read")
-    left_out = set(long)
+    left_out, shown = set(long), ", ".join(map(str, long[:5]))
+    log.warning("%d rows are too long and left out: %s …", len(long), shown)
     return rows.only([number for number, _ in rows if number not in left_out]), long
 
 
-def _fits(system: System, plan: Plan, row: Row, answer_field: str, max_length: int | None) -> bool:
-    shown = sum(len(str(row[name]).encode()) for name in (*plan.graph.inputs, answer_field))
+def _fits(system: System, plan: Plan, row: Row, reading: Reading, max_length: int | None) -> bool:
+    fields = {*plan.graph.inputs, *reading.own.values(), *reading.said.values()}
+    shown = sum(len(str(row[name]).encode()) for name in fields)
     for agent in plan.graph.agents:
         backbone = system.backbone_of(agent.name)
         bounds = [n for n in (backbone.planned.info.max_positions, max_length) if n is not None]
         if not bounds:
             continue
         steps = plan.graph.steps_of(agent)
-        senders = [e for e in plan.graph.edges if e.target == agent.name]
+        senders = [
+            e for e in plan.graph.edges if e.target == agent.name and reading.feedback >= e.delay
+        ]
+        said = {
+            str(e.slot): str(row[reading.said[e.source]])
+            for e in senders
+            if e.source in reading.said
+        }
         sizes = {
             str(e.slot): plan.graph.steps_of(plan.graph.agent(e.source))
             for e in senders
-            if e.source in {a.name for a in plan.graph.agents}
+            if e.source in {a.name for a in plan.graph.agents} and e.source not in reading.said
         }
         template = len(agent.prompt.encode()) + len((agent.system or "").encode())
         if shown + template + sum(sizes.values()) + steps + _TEMPLATE_ROOM <= min(bounds):
             continue  # a token has a byte at least
         scope = {name: row[name] for name in plan.graph.inputs} | {
-            str(e.slot): "" for e in senders if str(e.slot) not in sizes
+            str(e.slot): said.get(str(e.slot), "") for e in senders if str(e.slot) not in sizes
         }
-        answer = len(answer_ids(backbone, str(row[answer_field])))
-        more = max(steps, answer) if agent.name == plan.output else steps
+        own = reading.own.get(agent.name)
+        more = steps if own is None else max(steps, len(answer_ids(backbone, str(row[own]))))
         if count_positions(backbone, agent, scope, sizes) + more > min(bounds):
             return False
     return True

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.plan import Transfer
 from latentmas.runtime import System
 from latentmas.runtime.packing import pack
 from latentmas.spec import TEXT, EdgeSpec, Graph
@@ -72,11 +73,11 @@ class EdgeLoss(nn.Module):
         self._said: dict[int, Spoken] = {}
         graph = system.plan.graph
         users = {user: link.id for link in system.plan.links for user in link.users}
-        self.uses = [
-            _Use(edge, users[edge.id], users[edge.source], number)
-            for edge in graph.edges
-            if edge.link.kind != TEXT and edge.id in users
-            for number in range(1, graph.rounds + 1 - edge.delay)
+        edges = {edge.id: edge for edge in graph.edges}
+        self.uses = [  # turns that nobody hears of are not in the plan
+            _Use(edges[step.edge], users[step.edge], users[step.agent], step.round)
+            for step in system.plan.steps
+            if isinstance(step, Transfer)
         ]
 
     def n_items(self, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> int:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from transformers import TrainerCallback
 
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer
+from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import EdgeConfig
-from latentmas.training.data import Data, read_rows
+from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
 from latentmas.training.edge_loss import EdgeLoss
 from latentmas.training.select import choose_links, freeze_all_but
 from latentmas.training.targets import find_targets
@@ -22,7 +22,7 @@ class EdgeTrainer(LinkTrainer):
 
     The text twin speaks; each message is to become what the receiver would have read. It needs no
     answers, computes each row once, and carries links from a random start to where the outer loop
-    can begin.
+    can begin. `left_out` holds the numbers of rows that are longer than the agents can read.
 
     Example:
         `lm.EdgeTrainer(system, lm.EdgeConfig("out/edges"), train_dataset=rows).train()`
@@ -54,6 +54,7 @@ class EdgeTrainer(LinkTrainer):
             LatentMASError: LM402, the graph has no latent edge whose link has weights.
         """
         config = config or EdgeConfig(output_dir="out/edges")
+        check_parts(system, config, EdgeConfig)
         chosen = choose_links(system.plan, config.train_links)
         rows = read_rows(train_dataset, config.columns)
         held_out = None if eval_dataset is None else read_rows(eval_dataset, config.columns)
@@ -65,6 +66,8 @@ class EdgeTrainer(LinkTrainer):
         rows.check(fields, "train_dataset")
         if held_out is not None:
             held_out.check(fields, "eval_dataset")
+        reading = Reading(said=targets or {})
+        rows, self.left_out = drop_long_rows(system, system.plan, rows, reading, config.max_length)
         loss = EdgeLoss(
             system,
             targets=targets,

@@ -8,9 +8,9 @@ from transformers import TrainerCallback
 
 from latentmas.errors import LatentMASError
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer
+from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import InnerConfig
-from latentmas.training.data import Data, read_rows
+from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
 from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.select import freeze_all_but
 from latentmas.training.targets import find_targets
@@ -22,7 +22,8 @@ class InnerTrainer(LinkTrainer):
     """Cosine regression of inner(h_t) to Emb(x_{t+1}) over each agent's own text.
 
     Backbones run without gradients, and once per row; what they make of it is kept for later
-    epochs. All inner links learn at once.
+    epochs. All inner links learn at once. `left_out` holds the numbers of rows that are longer than
+    the agents can read.
 
     Example:
         `lm.InnerTrainer(system, lm.InnerConfig("out/inner"), train_dataset=rows).train()`
@@ -54,6 +55,7 @@ class InnerTrainer(LinkTrainer):
             LatentMASError: the graph has no inner link to train.
         """
         config = config or InnerConfig(output_dir="out/inner")
+        check_parts(system, config, InnerConfig)
         rows = read_rows(train_dataset, config.columns)
         held_out = None if eval_dataset is None else read_rows(eval_dataset, config.columns)
         targets = find_targets(system, config.targets, config.answer_field, rows)
@@ -61,6 +63,8 @@ class InnerTrainer(LinkTrainer):
         rows.check(fields, "train_dataset")
         if held_out is not None:
             held_out.check(fields, "eval_dataset")
+        reading = Reading(own=targets, said=targets, feedback=False)
+        rows, self.left_out = drop_long_rows(system, system.plan, rows, reading, config.max_length)
         inner = [
             link.id for link in system.plan.links if link.role == "inner" and link.n_parameters
         ]

@@ -12,9 +12,9 @@ from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer
+from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
-from latentmas.training.data import Data, TrainingRows, drop_long_rows, read_rows
+from latentmas.training.data import Data, Reading, TrainingRows, drop_long_rows, read_rows
 from latentmas.training.estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.select import check_reach, choose_links, freeze_all_but
@@ -68,6 +68,7 @@ class OuterTrainer(LinkTrainer):
             UnknownNameError: `train_links` names no link.
         """
         config = config or OuterConfig(output_dir="out/outer")
+        check_parts(system, config, OuterConfig)
         _check_choices(config)
         self.depths = _depths(system, config)
         plan = self.depths[-1]
@@ -83,12 +84,8 @@ class OuterTrainer(LinkTrainer):
         rows.check(fields, "train_dataset")
         if held_out is not None:
             held_out.check(fields, "eval_dataset")
-        rows, self.left_out = drop_long_rows(
-            system, plan, rows, config.answer_field, config.max_length
-        )
-        if self.left_out:
-            shown = ", ".join(map(str, self.left_out[:5]))
-            log.warning("%d rows are too long and left out: %s …", len(self.left_out), shown)
+        reading = Reading(own={plan.output: config.answer_field} | targets)
+        rows, self.left_out = drop_long_rows(system, plan, rows, reading, config.max_length)
         freeze_all_but(system, [link.id for link in chosen])
         first = [row for _, row in rows[: config.per_device_train_batch_size]]
         self.estimate: Estimate = estimate(system, plan, first, config.answer_field)

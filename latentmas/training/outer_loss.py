@@ -5,8 +5,10 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from math import isfinite
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ from latentmas.training.saving import keys_kept_once
 from latentmas.training.teaching import cross_entropy, teach
 
 __all__ = ["OuterLoss", "constant_rollouts", "default_weights"]
+
+log = logging.getLogger(__name__)
 
 RELEASED_ROWS = 80
 """Most rows of a message in the published procedure."""
@@ -125,8 +129,14 @@ class OuterLoss(nn.Module):
             total = torch.stack(sums).sum()
         else:
             total = self._walk(rows, numbers)
+        if torch.is_grad_enabled() and not total.requires_grad:
+            log.warning("no prompt of these rows shows a message; nothing is learnt from them")
+            total = total + sum(0.0 * p.sum().to(total.device) for p in self._learning())
         items = self.n_items(rows) if num_items_in_batch is None else num_items_in_batch
         return {"loss": total / items / sum(self.round_weights)}
+
+    def _learning(self) -> list[nn.Parameter]:
+        return [p for p in self.links.parameters() if p.requires_grad]
 
     def _walk(self, rows: Sequence[Row], numbers: Sequence[int] | None) -> Tensor:
         """Weighted sum over answer tokens and rounds."""
@@ -213,8 +223,12 @@ def default_weights(plan: Plan) -> list[float]:
 
 def _check_weights(plan: Plan, weights: Sequence[float]) -> None:
     rounds = plan.graph.rounds
-    if len(weights) != rounds or not any(weights):
-        raise ValueError(f"round_weights needs {rounds} numbers, not all zero; found {weights}")
+    sound = all(isfinite(weight) and weight >= 0 for weight in weights)
+    if len(weights) != rounds or not sound or not any(weights):
+        raise ValueError(
+            f"round_weights takes {rounds} numbers of 0 or more, not all zero, one for each round; "
+            f"found {weights}; without it the last round alone counts"
+        )
     speaks = {step.round for step in plan.turns() if step.agent == plan.output}
     for number, weight in enumerate(weights, start=1):
         if weight and number not in speaks:

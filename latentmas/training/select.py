@@ -16,6 +16,8 @@ GROUPS = ("outer", "inner", "all")
 def choose_links(plan: Plan, wanted: str | Sequence[str]) -> list[LinkPlan]:
     """The links that `train_links` names, those without weights left out.
 
+    A link is named by its id, or by the agent or edge that it serves.
+
     Raises:
         UnknownNameError: an id that the plan does not have.
         LatentMASError: LM402, nothing is left to train.
@@ -24,11 +26,11 @@ def choose_links(plan: Plan, wanted: str | Sequence[str]) -> list[LinkPlan]:
         chosen = [link for link in plan.links if wanted in ("all", link.role)]
     else:
         ids = [wanted] if isinstance(wanted, str) else list(wanted)
-        known = [link.id for link in plan.links]
+        known = {user: link.id for link in plan.links for user in (*link.users, link.id)}
         for id in ids:
             if id not in known:
                 raise UnknownNameError("link", id, (*GROUPS, *known))
-        chosen = [plan.link(id) for id in ids]
+        chosen = [plan.link(known[id]) for id in ids]
     chosen = [link for link in chosen if link.n_parameters]
     if not chosen:
         raise LatentMASError(f"LM402: train_links={wanted!r} leaves nothing to train")
