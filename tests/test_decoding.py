@@ -227,6 +227,21 @@ def test_a_retry_of_ones_own_and_its_budget(solo: lm.System) -> None:
         solo.run(["x"], retry="maths")
 
 
+def test_a_retry_goes_on_after_a_stop_string(solo: lm.System) -> None:
+    """What the cue says itself ends nothing, and the stream is the text."""
+    pieces: list[str] = []
+    with scripted(LED_ON) as executor:
+        result = solo.run(
+            ["lost", "done"],
+            executor=executor,
+            stop=["know", "\n", "."],
+            retry="math",
+            on_text=lambda sample, text: pieces.append(text) if not sample else None,
+        )
+    assert result.texts == ["I do not know\nFinal answer: \\boxed{7}", "It is \\boxed{4}"]
+    assert "".join(pieces) == result.texts[0]
+
+
 # --- rows end on their own ------------------------------------------------------------------------
 
 

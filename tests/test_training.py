@@ -19,6 +19,7 @@ from latentmas.runtime.packing import answer_ids, pack
 from latentmas.testing import tiny_backbone
 from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.outer_loss import OuterLoss
+from latentmas.training.regression import mean_square
 
 ROWS = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]  # answers of one length
 FORWARD, BACK = "outer.one->two.one", "outer.two->one.back"
@@ -84,6 +85,13 @@ def inner(system: lm.System, folder: Path, rows: Any = ROWS, **changes: Any) -> 
     fields: dict[str, Any] = {"max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 8}
     config = lm.InnerConfig(output_dir=str(folder), use_cpu=True, **(fields | changes))
     return lm.InnerTrainer(system, config, train_dataset=rows, **data)
+
+
+def edge(system: lm.System, folder: Path, rows: Any = ROWS, **changes: Any) -> lm.EdgeTrainer:
+    data = {key: changes.pop(key) for key in ("eval_dataset",) if key in changes}
+    fields: dict[str, Any] = {"max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 8}
+    config = lm.EdgeConfig(output_dir=str(folder), use_cpu=True, **(fields | changes))
+    return lm.EdgeTrainer(system, config, train_dataset=rows, **data)
 
 
 def losses(trainer: Any) -> list[float]:
@@ -334,7 +342,7 @@ def test_the_inner_loss_is_the_regression_of_embeddings(system):
     loss = InnerLoss(system, target, cosine_weight=2.0, mse_weight=0.5)
     loss.inner.pop("two")
     wanted = 2 * (1 - F.cosine_similarity(z, e, dim=-1)).mean()
-    wanted = wanted + 0.5 * (z - e).square().mean() / e.square().mean()
+    wanted = wanted + 0.5 * (z - e).square().mean() / mean_square(backbone)
     assert loss([row])["loss"].item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
@@ -570,15 +578,36 @@ def test_exact_match_is_logged_and_may_choose_the_best(system, tmp_path):
     assert trainer.state.best_metric is not None
 
 
-@pytest.mark.parametrize("make", [outer, inner])
+@pytest.mark.parametrize("make", [outer, inner, edge])
 def test_the_evaluation_loss_does_not_depend_on_the_batch_size(system, tmp_path, make):
-    rows = ROWS[:5]
+    rows = [{"question": f"{i}", "answer": "=" * (1 + 7 * i)} for i in range(5)]
     found = []
     for size in (5, 2, 4):
         options = {"eval_dataset": rows, "per_device_eval_batch_size": size}
         options |= {"eval_exact_match": False} if make is outer else {}
         found.append(make(system, tmp_path, **options).evaluate()["eval_loss"])
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [inner, edge])
+def test_held_out_rows_are_not_taken_for_rows_that_were_trained_on(system, tmp_path, make):
+    """Both count from 0, and what a row gives to learn from is kept."""
+    held_out = [{"question": f"{i}?", "answer": f"not {i}"} for i in range(3)]
+    options = {"learning_rate": 0.0, "eval_dataset": held_out, "max_steps": 1}
+    fresh = make(system, tmp_path, **options).evaluate()["eval_loss"]
+    trainer = make(system, tmp_path, **options)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(fresh, rel=1e-6)
+    later = make(system, tmp_path, **options)
+    later.evaluate()
+    later.train()
+    assert losses(later) == pytest.approx(losses(trainer), rel=1e-6)
+    assert later.evaluate(ROWS)["eval_loss"] == pytest.approx(losses(trainer)[0], rel=1e-5)
+
+
+def test_an_executor_without_gradients_does_not_train(system, tmp_path):
+    with pytest.raises(lm.LatentMASError, match="'static', through which no gradient passes"):
+        outer(system, tmp_path, executor="static")
 
 
 def test_evaluation_changes_nothing(system, tmp_path):

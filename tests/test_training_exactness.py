@@ -26,6 +26,7 @@ from latentmas.runtime.packing import answer_ids, pack
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import stability
 from latentmas.training.estimate import dry_run, estimate
+from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.outer_loss import OuterLoss, constant_rollouts
 from latentmas.training.saving import saved_bytes
 from latentmas.training.select import freeze_all_but
@@ -208,7 +209,7 @@ def outer(folder: Path, system: lm.System | None = None, rows: Any = ROWS, **cha
     return lm.OuterTrainer(team, config, train_dataset=rows, **data)
 
 
-@pytest.mark.parametrize("kind", ["outer", "inner"])
+@pytest.mark.parametrize("kind", ["Outer", "Inner", "Edge"])
 def test_accumulation_equals_one_batch_with_unequal_answers(tmp_path: Path, kind: str) -> None:
     links = []
     for size, pieces in ((4, 1), (1, 4), (2, 2)):
@@ -222,15 +223,50 @@ def test_accumulation_equals_one_batch_with_unequal_answers(tmp_path: Path, kind
             "gradient_accumulation_steps": pieces,
             "learning_rate": 1e-3,
         }
-        if kind == "outer":
-            config: Any = lm.OuterConfig(**fields)
-            lm.OuterTrainer(system, config, train_dataset=rows).train()
-        else:
-            config = lm.InnerConfig(**fields)
-            lm.InnerTrainer(system, config, train_dataset=rows).train()
+        fields |= {} if kind == "Outer" else {"mse_weight": 1.0}
+        config = getattr(lm, f"{kind}Config")(**fields)
+        getattr(lm, f"{kind}Trainer")(system, config, train_dataset=rows).train()
         links.append(system.link_state())
     for other in links[1:]:
         assert max(float((other[n] - links[0][n]).abs().max()) for n in other) < 2e-5
+
+
+def test_round_weights_count_where_the_answering_agent_writes_to_others() -> None:
+    """Its earlier turns decode when all that hear of it hear text."""
+    small = tiny("llama", 16)
+    graph = lm.Graph("texts", inputs=["question"], rounds=2, latent_steps=2)
+    graph.add_agent("one", small, prompt="{% if back %}{{ back }}{% endif %} {{ question }}")
+    graph.add_agent("two", small, prompt="{{ one }} {{ question }}", max_new_tokens=3)
+    graph.connect("one", "two")
+    graph.feedback("two", "one.back", link="text")
+    system = graph.output("two").compile().load()
+
+    def loss(*weights: float) -> float:
+        return float(OuterLoss(system, system.plan, round_weights=weights)(ROWS)["loss"].detach())
+
+    first, last = loss(1, 0), loss(0, 1)
+    assert first > 1
+    assert loss(3, 1) == pytest.approx((3 * first + last) / 4, rel=1e-6)
+
+
+def test_agents_that_hear_others_in_swapped_slots_read_for_themselves() -> None:
+    small = tiny("llama", 16)
+    prompt = "first {{ s0 }} second {{ s1 }} {{ question }}"
+    found = []
+    for swapped in (["x->n.s1", "y->n.s0"], ["y->n.s0", "x->n.s1"]):
+        graph = lm.Graph("swap", inputs=["question"], rounds=1, latent_steps=2)
+        for name in "xy":
+            graph.add_agent(name, small, prompt=name + " {{ question }}")
+        for name in "mn":
+            graph.add_agent(name, small, prompt=prompt)
+        graph.add_agent("out", small, prompt="{{ m }} {{ n }}")
+        for edge in ("x->m.s0", "y->m.s1", *swapped, "m->out.m", "n->out.n"):
+            graph.connect(*edge.split("->"))
+        system = graph.output("out").compile().load()
+        fields = {"x": "x", "y": "y", "m": "answer", "n": "answer", "out": "answer"}
+        rows = [{"question": "?", "x": "xxxx", "y": "other", "answer": "same"}]
+        found.append(float(InnerLoss(system, fields)(rows)["loss"].detach()))
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
 def test_every_log_entry_is_a_line_of_metrics(tmp_path: Path) -> None:

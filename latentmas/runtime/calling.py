@@ -240,7 +240,9 @@ def call_steering(
 
 
 def tool_schemas(agent: AgentSpec, tools: Mapping[str, Tool]) -> list[dict[str, Any]]:
-    """The tools as chat templates want them: JSON schemas of their arguments."""
+    """The tools as chat templates want them: JSON schemas; none in other styles of calling."""
+    if agent.tool_style != "chat":
+        return []
     return [
         {
             "type": "function",

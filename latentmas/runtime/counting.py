@@ -98,8 +98,7 @@ class CountedPrompts:
             | {slot: text[row] for slot, text in texts.items()}
             for row, sample in enumerate(self.samples)
         ]
-        chat = agent.tool_style == "chat"
-        tools = tool_schemas(agent, self.system.tools) if chat else ()
+        tools = tool_schemas(agent, self.system.tools)
         return prompt_ids(self.system.backbone_of(turn.agent), agent, scopes, sizes, tools)
 
 

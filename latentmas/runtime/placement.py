@@ -64,7 +64,9 @@ def load_backbones(
         commits: of the hub, by key, in place of the revisions declared.
     """
     at_hand = {
-        (old.planned.spec.fingerprint, str(old.device)): old for old in (reuse or {}).values()
+        (old.planned.spec.fingerprint, str(old.device)): old
+        for old in (reuse or {}).values()
+        if dtype is None or str(old.dtype) == f"torch.{dtype}"
     }
     serving = {}
     for key, planned in plan.backbones.items():

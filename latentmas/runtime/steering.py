@@ -91,12 +91,25 @@ class StopStrings(Steering):
         self._tokenizer, self._strings = tokenizer, strings
         self._tail = max(len(string.encode()) for string in strings) + 4
         self._found: dict[int, str] = {}
+        self._seen: dict[int, int] = {}
+        """Tokens of each row when it was last looked at."""
+        self._own: dict[int, int] = {}
+        """Where the tokens begin that each row has chosen in one go, after what it was given."""
 
     def after_tokens(self, rows: Rows) -> dict[int, Next]:
-        """End the rows that have just completed a string; a token has a byte at least."""
+        """End the rows that have just completed a string; a token has a byte at least.
+
+        What a row did not choose itself, such as a tool's result, ends nothing.
+        """
         said = {}
         for row, ids in rows.items():
-            tail = str(self._tokenizer.decode(list(ids[-self._tail :]), skip_special_tokens=True))
+            count = len(ids)
+            if count > self._seen.get(row, 0) + 1:
+                self._own[row] = count - 1
+            self._seen[row] = count
+            self._found.pop(row, None)  # it has gone on
+            first = max(self._own.get(row, 0), count - self._tail)
+            tail = str(self._tokenizer.decode(list(ids[first:]), skip_special_tokens=True))
             found = [string for string in self._strings if string in tail]
             if found:
                 self._found[row] = min(found, key=tail.index)

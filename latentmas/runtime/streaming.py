@@ -70,17 +70,24 @@ class TextWatcher:
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def _say(self, sample: int, text: str, *, last: bool = False) -> None:
-        text = self._held.pop(sample, "") + text
-        cuts = [text.index(string) for string in self._stop if string in text]
-        if cuts:
-            text = text[: min(cuts)] if last else text
-        keep = 0 if last else max(map(len, self._stop), default=1) - 1
-        keep = len(text) if cuts and not last else min(keep, len(text))
-        said, held = text[: len(text) - keep], text[len(text) - keep :]
+        held = self._held.pop(sample, "")
+        before = "" if last or self._cut(held) is None else held  # the row has gone on after it
+        text = held[len(before) :] + text
+        cut = self._cut(text)
+        if last:
+            said, held = text if cut is None else text[:cut], ""
+        else:
+            longest = max(map(len, self._stop), default=1) - 1
+            place = max(0, len(text) - longest) if cut is None else cut
+            said, held = before + text[:place], text[place:]
         if held:
             self._held[sample] = held
         if said:
             self._on_text(sample, said)
+
+    def _cut(self, text: str) -> int | None:
+        """Where the first stop string begins."""
+        return min((text.index(string) for string in self._stop if string in text), default=None)
 
 
 class _ClosedError(Exception):

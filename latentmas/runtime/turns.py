@@ -59,7 +59,7 @@ def make_turn(
         for row, sample in enumerate(samples)
     ]
     room = step.latent_steps if isinstance(step, Rollout) else 1
-    tools = tool_schemas(agent, system.tools) if agent.tool_style == "chat" else ()
+    tools = tool_schemas(agent, system.tools)
     prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools)
     if prefixes is not None and not tools:
         prefix = find_prefix(plan, step, backbone, samples, values, prefixes, prompt.ids_BT)

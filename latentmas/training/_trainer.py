@@ -17,7 +17,7 @@ from latentmas.io._bounded import inside
 from latentmas.runtime import System
 from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
 from latentmas.training.config import _LinkTraining
-from latentmas.training.data import Row, TrainingRows
+from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.recording import Recording
 from latentmas.training.telemetry import Telemetry
 
@@ -76,6 +76,9 @@ class LinkTrainer(Trainer):
         self.telemetry = Telemetry(system) if config.telemetry else None
         self._recording: Recording | None = None
         self._before: dict[str, Tensor] = {}
+        self._evaluated: list[tuple[float, float]] = []
+        """Loss and number of terms of each batch of an evaluation."""
+        self._held_out = False
         super().__init__(
             model=loss,
             args=config,
@@ -115,11 +118,28 @@ class LinkTrainer(Trainer):
         return outcome
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        """Evaluate, and note it in the record of a training that has ended."""
-        scores = super().evaluate(*args, **options)
+        """Evaluate, and note it in the record of a training that has ended.
+
+        The loss is a mean over all terms of all rows, however they are batched.
+        """
+        given = args[0] if args else options.pop("eval_dataset", None)
+        if given is not None and not isinstance(given, TrainingRows | Mapping | str):
+            given = read_rows(given, getattr(self.args, "columns", None))
+        scores = super().evaluate(given, *args[1:], **options)
         if self._recording is not None:
             self._recording.update(self.state.log_history, self.state.global_step)
         return scores
+
+    def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> Any:
+        """As transformers', with the exact loss."""
+        self._evaluated, self._held_out = [], dataloader.dataset is self.eval_dataset
+        output = super().evaluation_loop(dataloader, *args, **options)
+        total = torch.tensor(self._evaluated).sum(dim=0)
+        if self.args.world_size > 1:
+            total = self.accelerator.reduce(total.to(self.args.device))
+        prefix = options.get("metric_key_prefix", "eval")
+        exact = {f"{prefix}_loss": float(total[0] / total[1].clamp_min(1))}
+        return output._replace(metrics={**(output.metrics or {}), **exact})
 
     # --- items: the loss is a mean over all terms of a step, on all processes ------------------
 
@@ -255,9 +275,18 @@ class LinkTrainer(Trainer):
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
-        """The loss of an evaluation batch."""
+        """The loss of an evaluation batch.
+
+        Rows of the held-out data are numbered apart from those that are trained on, and others not
+        at all: what is kept of one must not be taken for another's.
+        """
+        numbers = [-2 - number for number in inputs["numbers"]] if self._held_out else None
+        inputs = {**inputs, "numbers": numbers}
         with torch.no_grad():
             loss = model(**inputs)["loss"].detach()
+        module: Any = self.accelerator.unwrap_model(self.model)
+        items = module.n_items(inputs["rows"], numbers)
+        self._evaluated.append((float(loss) * items, float(items)))
         return loss, None, None
 
 

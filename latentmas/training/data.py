@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 
 from latentmas.errors import DataError
 from latentmas.plan import Plan
+from latentmas.redact import get_logger
 from latentmas.runtime import System
 from latentmas.runtime.packing import answer_ids, count_positions
 from latentmas.spec._plain import parse_json
 
 __all__ = ["Data", "Reading", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]

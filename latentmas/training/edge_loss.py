@@ -15,10 +15,17 @@ from torch import Tensor, nn
 from latentmas.backbones import LoadedBackbone
 from latentmas.plan import Transfer
 from latentmas.runtime import System
+from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import pack
 from latentmas.spec import TEXT, EdgeSpec, Graph
 from latentmas.training.data import Row
-from latentmas.training.regression import Features, FeatureStore, read_features, regression
+from latentmas.training.regression import (
+    Features,
+    FeatureStore,
+    mean_square,
+    read_features,
+    regression,
+)
 
 __all__ = ["EdgeLoss", "text_twin"]
 
@@ -112,7 +119,8 @@ class EdgeLoss(nn.Module):
             ids_N = torch.cat([own.ids_N for own in features])
             inner = system.link(use.inner).apply_to(h_ND.to(sender.device))
             z_ND = system.link(use.link).apply_to(inner)
-            sums.append(regression(z_ND, _as_read(sender, receiver, ids_N), **self.weights))
+            e_ND = _as_read(sender, receiver, ids_N)
+            sums.append(regression(z_ND, e_ND, mean_square(receiver), **self.weights))
             count += len(ids_N)
         items = max(count, 1) if num_items_in_batch is None else num_items_in_batch
         device = sums[0].device
@@ -147,7 +155,8 @@ class EdgeLoss(nn.Module):
             if not full:
                 return [empty for _ in places]
             scopes = [self._scope(use, rows[i], said[i]) for i in full]
-            prompt = pack(backbone, agent, scopes, {})
+            tools = tool_schemas(agent, system.tools)
+            prompt = pack(backbone, agent, scopes, {}, tools=tools)
             found = dict(
                 zip(full, read_features(backbone, prompt, [texts[i] for i in full]), strict=True)
             )
@@ -178,7 +187,9 @@ class EdgeLoss(nn.Module):
         if twin is None:
             given = self.targets or {}
             return [{(a, n): str(row[f]) for a, f in given.items() for n in rounds} for row in rows]
-        known = [self._said.get(number) for number in numbers or [-1] * len(rows)]
+        known: list[Spoken | None] = [None] * len(rows)
+        if numbers is not None:
+            known = [self._said.get(number) for number in numbers]
         new = [i for i, spoken in enumerate(known) if spoken is None]
         if new:
             result = twin.run([rows[i] for i in new], batch_size=max(1, len(new)))

@@ -15,6 +15,7 @@ import torch
 from latentmas.backbones import LoadedBackbone
 from latentmas.plan import Decode, Plan, Rollout
 from latentmas.runtime import System
+from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import answer_ids, pack
 from latentmas.training.data import Row
 from latentmas.training.outer_loss import OuterLoss, constant_rollouts
@@ -120,7 +121,7 @@ def _turn(
             count = made.latent_steps if isinstance(made, Rollout) else 0
             messages[slot] = torch.zeros(len(rows), count, width)
     scopes = [{name: row[name] for name in plan.graph.inputs} | texts for row in rows]
-    prompt = pack(backbone, agent, scopes, messages)
+    prompt = pack(backbone, agent, scopes, messages, tools=tool_schemas(agent, system.tools))
     batch, length = prompt.mask_BT.shape
     steps = step.latent_steps if isinstance(step, Rollout) else 0
     answer = 0

@@ -13,10 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from latentmas.runtime import System
+from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import answer_ids, pack
 from latentmas.spec import TEXT, AgentSpec
 from latentmas.training.data import Row
-from latentmas.training.regression import Features, FeatureStore, read_features, regression
+from latentmas.training.regression import (
+    Features,
+    FeatureStore,
+    mean_square,
+    read_features,
+    regression,
+)
 
 __all__ = ["InnerLoss"]
 
@@ -93,7 +100,8 @@ class InnerLoss(nn.Module):
             h_ND = torch.cat([own.h_ND for own in read[key]]).to(backbone.device)
             ids_N = torch.cat([own.ids_N for own in read[key]])
             z_ND = system.link(link).apply_to(h_ND)
-            sums.append(regression(z_ND, backbone.embed(ids_N), **self.weights))
+            e_ND = backbone.embed(ids_N)
+            sums.append(regression(z_ND, e_ND, mean_square(backbone), **self.weights))
             count += len(ids_N)
         device = sums[0].device
         items = count if num_items_in_batch is None else num_items_in_batch
@@ -104,8 +112,8 @@ class InnerLoss(nn.Module):
         (system,) = self._system
         agent = system.plan.graph.agent(name)
         parts = [agent.prompt, agent.system, agent.chat_options, agent.tools, agent.tool_style]
-        senders = [e.source for e in system.plan.graph.edges if e.target == name and not e.delay]
-        texts = [self.targets.get(sender, sender) for sender in senders]
+        heard = [e for e in system.plan.graph.edges if e.target == name and not e.delay]
+        texts = sorted((str(e.slot), self.targets.get(e.source, e.source)) for e in heard)
         own = [id(system.backbone_of(name)), self.targets[name], *texts]
         return json.dumps([*parts, *own], default=str)
 
@@ -119,7 +127,8 @@ class InnerLoss(nn.Module):
 
         def compute(places: list[int]) -> list[Features]:
             chosen = [rows[i] for i in places]
-            prompt = pack(backbone, agent, [self._scope(agent, row) for row in chosen], {})
+            scopes = [self._scope(agent, row) for row in chosen]
+            prompt = pack(backbone, agent, scopes, {}, tools=tool_schemas(agent, system.tools))
             texts = [answer_ids(backbone, str(row[self.targets[name]])) for row in chosen]
             return read_features(backbone, prompt, texts)
 

@@ -11,10 +11,10 @@ from latentmas.errors import LatentMASError
 from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
-from latentmas.runtime import System
+from latentmas.runtime import System, executors
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
-from latentmas.training.data import Data, Reading, TrainingRows, drop_long_rows, read_rows
+from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
 from latentmas.training.estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.select import check_reach, choose_links, freeze_all_but
@@ -162,8 +162,6 @@ class OuterTrainer(LinkTrainer):
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Loss at the last depth, and exact match of decoded answers as `eval_exact_match`."""
-        if eval_dataset is not None and not isinstance(eval_dataset, TrainingRows):
-            eval_dataset = read_rows(eval_dataset, self.args.columns)
         module: Any = self.accelerator.unwrap_model(self.model)
         module.set_plan(self.depths[-1], self.args.round_weights)  # a curriculum sets its own again
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -221,6 +219,11 @@ def _check_choices(config: OuterConfig) -> None:
         found = getattr(config, name)
         if found not in allowed:
             raise LatentMASError(f"{name} is {found!r}; choose from {', '.join(allowed)}")
+    if not executors.get(config.executor).learns:
+        able = ", ".join(name for name in executors.names() if executors.get(name).learns)
+        raise LatentMASError(
+            f"executor is {config.executor!r}, through which no gradient passes; choose from {able}"
+        )
 
 
 def _checkpoints(wanted: str, system: System, guess: Estimate) -> bool:

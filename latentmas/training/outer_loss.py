@@ -5,7 +5,6 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from math import isfinite
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentmas.plan import Plan, Rollout
+from latentmas.plan import Decode, Plan, Rollout
+from latentmas.redact import get_logger
 from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.packing import answer_ids
@@ -26,7 +26,7 @@ from latentmas.training.teaching import cross_entropy, teach
 
 __all__ = ["OuterLoss", "constant_rollouts", "default_weights"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 RELEASED_ROWS = 80
 """Most rows of a message in the published procedure."""
@@ -129,7 +129,8 @@ class OuterLoss(nn.Module):
             total = torch.stack(sums).sum()
         else:
             total = self._walk(rows, numbers)
-        if torch.is_grad_enabled() and not total.requires_grad:
+        reached = any(link.differentiable for link in self.plan.links)
+        if reached and torch.is_grad_enabled() and not total.requires_grad:
             log.warning("no prompt of these rows shows a message; nothing is learnt from them")
             total = total + sum(0.0 * p.sum().to(total.device) for p in self._learning())
         items = self.n_items(rows) if num_items_in_batch is None else num_items_in_batch
@@ -161,7 +162,8 @@ class OuterLoss(nn.Module):
 
         def score_earlier(turn: Turn) -> None:
             weight = self.round_weights[turn.step.round - 1]
-            if not isinstance(turn.step, Rollout) or turn.step.agent != self.plan.output:
+            final = isinstance(turn.step, Decode) and turn.step.final
+            if final or turn.step.agent != self.plan.output:
                 return
             if weight:
                 earlier.append(weight * score(turn))

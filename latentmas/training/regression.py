@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,14 +84,35 @@ def read_features(
     return [Features(h.clone(), i.clone()) for h, i in zip(states, ids, strict=True)]
 
 
-def regression(z_ND: Tensor, e_ND: Tensor, *, cosine_weight: float, mse_weight: float) -> Any:
-    """Sum over pairs of `cosine_weight · (1 − cos) + mse_weight · (squared error)`.
+def mean_square(backbone: LoadedBackbone) -> float:
+    """Mean square of a backbone's embeddings, over all tokens; computed once."""
+    if backbone not in _MEANS:
+        ids_V = torch.arange(backbone.model.get_input_embeddings().weight.shape[0])
+        squares = [backbone.embed(part).double().square().mean() for part in ids_V.split(8192)]
+        weights = [len(part) / len(ids_V) for part in ids_V.split(8192)]
+        _MEANS[backbone] = sum(float(s) * w for s, w in zip(squares, weights, strict=True))
+    return _MEANS[backbone]
 
-    The squared error is relative to the embeddings' mean square.
+
+_MEANS: WeakKeyDictionary[LoadedBackbone, float] = WeakKeyDictionary()
+
+
+def regression(
+    z_ND: Tensor, e_ND: Tensor, scale: float, *, cosine_weight: float, mse_weight: float
+) -> Any:
+    """Sum over pairs of `cosine_weight · (1 − cos) + mse_weight · (squared error) / scale`.
+
+    Args:
+        z_ND: what links have made.
+        e_ND: the embeddings that it is to become.
+        scale: mean square of the backbone's embeddings: no batch's own, so that the sum over two
+            batches is that over both.
+        cosine_weight: of 1 - cosine.
+        mse_weight: of the mean squared error of a pair.
     """
     e_ND = e_ND.to(z_ND.device, z_ND.dtype)
     loss = cosine_weight * (1 - F.cosine_similarity(z_ND, e_ND, dim=-1)).sum()
     if mse_weight:
         squares = (z_ND - e_ND).square().mean(dim=-1).sum()
-        loss = loss + mse_weight * squares / e_ND.square().mean()
+        loss = loss + mse_weight * squares / scale
     return loss

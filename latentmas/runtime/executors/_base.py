@@ -28,6 +28,8 @@ class Executor(ABC):
     """Under which it is registered."""
     groups = True
     """Whether agents that roll at the same time on one backbone run as one batch."""
+    learns = True
+    """Whether gradients pass through its rollouts."""
     reuses = False
     """Whether feeds take a prompt's prefix from an earlier turn."""
 

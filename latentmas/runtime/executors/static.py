@@ -19,6 +19,7 @@ class Static(Executor):
     """Keeps states in buffers that later turns use again; not differentiable."""
 
     name = "static"
+    learns = False
     reuses = True
     captures: ClassVar[bool] = False
     """Whether steps are captured as CUDA graphs."""
