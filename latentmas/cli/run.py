@@ -19,6 +19,7 @@ from latentmas.cli._options import (
     Manifest,
     Rounds,
     Team,
+    check_outputs,
     pairs,
     unknown,
 )
@@ -112,6 +113,7 @@ def run(
         or (data or output or report or question or manifest)
     ):
         raise typer.BadParameter("--chat reads its questions itself and shows each answer")
+    check_outputs(output, report, manifest)
     depth = {"rounds": rounds, "latent_steps": latent_steps}
     sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
     sampling |= {"num_return_sequences": num_return_sequences, "stop": stop or (), "retry": retry}

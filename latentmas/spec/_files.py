@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -14,6 +15,7 @@ from latentmas.errors import DataError, GraphError, Problem
 from latentmas.spec._plain import parse_json, parse_yaml, read_limited
 
 __all__ = [
+    "check_writable",
     "prompt_file",
     "read_graph_file",
     "write_atomically",
@@ -74,8 +76,43 @@ def write_text_atomically(path: Path, text: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Write a file so that a crash leaves the old one or the new one, never half."""
+    """Write a file so that a crash leaves the old one or the new one, never half.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
     data = content if isinstance(content, bytes) else content.encode("utf-8")
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    return path
+
+
+def check_writable(path: str | Path) -> None:
+    """Check that a file can be written, before the work whose result it will hold.
+
+    The nearest folder there is takes a nameless file for a moment; nothing stays behind.
+
+    Args:
+        path: of the file; its folder may have to be made.
+
+    Raises:
+        DataError: it cannot be; the error names `path`.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = next((above for above in path.parents if above.exists()), path.parent)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot write {str(path)!r}: {reason}; name another file") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -86,7 +123,6 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return path
 
 
 def _resolve(data: dict[str, Any], folder: Path) -> dict[str, Any]:
