@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import latentmas as lm
 from latentmas.cli._data import write_rows
 from latentmas.runtime import System
+from latentmas.testing import tiny_backbone
 from tests.test_cli import call, plain, team, words  # noqa: F401  # fixtures, too
 
 
@@ -55,3 +58,45 @@ def test_an_output_that_fails_is_named_as_the_user_did(team, tmp_path):  # noqa:
     (tmp_path / "file").write_text("no folder")
     path = tmp_path / "file" / "plan.json"
     assert f"'{path}'" in call("plan", team, "-o", path, code=1).stderr
+
+
+# --- saved teams and graph files, each where the other is wanted --------------------------------
+
+
+def test_check_plan_and_draw_take_a_saved_team_without_its_backbones(tmp_path):
+    built = lm.templates.sequential(
+        **{
+            role: tiny_backbone("llama", 16, folder=tmp_path / "tiny")
+            for role in ("planner", "critic", "solver")
+        }
+    )
+    compiled = built.compile()
+    saved = compiled.load().save_pretrained(tmp_path / "saved")
+    shutil.rmtree(tmp_path / "tiny")
+    (saved / "links.safetensors").unlink()
+    for path in (saved, saved / "latentmas.json"):
+        assert call("check", path).stdout.startswith("fine: sequential: 3 agents, 3 rounds")
+    assert json.loads(call("check", saved, "--json").stdout)["digest"] == compiled.digest
+    assert call("plan", saved).stdout == compiled.summary() + "\n"
+    deep = lm.Plan.from_json(call("plan", saved, "--rounds", 5, "--json").stdout)
+    assert deep == compiled.replace(rounds=5)
+    assert "operations" in call("plan", saved, "--hardware", "h200").stdout
+    call("draw", saved, "-o", tmp_path / "team.svg")
+    assert (tmp_path / "team.svg").read_text() == compiled.svg()
+
+
+def test_a_folder_that_is_no_saved_team_is_called_so(tmp_path):
+    for command in (["check"], ["plan"], ["draw", "-o", tmp_path / "x.svg"]):
+        assert "is no saved team: it lacks" in call(*command, tmp_path, code=1).stderr
+    problem = json.loads(call("check", tmp_path, "--json", code=1).stdout)["problems"][0]
+    assert problem["code"] == "LM502" and "no saved team" in problem["message"]
+
+
+def test_a_file_in_place_of_a_saved_team(team, tmp_path):  # noqa: F811
+    error = call("inspect", team, code=1).stderr
+    assert f"LM502 '{team}' is a file, not a saved team: give the folder" in error
+    assert "is a file" in call("diff", team, team, code=1).stderr
+    system = lm.Graph.load(team).compile().load()
+    (tmp_path / "common.py").write_text("x = 1")
+    with pytest.raises(lm.WeightsError, match=r"LM502 .*common.py' holds no links: give the fold"):
+        system.load_links(tmp_path / "common.py")

@@ -37,7 +37,8 @@ def files_of(package: str) -> list[str]:
 
 
 GraphFile = Annotated[
-    Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML or JSON), or a preset.")
+    Path,
+    typer.Argument(metavar="GRAPH", help="Graph file, preset, or the folder of a saved team."),
 ]
 Team = Annotated[
     Path,
