@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import typer
 
 import latentmas as lm
+from latentmas.cli._config import make_config
 from latentmas.cli._data import write_rows
 from latentmas.runtime import System
 from latentmas.testing import tiny_backbone
@@ -119,3 +122,44 @@ def test_prompt_files_that_are_missing_are_problems_of_the_graph(tmp_path):
     error = call("check", path, code=1).stderr
     assert missing in error and "write the text as `prompt`" in error
     assert "cannot read graph file" not in error
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("learning_rate=abc", "learning_rate takes a number, found 'abc'"),
+        ("learning_rate=true", "learning_rate takes a number, found 'true'"),
+        ("max_steps=1.5", "max_steps takes a whole number, found '1.5'"),
+        ("bf16=1", "bf16 takes true or false, found '1'"),
+        ("latent_steps=many", "latent_steps takes a whole number, found 'many'"),
+        ("run_name=[a]", "run_name takes a text, found '[a]'"),
+    ],
+)
+def test_a_training_argument_of_another_type_is_named(given, said):
+    from latentmas.training import OuterConfig
+
+    with pytest.raises(typer.BadParameter, match=re.escape(f"--set {said.split()[0]}: {said}")):
+        make_config(OuterConfig, {}, [given], {"use_cpu": True})
+
+
+def test_training_arguments_take_numbers_however_they_are_written():
+    from latentmas.training import OuterConfig
+
+    sets = ["max_steps=1e3", "learning_rate=1", "run_name=7", "latent_steps=null", "rounds=[1, 2]"]
+    config = make_config(OuterConfig, {}, sets, {"use_cpu": True})
+    assert (config.max_steps, config.learning_rate) == (1000, 1)
+    assert (config.run_name, config.latent_steps, config.rounds) == ("7", None, [1, 2])
+
+
+def test_a_slip_in_set_is_a_usage_error_and_the_log_is_short(team, rows, tmp_path):  # noqa: F811
+    common = ("train", "inner", team, "--data", rows, "--output-dir", tmp_path / "out")
+    error = words(call(*common, "--set", "learning_rate=abc", code=2).stderr)
+    assert "learning_rate takes a number, found 'abc'" in error
+    shown = call(*common, "--steps", 1, "--set", "logging_steps=1").stderr
+    line = next(line for line in shown.splitlines() if line.startswith("step 1/1: loss"))
+    assert "learning_rate" in line and "grad_norm" in line
+    assert "/" not in line.removeprefix("step 1/1") and len(line) < 100
+    assert "grad_norm/" in (tmp_path / "out" / "metrics.jsonl").read_text()
