@@ -56,6 +56,11 @@ def new(
     """Write an editable graph file and its prompts from a template."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise typer.BadParameter(f"{name!r} is no file name; use letters, digits, - and _")
+    agents = [agent for names in roles_of(template).values() for agent in names]
+    if len(backbone or []) > len(agents):
+        takes = f"{len(agents)} ({', '.join(agents)})" if agents else "none: it brings its models"
+        given = f"--backbone is given {len(backbone or [])} times"
+        raise typer.BadParameter(f"{given}; template {template!r} takes {takes}")
     files = team_files(template, name, output, backbone or [])
     write_files(files, force=force)
     for path in files:
