@@ -13,6 +13,7 @@ import typer
 import latentmas as lm
 from latentmas.cli._config import make_config
 from latentmas.cli._data import write_rows
+from latentmas.errors import CODES
 from latentmas.runtime import System
 from latentmas.testing import tiny_backbone
 from tests.test_cli import call, plain, team, words  # noqa: F401  # fixtures, too
@@ -163,3 +164,78 @@ def test_a_slip_in_set_is_a_usage_error_and_the_log_is_short(team, rows, tmp_pat
     assert "learning_rate" in line and "grad_norm" in line
     assert "/" not in line.removeprefix("step 1/1") and len(line) < 100
     assert "grad_norm/" in (tmp_path / "out" / "metrics.jsonl").read_text()
+
+
+# --- answers, options and codes -----------------------------------------------------------------
+
+
+def test_several_answers_are_json_lines_with_their_numbers(team):  # noqa: F811
+    drawn = ("--do-sample", "--seed", 5)
+    shown = call("run", team, "x", *drawn, "--num-return-sequences", 3).stdout
+    system = lm.Graph.load(team).compile().load(seed=5)
+    expected = system.run(["x"], do_sample=True, seed=5, num_return_sequences=3).sequences[0]
+    assert [json.loads(line) for line in shown.splitlines()] == [
+        {"number": i, "prediction": text} for i, text in enumerate(expected, start=1)
+    ]
+    one = system.run(["x"], do_sample=True, seed=5).texts[0]
+    assert call("run", team, "x", *drawn).stdout == f"{one}\n"
+
+
+def test_hints_are_in_the_words_of_the_place(team):  # noqa: F811
+    error = words(call("run", team, "x", "--num-return-sequences", 3, code=2).stderr)
+    assert "--num-return-sequences 3 goes with --do-sample" in error and "=True" not in error
+    error = call("run", team, "x", "--latent-steps", 0, code=1).stderr
+    assert "set the agent's allow_empty to true" in error and "=True" not in error
+
+
+def test_a_report_is_html(team, tmp_path):  # noqa: F811
+    path = tmp_path / "x.pdf"
+    error = words(call("run", team, "x", "--report", path, code=2).stderr)
+    assert "end 'x.pdf' in .html" in error and not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "count", "said"),
+    [
+        ("mixture", 5, "takes 4 (math, code, science, summarizer)"),
+        ("distillation", 3, "takes 2 (expert, learner)"),
+        ("sequential_light", 1, "takes none: it brings its models"),
+    ],
+)
+def test_new_refuses_backbones_that_fit_no_role(tmp_path, template, count, said):
+    more = [text for i in range(count) for text in ("--backbone", f"org/model-{i}")]
+    new = ("new", "x", "--template", template, "--output", tmp_path)
+    error = words(call(*new, *more, code=2).stderr)
+    assert f"given {count} times" in error and said in error
+    assert not any(tmp_path.iterdir())
+    call(*new, *more[2:])
+
+
+def test_a_line_names_all_codes_and_the_command_takes_them(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("agents: [{name: a, backbone: b, prompt: '{{ x }}'}]\ninputs: [q]\n")
+    more = call("check", path, code=1).stderr.splitlines()[-1]
+    codes = more.removeprefix("more: latentmas errors ").split()
+    assert len(codes) > 2 and set(codes) < CODES.keys()
+    text = call("errors", *codes).stdout
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == codes
+    told = json.loads(call("errors", *codes, "--json").stdout)["codes"]
+    assert [section["code"] for section in told] == codes
+    assert "did you mean" in words(call("errors", codes[0], "LM3O2", code=2).stderr)
+
+
+def test_the_summary_tells_rounds_that_are_left_out():
+    def summary(rounds: int, *, feedback: bool) -> str:
+        tiny = tiny_backbone("llama", 16)
+        graph = lm.Graph("pair", inputs=["q"], rounds=rounds)
+        back = "{% if back %}{{ back }}{% endif %}"
+        graph.add_agent("a", tiny, prompt="{{ q }}" + back * feedback)
+        graph.add_agent("b", tiny, prompt="{{ a }}")
+        graph.connect("a", "b")
+        if feedback:
+            graph.feedback("b", "a.back")
+        return graph.output("b").compile().summary()
+
+    assert "rounds 1-2 are left out: no feedback edge" in summary(3, feedback=False)
+    assert "round 1 is left out" in summary(2, feedback=False)
+    assert "left out" not in summary(1, feedback=False) + summary(3, feedback=True)

@@ -59,7 +59,7 @@ def show(_: int, text: str) -> None:
 
 
 def _questions() -> Iterator[str]:
-    """Lines of stdin; on a terminal with a prompt and a history, and only those that say a thing."""
+    """Lines of stdin; from a terminal those that hold something, with a prompt and a history."""
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin)
         return
