@@ -171,7 +171,7 @@ def more_about(message: str) -> str:
     codes = sorted(set(_CODE.findall(message)) & CODES.keys())
     if not codes:
         return ""
-    return "more: " + ", ".join(f"latentmas errors {code}" for code in codes)
+    return f"more: latentmas errors {' '.join(codes)}"
 
 
 _LONGEST, _MOST = 100, 500

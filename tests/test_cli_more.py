@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -100,11 +101,15 @@ def ask(team: Path, text: str, *more: str, code: int = 0):  # noqa: F811
     return done
 
 
+def one_line(text: str) -> str:
+    return " ".join(text.splitlines())
+
+
 def test_chat_answers_each_line_of_a_pipe(team):  # noqa: F811
     system = lm.Graph.load(team).compile().load()
     done = ask(team, "3+4?\n\n  why?  \n3+4?")
-    texts = [system(question).text for question in ("3+4?", "why?", "3+4?")]
-    assert done.stdout == "".join(f"{text}\n" for text in texts)
+    texts = [system("3+4?").text, "", system("why?").text, system("3+4?").text]
+    assert done.stdout == "".join(f"{one_line(text)}\n" for text in texts)
     assert ask(team, "").stdout == ""
 
 
@@ -112,7 +117,16 @@ def test_chat_goes_on_after_a_question_that_fails(team):  # noqa: F811
     long = "x" * 5000  # beyond the model's positions
     done = ask(team, f"{long}\n3+4?\n", code=1)
     assert done.stderr.count("error: ") == 1
-    assert done.stdout == lm.Graph.load(team).compile().load()("3+4?").text + "\n"
+    text = lm.Graph.load(team).compile().load()("3+4?").text
+    assert done.stdout == f"\n{one_line(text)}\n"
+
+
+def test_chat_keeps_an_answer_of_several_lines_on_one(team, monkeypatch):  # noqa: F811
+    def answer(self: lm.System, samples: list[dict[str, str]], **_: object) -> object:
+        return types.SimpleNamespace(texts=[f"so:\n\n{samples[0]['question']}\r\n"])
+
+    monkeypatch.setattr(lm.System, "run", answer)
+    assert ask(team, "a\nb\n").stdout == "so:  a\nso:  b\n"
 
 
 def test_chat_ends_at_ctrl_c_and_at_the_end_of_a_terminal(team, monkeypatch, capsys):  # noqa: F811
@@ -146,7 +160,7 @@ def test_chat_takes_fields_and_refuses_what_does_not_go_with_it(tmp_path, team):
     graph.add_agent("one", tiny, prompt="{{ a }} {{ b }}", max_new_tokens=2)
     path = graph.output("one").save(tmp_path / "two.yaml")
     expected = graph.compile().load()({"a": "x", "b": "y"}).text
-    assert ask(path, "y\n", "--field", "a=x").stdout == f"{expected}\n"
+    assert ask(path, "y\n", "--field", "a=x").stdout == f"{one_line(expected)}\n"
     assert "--field b=" in words(ask(path, "y\n", code=2).stderr)
     for more in (["--json"], ["--stream"], ["-o", "x.jsonl"], ["question"]):
         assert "--chat reads its questions itself" in words(ask(team, "", *more, code=2).stderr)

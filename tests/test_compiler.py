@@ -109,7 +109,7 @@ CASES: list[tuple[str, Build, str]] = [
     ("LM112", lambda: plus(("agent", "x"), ("connect", "critic", "x.y")), "agent x|no path"),
     ("LM113", lambda: team(rounds=0), "rounds is 0|from 1 to 100"),
     ("LM113", lambda: team(rounds=101), "rounds is 101"),
-    ("LM113", lambda: team(latent_steps=0), "planner|latent_steps is 0|allow_empty=True"),
+    ("LM113", lambda: team(latent_steps=0), "planner|latent_steps is 0|allow_empty to true"),
     ("LM113", lambda: team(latent_steps=-1), "latent_steps is -1"),
     ("LM113", lambda: edit(planner__latent_steps=4097), "planner|latent_steps is 4097|to 4096"),
     ("LM113", lambda: edit(solver__max_new_tokens=0), "solver|max_new_tokens is 0"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import typer
 import yaml
@@ -27,23 +28,53 @@ def make_config(
         defaults: what holds unless `sets` says otherwise.
 
     Raises:
-        typer.BadParameter: a key is unknown, or also given by a flag.
+        typer.BadParameter: a key is unknown, also given by a flag, or takes another type.
         DataError: the values do not fit.
     """
     flags = {key: value for key, value in given.items() if value is not None}
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     own: dict[str, Any] = {}
+    types = get_type_hints(kind) if sets else {}
     for key, text in pairs("--set", sets).items():
         if key not in known:
             instead = f"neither {kind.__name__} nor transformers.TrainingArguments has it"
             raise unknown("training argument", key, known, instead)
         if key in flags:
             raise typer.BadParameter(f"--set {key}: a flag of its own gives it already")
-        own[key] = parse_value(key, text)
+        own[key] = _fitting(key, text, types[key])
     try:
         return kind(**{**defaults, **flags, **own})
     except (TypeError, ValueError, ImportError) as error:
         raise DataError(f"these training arguments do not fit: {error}") from error
+
+
+_SIMPLE = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    NoneType: "null",
+}
+
+
+def _fitting(key: str, text: str, hint: Any) -> Any:
+    """The value of a field, when its type is simple enough to be checked: 3 for 3.0, "3" for 3.
+
+    Raises:
+        typer.BadParameter: the field takes something else.
+    """
+    value = parse_value(key, text)
+    kinds = get_args(hint) or (hint,)
+    if type(value) in kinds or any(kind not in _SIMPLE for kind in kinds):
+        return value
+    if float in kinds and type(value) is int:
+        return value
+    if int in kinds and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if str in kinds and isinstance(value, bool | int | float):
+        return text.strip()
+    wanted = " or ".join(_SIMPLE[kind] for kind in kinds if kind is not NoneType)
+    raise typer.BadParameter(f"--set {key}: {key} takes {wanted}, found {text!r}")
 
 
 def parse_value(key: str, text: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from latentmas.errors import closest
+from latentmas.spec import check_writable
 
 __all__ = [
     "BatchSize",
@@ -20,6 +21,7 @@ __all__ = [
     "Manifest",
     "Rounds",
     "Team",
+    "check_outputs",
     "files_of",
     "pairs",
     "unknown",
@@ -35,7 +37,8 @@ def files_of(package: str) -> list[str]:
 
 
 GraphFile = Annotated[
-    Path, typer.Argument(metavar="GRAPH", help="Graph file (YAML or JSON), or a preset.")
+    Path,
+    typer.Argument(metavar="GRAPH", help="Graph file, preset, or the folder of a saved team."),
 ]
 Team = Annotated[
     Path,
@@ -57,6 +60,17 @@ Manifest = Annotated[
     typer.Option(dir_okay=False, help="File for what `latentmas rerun` needs to repeat this."),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Check, before the work, that its files can be written.
+
+    Raises:
+        DataError: naming the first that cannot.
+    """
+    for path in paths:
+        if path is not None:
+            check_writable(path)
 
 
 def pairs(flag: str, given: Iterable[str]) -> dict[str, str]:

@@ -93,5 +93,7 @@ def train_progress() -> Iterator[TrainerCallback]:
 
 
 def _entry(state: Any, logs: dict[str, Any]) -> str:
-    values = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in logs.items()]
+    """What a person looks at; of each link, message and agent, metrics.jsonl tells."""
+    told = {k: v for k, v in logs.items() if "/" not in k}
+    values = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items()]
     return f"step {state.global_step}/{state.max_steps}: {', '.join(values)}"

@@ -19,7 +19,7 @@ from latentmas.spec import Graph
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["files_are_trusted", "open_graph", "open_team", "trust_files", "twin_of"]
+__all__ = ["files_are_trusted", "open_plan", "open_team", "trust_files", "twin_of"]
 
 _trust = False
 """Whether files may ask for code of a model's repository: a global option of the command line."""
@@ -36,7 +36,25 @@ def trust_files(trust_remote_code: bool) -> None:
     _trust = trust_remote_code
 
 
-def open_graph(graph: Path) -> Graph:
+def open_plan(graph: Path) -> Plan:
+    """Compile what the user calls a graph, without weights.
+
+    Args:
+        graph: graph file or preset; or a saved team's folder, or the `latentmas.json` in it, whose
+            plan its own files tell: no backbone is looked for.
+
+    Raises:
+        LatentMASError: it cannot be read, or is no sound graph.
+    """
+    folder = graph.parent if graph.name == "latentmas.json" and graph.is_file() else graph
+    if not folder.is_dir():
+        return _open_graph(graph).compile()
+    from latentmas.io._format import read_manifest
+
+    return read_manifest(folder, trust_remote_code=_trust)[1]
+
+
+def _open_graph(graph: Path) -> Graph:
     """Read a graph file; the name of a template that brings its models will do as well.
 
     Raises:
@@ -85,7 +103,7 @@ def open_team(
         if check is not None:
             check(system.plan)
         return system
-    graph = open_graph(team)
+    graph = _open_graph(team)
     plan = (graph.as_text() if text else graph).compile()
     if check is not None:
         check(plan)

@@ -22,6 +22,8 @@ def chat(system: System, samples: Samples, how: dict[str, Any]) -> bool:
     """Answer each line of stdin with a run of its own; nothing is remembered between them.
 
     Ends at the end of stdin, or at Ctrl-C; a run that fails is told, and the next line is read.
+    On a pipe, there is one line out for each line in: a line break in an answer becomes a space,
+    and the line is empty for an empty question or one that fails.
 
     Args:
         system: the team.
@@ -31,17 +33,22 @@ def chat(system: System, samples: Samples, how: dict[str, Any]) -> bool:
     Returns:
         Whether every question was answered.
     """
-    well = True
-    if sys.stdin.isatty():
+    well, terminal = True, sys.stdin.isatty()
+    if terminal:
         note("each question is a fresh run of the team; Ctrl-D or Ctrl-C ends")
     with suppress(KeyboardInterrupt):
         for question in _questions():
+            line = ""
             try:
-                system.run(samples(question), on_text=show, **how)
-                emit("")
+                if question:
+                    result = system.run(
+                        samples(question), on_text=show if terminal else None, **how
+                    )
+                    line = "" if terminal else " ".join(result.texts[0].splitlines())
             except LatentMASError as error:
                 well = False
                 stderr_console().print(f"error: {error}")
+            emit(line)
     return well
 
 
@@ -52,9 +59,9 @@ def show(_: int, text: str) -> None:
 
 
 def _questions() -> Iterator[str]:
-    """Lines of stdin that hold something, with a prompt and a history on a terminal."""
+    """Lines of stdin; from a terminal those that hold something, with a prompt and a history."""
     if not sys.stdin.isatty():
-        yield from (line.strip() for line in sys.stdin if line.strip())
+        yield from (line.strip() for line in sys.stdin)
         return
     with suppress(ImportError):
         import readline  # noqa: F401  # gives `input` its history

@@ -17,32 +17,33 @@ __all__ = ["errors"]
 
 
 def errors(
-    code: Annotated[
-        str | None,
+    codes: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="CODE",
-            help="Such as LM103; without it, all codes are listed.",
+            metavar="CODE…",
+            help="Such as LM103, one or several; without it, all codes are listed.",
             autocompletion=lambda: list(CODES),
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Explain the code of a message: what it means, an example, and what to do."""
-    if code is None:
+    """Explain the codes of a message: what each means, an example, and what to do."""
+    if not codes:
         if json:
             emit_json(CODES)
             return
         for name, meaning in CODES.items():
             emit(f"{name}  {meaning}")
         return
-    name = code.upper()
-    if name not in CODES:
-        raise unknown("code", code, CODES, "`latentmas errors` lists all")
-    text = _section(name)
+    for code in codes:
+        if code.upper() not in CODES:
+            raise unknown("code", code, CODES, "`latentmas errors` lists all")
+    names = dict.fromkeys(code.upper() for code in codes)
+    told = [{"code": name, "meaning": CODES[name], "text": _section(name)} for name in names]
     if json:
-        emit_json({"code": name, "meaning": CODES[name], "text": text})
+        emit_json(told[0] if len(told) == 1 else {"codes": told})
     else:
-        emit(text)
+        emit("\n\n".join(section["text"] for section in told))
 
 
 def _section(code: str) -> str:

@@ -12,8 +12,8 @@ import typer
 from latentmas.cli._console import emit, emit_json, note
 from latentmas.cli._new import roles_of, schema_text, summary_of, team_files, write_files
 from latentmas.cli._options import GraphFile, Json, Rounds, unknown
-from latentmas.cli._team import open_graph
-from latentmas.errors import GraphError, LatentMASError, Problem
+from latentmas.cli._team import open_plan
+from latentmas.errors import CODES, GraphError, LatentMASError, Problem
 from latentmas.plan.hardware import HARDWARE
 from latentmas.templates import names
 
@@ -56,6 +56,11 @@ def new(
     """Write an editable graph file and its prompts from a template."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise typer.BadParameter(f"{name!r} is no file name; use letters, digits, - and _")
+    agents = [agent for names in roles_of(template).values() for agent in names]
+    if len(backbone or []) > len(agents):
+        takes = f"{len(agents)} ({', '.join(agents)})" if agents else "none: it brings its models"
+        given = f"--backbone is given {len(backbone or [])} times"
+        raise typer.BadParameter(f"{given}; template {template!r} takes {takes}")
     files = team_files(template, name, output, backbone or [])
     write_files(files, force=force)
     for path in files:
@@ -70,7 +75,7 @@ def new(
 def check(graph: GraphFile, json: Json = False) -> None:
     """Compile a graph and report every problem at once, with its fix. No weights."""
     try:
-        compiled = open_graph(graph).compile()
+        compiled = open_plan(graph)
     except LatentMASError as error:
         if not json:
             raise
@@ -115,7 +120,7 @@ def plan(
     Without --hardware: backbones, links with exact sizes, schedule. With it: operations, bytes,
     memory and seconds of each step and in all, a floor from a roofline.
     """
-    compiled = open_graph(graph).compile()
+    compiled = open_plan(graph)
     if rounds is not None:
         compiled = compiled.replace(rounds=rounds)
     if output is not None:
@@ -146,7 +151,7 @@ def draw(
     ],
 ) -> None:
     """Draw a graph, offline. No weights."""
-    emit(str(open_graph(graph).compile().draw(output)))
+    emit(str(open_plan(graph).draw(output)))
 
 
 def schema() -> None:
@@ -157,5 +162,8 @@ def schema() -> None:
 def _problems(error: LatentMASError, graph: Path) -> tuple[Problem, ...]:
     if isinstance(error, GraphError):
         return error.problems
+    code, _, message = str(error).partition(" ")
+    if code in CODES:
+        return (Problem(code, str(graph), message, f"see `latentmas errors {code}`"),)
     hint = "give a graph file that can be read, with the files that it names beside it"
     return (Problem("LM100", str(graph), str(error), hint),)

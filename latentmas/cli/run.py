@@ -19,6 +19,7 @@ from latentmas.cli._options import (
     Manifest,
     Rounds,
     Team,
+    check_outputs,
     pairs,
     unknown,
 )
@@ -103,6 +104,7 @@ def run(
         note("--temperature, --top-p, --top-k and --min-p have no effect without --do-sample")
     if stream and (json or data is not None or num_return_sequences > 1):
         raise typer.BadParameter("--stream shows one answer to QUESTION; it goes without the rest")
+    _check_answers(num_return_sequences, do_sample)
     if twin and (text or report is None):
         raise typer.BadParameter("--twin goes with --report, and not with --text")
     if chat and (
@@ -112,6 +114,8 @@ def run(
         or (data or output or report or question or manifest)
     ):
         raise typer.BadParameter("--chat reads its questions itself and shows each answer")
+    _check_page(report)
+    check_outputs(output, report, manifest)
     depth = {"rounds": rounds, "latent_steps": latent_steps}
     sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
     sampling |= {"num_return_sequences": num_return_sequences, "stop": stop or (), "retry": retry}
@@ -139,6 +143,17 @@ def run(
     if accounting:
         note(result.summary())
     _finish(asked, rows, result, output, json, shown=stream)
+
+
+def _check_answers(count: int, do_sample: bool) -> None:
+    if count > 1 and not do_sample:
+        flag = f"--num-return-sequences {count}"
+        raise typer.BadParameter(f"{flag} goes with --do-sample; else all answers would be equal")
+
+
+def _check_page(report: Path | None) -> None:
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise typer.BadParameter(f"--report writes HTML: end {report.name!r} in .html")
 
 
 def _twin(system: System, rows: list[Row], how: dict[str, Any]) -> RunResult:
@@ -225,9 +240,17 @@ def _finish(
         facts = {"count": len(rows), **scores, "seconds": result.seconds}
         emit_json(facts | {"accounting": [asdict(r) for r in result.accounting]} | where)
     elif asked.table is None:
-        emit("" if shown else "\n".join(result.sequences[0]))
+        emit("" if shown else _told(result.sequences[0]))
     elif output is None:
         emit(jsonl(answers).rstrip("\n"))
+
+
+def _told(answers: list[str]) -> str:
+    """The answer as it is; several as JSON lines, so that each has its number and its end."""
+    if len(answers) == 1:
+        return answers[0]
+    numbered = enumerate(answers, start=1)
+    return jsonl({"number": i, "prediction": text} for i, text in numbered).rstrip("\n")
 
 
 def _all_answered(rows: list[Row], result: RunResult) -> list[Row]:

@@ -35,7 +35,7 @@ def _agent(graph: GraphSpec, agent: AgentSpec) -> list[Problem]:
     problems = []
     steps, path = graph.steps_of(agent), f"agent {agent.name}"
     if steps == 0 and not agent.allow_empty:
-        hint = "give at least 1, or say allow_empty=True for the null channel"
+        hint = "give at least 1, or set the agent's allow_empty to true for the null channel"
         problems.append(
             Problem("LM113", path, "latent_steps is 0: its messages would be empty", hint)
         )

@@ -46,9 +46,15 @@ def find_team(
         token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps.
 
     Raises:
-        WeightsError: LM511 when the hub does not give it.
+        WeightsError: LM502 for a file, LM511 when the hub does not give it.
         LatentMASError: a revision is given for a folder.
     """
+    if Path(source).is_file():
+        raise WeightsError(
+            f"LM502 {str(source)!r} is a file, not a saved team: give the folder that "
+            "save_pretrained wrote, or a repository of the hub (owner/name); `latentmas check` "
+            "and `latentmas plan` take graph files"
+        )
     if Path(source).is_dir() or not is_repository(source):
         if revision is not None:
             raise LatentMASError(

@@ -15,7 +15,7 @@ from latentmas.io._run_manifest import Answer, DataRecord, RunArguments, RunMani
 from latentmas.io._training import plain
 from latentmas.redact import redact, secrets_in
 from latentmas.runtime import RunResult, System
-from latentmas.spec import canonical_json
+from latentmas.spec import canonical_json, check_writable
 
 __all__ = ["RunRecorder", "answers_of"]
 
@@ -48,6 +48,7 @@ class RunRecorder:
         """Note what is run, before it is.
 
         Raises:
+            DataError: the manifest cannot be written there.
             LatentMASError: LM512 when it could not be repeated from a file; LM513 when the manifest
                 would hold a secret.
         """
@@ -68,7 +69,7 @@ class RunRecorder:
             "hardware": plain(hardware()),
         }
         _refuse_secrets(self._draft)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(self.path)
 
     def end(self, result: RunResult) -> RunManifest:
         """Write the manifest with the outcome."""

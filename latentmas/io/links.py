@@ -191,6 +191,11 @@ def _read(
         return source.plan.links, state
     if Path(source).suffix == SUFFIX:
         return _read_file(Path(source))
+    if Path(source).is_file():
+        raise WeightsError(
+            f"LM502 {str(source)!r} holds no links: give the folder of a saved team, a repository "
+            f"of the hub (owner/name), or a file that save_links wrote ({SUFFIX})"
+        )
     folder = find_team(source, revision=revision, token=token).folder
     manifest, _ = read_manifest(folder, trust_remote_code=True)  # nothing of it is run
     return manifest.links, read_links(folder)

@@ -179,6 +179,10 @@ def _turn(turn: Rollout | Decode) -> str:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
+    first = min((turn.round for turn in plan.turns()), default=1)
+    if first > 1:
+        left_out = "round 1 is" if first == 2 else f"rounds 1-{first - 1} are"
+        yield f"Rounds\n  {left_out} left out: no feedback edge brings anything back"
     outside = {source.name for source in plan.graph.text_sources}
     lines = [
         f"  {edge.id}: " + ("from outside" if edge.source in outside else "not differentiable")

@@ -1,7 +1,12 @@
 """What the user declares: frozen records, the builder, prompts. No torch."""
 
 from latentmas.spec._base import Frozen, canonical_json, oddities
-from latentmas.spec._files import prompt_file, write_atomically, write_text_atomically
+from latentmas.spec._files import (
+    check_writable,
+    prompt_file,
+    write_atomically,
+    write_text_atomically,
+)
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone, DType
 from latentmas.spec.graph import AgentRef, EdgeRef, Graph, TextFunction
@@ -22,6 +27,7 @@ __all__ = [
     "TextFunction",
     "TextSourceSpec",
     "canonical_json",
+    "check_writable",
     "oddities",
     "prompt_file",
     "write_atomically",

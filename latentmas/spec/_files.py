@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -14,6 +15,7 @@ from latentmas.errors import DataError, GraphError, Problem
 from latentmas.spec._plain import parse_json, parse_yaml, read_limited
 
 __all__ = [
+    "check_writable",
     "prompt_file",
     "read_graph_file",
     "write_atomically",
@@ -34,14 +36,26 @@ def prompt_file(path: str | Path) -> str:
         DataError: when the file cannot be read as UTF-8 text, or is larger than any prompt.
     """
     try:
-        text = read_limited(Path(path), LARGEST_PROMPT).decode("utf-8")
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        return _prompt_text(Path(path))
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read prompt file {str(path)!r}: {error}") from error
 
 
-def read_graph_file(path: Path) -> Any:
-    """Plain data of a graph file, with `prompt_file` entries and `./` sources resolved."""
+def _prompt_text(path: Path) -> str:
+    text = read_limited(path, LARGEST_PROMPT).decode("utf-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_graph_file(path: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Plain data of a graph file, with `prompt_file` entries and `./` sources resolved.
+
+    Returns:
+        The data, and a problem for each prompt file that cannot be read; the prompt is empty there.
+
+    Raises:
+        OSError: the file cannot be read.
+        GraphError: it holds no mapping.
+    """
     try:
         if path.suffix.lower() in YAML_SUFFIXES:
             data = parse_yaml(read_limited(path, LARGEST_YAML).decode("utf-8"))
@@ -74,8 +88,43 @@ def write_text_atomically(path: Path, text: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Write a file so that a crash leaves the old one or the new one, never half."""
+    """Write a file so that a crash leaves the old one or the new one, never half.
+
+    Raises:
+        OSError: it cannot be written; the error names `path`.
+    """
     data = content if isinstance(content, bytes) else content.encode("utf-8")
+    try:
+        _replace(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    return path
+
+
+def check_writable(path: str | Path) -> None:
+    """Check that a file can be written, before the work whose result it will hold.
+
+    The nearest folder there is takes a nameless file for a moment; nothing stays behind.
+
+    Args:
+        path: of the file; its folder may have to be made.
+
+    Raises:
+        DataError: it cannot be; the error names `path`.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        folder = next((above for above in path.parents if above.exists()), path.parent)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot write {str(path)!r}: {reason}; name another file") from error
+
+
+def _replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -86,35 +135,42 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return path
 
 
-def _resolve(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _resolve(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
+    problems: list[Problem] = []
     agents = data.get("agents")
     if isinstance(agents, list):
-        data["agents"] = [_with_prompt(agent, folder) for agent in agents]
+        data["agents"] = [_with_prompt(agent, folder, problems) for agent in agents]
     backbones = data.get("backbones")
     if isinstance(backbones, dict):
         data["backbones"] = {k: _with_source(b, folder) for k, b in backbones.items()}
-    return data
+    return data, problems
 
 
-def _with_prompt(agent: Any, folder: Path) -> Any:
+def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
     if not isinstance(agent, dict) or "prompt_file" not in agent or "prompt" in agent:
         return agent
-    name = str(agent["prompt_file"])
+    text, name = "", str(agent["prompt_file"])
     try:
-        path = (folder / name).resolve()
-    except ValueError as error:
-        raise DataError(f"prompt_file {name!r} is no file name: {error}") from error
-    if not path.is_relative_to(folder.resolve()):
-        message = f"prompt_file {name!r} leaves the folder of the graph file"
-        where = f"agent {agent.get('name', '?')}"
-        raise GraphError([Problem("LM100", where, message, "keep prompts beside the graph file")])
-    if path.exists() and not path.is_file():
-        raise DataError(f"prompt_file {name!r} is no file; name one with the prompt's text")
+        text = _prompt_beside(folder, name)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"prompt_file {name!r} cannot be read: {reason}"
+        hint = "name a text file beside the graph file, or write the text as `prompt`"
+        problems.append(Problem("LM100", f"agent {agent.get('name', '?')}", message, hint))
     rest = {key: value for key, value in agent.items() if key != "prompt_file"}
-    return rest | {"prompt": prompt_file(path)}
+    return rest | {"prompt": text}
+
+
+def _prompt_beside(folder: Path, name: str) -> str:
+    """Text of a prompt file; OSError or ValueError when it is none, or not below the folder."""
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise ValueError("it leaves the folder of the graph file")
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    return _prompt_text(path)
 
 
 def _with_source(backbone: Any, folder: Path) -> Any:

@@ -138,13 +138,19 @@ class GraphSpec(Frozen):
             GraphError: its content is not a graph (every problem at once), or asks for such code.
         """
         try:
-            data = read_graph_file(Path(path))
+            data, problems = read_graph_file(Path(path))
         except (OSError, ValueError) as error:
             if isinstance(error, GraphError):
                 raise
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"cannot read graph file {str(path)!r}: {reason}") from error
-        return cls._from_outside(data, trust_remote_code)
+        try:
+            spec = cls._from_outside(data, trust_remote_code)
+        except GraphError as error:
+            raise GraphError([*problems, *error.problems], error.graph) from error
+        if problems:
+            raise GraphError(problems, spec.name)
+        return spec
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
