@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from latentmas.runtime.checks import function
 from latentmas.runtime.events import Event, RunEnd, Token
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class TextWatcher:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, on_text: OnText, stop: tuple[str, ...] = ()
     ) -> None:
+        function("on_text", on_text)
         self._tokenizer, self._on_text, self._stop = tokenizer, on_text, stop
         self._rows: dict[int, _Row] = {}
         self._held: dict[int, str] = {}

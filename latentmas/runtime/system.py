@@ -6,7 +6,7 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,21 +16,23 @@ from torch import nn
 from latentmas.backbones import LoadedBackbone
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
+from latentmas.runtime.checks import seeds, strings
 from latentmas.runtime.choice import AUTO, Choice, choose_executor
 from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import PositionMode
+from latentmas.runtime.feeds import PositionMode, check_position_mode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
+from latentmas.runtime.options import read_options
 from latentmas.runtime.placement import load_backbones, place_agents
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import Sample, check_samples, run_batches
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.sharing import Sharing
-from latentmas.runtime.steering import Retry, find_retry
+from latentmas.runtime.steering import Retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
 from latentmas.runtime.toolbox import check_text_functions, find_tools
@@ -172,7 +174,7 @@ class System(Sharing, nn.Module):
         seed: int | Sequence[int] = 0,
         num_return_sequences: int = 1,
         retry: Retry | str | None = None,
-        record: Sequence[str] = (),
+        record: str | Sequence[str] = (),
         position_mode: PositionMode = "mask",
         executor: str | Executor | None = None,
         batch_size: int = 32,
@@ -201,8 +203,8 @@ class System(Sharing, nn.Module):
             num_return_sequences: answers of each sample, drawn after one latent phase.
             retry: a second chance for answers that hold none: a `Retry`, or the name of a task
                 (`"math"`, `"choice"`, `"code"`, `"search"`).
-            record: what to keep: `"messages"`, `"states"`, `"report"` (what `RunResult.report`
-                shows).
+            record: what to keep, one or several: `"messages"`, `"states"`, `"report"` (what
+                `RunResult.report` shows).
             position_mode: `"mask"`, or `"column"` as the published rollout counts positions.
             executor: an executor, or the name of one; None takes the system's.
             batch_size: most samples that are under way together.
@@ -221,7 +223,9 @@ class System(Sharing, nn.Module):
         Raises:
             DataError: a sample lacks a field.
             GraphError: rounds or latent steps out of range.
-            LatentMASError: an option out of range; LM512 when `manifest` could not repeat the run.
+            LatentMASError: an option of the wrong type or out of range; LM512 when `manifest` could
+                not repeat the run.
+            UnknownNameError: no executor, retry or position mode has that name.
             ExecutionError: a step failed.
         """
         plan = self.plan
@@ -235,34 +239,32 @@ class System(Sharing, nn.Module):
             top_k=top_k,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            seed=seed if isinstance(seed, int) else tuple(seed),
+            stop=strings("stop", stop),
+            seed=seeds(seed),
         )
-        watchers: list[Watcher] = [on_event] if callable(on_event) else list(on_event)
-        if on_text is not None:
-            tokenizer = self.backbone_of(plan.output).tokenizer
-            watchers.append(TextWatcher(tokenizer, on_text, sampling.stop))
         rows = check_samples(plan, samples)
-        refill = self._refill() if refill is None else refill
-        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
-        given |= {"batch_size": batch_size, "position_mode": position_mode, "refill": refill}
-        given |= {"num_return_sequences": num_return_sequences, "retry": retry}
-        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
-        recorder = self._recorder(manifest, rows, given)
-        result = run_batches(
-            self,
-            plan,
-            rows,
-            sampling=sampling,
-            executor=self._executor(executor, position_mode),
+        options = read_options(
+            len(rows),
+            sampling,
+            num_return_sequences=num_return_sequences,
+            retry=retry,
             record=record,
             batch_size=batch_size,
-            watchers=watchers,
+            refill=self._refill() if refill is None else refill,
+            on_event=on_event,
             edit_message=edit_message,
-            num_return_sequences=num_return_sequences,
-            retry=find_retry(retry),
-            refill=refill,
         )
+        if on_text is not None:
+            tokenizer = self.backbone_of(plan.output).tokenizer
+            listener = TextWatcher(tokenizer, on_text, sampling.stop)
+            options = replace(options, watchers=(*options.watchers, listener))
+        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
+        given |= {"batch_size": options.batch_size, "refill": options.refill, "retry": retry}
+        given |= {"num_return_sequences": num_return_sequences, "position_mode": position_mode}
+        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
+        chosen = self._executor(executor, check_position_mode(position_mode))
+        recorder = self._recorder(manifest, rows, given)
+        result = run_batches(self, plan, rows, options=options, executor=chosen)
         if recorder is not None:
             recorder.end(result)
         return result
