@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from latentmas.errors import LatentMASError
 from latentmas.runtime.checks import function
 from latentmas.runtime.events import Event, RunEnd, Token
 
@@ -85,7 +86,12 @@ class TextWatcher:
         if held:
             self._held[sample] = held
         if said:
-            self._on_text(sample, said)
+            try:
+                self._on_text(sample, said)
+            except Exception as error:
+                raise LatentMASError(
+                    f"on_text, sample {sample}: {type(error).__name__}: {error}"
+                ) from error
 
     def _cut(self, text: str) -> int | None:
         """Where the first stop string begins."""

@@ -14,11 +14,13 @@ import torch
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.errors import UnknownNameError
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
-from latentmas.runtime.checks import seeds, strings
-from latentmas.runtime.choice import AUTO, Choice, choose_executor
+from latentmas.runtime.checks import seeds, strings, whole
+from latentmas.runtime.choice import AUTO, Choice, choose_executor, choose_refill, known_executor
 from latentmas.runtime.counting import explain_samples
+from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
@@ -27,7 +29,15 @@ from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
 from latentmas.runtime.options import read_options
-from latentmas.runtime.placement import load_backbones, place_agents
+from latentmas.runtime.placement import (
+    check_dtype,
+    check_plan,
+    check_system,
+    link_key,
+    load_backbones,
+    place_agents,
+    place_links,
+)
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import Sample, check_samples, run_batches
 from latentmas.runtime.sampling import Sampling
@@ -35,7 +45,7 @@ from latentmas.runtime.sharing import Sharing
 from latentmas.runtime.steering import Retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
-from latentmas.runtime.toolbox import check_text_functions, find_tools
+from latentmas.runtime.toolbox import check_text_functions, find_tools, outside_text
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 
@@ -75,9 +85,9 @@ class System(Sharing, nn.Module):
         """
         super().__init__()
         self.plan = plan
-        self.links = nn.ModuleDict({_key(id): link for id, link in links.items()})
+        self.links = nn.ModuleDict({link_key(id): link for id, link in links.items()})
         self.serving = dict(serving)
-        self.executor = _known(executor)
+        self.executor = known_executor(executor)
         self.text_functions = dict(text_functions or {})
         check_text_functions(plan, self.text_functions)
         self.tools = find_tools(plan, tools or {})
@@ -119,14 +129,20 @@ class System(Sharing, nn.Module):
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit.
-            LatentMASError: a device is not there, or a text source has no function.
-            UnknownNameError: no executor or tool has that name.
+            LatentMASError: a device is not there, a text source has no function, or one is given
+                that nothing takes.
+            UnknownNameError: no executor, type or tool has that name.
+            TypeError: `plan` is no plan, or `reuse` no system.
         """
-        _known(executor)
+        check_plan(plan)
+        known_executor(executor)
+        check_dtype(dtype)
+        seed = whole("seed", seed, least=None)
         tools = find_tools(plan, tools or {})
+        check_text_functions(plan, text_functions or {})
         placed = place_agents(plan, device)
         sketch_links(plan)
-        old = reuse.serving if reuse else None
+        old = None if reuse is None else check_system("reuse", reuse).serving
         serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         links = build_links(plan, seed)
         if start:
@@ -135,13 +151,13 @@ class System(Sharing, nn.Module):
         system = cls(
             plan, links, serving, executor=executor, text_functions=text_functions, tools=tools
         )
-        system._place_links()
+        place_links(plan, system.links, system.serving)
         system.origin = Origin(seed=seed)
         return system
 
     def link(self, id: str) -> Link:
-        """The link of that id (KeyError when there is none)."""
-        link = self.links[_key(id)]
+        """The link of that id; UnknownNameError when there is none."""
+        link = self.links[link_key(self.plan.link(id).id)]
         assert isinstance(link, Link)
         return link
 
@@ -150,7 +166,9 @@ class System(Sharing, nn.Module):
         return [link.id for link in self.plan.links]
 
     def backbone_of(self, agent: str) -> LoadedBackbone:
-        """The loaded backbone that serves an agent."""
+        """The loaded backbone that serves an agent; UnknownNameError when there is none."""
+        if agent not in self.serving:
+            raise UnknownNameError("agent", agent, self.serving)
         return self.serving[agent]
 
     def forward(self, sample: Sample, **options: Any) -> RunResult:
@@ -250,7 +268,7 @@ class System(Sharing, nn.Module):
             retry=retry,
             record=record,
             batch_size=batch_size,
-            refill=self._refill() if refill is None else refill,
+            refill=choose_refill(self) if refill is None else refill,
             on_event=on_event,
             edit_message=edit_message,
         )
@@ -276,11 +294,8 @@ class System(Sharing, nn.Module):
     def _executor_name(self, wanted: str | Executor | None) -> str | Executor:
         if isinstance(wanted, Executor):
             return wanted
-        name = _known(wanted or self.executor)
+        name = known_executor(wanted or self.executor)
         return self.choose_executor().name if name == AUTO else name
-
-    def _refill(self) -> float:
-        return 0.5 if self.backbone_of(self.plan.output).device.type == "cuda" else 1.0
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""
@@ -353,14 +368,10 @@ class System(Sharing, nn.Module):
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
         """What the text sources say for each sample of a batch."""
-        texts: dict[str, Value] = {}
-        for source in self.plan.graph.text_sources:
-            if source.text is not None:
-                texts[source.name] = [source.text] * len(samples)
-            else:
-                function = self.text_functions[source.name]
-                texts[source.name] = [str(function(sample)) for sample in samples]
-        return texts
+        return {
+            source.name: outside_text(source, self.text_functions, samples)
+            for source in self.plan.graph.text_sources
+        }
 
     def link_state(self) -> dict[str, torch.Tensor]:
         """Weights of all links by `link id.parameter`, as they are written to files."""
@@ -370,26 +381,12 @@ class System(Sharing, nn.Module):
             for name, tensor in self.link(id).state_dict().items()
         }
 
+    def __repr__(self) -> str:
+        return describe(self)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
         super()._apply(fn, recurse)
         for backbone in {id(b): b for b in self.serving.values()}.values():
             backbone.model._apply(fn)
             backbone.workspace.clear()
         return self
-
-    def _place_links(self) -> None:
-        """Put each link where its first user's backbone is."""
-        for planned in self.plan.links:
-            agent = planned.users[0].split("->")[0]
-            self.link(planned.id).to(self.backbone_of(agent).device)
-
-
-def _known(executor: str) -> str:
-    if executor != AUTO:
-        executors.get(executor)
-    return executor
-
-
-def _key(id: str) -> str:
-    """A link id as a key of `nn.ModuleDict`, which refuses dots; names cannot hold a slash."""
-    return id.replace(".", "/")

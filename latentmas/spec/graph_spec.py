@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from latentmas.errors import DataError, GraphError, Problem
+from latentmas.errors import DataError, GraphError, Problem, UnknownNameError
 from latentmas.redact import redact
 from latentmas.spec._base import Frozen, oddities
 from latentmas.spec._files import read_graph_file, write_graph_file
@@ -52,11 +52,11 @@ class GraphSpec(Frozen):
         return value[0] if len(value) == 1 else list(value)
 
     def agent(self, name: str) -> AgentSpec:
-        """The agent of that name (KeyError when there is none)."""
+        """The agent of that name; UnknownNameError when there is none."""
         for agent in self.agents:
             if agent.name == name:
                 return agent
-        raise KeyError(name)
+        raise UnknownNameError("agent", name, (agent.name for agent in self.agents))
 
     def steps_of(self, agent: AgentSpec) -> int:
         """Latent steps K of `agent`."""
