@@ -6,11 +6,15 @@ import pytest
 import torch
 
 import latentmas as lm
+from latentmas.backbones import read_info
 from latentmas.evaluation import evaluate
 from latentmas.evaluation.intervals import wilson
+from latentmas.spec.packs import read_prompt_pack
+from latentmas.training.data import read_rows
 from tests.teams import sequential, tiny
 
 BACKBONE = tiny("llama", 16)
+INFO = read_info(BACKBONE)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +133,54 @@ def test_loading_refuses_what_fits_nothing(team, options, words):
     with pytest.raises(lm.LatentMASError) as caught:
         team.plan.load(**options)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"nosuch": "x"}, ["LM201", "'nosuch'", "no BackboneInfo"]),
+        ({"nosuch": INFO}, ["LM101", "'nosuch'", "known: "]),
+        ({BACKBONE.source + "x": INFO}, ["LM101", f"did you mean {BACKBONE.source!r}"]),
+    ],
+)
+def test_facts_that_fit_nothing(facts, words):
+    graph = lm.Graph("t", inputs=["question"], rounds=1, latent_steps=1)
+    graph.add_agent("a", BACKBONE, prompt="{{ question }}")
+    with pytest.raises(lm.GraphError) as caught:
+        graph.output("a").compile(facts=facts)
+    assert len(caught.value.problems) == 1
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_an_unknown_backbone_is_told_how_to_declare_it_in_python():
+    graph = lm.templates.sequential(planner="foo/bar", critic=BACKBONE, solver=BACKBONE)
+    with pytest.raises(lm.GraphError, match=r'in Python, give lm\.Backbone\("foo/bar"\) in place'):
+        graph.compile()
+
+
+def test_a_graph_file_has_a_suffix_that_can_be_read_again(tmp_path):
+    with pytest.raises(lm.DataError, match=r"a\.txt.*\.yaml, \.yml or \.json"):
+        sequential().save(tmp_path / "a.txt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [("a.yaml", lm.Graph.load), ("a.json", lm.Graph.load), ("p.yaml", read_prompt_pack)],
+)
+def test_files_that_are_not_utf_8(tmp_path, name, read):
+    (tmp_path / name).write_bytes(b'# one\n"name": "caf\xe9"\n')
+    with pytest.raises(lm.LatentMASError) as caught:
+        read(tmp_path / name)
+    assert "not UTF-8 text: byte 0xe9 on line 2" in str(caught.value)
+    assert "save it as UTF-8" in str(caught.value)
+    assert "syntax" not in str(caught.value)
+
+
+def test_training_rows_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "x"}\n', encoding="utf-8-sig")
+    assert read_rows(path).plain() == [{"question": "x"}]
 
 
 def test_functions_of_parts_that_were_taken_out_are_left_out():

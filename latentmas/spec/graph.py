@@ -289,7 +289,11 @@ class Graph:
         return cls.from_spec(GraphSpec.load(path, trust_remote_code=trust_remote_code))
 
     def save(self, path: str | Path) -> Path:
-        """Write the declaration as YAML (`.yaml`, `.yml`) or JSON."""
+        """Write the declaration as YAML (`.yaml`, `.yml`) or JSON (`.json`).
+
+        Raises:
+            DataError: for another suffix.
+        """
         return self.spec().save(path)
 
     def __eq__(self, other: object) -> bool:

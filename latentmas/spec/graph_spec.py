@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_serializer, field_validator
 from latentmas.errors import DataError, GraphError, Problem, UnknownNameError
 from latentmas.redact import redact
 from latentmas.spec._base import Frozen, oddities
-from latentmas.spec._files import read_graph_file, write_graph_file
+from latentmas.spec._files import GRAPH_SUFFIXES, read_graph_file, write_graph_file
 from latentmas.spec._plain import parse_json
 from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
@@ -119,7 +119,15 @@ class GraphSpec(Frozen):
             raise GraphError(_problems(error)) from error
 
     def save(self, path: str | Path) -> Path:
-        """Write a graph file: YAML for `.yaml`/`.yml`, else JSON."""
+        """Write a graph file: YAML (`.yaml`, `.yml`) or JSON (`.json`).
+
+        Raises:
+            DataError: for another suffix.
+        """
+        if Path(path).suffix.lower() not in GRAPH_SUFFIXES:
+            raise DataError(
+                f"cannot write graph file {str(path)!r}: the suffix must be .yaml, .yml or .json"
+            )
         return write_graph_file(Path(path), self.model_dump(mode="json", exclude_defaults=True))
 
     @classmethod
