@@ -139,7 +139,8 @@ class UnknownNameError(LatentMASError, KeyError):
     """A registry has no such name; the message suggests the closest ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        self.kind, self.name, self.known = kind, redact(name), tuple(known)
+        shown = name if isinstance(name, str) else repr(name)
+        self.kind, self.name, self.known = kind, redact(shown), tuple(known)
         guess = closest(self.name, self.known)
         hint = f"did you mean {guess!r}? " if guess else ""
         listing = ", ".join(self.known) or "none"

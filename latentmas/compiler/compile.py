@@ -27,7 +27,7 @@ def compile_graph(spec: GraphSpec, *, facts: Mapping[str, BackboneInfo] | None =
     Args:
         spec: the declaration.
         facts: what is known of backbones, by key or by source; the configuration files of the
-            others are read.
+            others are read. Some must fit the graph.
 
     Raises:
         GraphError: with every problem that any check or pass found.

@@ -24,13 +24,14 @@ def share(
     """
     merged = _merged_keys(graph)
     users: dict[str, list[str]] = {}
-    problems: list[Problem] = []
+    problems = _stray_facts(graph, facts)
+    facts = {name: info for name, info in facts.items() if isinstance(info, BackboneInfo)}
     for agent in graph.agents:
         if agent.backbone in merged:
             users.setdefault(merged[agent.backbone], []).append(agent.name)
         else:
             problems.append(_unknown(agent.name, agent.backbone, list(graph.backbones)))
-    if not problems:
+    if all(agent.backbone in merged for agent in graph.agents):
         problems += _unused(graph, merged, users)
     backbones = {}
     for key, names in users.items():
@@ -66,8 +67,32 @@ def _merged_keys(graph: GraphSpec) -> dict[str, str]:
 def _unknown(agent: str, key: str, known: list[str]) -> Problem:
     guess = closest(key, known)
     listing = f"declared: {', '.join(known)}" if known else "none is declared"
-    hint = f"did you mean {guess!r}?" if guess else f"declare it under backbones ({listing})"
+    hint = (
+        f"did you mean {guess!r}?"
+        if guess
+        else (
+            f"declare it under backbones ({listing}); in Python, give "
+            f'lm.Backbone("{key}") in place of "{key}"'
+        )
+    )
     return Problem("LM101", f"agent {agent}", f"unknown backbone {key!r}", hint)
+
+
+def _stray_facts(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> list[Problem]:
+    """Facts that are none, or of which none fits; a table for more backbones is welcome."""
+    problems = [
+        Problem("LM201", f"facts {name!r}", f"{info!r:.60} is no BackboneInfo", "give one")
+        for name, info in facts.items()
+        if not isinstance(info, BackboneInfo)
+    ]
+    known = dict.fromkeys([*graph.backbones, *(spec.source for spec in graph.backbones.values())])
+    if known and not problems and facts and not facts.keys() & known.keys():
+        for name in facts:
+            guess = closest(name, known)
+            hint = f"did you mean {guess!r}?" if guess else f"known: {', '.join(known)}"
+            message = "no backbone has that name or source"
+            problems.append(Problem("LM101", f"facts {name!r}", message, hint))
+    return problems
 
 
 def _unused(graph: GraphSpec, merged: dict[str, str], users: dict[str, list[str]]) -> list[Problem]:

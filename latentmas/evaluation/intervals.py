@@ -25,4 +25,5 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     spread = Z95**2 / n
     middle = (share + spread / 2) / (1 + spread)
     half = Z95 / (1 + spread) * math.sqrt(share * (1 - share) / n + spread / (4 * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low = max(0.0, middle - half) if share > 0 else 0.0  # exact, where rounding would not be
+    return low, min(1.0, middle + half) if share < 1 else 1.0

@@ -14,6 +14,7 @@ from latentmas.errors import DataError
 from latentmas.evaluation.intervals import wilson
 from latentmas.evaluation.metrics import Metric, metrics
 from latentmas.runtime import RunResult, System
+from latentmas.runtime.placement import check_system
 
 __all__ = ["Difference", "Evaluation", "evaluate", "paired_difference"]
 
@@ -135,6 +136,9 @@ def evaluate(
         DataError: there are no rows, or one has no answer or lacks an input.
         UnknownNameError: there is no such metric.
     """
+    for argument, team in (("system", system), ("twin", twin)):
+        if team is not None:
+            check_system(argument, team)
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     judge = metrics.get(metric) if isinstance(metric, str) else metric
     answers = _answers(rows, answer_field)

@@ -61,8 +61,12 @@ def save_system(
     system.scores = _merged(system.scores, scores)
     old = part(folder, CARD)
     written = old.read_text(encoding="utf-8", errors="replace") if old.is_file() else ""
-    with replacing(folder) as scratch:
-        _write(system, scratch, written, name)
+    try:
+        with replacing(folder) as scratch:
+            _write(system, scratch, written, name)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"the team cannot be written: {reason}", str(folder)) from error
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, ValidationError
 
-from latentmas.errors import PlanError
+from latentmas.errors import PlanError, UnknownNameError
 from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
@@ -80,8 +80,11 @@ class Plan(Frozen):
         return sum(link.n_parameters for link in self.links)
 
     def link(self, id: str) -> LinkPlan:
-        """The link of that id (KeyError when there is none)."""
-        return next((link for link in self.links if link.id == id), None) or _missing(id)
+        """The link of that id; UnknownNameError when there is none."""
+        for link in self.links:
+            if link.id == id:
+                return link
+        raise UnknownNameError("link", id, (link.id for link in self.links))
 
     def turns(self) -> list[Rollout | Decode]:
         """The steps that run a model."""
@@ -136,19 +139,29 @@ class Plan(Frozen):
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit the plan.
-            LatentMASError: a device is not there, or a text source has no function.
+            LatentMASError: a device is not there, a text source has no function, or a function is
+                given that nothing takes.
             UnknownNameError: an agent's tool is neither registered nor given.
         """
+        if not isinstance(self, Plan):
+            raise TypeError(
+                f"Plan.load loads the backbones of a plan, and was given {self!r:.60}; "
+                "Plan.load_file(path) reads a plan's file"
+            )
         from latentmas.runtime import System
 
+        takers = {source.name for source in self.graph.text_sources if source.text is None}
+        used = {tool for agent in self.graph.agents for tool in agent.tools}
+        functions = {name: f for name, f in self._text_functions.items() if name in takers}
+        own_tools = {name: tool for name, tool in self._tools.items() if name in used}
         return System.load(
             self,
             device=device,
             dtype=dtype,
             seed=seed,
             executor=executor,
-            text_functions={**self._text_functions, **(text_functions or {})},
-            tools={**self._tools, **(tools or {})},
+            text_functions={**functions, **(text_functions or {})},
+            tools={**own_tools, **(tools or {})},
         )
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -334,7 +347,3 @@ class Plan(Frozen):
 
     def __str__(self) -> str:
         return self.summary()
-
-
-def _missing(id: str) -> LinkPlan:
-    raise KeyError(id)

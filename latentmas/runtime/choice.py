@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentmas.runtime.executors import executors
+
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
-__all__ = ["AUTO", "Choice", "choose_executor"]
+__all__ = ["AUTO", "Choice", "choose_executor", "choose_refill", "known_executor"]
 
 AUTO = "auto"
 """Stands for the fastest executor that applies."""
@@ -23,6 +25,17 @@ class Choice(NamedTuple):
         return f"{self.name} ({self.reason})"
 
 
+def known_executor(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        UnknownNameError: no executor has it.
+    """
+    if name != AUTO:
+        executors.get(name)
+    return name
+
+
 def choose_executor(system: System) -> Choice:
     """`cuda_graph` where every backbone can run on it, else `cached`."""
     for agent, backbone in system.serving.items():
@@ -32,3 +45,8 @@ def choose_executor(system: System) -> Choice:
         if backbone.static_reason is not None:
             return Choice("cached", f"no cuda_graph for {who}: {backbone.static_reason}")
     return Choice("cuda_graph", "every backbone is on a CUDA device and runs on fixed buffers")
+
+
+def choose_refill(system: System) -> float:
+    """The share of answers that must have ended before further samples join in."""
+    return 0.5 if system.backbone_of(system.plan.output).device.type == "cuda" else 1.0

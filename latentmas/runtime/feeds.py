@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,13 +15,34 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, State
 from latentmas.backbones._state import Part
+from latentmas.errors import UnknownNameError
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 
-__all__ = ["CachedFeed", "Feed", "PositionMode", "RecomputedFeed", "positions"]
+__all__ = [
+    "CachedFeed",
+    "Feed",
+    "PositionMode",
+    "RecomputedFeed",
+    "check_position_mode",
+    "positions",
+]
 
 PositionMode = Literal["mask", "column"]
 """`mask`: padding has no position. `column`: padding counts, as in the published code."""
+
+
+def check_position_mode(mode: str) -> PositionMode:
+    """The mode itself.
+
+    Raises:
+        UnknownNameError: there is no such mode.
+    """
+    modes: tuple[PositionMode, ...] = get_args(PositionMode)
+    for known in modes:
+        if mode == known:
+            return known
+    raise UnknownNameError("position_mode", mode, modes)
 
 
 SHED = 0.75

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentmas.errors import ExecutionError, LatentMASError
+from latentmas.errors import ExecutionError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads, rollouts_together
 from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
@@ -24,6 +24,7 @@ from latentmas.runtime.prefixes import Prefix, merged_prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
 from latentmas.runtime.taps import EditText, text_name
+from latentmas.runtime.toolbox import outside_text
 from latentmas.runtime.turns import Turn, make_turn
 from latentmas.runtime.writing import Draft
 
@@ -112,7 +113,7 @@ class Interpreter:
             ExecutionError: from whatever failed, with step, agent and round.
         """
         walk = Walk(samples, range(len(samples)) if rows is None else rows, batch)
-        walk.values = self.system.outside_texts(samples)
+        self._say_sources(walk)
         dead_after, turns = self._dead_after(), dict[int, Turn]()
         for index, step in enumerate(self.plan.steps):
             self.on_event(StepBegin(batch, index, step.op, step.agent, step.round))
@@ -142,10 +143,19 @@ class Interpreter:
         step = self.plan.steps[index]
         try:
             yield
-        except (LatentMASError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        except Exception as error:  # a tap, a tool or a watcher may raise anything
             raise ExecutionError(
                 str(error) or repr(error), step=index, agent=step.agent, round=step.round
             ) from error
+
+    def _say_sources(self, walk: Walk) -> None:
+        """Let the text sources speak; one that fails is told with the first step that reads it."""
+        for source in self.plan.graph.text_sources:
+            readers = (i for i, step in enumerate(self.plan.steps) if source.name in reads(step))
+            with self.blame(next(readers, 0)):
+                walk.values[source.name] = outside_text(
+                    source, self.system.text_functions, walk.samples, walk.rows
+                )
 
     def _ended(self, walk: Walk, index: int, seconds: float, record: TurnRecord | None) -> None:
         """Tell that a step has ended."""
@@ -289,13 +299,7 @@ class Interpreter:
     def _edited(self, step: Transfer, message_BKD: Tensor) -> Tensor:
         if self.edit_message is None:
             return message_BKD
-        edited = self.edit_message(step.output, message_BKD)
-        if edited.shape[0] != message_BKD.shape[0] or edited.shape[2] != message_BKD.shape[2]:
-            found, wanted = tuple(edited.shape), tuple(message_BKD.shape)
-            raise ValueError(
-                f"edit_message made {found} of {step.output!r}, which has shape {wanted}"
-            )
-        return edited
+        return self.edit_message(step.output, message_BKD)
 
     def pool(self, step: Decode) -> Pool:
         """A pool for a step's texts."""

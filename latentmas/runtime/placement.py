@@ -3,14 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, get_args
 
 import torch
+from torch import nn
 
 from latentmas.backbones import LoadedBackbone, load_backbone
-from latentmas.errors import LatentMASError, closest
+from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan
+from latentmas.spec import DType, Graph
 
-__all__ = ["load_backbones", "place_agents"]
+if TYPE_CHECKING:
+    from latentmas.runtime.system import System
+
+__all__ = [
+    "check_dtype",
+    "check_plan",
+    "check_system",
+    "link_key",
+    "load_backbones",
+    "place_agents",
+    "place_links",
+]
+
+
+def check_plan(plan: object) -> None:
+    """Whether it is a plan.
+
+    Raises:
+        TypeError: it is something else; a graph is told to be compiled.
+    """
+    if not isinstance(plan, Plan):
+        found = type(plan).__name__
+        how = "; compile it first: graph.compile().load()" if isinstance(plan, Graph) else ""
+        raise TypeError(f"System.load takes a Plan, and was given a {found}{how}")
+
+
+def check_system(name: str, system: System) -> System:
+    """The system itself.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    from latentmas.runtime.system import System
+
+    if not isinstance(system, System):
+        found = type(system).__name__
+        raise TypeError(f"{name} is a {found}; give a loaded System, as plan.load() makes it")
+    return system
 
 
 def place_agents(plan: Plan, device: str | Mapping[str, str]) -> dict[str, str]:
@@ -37,6 +77,8 @@ def place_agents(plan: Plan, device: str | Mapping[str, str]) -> dict[str, str]:
 def _check(name: str) -> None:
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise LatentMASError("device 'meta' keeps no values; use device='cpu', or a GPU")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         count = torch.cuda.device_count()
@@ -44,6 +86,17 @@ def _check(name: str) -> None:
         raise LatentMASError(
             f"device {name!r} is not available ({found}); use device='cpu'"
         ) from error
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Whether backbones can have that type.
+
+    Raises:
+        UnknownNameError: there is no such type.
+    """
+    known = get_args(DType)
+    if dtype is not None and dtype not in known:
+        raise UnknownNameError("dtype", dtype, known)
 
 
 def load_backbones(
@@ -79,3 +132,15 @@ def load_backbones(
                 at_hand[planned.spec.fingerprint, where] = known
             serving[agent] = known
     return serving
+
+
+def link_key(id: str) -> str:
+    """A link id as a key of `nn.ModuleDict`, which refuses dots; names cannot hold a slash."""
+    return id.replace(".", "/")
+
+
+def place_links(plan: Plan, links: nn.ModuleDict, serving: Mapping[str, LoadedBackbone]) -> None:
+    """Put each link where its first user's backbone is."""
+    for planned in plan.links:
+        agent = planned.users[0].split("->")[0]
+        links[link_key(planned.id)].to(serving[agent].device)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentmas.errors import DataError, LatentMASError
+from latentmas.errors import DataError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
-from latentmas.runtime.events import Event, RunBegin, RunEnd, Watcher
+from latentmas.runtime.checks import is_unicode
+from latentmas.runtime.events import Event, RunBegin, RunEnd
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.flow import flow
-from latentmas.runtime.interpreter import EditMessage, Interpreter, Walk
+from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.options import RECORDABLE, RunOptions
 from latentmas.runtime.recording import Recorder
 from latentmas.runtime.result import RunResult, add_up
-from latentmas.runtime.sampling import Sampling
-from latentmas.runtime.steering import Retry
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
@@ -30,18 +30,12 @@ __all__ = ["Sample", "check_samples", "run_batches"]
 Sample = str | Mapping[str, Any]
 """A string (the graph's first input) or input fields by name."""
 
-RECORDABLE: dict[str, tuple[type, ...]] = {
-    "messages": (Transfer,),
-    "states": (Rollout,),
-    "report": (Transfer, Rollout),
-}
-
 
 def check_samples(plan: Plan, samples: Sequence[Sample]) -> list[Mapping[str, Any]]:
     """Samples as mappings that hold every input.
 
     Raises:
-        DataError: naming the row and the field that is not there.
+        DataError: naming the row and the field that is not there, or holds no Unicode.
     """
     if isinstance(samples, str | Mapping):
         raise DataError("run takes a sequence of samples; for one, call system(sample)")
@@ -54,7 +48,7 @@ def _check(plan: Plan, sample: Sample, row: int) -> Mapping[str, Any]:
         if len(inputs) != 1:
             wanted = ", ".join(inputs) or "none"
             raise DataError(f"sample {row} is a string, but the graph's inputs are: {wanted}")
-        return {inputs[0]: sample}
+        sample = {inputs[0]: sample}
     if not isinstance(sample, Mapping):
         raise DataError(f"sample {row} is {type(sample).__name__}; give a string or a mapping")
     for name in inputs:
@@ -66,6 +60,11 @@ def _check(plan: Plan, sample: Sample, row: int) -> Mapping[str, Any]:
                 f"sample {row}: the field {name!r} is null, which prompts would show as the word "
                 'None; give a text ("" for nothing)'
             )
+        if not is_unicode(sample[name]):
+            raise DataError(
+                f"sample {row}, field {name!r}: {sample[name]!r:.60} is not Unicode: half of a "
+                "surrogate pair is in it; read the text as UTF-8"
+            )
     return sample
 
 
@@ -74,29 +73,15 @@ def run_batches(
     plan: Plan,
     samples: Sequence[Mapping[str, Any]],
     *,
-    sampling: Sampling,
+    options: RunOptions,
     executor: Executor,
-    record: Sequence[str],
-    batch_size: int,
-    watchers: Sequence[Watcher],
-    edit_message: EditMessage | None = None,
-    num_return_sequences: int = 1,
-    retry: Retry | None = None,
-    refill: float = 1.0,
 ) -> RunResult:
-    """Run all samples in batches; arguments as `System.run`."""
-    unknown = sorted(set(record) - set(RECORDABLE))
-    if unknown:
-        raise LatentMASError(f"cannot record {unknown[0]!r}; choose from {', '.join(RECORDABLE)}")
-    if batch_size < 1:
-        raise LatentMASError(f"batch_size is {batch_size}; choose at least 1")
-    if not 0 < refill <= 1:
-        raise LatentMASError(f"refill is {refill}; choose a share above 0 and at most 1")
-    _check_sampling(sampling, len(samples), num_return_sequences)
+    """Run all samples in batches; options as `System.run`."""
+    record, watchers = options.record, options.watchers
     kinds = tuple(kind for name in record for kind in RECORDABLE[name])
     recorder = Recorder(system, plan, samples) if "report" in record else None
     watched = nullcontext() if recorder is None else recorder.watching(executor)
-    watchers = watchers if recorder is None else [recorder.on_event, *watchers]
+    watchers = watchers if recorder is None else (recorder.on_event, *watchers)
 
     def announce(event: Event) -> None:
         for watcher in watchers:
@@ -109,12 +94,12 @@ def run_batches(
         system=system,
         plan=plan,
         executor=executor,
-        sampling=sampling,
-        num_return_sequences=num_return_sequences,
-        retry=retry,
+        sampling=options.sampling,
+        num_return_sequences=options.num_return_sequences,
+        retry=options.retry,
         keep=lambda step: isinstance(step, (Decode, *kinds)),
         on_event=announce,
-        edit_message=system.taps.through(edit_message),
+        edit_message=system.taps.through(options.edit_message),
         edit_text=system.taps.through(None),
     )
     system.taps.begin()
@@ -123,7 +108,11 @@ def run_batches(
     try:
         with torch.no_grad(), executor.running(system), watched:
             walks = flow(
-                interpreter, samples, batch_size=batch_size, refill=refill, put_away=put_away
+                interpreter,
+                samples,
+                batch_size=options.batch_size,
+                refill=options.refill,
+                put_away=put_away,
             )
     except BaseException as error:
         announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))
@@ -135,19 +124,6 @@ def run_batches(
     if recorder is not None:
         result = replace(result, record=recorder.record(batches=len(walks)))
     return result
-
-
-def _check_sampling(sampling: Sampling, samples: int, sequences: int) -> None:
-    if sequences < 1:
-        raise LatentMASError(f"num_return_sequences is {sequences}; choose at least 1")
-    if sequences > 1 and not sampling.do_sample:
-        raise LatentMASError(
-            f"num_return_sequences={sequences} would be {sequences} equal answers; "
-            "say do_sample=True"
-        )
-    if isinstance(sampling.seed, tuple) and len(sampling.seed) != samples:
-        found = len(sampling.seed)
-        raise LatentMASError(f"{found} seeds for {samples} samples; give one seed, or one for each")
 
 
 def _put_away(walk: Walk, recorder: Recorder | None, record: Sequence[str]) -> None:

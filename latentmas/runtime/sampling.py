@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import LatentMASError
+from latentmas.runtime.checks import flag, number, seeds, strings, whole
 
 __all__ = ["Sampling", "pick", "random_stream"]
 
@@ -40,18 +41,18 @@ class Sampling:
     sequence gives one seed for each sample."""
 
     def __post_init__(self) -> None:
-        checks = {
-            "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
-            "temperature must be above 0": self.temperature > 0,
-            "top_p must be above 0 and at most 1": 0 < self.top_p <= 1,
-            "top_k must be at least 1": self.top_k is None or self.top_k >= 1,
-            "min_p must be from 0 to 1": self.min_p is None or 0 <= self.min_p <= 1,
-            "repetition_penalty must be above 0": self.repetition_penalty > 0,
-            "stop strings must not be empty": all(self.stop),
-        }
-        for message, fine in checks.items():
-            if not fine:
-                raise LatentMASError(f"sampling: {message}")
+        whole("max_new_tokens", self.max_new_tokens)
+        flag("do_sample", self.do_sample)
+        number("temperature", self.temperature, lambda x: x > 0, "above 0")
+        number("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
+        if self.top_k is not None:
+            whole("top_k", self.top_k)
+        if self.min_p is not None:
+            number("min_p", self.min_p, lambda x: 0 <= x <= 1, "from 0 to 1")
+        number("repetition_penalty", self.repetition_penalty, lambda x: x > 0, "above 0")
+        if not all(strings("stop", self.stop)):
+            raise LatentMASError("stop strings must not be empty; leave the empty one out")
+        seeds(self.seed)
 
     def stream(self, sample: int, turn: str, sequence: int = 0) -> str:
         """Name of the stream that a row draws from.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from latentmas.runtime.checks import refuse
 from latentmas.runtime.history import Score
 
 if TYPE_CHECKING:
@@ -186,9 +187,12 @@ class Sharing:
         """What writes a run's manifest, once it has noted what is run."""
         if manifest is None:
             return None
-        recorder = self.recorder(manifest) if isinstance(manifest, str | Path) else manifest
-        recorder.begin(self._system, rows, arguments)
-        return recorder
+        if isinstance(manifest, str | Path):
+            manifest = self.recorder(manifest)
+        if not hasattr(manifest, "begin"):
+            raise refuse("manifest", manifest, "give a path, or what `system.recorder` makes")
+        manifest.begin(self._system, rows, arguments)
+        return manifest
 
     @property
     def _system(self) -> System:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from latentmas.errors import LatentMASError
+from latentmas.runtime.checks import function
 from latentmas.runtime.events import Event, RunEnd, Token
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class TextWatcher:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, on_text: OnText, stop: tuple[str, ...] = ()
     ) -> None:
+        function("on_text", on_text)
         self._tokenizer, self._on_text, self._stop = tokenizer, on_text, stop
         self._rows: dict[int, _Row] = {}
         self._held: dict[int, str] = {}
@@ -83,7 +86,12 @@ class TextWatcher:
         if held:
             self._held[sample] = held
         if said:
-            self._on_text(sample, said)
+            try:
+                self._on_text(sample, said)
+            except Exception as error:
+                raise LatentMASError(
+                    f"on_text, sample {sample}: {type(error).__name__}: {error}"
+                ) from error
 
     def _cut(self, text: str) -> int | None:
         """Where the first stop string begins."""

@@ -6,7 +6,7 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,26 +14,38 @@ import torch
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.errors import UnknownNameError
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
-from latentmas.runtime.choice import AUTO, Choice, choose_executor
+from latentmas.runtime.checks import seeds, strings, whole
+from latentmas.runtime.choice import AUTO, Choice, choose_executor, choose_refill, known_executor
 from latentmas.runtime.counting import explain_samples
+from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import PositionMode
+from latentmas.runtime.feeds import PositionMode, check_position_mode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
-from latentmas.runtime.placement import load_backbones, place_agents
+from latentmas.runtime.options import read_options
+from latentmas.runtime.placement import (
+    check_dtype,
+    check_plan,
+    check_system,
+    link_key,
+    load_backbones,
+    place_agents,
+    place_links,
+)
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import Sample, check_samples, run_batches
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.sharing import Sharing
-from latentmas.runtime.steering import Retry, find_retry
+from latentmas.runtime.steering import Retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
-from latentmas.runtime.toolbox import check_text_functions, find_tools
+from latentmas.runtime.toolbox import check_text_functions, find_tools, outside_text
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 
@@ -73,9 +85,9 @@ class System(Sharing, nn.Module):
         """
         super().__init__()
         self.plan = plan
-        self.links = nn.ModuleDict({_key(id): link for id, link in links.items()})
+        self.links = nn.ModuleDict({link_key(id): link for id, link in links.items()})
         self.serving = dict(serving)
-        self.executor = _known(executor)
+        self.executor = known_executor(executor)
         self.text_functions = dict(text_functions or {})
         check_text_functions(plan, self.text_functions)
         self.tools = find_tools(plan, tools or {})
@@ -117,14 +129,20 @@ class System(Sharing, nn.Module):
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit.
-            LatentMASError: a device is not there, or a text source has no function.
-            UnknownNameError: no executor or tool has that name.
+            LatentMASError: a device is not there, a text source has no function, or one is given
+                that nothing takes.
+            UnknownNameError: no executor, type or tool has that name.
+            TypeError: `plan` is no plan, or `reuse` no system.
         """
-        _known(executor)
+        check_plan(plan)
+        known_executor(executor)
+        check_dtype(dtype)
+        seed = whole("seed", seed, least=None)
         tools = find_tools(plan, tools or {})
+        check_text_functions(plan, text_functions or {})
         placed = place_agents(plan, device)
         sketch_links(plan)
-        old = reuse.serving if reuse else None
+        old = None if reuse is None else check_system("reuse", reuse).serving
         serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         links = build_links(plan, seed)
         if start:
@@ -133,13 +151,13 @@ class System(Sharing, nn.Module):
         system = cls(
             plan, links, serving, executor=executor, text_functions=text_functions, tools=tools
         )
-        system._place_links()
+        place_links(plan, system.links, system.serving)
         system.origin = Origin(seed=seed)
         return system
 
     def link(self, id: str) -> Link:
-        """The link of that id (KeyError when there is none)."""
-        link = self.links[_key(id)]
+        """The link of that id; UnknownNameError when there is none."""
+        link = self.links[link_key(self.plan.link(id).id)]
         assert isinstance(link, Link)
         return link
 
@@ -148,7 +166,9 @@ class System(Sharing, nn.Module):
         return [link.id for link in self.plan.links]
 
     def backbone_of(self, agent: str) -> LoadedBackbone:
-        """The loaded backbone that serves an agent."""
+        """The loaded backbone that serves an agent; UnknownNameError when there is none."""
+        if agent not in self.serving:
+            raise UnknownNameError("agent", agent, self.serving)
         return self.serving[agent]
 
     def forward(self, sample: Sample, **options: Any) -> RunResult:
@@ -172,7 +192,7 @@ class System(Sharing, nn.Module):
         seed: int | Sequence[int] = 0,
         num_return_sequences: int = 1,
         retry: Retry | str | None = None,
-        record: Sequence[str] = (),
+        record: str | Sequence[str] = (),
         position_mode: PositionMode = "mask",
         executor: str | Executor | None = None,
         batch_size: int = 32,
@@ -201,8 +221,8 @@ class System(Sharing, nn.Module):
             num_return_sequences: answers of each sample, drawn after one latent phase.
             retry: a second chance for answers that hold none: a `Retry`, or the name of a task
                 (`"math"`, `"choice"`, `"code"`, `"search"`).
-            record: what to keep: `"messages"`, `"states"`, `"report"` (what `RunResult.report`
-                shows).
+            record: what to keep, one or several: `"messages"`, `"states"`, `"report"` (what
+                `RunResult.report` shows).
             position_mode: `"mask"`, or `"column"` as the published rollout counts positions.
             executor: an executor, or the name of one; None takes the system's.
             batch_size: most samples that are under way together.
@@ -221,7 +241,9 @@ class System(Sharing, nn.Module):
         Raises:
             DataError: a sample lacks a field.
             GraphError: rounds or latent steps out of range.
-            LatentMASError: an option out of range; LM512 when `manifest` could not repeat the run.
+            LatentMASError: an option of the wrong type or out of range; LM512 when `manifest` could
+                not repeat the run.
+            UnknownNameError: no executor, retry or position mode has that name.
             ExecutionError: a step failed.
         """
         plan = self.plan
@@ -235,34 +257,32 @@ class System(Sharing, nn.Module):
             top_k=top_k,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            seed=seed if isinstance(seed, int) else tuple(seed),
+            stop=strings("stop", stop),
+            seed=seeds(seed),
         )
-        watchers: list[Watcher] = [on_event] if callable(on_event) else list(on_event)
-        if on_text is not None:
-            tokenizer = self.backbone_of(plan.output).tokenizer
-            watchers.append(TextWatcher(tokenizer, on_text, sampling.stop))
         rows = check_samples(plan, samples)
-        refill = self._refill() if refill is None else refill
-        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
-        given |= {"batch_size": batch_size, "position_mode": position_mode, "refill": refill}
-        given |= {"num_return_sequences": num_return_sequences, "retry": retry}
-        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
-        recorder = self._recorder(manifest, rows, given)
-        result = run_batches(
-            self,
-            plan,
-            rows,
-            sampling=sampling,
-            executor=self._executor(executor, position_mode),
+        options = read_options(
+            len(rows),
+            sampling,
+            num_return_sequences=num_return_sequences,
+            retry=retry,
             record=record,
             batch_size=batch_size,
-            watchers=watchers,
+            refill=choose_refill(self) if refill is None else refill,
+            on_event=on_event,
             edit_message=edit_message,
-            num_return_sequences=num_return_sequences,
-            retry=find_retry(retry),
-            refill=refill,
         )
+        if on_text is not None:
+            tokenizer = self.backbone_of(plan.output).tokenizer
+            listener = TextWatcher(tokenizer, on_text, sampling.stop)
+            options = replace(options, watchers=(*options.watchers, listener))
+        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
+        given |= {"batch_size": options.batch_size, "refill": options.refill, "retry": retry}
+        given |= {"num_return_sequences": num_return_sequences, "position_mode": position_mode}
+        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
+        chosen = self._executor(executor, check_position_mode(position_mode))
+        recorder = self._recorder(manifest, rows, given)
+        result = run_batches(self, plan, rows, options=options, executor=chosen)
         if recorder is not None:
             recorder.end(result)
         return result
@@ -274,11 +294,8 @@ class System(Sharing, nn.Module):
     def _executor_name(self, wanted: str | Executor | None) -> str | Executor:
         if isinstance(wanted, Executor):
             return wanted
-        name = _known(wanted or self.executor)
+        name = known_executor(wanted or self.executor)
         return self.choose_executor().name if name == AUTO else name
-
-    def _refill(self) -> float:
-        return 0.5 if self.backbone_of(self.plan.output).device.type == "cuda" else 1.0
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""
@@ -351,14 +368,10 @@ class System(Sharing, nn.Module):
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
         """What the text sources say for each sample of a batch."""
-        texts: dict[str, Value] = {}
-        for source in self.plan.graph.text_sources:
-            if source.text is not None:
-                texts[source.name] = [source.text] * len(samples)
-            else:
-                function = self.text_functions[source.name]
-                texts[source.name] = [str(function(sample)) for sample in samples]
-        return texts
+        return {
+            source.name: outside_text(source, self.text_functions, samples)
+            for source in self.plan.graph.text_sources
+        }
 
     def link_state(self) -> dict[str, torch.Tensor]:
         """Weights of all links by `link id.parameter`, as they are written to files."""
@@ -368,26 +381,12 @@ class System(Sharing, nn.Module):
             for name, tensor in self.link(id).state_dict().items()
         }
 
+    def __repr__(self) -> str:
+        return describe(self)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
         super()._apply(fn, recurse)
         for backbone in {id(b): b for b in self.serving.values()}.values():
             backbone.model._apply(fn)
             backbone.workspace.clear()
         return self
-
-    def _place_links(self) -> None:
-        """Put each link where its first user's backbone is."""
-        for planned in self.plan.links:
-            agent = planned.users[0].split("->")[0]
-            self.link(planned.id).to(self.backbone_of(agent).device)
-
-
-def _known(executor: str) -> str:
-    if executor != AUTO:
-        executors.get(executor)
-    return executor
-
-
-def _key(id: str) -> str:
-    """A link id as a key of `nn.ModuleDict`, which refuses dots; names cannot hold a slash."""
-    return id.replace(".", "/")

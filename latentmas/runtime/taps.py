@@ -75,7 +75,7 @@ class Tap:
         if self._edit is None:
             return value
         edited = self._edit(name, value)
-        _check(self.edge, value, edited)
+        _check(f"the edit of the tap on {self.edge!r}", value, edited)
         return edited
 
 
@@ -125,12 +125,15 @@ class Taps:
 
         None when there is nothing to do.
         """
-        if not self.open:
-            return also
+        if not self.open and also is None:
+            return None
         taps = list(self.open)
 
         def edit(name: str, value: Any) -> Any:
-            value = value if also is None else also(name, value)
+            if also is not None:
+                edited = also(name, value)
+                _check(f"edit_message, for {name!r},", value, edited)
+                value = edited
             for tap in taps:
                 if name.partition(".")[2] == tap._name:
                     value = tap._pass(name, value)
@@ -156,7 +159,7 @@ def _append(found: dict[str, Tensor], name: str, value: Tensor) -> None:
     found[name] = torch.cat([found[name], value]) if name in found else value
 
 
-def _check(edge: str, value: Any, edited: Any) -> None:
+def _check(who: str, value: Any, edited: Any) -> None:
     """What an edit may return: B messages of width D, or B texts."""
     if isinstance(value, Tensor):
         fits = isinstance(edited, Tensor) and edited.ndim == 3
@@ -164,11 +167,11 @@ def _check(edge: str, value: Any, edited: Any) -> None:
             return
         found = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
         raise ValueError(
-            f"the edit of the tap on {edge!r} made {found} of a message of shape "
-            f"{tuple(value.shape)}; rows and width must stay"
+            f"{who} made {found} of a message of shape {tuple(value.shape)}; rows and width must "
+            "stay"
         )
     if not isinstance(edited, list) or [type(text) for text in edited] != [str] * len(value):
         raise ValueError(
-            f"the edit of the tap on {edge!r} made {edited!r:.60} of {len(value)} "
-            f"text{'s' * (len(value) != 1)}; give a list of as many strings"
+            f"{who} made {edited!r:.60} of {len(value)} text{'s' * (len(value) != 1)}; give a "
+            "list of as many strings"
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from latentmas.errors import LatentMASError, UnknownNameError
+from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan
-from latentmas.spec import TextFunction
+from latentmas.runtime.checks import is_unicode
+from latentmas.spec import TextFunction, TextSourceSpec
 from latentmas.tools import Tool
 from latentmas.tools import tools as registered
 
-__all__ = ["check_text_functions", "find_tools"]
+__all__ = ["check_text_functions", "find_tools", "outside_text"]
 
 
 def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
@@ -18,7 +20,10 @@ def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
 
     Raises:
         UnknownNameError: an agent's tool is in neither.
+        LatentMASError: one is given that no agent has, or that is no function.
     """
+    used = dict.fromkeys(name for agent in plan.graph.agents for name in agent.tools)
+    _check_given("tool", given, used, "agent has it")
     found: dict[str, Tool] = {}
     for agent in plan.graph.agents:
         for name in agent.tools:
@@ -34,12 +39,60 @@ def check_text_functions(plan: Plan, given: Mapping[str, TextFunction]) -> None:
     """Every text source without a constant has a function.
 
     Raises:
-        LatentMASError: naming the first that has none.
+        LatentMASError: naming the first that has none, or a function of no text source.
     """
     needed = {source.name for source in plan.graph.text_sources if source.text is None}
+    _check_given("text function", given, sorted(needed), "text source takes it")
     missing = sorted(needed - set(given))
     if missing:
         raise LatentMASError(
             f"text source {missing[0]!r} has no function; pass "
             f'load(text_functions={{"{missing[0]}": function_of_a_sample}})'
         )
+
+
+def outside_text(
+    source: TextSourceSpec,
+    functions: Mapping[str, TextFunction],
+    samples: Sequence[Mapping[str, Any]],
+    rows: Sequence[int] | None = None,
+) -> list[str]:
+    """What a text source says for each sample of a batch.
+
+    Args:
+        source: a constant, or a name in `functions`.
+        functions: by name.
+        samples: B mappings of sample fields.
+        rows: numbers of the samples in the run; None counts from 0.
+
+    Raises:
+        LatentMASError: naming the source and the sample on which it fails.
+    """
+    if source.text is not None:
+        return [source.text] * len(samples)
+    function, texts = functions[source.name], list[str]()
+    for row, sample in zip(rows or range(len(samples)), samples, strict=True):
+        where = f"text source {source.name!r}, sample {row}"
+        try:
+            texts.append(str(function(sample)))
+        except Exception as error:
+            raise LatentMASError(f"{where}: {type(error).__name__}: {error}") from error
+        if not is_unicode(texts[-1]):
+            raise LatentMASError(f"{where}: {texts[-1]!r:.60} is not Unicode; return UTF-8 text")
+    return texts
+
+
+def _check_given(kind: str, given: Mapping[str, object], used: Iterable[str], by_whom: str) -> None:
+    """Whatever is given is used, and is a function."""
+    if not isinstance(given, Mapping):
+        found = type(given).__name__
+        raise TypeError(f"{kind}s are a mapping, name → function; found {found}")
+    names = list(used)
+    for name, value in given.items():
+        if name not in names:
+            guess = closest(str(name), names)
+            known = f"known: {', '.join(names) or 'none'}"
+            hint = f"did you mean {guess!r}? {known}" if guess else known
+            raise LatentMASError(f"{kind} {name!r} is given, but no {by_whom}; {hint}")
+        if not callable(value):
+            raise TypeError(f"{kind} {name!r} is {value!r:.60}, which is no function")

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from latentmas.errors import DataError, GraphError, Problem
-from latentmas.spec._plain import parse_json, parse_yaml, read_limited
+from latentmas.spec._plain import decode_text, parse_json, parse_yaml, read_limited
 
 __all__ = [
     "check_writable",
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 YAML_SUFFIXES = (".yaml", ".yml")
+GRAPH_SUFFIXES = (*YAML_SUFFIXES, ".json")
 LARGEST_YAML = 2 * 2**20
 LARGEST_JSON = 16 * 2**20
 LARGEST_PROMPT = 2**20
@@ -42,7 +43,7 @@ def prompt_file(path: str | Path) -> str:
 
 
 def _prompt_text(path: Path) -> str:
-    text = read_limited(path, LARGEST_PROMPT).decode("utf-8")
+    text = decode_text(read_limited(path, LARGEST_PROMPT))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -57,10 +58,14 @@ def read_graph_file(path: Path) -> tuple[dict[str, Any], list[Problem]]:
         GraphError: it holds no mapping.
     """
     try:
-        if path.suffix.lower() in YAML_SUFFIXES:
-            data = parse_yaml(read_limited(path, LARGEST_YAML).decode("utf-8"))
-        else:
-            data = parse_json(read_limited(path, LARGEST_JSON))
+        yaml_file = path.suffix.lower() in YAML_SUFFIXES
+        text = decode_text(read_limited(path, LARGEST_YAML if yaml_file else LARGEST_JSON))
+    except ValueError as error:
+        message, _, hint = f"cannot be read: {error}".partition("; ")
+        hint = hint or "keep data in files of their own"
+        raise GraphError([Problem("LM100", str(path), message, hint)]) from error
+    try:
+        data = parse_yaml(text) if yaml_file else parse_json(text)
     except ValueError as error:
         where = " ".join(str(error).split())
         hint = "mend the syntax at the place named"

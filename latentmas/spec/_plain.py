@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-__all__ = ["LARGEST_INT", "parse_json", "parse_yaml", "read_limited", "unique_keys"]
+__all__ = ["LARGEST_INT", "decode_text", "parse_json", "parse_yaml", "read_limited", "unique_keys"]
 
 Numbers = Literal["plain", "nan", "any"]
 DEEPEST = 100
@@ -50,6 +50,21 @@ def read_limited(path: Path, most: int) -> bytes:
     if large or len(raw) > most:
         raise ValueError(f"it is larger than {most:,} bytes, the most that is read of such a file")
     return raw
+
+
+def decode_text(raw: bytes) -> str:
+    """Text of UTF-8 bytes, without a byte order mark.
+
+    Raises:
+        ValueError: it is not UTF-8; with the line.
+    """
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"it is not UTF-8 text: byte 0x{raw[error.start]:02x} on line {line}; save it as UTF-8"
+        ) from error
 
 
 def parse_json(

@@ -82,7 +82,10 @@ class Graph:
             "inputs": [inputs] if isinstance(inputs, str) else list(inputs),
             "rounds": rounds,
             "latent_steps": latent_steps,
-            "backbones": {k: b.model_dump() for k, b in (backbones or {}).items()},
+            "backbones": {
+                key: _backbone(f"backbones[{key!r}]", backbone).model_dump()
+                for key, backbone in (backbones or {}).items()
+            },
             "agents": [],
             "text_sources": [],
             "edges": [],
@@ -92,6 +95,11 @@ class Graph:
         """Functions of the text sources, by name. They are not part of the spec."""
         self.tools: dict[str, Tool] = {}
         """Tools given as functions, by name. They are not part of the spec either."""
+
+    @property
+    def name(self) -> str:
+        """Of the team."""
+        return str(self._data["name"])
 
     def add_agent(
         self,
@@ -128,12 +136,15 @@ class Graph:
             tool_style: `"tags"` (`<python>…</python>` in the text) or `"chat"`, the calls that the
                 backbone's chat template knows.
             max_tool_calls: most calls in one answer.
+
+        Raises:
+            TypeError: the backbone, or a tool, is something else.
         """
-        named = [(t, t) if isinstance(t, str) else (t.__name__, t) for t in tools]
+        named = [(_tool_name(name, tool), tool) for tool in tools]
         self.tools |= {name: tool for name, tool in named if not isinstance(tool, str)}
         agent: dict[str, Any] = {
             "name": str(name),
-            "backbone": self._backbone_key(backbone),
+            "backbone": self._backbone_key(str(name), backbone),
             "prompt": prompt,
             "system": system,
             "latent_steps": latent_steps,
@@ -278,7 +289,11 @@ class Graph:
         return cls.from_spec(GraphSpec.load(path, trust_remote_code=trust_remote_code))
 
     def save(self, path: str | Path) -> Path:
-        """Write the declaration as YAML (`.yaml`, `.yml`) or JSON."""
+        """Write the declaration as YAML (`.yaml`, `.yml`) or JSON (`.json`).
+
+        Raises:
+            DataError: for another suffix.
+        """
         return self.spec().save(path)
 
     def __eq__(self, other: object) -> bool:
@@ -297,11 +312,11 @@ class Graph:
         self._data["edges"].append(edge._asdict() | {"link": link})
         return edge
 
-    def _backbone_key(self, backbone: Backbone | str) -> str:
+    def _backbone_key(self, agent: str, backbone: Backbone | str) -> str:
         if isinstance(backbone, str):
             return backbone
         known: dict[str, Any] = self._data["backbones"]
-        data = backbone.model_dump()
+        data = _backbone(f"agent {agent!r}: backbone", backbone).model_dump()
         for key, other in known.items():
             if canonical_json(other) == canonical_json(data):
                 return key
@@ -317,6 +332,24 @@ class Graph:
 
 def _name(name: Name) -> str:
     return name.name if isinstance(name, AgentRef) else str(name)
+
+
+def _backbone(what: str, backbone: Backbone) -> Backbone:
+    if not isinstance(backbone, Backbone):
+        raise TypeError(
+            f'{what} is {backbone!r:.60}; give a Backbone, such as lm.Backbone("Qwen/Qwen3-0.6B")'
+        )
+    return backbone
+
+
+def _tool_name(agent: str, tool: str | Tool) -> str:
+    name = tool if isinstance(tool, str) else getattr(tool, "__name__", None)
+    if not isinstance(name, str) or (not callable(tool) and not isinstance(tool, str)):
+        raise TypeError(
+            f"agent {str(agent)!r}: {tool!r:.60} in tools is no tool; give the name of a "
+            "registered one, or a function that has a name and returns text"
+        )
+    return name
 
 
 def _mutable(value: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from latentmas.errors import DataError, GraphError, Problem
+from latentmas.errors import DataError, GraphError, Problem, UnknownNameError
 from latentmas.redact import redact
 from latentmas.spec._base import Frozen, oddities
-from latentmas.spec._files import read_graph_file, write_graph_file
+from latentmas.spec._files import GRAPH_SUFFIXES, read_graph_file, write_graph_file
 from latentmas.spec._plain import parse_json
 from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
@@ -52,11 +52,11 @@ class GraphSpec(Frozen):
         return value[0] if len(value) == 1 else list(value)
 
     def agent(self, name: str) -> AgentSpec:
-        """The agent of that name (KeyError when there is none)."""
+        """The agent of that name; UnknownNameError when there is none."""
         for agent in self.agents:
             if agent.name == name:
                 return agent
-        raise KeyError(name)
+        raise UnknownNameError("agent", name, (agent.name for agent in self.agents))
 
     def steps_of(self, agent: AgentSpec) -> int:
         """Latent steps K of `agent`."""
@@ -119,7 +119,15 @@ class GraphSpec(Frozen):
             raise GraphError(_problems(error)) from error
 
     def save(self, path: str | Path) -> Path:
-        """Write a graph file: YAML for `.yaml`/`.yml`, else JSON."""
+        """Write a graph file: YAML (`.yaml`, `.yml`) or JSON (`.json`).
+
+        Raises:
+            DataError: for another suffix.
+        """
+        if Path(path).suffix.lower() not in GRAPH_SUFFIXES:
+            raise DataError(
+                f"cannot write graph file {str(path)!r}: the suffix must be .yaml, .yml or .json"
+            )
         return write_graph_file(Path(path), self.model_dump(mode="json", exclude_defaults=True))
 
     @classmethod

@@ -18,7 +18,7 @@ from typing import Any
 
 from latentmas.errors import DataError, closest
 from latentmas.spec._files import YAML_SUFFIXES, write_graph_file
-from latentmas.spec._plain import parse_json, parse_yaml, read_limited
+from latentmas.spec._plain import decode_text, parse_json, parse_yaml, read_limited
 
 __all__ = ["read_prompt_pack", "write_prompt_pack"]
 
@@ -63,7 +63,7 @@ def write_prompt_pack(path: str | Path, pack: Mapping[str, str | Mapping[str, st
 
 def _text(path: Path) -> str:
     try:
-        return read_limited(path, MOST_BYTES).decode("utf-8-sig")
+        return decode_text(read_limited(path, MOST_BYTES))
     except (OSError, ValueError) as error:
         raise DataError(f"prompt pack {str(path)!r} cannot be read: {error}") from error
 

@@ -69,6 +69,7 @@ def mixture(
 
     Raises:
         GraphError: `experts` is empty.
+        TypeError: `experts` is no mapping, or holds no backbone.
         UnknownNameError: no such task, or `prompts` names an agent that does not exist.
 
     Relations:
@@ -83,6 +84,11 @@ def mixture(
     """
     experts = backbones_of(EXPERTS) if experts is None else experts
     summarizer = summarizer or backbones_of(SUMMARIZER)["summarizer"]
+    if not isinstance(experts, Mapping):
+        raise TypeError(
+            f"experts is {type(experts).__name__}; give a mapping, name → backbone, such as "
+            'experts={"math": backbone}'
+        )
     if not experts:
         hint = 'name at least one, such as experts={"math": backbone}'
         raise GraphError([Problem("LM116", "template mixture", "`experts` is empty", hint)], name)

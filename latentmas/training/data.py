@@ -104,7 +104,7 @@ def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingR
     if not isinstance(data, str | Path):
         return TrainingRows(data, columns)
     try:
-        lines = Path(data).read_text(encoding="utf-8").split("\n")
+        lines = Path(data).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {str(data)!r}: {error}") from error
     rows = []

@@ -77,7 +77,7 @@ YAML: dict[str, tuple[Spoil, str]] = {
     "brackets": (write(DEEP), "nested more than"),
     "key twice": (appended("name: other\n"), "stands twice"),
     "1 GiB": (swell(2**30), "larger than"),
-    "not UTF-8": (write(b"name: \xff"), "cannot be parsed"),
+    "not UTF-8": (write(b"name: \xff"), "not UTF-8 text"),
     "link of an unknown kind": (
         graph(lambda d: d["edges"][0].update(link={"kind": "recursiv"})),
         "unknown link kind 'recursiv'; did you mean 'recursive'",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.feeds import Feed, PositionMode
+from latentmas.runtime.feeds import Feed, PositionMode, check_position_mode
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.rollout import latent_rollout
@@ -34,7 +34,7 @@ class Executor(ABC):
     """Whether feeds take a prompt's prefix from an earlier turn."""
 
     def __init__(self, position_mode: PositionMode = "mask") -> None:
-        self.position_mode: PositionMode = position_mode
+        self.position_mode: PositionMode = check_position_mode(position_mode)
 
     @abstractmethod
     def feed(self, backbone: LoadedBackbone) -> Feed:
