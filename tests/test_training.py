@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -602,7 +603,10 @@ def test_held_out_rows_are_not_taken_for_rows_that_were_trained_on(system, tmp_p
     later.evaluate()
     later.train()
     assert losses(later) == pytest.approx(losses(trainer), rel=1e-6)
-    assert later.evaluate(ROWS)["eval_loss"] == pytest.approx(losses(trainer)[0], rel=1e-5)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    for rows in (ROWS, str(path)):
+        assert later.evaluate(rows)["eval_loss"] == pytest.approx(losses(trainer)[0], rel=1e-5)
 
 
 def test_an_executor_without_gradients_does_not_train(system, tmp_path):

@@ -426,7 +426,7 @@ def test_arguments_that_make_no_sense_are_refused(
 
 def test_a_trainer_says_what_it_takes(tmp_path: Path) -> None:
     system = pair().compile().load()
-    with pytest.raises(TypeError, match=r"a loaded System, not a Plan; load it: plan.load\(\)"):
+    with pytest.raises(TypeError, match=r"is a Plan; give a loaded System, as plan.load\(\)"):
         lm.OuterTrainer(system.plan, lm.OuterConfig(str(tmp_path)), train_dataset=ROWS)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes OuterConfig, not InnerConfig"):
         lm.OuterTrainer(system, lm.InnerConfig(str(tmp_path)), train_dataset=ROWS)  # type: ignore[arg-type]

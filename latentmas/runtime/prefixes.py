@@ -65,8 +65,10 @@ def merged_prefix(
     Returns:
         `left` where the batch begins with it, else a new one; None when nothing is shared.
     """
-    if ids_BT is None or (left is not None and left.begins(ids_BT)):
-        return left if ids_BT is not None else None
+    if ids_BT is None:
+        return None
+    if left is not None and left.begins(ids_BT):
+        return left
     ends = [
         ids_BT.shape[1] - columns + prefix.columns for columns, prefix in own if prefix is not None
     ]

@@ -15,6 +15,7 @@ from latentmas.errors import LatentMASError, WeightsError
 from latentmas.io import load_link_weights, save_system
 from latentmas.io._bounded import inside
 from latentmas.runtime import System
+from latentmas.runtime.placement import check_system
 from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
 from latentmas.training.config import _LinkTraining
 from latentmas.training.data import Row, TrainingRows, read_rows
@@ -42,9 +43,7 @@ def check_parts(system: Any, config: Any, kind: type[_LinkTraining]) -> None:
     Raises:
         TypeError: saying what was wanted.
     """
-    if not isinstance(system, System):
-        found = type(system).__name__
-        raise TypeError(f"a trainer takes a loaded System, not a {found}; load it: plan.load()")
+    check_system("what is trained", system)
     if not isinstance(config, kind):
         raise TypeError(f"this loop takes {kind.__name__}, not {type(config).__name__}")
 
@@ -123,7 +122,7 @@ class LinkTrainer(Trainer):
         The loss is a mean over all terms of all rows, however they are batched.
         """
         given = args[0] if args else options.pop("eval_dataset", None)
-        if given is not None and not isinstance(given, TrainingRows | Mapping | str):
+        if given is not None and not isinstance(given, TrainingRows):
             given = read_rows(given, getattr(self.args, "columns", None))
         scores = super().evaluate(given, *args[1:], **options)
         if self._recording is not None:

@@ -78,11 +78,9 @@ class EdgeLoss(nn.Module):
         self.weights = {"cosine_weight": cosine_weight, "mse_weight": mse_weight}
         self._store = FeatureStore(keep_bytes)
         self._said: dict[int, Spoken] = {}
-        graph = system.plan.graph
-        users = {user: link.id for link in system.plan.links for user in link.users}
-        edges = {edge.id: edge for edge in graph.edges}
+        edges = {edge.id: edge for edge in system.plan.graph.edges}
         self.uses = [  # turns that nobody hears of are not in the plan
-            _Use(edges[step.edge], users[step.edge], users[step.agent], step.round)
+            _Use(edges[step.edge], step.outer, step.inner, step.round)
             for step in system.plan.steps
             if isinstance(step, Transfer)
         ]
