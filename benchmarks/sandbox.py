@@ -1,10 +1,12 @@
 """Attack the tool `python` and report what got out.
 
-    python benchmarks/sandbox.py [--kind bubblewrap|landlock] [--json] [--tiny]
+    python benchmarks/sandbox.py [--kind bubblewrap|landlock] [--race N] [--json] [--tiny]
 
 Each attack is a program for the tool. Whether it escaped is judged by what can be seen from
 outside: a secret in the output, a file that changed, a connection that arrived, a process that is
-still there. The exit code is 1 when one escaped, 2 when there is no sandbox here.
+still there. The last attack is a race against the removal of the working directory; it runs
+N times, 40 by default. Without `--kind`, every kind that works here is attacked.
+The exit code is 1 when an attack escaped, 2 when there is no sandbox here.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import resource
 import secrets
 import signal
@@ -26,10 +29,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from latentmas.tools import Tool, python_tool, sandbox_kind
+from latentmas.tools import Tool, python_tool
+from latentmas.tools._sandbox import KINDS, Kind, working
 
 MEBIBYTE = 2**20
 MOST_PROCESSES = 4  # of one name at a time, helpers of the sandbox included
+MOST_THREADS = 200  # of one name at a time
 MOST_DISK = 256 * MEBIBYTE
 MOST_GROWTH = 64 * MEBIBYTE  # of this process's memory, for any output
 GRACE = 30.0  # seconds beyond the time limit: a busy machine is slow to clean up
@@ -51,6 +56,16 @@ def attempt(action):
     except BaseException as error:
         print("refused:", type(error).__name__, error)
 libc.prctl(15, NAME.encode(), 0, 0, 0)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p] + [ctypes.c_long] * 5
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+stacks = ctypes.create_string_buffer(2**20)
+def thread(flags=0x10f00):  # of the kernel alone, without Python or a library knowing of it
+    top = ctypes.c_void_p(ctypes.addressof(stacks) + 2**19)
+    if libc.clone(libc.pause, top, flags, None) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def held(number):
+    print('held', number, 'MiB', flush=True)
 """
 
 
@@ -71,6 +86,7 @@ class World:
     signals: list[int] = field(default_factory=list)
     """Signals that reached this process."""
     most_processes: int = 0
+    most_threads: int = 0
     most_disk: int = 0
     """Bytes."""
 
@@ -84,6 +100,15 @@ class World:
         for path in Path("/proc").glob("[0-9]*/comm"):
             with contextlib.suppress(OSError):
                 found += path.read_text().strip() == self.name
+        return found
+
+    def threads(self) -> int:
+        """How many threads processes of the attack's name have now."""
+        found = 0
+        for path in Path("/proc").glob("[0-9]*/comm"):
+            with contextlib.suppress(OSError):
+                if path.read_text().strip() == self.name:
+                    found += len(list(path.with_name("task").iterdir()))
         return found
 
     def disk(self) -> int:
@@ -106,9 +131,10 @@ class World:
         return False
 
     def sample(self, ended: threading.Event) -> None:
-        """Watch processes and disk until told to end."""
+        """Watch processes, threads and disk until told to end."""
         while not ended.wait(0.03):
             self.most_processes = max(self.most_processes, self.processes())
+            self.most_threads = max(self.most_threads, self.threads())
             self.most_disk = max(self.most_disk, self.disk())
 
 
@@ -212,7 +238,58 @@ ATTACKS = (
            "attempt(lambda: call(165, 40, b'none', b'/', b'tmpfs', 0, 0))"),
     Attack("keep shared memory", "attempt(lambda: call(29, 194, 0x4c4d, 2**20, 0o1600))",
            lambda world: " 19533 " in f" {Path('/proc/sysvipc/shm').read_text()} "),
+    Attack("hold deleted files that are mapped", "import mmap\nkept = []\nfor n in range(120):\n"
+           "    with open('f', 'wb+') as file:\n        file.write(bytes(2**24))\n"
+           "        file.flush()\n        kept.append(mmap.mmap(file.fileno(), 4096))\n"
+           "    os.unlink('f'); held(16 * len(kept))"),
+    Attack("hold deleted files that are open", "kept = []\nfor n in range(25):\n"
+           "    kept.append(open('f', 'wb', buffering=0)); os.unlink('f')\n"
+           "    kept[-1].write(bytes(2**24)); held(16 * len(kept))"),
+    Attack("hold deleted files by fallocate", "import mmap\nkept = []\nfor n in range(120):\n"
+           "    with open('f', 'wb+') as file:\n        call(285, 47, file.fileno(), 0, 0, 2**24)\n"
+           "        kept.append(mmap.mmap(file.fileno(), 4096))\n"
+           "    os.unlink('f'); held(16 * len(kept))"),
+    Attack("rename files while they are counted", "import threading\nmade = []\ndef rename():\n"
+           "    turn = 0\n    while True:\n        turn += 1\n        for n in list(made):\n"
+           "            os.rename(f'f{n}-{turn - 1 if n in seen else 0}', f'f{n}-{turn}')\n"
+           "            seen.add(n)\nseen = set()\n"
+           "def fill():\n    for n in range(120):\n"
+           "        with open(f'f{n}-0', 'wb') as file: file.write(bytes(2**24))\n"
+           "        made.append(n); held(16 * len(made))\n"
+           "threading.Thread(target=fill, daemon=True).start(); rename()"),
+    Attack("hold shared memory by one page", "kept = []\nfor n in range(20):\n"
+           "    at = libc.mmap(None, 2**26, 3, 0x21, -1, 0)\n"
+           "    if at == 2**64 - 1: raise OSError(ctypes.get_errno(), 'refused')\n"
+           "    ctypes.memset(at, 1, 2**26); libc.munmap(at + 4096, 2**26 - 4096)\n"
+           "    kept.append(at); held(64 * len(kept))"),
+    Attack("start 5,000 raw threads", "for n in range(5000): thread()\ntime.sleep(1)"),
+    Attack("start 5,000 threads of Python", "import threading\nthreading.stack_size(2**16)\n"
+           "for n in range(5000): threading.Thread(target=time.sleep, args=(60,)).start()"),
+    Attack("have a thread open files of its own", "attempt(lambda: thread(0x10b00) or "
+           "time.sleep(60))\nattempt(lambda: call(436, 436, 100, 200, 2) or time.sleep(60))"),
+    Attack("hide from the owner", "if libc.prctl(4, 0, 0, 0, 0) < 0: print('refused')\n"
+           "else: time.sleep(60)"),
+    Attack("reserve 60,000 events of the kernel",
+           "attempt(lambda: call(206, 0, 60000, ctypes.byref(ctypes.c_long(0))) or TOUCHED)"),
 )  # fmt: skip
+# Directories and links to a folder outside change places all the time. Whoever removes the
+# directories and follows a name instead of an open directory, empties that folder.
+RACE = Attack(
+    "exchange directories with links",
+    """
+EXCHANGE, HERE = ctypes.c_long(2), ctypes.c_long(-100)
+number = ctypes.c_long(276 if ARM else 316)
+pairs = []
+for n in range(30):
+    os.makedirs(f'd{n}/a/b'); os.symlink(VICTIM_FOLDER, f'l{n}')
+    pairs.append((f'd{n}'.encode(), f'l{n}'.encode()))
+print('racing', flush=True)
+while True:
+    for left, right in pairs:
+        libc.syscall(number, HERE, left, HERE, right, EXCHANGE)
+""",
+)
+RACE_SECONDS = 0.6
 
 
 @contextlib.contextmanager
@@ -280,7 +357,8 @@ def run_attack(attack: Attack, tool: Tool, seconds: float) -> Result:
             "a message arrived": aim.arrived(),
             "a signal arrived": bool(aim.signals),
             "many processes": aim.most_processes > MOST_PROCESSES,
-            "much disk": aim.most_disk > MOST_DISK,
+            "many threads": aim.most_threads > MOST_THREADS,
+            "much disk or memory held": max(aim.most_disk, _held(output)) > MOST_DISK,
             "much memory here": grown > MOST_GROWTH,
             "it took too long": took > seconds + GRACE,
             "a process is left": _stays(lambda: aim.processes() > 0),
@@ -291,6 +369,32 @@ def run_attack(attack: Attack, tool: Tool, seconds: float) -> Result:
     mild = "refused" if "refused" in output or "Error" in output else "contained"
     seen = proof or _last_line(output)
     return Result(attack.name, "ESCAPED" if proof else mild, seen, round(took, 2))
+
+
+def run_race(tool: Tool, times: int) -> Result:
+    """Race against the removal; `tool` must have the time limit `RACE_SECONDS`."""
+    lost = ran = 0
+    start = time.perf_counter()
+    for _ in range(times):
+        with world() as aim:
+            kept = aim.folder / "kept"
+            (kept / "below").mkdir(parents=True)
+            (kept / "below" / "file").touch()
+            kept.chmod(0o750)
+            output = tool(f"VICTIM_FOLDER = {str(kept)!r}\n" + _program(RACE, aim, ""))
+            ran += "racing" in output
+            lost += not (kept / "below" / "file").exists() or kept.stat().st_mode & 0o777 != 0o750
+            lost += any((aim.folder / "temporary").iterdir())
+    outcome = "ESCAPED" if lost else "contained" if ran else "not run"
+    seen = f"{lost} of {times} attempts changed a folder outside or left files; {ran} raced"
+    return Result(RACE.name, outcome, seen, round(time.perf_counter() - start, 2))
+
+
+def _held(output: str) -> int:
+    """Bytes that an attack says it holds."""
+    return max((int(number) for number in re.findall(r"held (\d+) MiB", output)), default=0) * (
+        MEBIBYTE
+    )
 
 
 def _program(attack: Attack, aim: World, touched: str) -> str:
@@ -331,26 +435,41 @@ def _last_line(output: str) -> str:
 def main() -> int:
     """Run every attack and print the table."""
     parser = argparse.ArgumentParser(description="attack the tool 'python'")
-    parser.add_argument("--kind", choices=["bubblewrap", "landlock"], help="default: the strongest")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--tiny", action="store_true", help="a time limit of 2 s instead of 10 s")
+    parser.add_argument("--kind", choices=KINDS, help="default: all that work here")
+    parser.add_argument("--race", type=int, metavar="N", help="how often the race is run")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--tiny", action="store_true", help="limits of 2 s, and 5 races")
     options = parser.parse_args()
-    kind = options.kind or sandbox_kind()
-    if kind is None:
+    kinds = [kind for kind in KINDS if options.kind in (None, kind) and working(kind)]
+    if not kinds:
         print("there is no sandbox on this machine; nothing was run", file=sys.stderr)
         return 2
     seconds = 2.0 if options.tiny else 10.0
+    races = options.race if options.race is not None else 5 if options.tiny else 40
+    tables = {kind: attack_all(kind, seconds, races) for kind in kinds}
+    if options.json:
+        rows = {kind: [asdict(result) for result in table] for kind, table in tables.items()}
+        print(json.dumps({"seconds": seconds, "kinds": rows}, indent=1))
+    else:
+        for kind, table in tables.items():
+            print_table(kind, seconds, table)
+    return int(any(row.outcome == "ESCAPED" for table in tables.values() for row in table))
+
+
+def attack_all(kind: Kind, seconds: float, races: int) -> list[Result]:
+    """Every attack on one kind of sandbox, then the race."""
     tool = python_tool(seconds=seconds, kind=kind)
     results = [run_attack(attack, tool, seconds) for attack in ATTACKS]
-    if options.json:
-        rows = [asdict(result) for result in results]
-        print(json.dumps({"kind": kind, "seconds": seconds, "attacks": rows}, indent=1))
-    else:
-        print(f"{kind}, time limit {seconds:g} s\n")
-        print(f"{'attack':<38}{'outcome':<11}{'seconds':>7}  seen")
-        for row in results:
-            print(f"{row.attack:<38}{row.outcome:<11}{row.seconds:>7.2f}  {row.seen}")
-    return int(any(result.outcome == "ESCAPED" for result in results))
+    return [*results, run_race(python_tool(seconds=RACE_SECONDS, kind=kind), races)]
+
+
+def print_table(kind: Kind, seconds: float, table: list[Result]) -> None:
+    """Print what became of each attack."""
+    print(f"{kind}, time limit {seconds:g} s\n")
+    print(f"{'attack':<38}{'outcome':<11}{'seconds':>7}  seen")
+    for row in table:
+        print(f"{row.attack:<38}{row.outcome:<11}{row.seconds:>7.2f}  {row.seen}")
+    print(flush=True)
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ def test_a_sandbox_that_does_not_hold_is_not_used(monkeypatch, tmp_path):
     _sandbox._try.cache_clear()
     try:
         assert _sandbox.working("bubblewrap") is None
-        assert "did not behave as it should: open" in _sandbox.refusal("bubblewrap")
+        assert "did not behave as it should: " in _sandbox.refusal("bubblewrap")
     finally:
         _sandbox._try.cache_clear()
 

@@ -8,18 +8,20 @@ from typing import Any
 from latentmas.cli._console import emit, emit_json
 from latentmas.cli._options import Json
 from latentmas.environment import torch_devices, versions
+from latentmas.tools import sandbox_facts
 
 __all__ = ["env"]
 
 
 def env(json: Json = False) -> None:
-    """Print versions, devices and platform, for bug reports."""
+    """Print versions, devices, platform and the sandbox for programs, for bug reports."""
     facts = _facts()
     if json:
         emit_json(facts)
         return
     packages = facts.pop("packages")
-    for name, value in (facts | packages).items():
+    sandbox = {f"sandbox {name}": value for name, value in facts.pop("sandbox").items()}
+    for name, value in (facts | sandbox | packages).items():
         shown = ", ".join(map(str, value)) if isinstance(value, list) else value or "-"
         emit(f"{name:<16} {shown}")
 
@@ -31,5 +33,6 @@ def _facts() -> dict[str, Any]:
         "python": packages.pop("python"),
         "platform": platform.platform(),
         **torch_devices(),
+        "sandbox": sandbox_facts(),
         "packages": packages,
     }

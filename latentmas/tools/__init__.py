@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from latentmas.registry import Registry
 
 if TYPE_CHECKING:
-    from latentmas.tools._sandbox import sandbox_kind
+    from latentmas.tools._sandbox import sandbox_facts, sandbox_kind
     from latentmas.tools.python import python, python_tool
     from latentmas.tools.search import search, search_tool
 
@@ -25,6 +25,7 @@ __all__ = [
     "python",
     "python_tool",
     "register",
+    "sandbox_facts",
     "sandbox_kind",
     "search",
     "search_tool",
@@ -64,10 +65,10 @@ def __getattr__(name: str) -> Any:
         from latentmas.tools.search import search_tool
 
         return search_tool
-    if name == "sandbox_kind":
-        from latentmas.tools._sandbox import sandbox_kind
+    if name in ("sandbox_facts", "sandbox_kind"):
+        from latentmas.tools import _sandbox
 
-        return sandbox_kind
+        return getattr(_sandbox, name)
     if name.startswith("_") or name not in tools:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return get(name)

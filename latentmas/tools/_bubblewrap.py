@@ -9,8 +9,8 @@ from latentmas.tools._interpreter import Interpreter
 
 __all__ = ["WORK", "bubblewrap", "find_bubblewrap"]
 
-WORK = Path("/work")
-"""The working directory, as the program sees it."""
+WORK = Path("/latentmas-program")
+"""The working directory, as the program sees it; on top of nothing that is shown to it."""
 
 _FIXED = (
     "--unshare-all",  # users, processes, network, mounts, System V memory, host name, cgroups
@@ -26,22 +26,28 @@ def find_bubblewrap() -> str | None:
     return shutil.which("bwrap")
 
 
-def bubblewrap(program: str, interpreter: Interpreter, folder: Path) -> list[str]:
+def bubblewrap(program: str, interpreter: Interpreter, *, size: int, info: int) -> list[str]:
     """What to put before the interpreter's own command line.
 
     Args:
         program: path of `bwrap`.
         interpreter: shown read-only, without the packages that were installed into it.
-        folder: appears as `/work`, the only place that may be written.
+        size: bytes of the working directory, the only place that may be written. It lies in
+            memory and is gone with the sandbox, so nothing of it is ever on the host's disk.
+        info: descriptor on which bubblewrap says which process it has started.
     """
-    command = [program, *_FIXED]
+    command = [program, *_FIXED, "--info-fd", str(info)]
     for tree in interpreter.trees:
         command += ["--ro-bind", str(tree), str(tree)]
-    for hidden in interpreter.hidden():
-        command += ["--tmpfs", str(hidden), "--remount-ro", str(hidden)]
+    hidden = [str(place) for place in interpreter.hidden()]
+    for place in hidden:
+        command += ["--tmpfs", place]
+    for place in hidden:
+        command += ["--remount-ro", place]
     for file in (interpreter.executable, *interpreter.libraries):
         command += ["--ro-bind", str(file), str(file)]
     for device in _DEVICES:
         command += ["--dev-bind", device, device]
-    command += ["--bind", str(folder), str(WORK), "--remount-ro", "/", "--chdir", str(WORK)]
+    command += ["--size", str(size), "--tmpfs", str(WORK)]
+    command += ["--remount-ro", "/", "--chdir", str(WORK)]
     return [*command, "--"]

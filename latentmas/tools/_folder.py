@@ -1,82 +1,120 @@
-"""The private working directory of one program: how large it is, and its removal."""
+"""The private working directory of one program on the host: how it is entered, and its removal.
+
+The program may have put anything into it and named it as it likes. So everything here goes through
+descriptors of directories and follows no link: a name can be made to point elsewhere between two
+calls, an open directory cannot.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from latentmas.tools._limits import Limits
+__all__ = ["Folder", "open_folder", "work_folder"]
 
-__all__ = ["is_too_large", "work_folder"]
+_PATH_ONLY: int = getattr(os, "O_PATH", 0)
+_FOLDER: int = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
+_PATIENCE = 60.0  # seconds
+_log = logging.getLogger(__name__)
 
-_ATTEMPTS = 50
-_BLOCK = 512  # bytes, the unit of st_blocks
+
+@dataclass(frozen=True)
+class Folder:
+    """A directory and a descriptor of it, which means the same whatever becomes of the name."""
+
+    path: Path
+    fd: int
 
 
 @contextlib.contextmanager
-def work_folder() -> Iterator[Path]:
-    """A new empty directory that nobody else can enter; it is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="latentmas-program-"))
+def work_folder() -> Iterator[Folder]:
+    """A new empty directory that no other user can enter; it is removed afterwards.
+
+    Leave the context only after everything that could write there has ended.
+    """
+    path = Path(tempfile.mkdtemp(prefix="latentmas-program-")).resolve()
+    fd = os.open(path, os.O_RDONLY | _FOLDER)
     try:
-        yield folder
+        yield Folder(path, fd)
     finally:
-        _remove(folder)
-
-
-def is_too_large(folder: Path, limits: Limits) -> bool:
-    """Whether the directory is past its bounds in bytes or entries; stops counting once it is."""
-    entries = size = 0
-    pending = [str(folder)]
-    while pending:
         try:
-            with os.scandir(pending.pop()) as found:
-                for entry in found:
-                    entries += 1
-                    size += _bytes_on_disk(entry)
-                    if entries > limits.folder_entries or size > limits.folder_bytes:
-                        return True
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-        except (FileNotFoundError, PermissionError):
-            continue  # gone in the meantime, or made without permissions and thus empty
-        except OSError:
-            return True  # nested beyond what a path can name
-    return False
+            _empty(fd)
+            path.rmdir()
+        except OSError as error:
+            _log.warning("could not remove the working directory %s: %s", path, error)
+        finally:
+            os.close(fd)
 
 
-def _bytes_on_disk(entry: os.DirEntry[str]) -> int:
-    with contextlib.suppress(OSError):
-        return entry.stat(follow_symlinks=False).st_blocks * _BLOCK
-    return 0
+def open_folder(name: str, parent: int) -> int:
+    """Descriptor of a directory inside another.
+
+    Raises:
+        OSError: when the name is anything else now, a link to a directory included.
+    """
+    return os.open(name, os.O_RDONLY | _FOLDER, dir_fd=parent)
 
 
-def _remove(folder: Path) -> None:
-    """Remove a directory however deep it is nested: what is inside moves up until all is flat.
+def _empty(root: int) -> None:
+    """Remove what is in a directory, however deep: what lies below moves up until all is flat.
 
-    Tries again when a process that is being ended still writes.
+    Raises:
+        OSError: when something cannot be removed, or somebody keeps writing.
     """
     fresh = itertools.count()
-    for _ in range(_ATTEMPTS):
-        with contextlib.suppress(OSError):
-            while found := list(os.scandir(folder)):
-                for entry in found:
-                    _flatten(entry, folder, fresh)
-            folder.rmdir()
-            return
+    end = time.monotonic() + _PATIENCE
+    while names := _names(root):
+        if time.monotonic() > end:
+            raise TimeoutError(f"it is not empty after {_PATIENCE:g} s")
+        for name in names:
+            try:
+                os.unlink(name, dir_fd=root)
+            except (IsADirectoryError, PermissionError):  # Linux says the one, POSIX the other
+                _flatten(name, root, fresh)
 
 
-def _flatten(entry: os.DirEntry[str], folder: Path, fresh: Iterator[int]) -> None:
-    path = Path(entry.path)
-    if not entry.is_dir(follow_symlinks=False):
-        path.unlink()
+def _names(folder: int) -> list[str]:
+    with os.scandir(folder) as found:
+        return [entry.name for entry in found]
+
+
+def _flatten(name: str, root: int, fresh: Iterator[int]) -> None:
+    """Move the content of a directory up into `root`, then remove it."""
+    _unlock(name, root)
+    folder = open_folder(name, root)
+    try:
+        for child in _names(folder):
+            # A directory can be moved only by those who may write into it.
+            with contextlib.suppress(NotADirectoryError):
+                _unlock(child, folder)
+            moved = f"moved-{os.urandom(4).hex()}-{next(fresh)}"
+            os.rename(child, moved, src_dir_fd=folder, dst_dir_fd=root)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=root)
+
+
+def _unlock(name: str, parent: int) -> None:
+    """Allow oneself everything in a directory.
+
+    Raises:
+        OSError: when the name is anything but a directory.
+    """
+    if sys.platform != "linux":
+        os.chmod(name, 0o700, dir_fd=parent, follow_symlinks=False)
         return
-    path.chmod(0o700)
-    for child in list(os.scandir(path)):
-        if child.is_dir(follow_symlinks=False):
-            Path(child.path).chmod(0o700)  # a directory moves only when it may be written
-        Path(child.path).rename(folder / f"moved-{os.urandom(4).hex()}-{next(fresh)}")
-    path.rmdir()
+    # Opened for its place alone, a directory needs no right of its own; `fchmod` refuses such
+    # a descriptor, but its entry in /proc leads to exactly this directory.
+    fd = os.open(name, _PATH_ONLY | _FOLDER, dir_fd=parent)
+    try:
+        Path(f"/proc/self/fd/{fd}").chmod(0o700)
+    finally:
+        os.close(fd)

@@ -25,6 +25,8 @@ READY = ("functools", "fractions", "itertools", "math", "statistics")
 RESTRICT_SELF = 446
 SET_PARENT_DEATH_SIGNAL, DROP_BOUND, SET_SECCOMP, NO_NEW_PRIVILEGES = 1, 24, 22, 38
 FILTER_MODE = 2
+INSTALL_FILTER, NEW_LISTENER = 1, 8  # of the system call `seccomp`
+MOST_DESCRIPTORS = 65536
 HIGHEST_CAPABILITY = 63
 
 
@@ -68,12 +70,32 @@ def confine(order: dict[str, Any]) -> None:
     if order["ruleset"] is not None:
         number, ruleset = ctypes.c_long(RESTRICT_SELF), ctypes.c_long(order["ruleset"])
         check(libc.syscall(number, ruleset, ctypes.c_long(0)), "Landlock")
-        os.close(order["ruleset"])
+    report(libc, order)
+    os.closerange(3, MOST_DESCRIPTORS)
     if order["filter"] is not None:
         mark, own = (struct.pack("=I", value) for value in (order["mark"], os.getpid()))
         lines = bytes.fromhex(order["filter"]).replace(mark, own)
         program = Program(len(lines) // 8, lines)
         check(control(SET_SECCOMP, FILTER_MODE, ctypes.byref(program)), "filter of system calls")
+
+
+def report(libc: Any, order: dict[str, Any]) -> None:
+    """Send the host the working directory and, where the kernel can, the filter that asks it."""
+    import _socket  # the module `socket` would take as long to import as all else here
+
+    descriptors = [os.open(".", os.O_RDONLY)]
+    if order["thread_filter"] is not None:
+        number, text = order["thread_filter"]
+        lines = bytes.fromhex(text)
+        program = Program(len(lines) // 8, lines)
+        values = map(ctypes.c_long, (number, INSTALL_FILTER, NEW_LISTENER))
+        listener = int(libc.syscall(*values, ctypes.byref(program)))
+        # A filter around this process may ask somebody else; then the host counts the threads.
+        descriptors += [] if listener < 0 else [listener]
+    message = struct.pack(f"={len(descriptors)}i", *descriptors)
+    control = _socket.socket(fileno=order["control"])
+    control.sendmsg([b"."], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, message)])
+    control.detach()  # closed with all other descriptors
 
 
 def run(source: bytes, namespace: dict[str, Any]) -> int:

@@ -30,8 +30,12 @@ class Limits:
     """Size of the whole working directory."""
     folder_entries: int = 1000
     """Files and directories in the working directory."""
+    folder_depth: int = 32
+    """Levels of directories below the working directory."""
     open_files: int = 32
     """Open file descriptors."""
+    threads: int = 64
+    """Threads, the first one included."""
 
     def __post_init__(self) -> None:
         """Refuse bounds that no program could live in.

@@ -21,14 +21,16 @@ from typing import Literal
 
 from latentmas.errors import LatentMASError
 from latentmas.tools._bubblewrap import WORK, bubblewrap, find_bubblewrap
-from latentmas.tools._folder import is_too_large, work_folder
+from latentmas.tools._folder import work_folder
 from latentmas.tools._interpreter import executable, interpreter
 from latentmas.tools._landlock import landlock_ruleset, landlock_version
-from latentmas.tools._limits import Limits
-from latentmas.tools._seccomp import PID_MARK, seccomp_filter
+from latentmas.tools._limits import MEBIBYTE, Limits
+from latentmas.tools._seccomp import PID_MARK, seccomp_filter, thread_filter
+from latentmas.tools._supervise import Supervisor, supervise
+from latentmas.tools._threads import can_ask
 from latentmas.tools._watch import Finished, watch
 
-__all__ = ["KINDS", "Kind", "refusal", "run_program", "sandbox_kind", "working"]
+__all__ = ["KINDS", "Kind", "refusal", "run_program", "sandbox_facts", "sandbox_kind", "working"]
 
 Kind = Literal["bubblewrap", "landlock"]
 KINDS: tuple[Kind, ...] = ("bubblewrap", "landlock")
@@ -48,6 +50,8 @@ for forbidden in (lambda: open({path!r}), lambda: socket.socket()):
     print("open")
 print("ran")
 """
+_REFUSED = "refused beyond that"
+_STOPPED = "stopped beyond that, checked 50 times a second, because"
 _lock = threading.Lock()
 
 
@@ -55,10 +59,16 @@ _lock = threading.Lock()
 class _Place:
     """How to start the interpreter in one kind of sandbox."""
 
+    supervisor: Supervisor
+    """Looks after the program."""
+    work: Path
+    """The working directory as the program sees it."""
+    folder: Path
+    """The directory in which the command starts."""
+    inherit: tuple[int, ...]
+    """File descriptors that the command keeps."""
     prefix: tuple[str, ...] = ()
     """Command line before the interpreter's own."""
-    work: Path | None = None
-    """The working directory as the program sees it; None: as it is called outside."""
     ruleset: int | None = None
     """File descriptor of a Landlock ruleset."""
     parent: int | None = None
@@ -89,6 +99,25 @@ def refusal(kind: Kind | None = None) -> str:
     )
 
 
+def sandbox_facts() -> dict[str, str]:
+    """The kind that is used on this machine, and how it bounds what one program takes."""
+    kind = sandbox_kind()
+    if kind is None:
+        return {"kind": f"none ({'; '.join(f'{name}: {_problem(name)}' for name in KINDS)})"}
+    limits, asked = Limits(), _trial(kind)[1]
+    in_memory = kind == "bubblewrap"
+    on_disk = f"{_STOPPED} the working directory is on the disk of the host"
+    in_bytes = f"{_STOPPED} bubblewrap bounds a file system in bytes only"
+    old = "this kernel is older than Linux 5.5"
+    counted = f"{_STOPPED} {'another filter decides on system calls here' if can_ask() else old}"
+    return {
+        "kind": kind,
+        "disk": f"{limits.folder_bytes // MEBIBYTE} MiB, {_REFUSED if in_memory else on_disk}",
+        "files": f"{limits.folder_entries}, {in_bytes if in_memory else on_disk}",
+        "threads": f"{limits.threads}, {_REFUSED if asked else counted}",
+    }
+
+
 def run_program(code: str, limits: Limits, kind: Kind | None) -> Finished:
     """Run a program to its end, or to the first limit that it passes.
 
@@ -101,19 +130,18 @@ def run_program(code: str, limits: Limits, kind: Kind | None) -> Finished:
         LatentMASError: when the sandbox could not be set up; then no line of `code` ran.
     """
     token = secrets.token_hex(16)
-    with work_folder() as folder, _place(kind, folder) as place:
+    with _place(kind, limits) as place:
         order = _order(place, limits, token)
-        work = str(place.work or folder)
         try:
             done = watch(
                 [*place.prefix, *_interpreter_command()],
                 json.dumps(order).encode() + b"\n" + code.encode("utf-8", "surrogatepass"),
-                environment=_environment(work),
-                folder=folder,
-                inherit=() if place.ruleset is None else (place.ruleset,),
+                environment=_environment(str(place.work)),
+                folder=place.folder,
+                inherit=place.inherit,
                 seconds=limits.seconds,
                 output_bytes=limits.output_bytes + len(token),
-                too_large=lambda: is_too_large(folder, limits),
+                supervisor=place.supervisor,
             )
         except OSError as error:
             raise LatentMASError(f"the interpreter cannot be started: {error}") from error
@@ -126,37 +154,67 @@ def run_program(code: str, limits: Limits, kind: Kind | None) -> Finished:
 
 
 @contextlib.contextmanager
-def _place(kind: Kind | None, folder: Path) -> Iterator[_Place]:
+def _place(kind: Kind | None, limits: Limits) -> Iterator[_Place]:
     if kind == "bubblewrap":
         program = find_bubblewrap()
         if program is None:
             raise LatentMASError("there is no program bwrap on PATH")
-        yield _Place(tuple(bubblewrap(program, interpreter(), folder)), work=WORK)
-    elif kind == "landlock":
-        found = interpreter()
-        ruleset = landlock_ruleset(
-            read=[*found.readable(), *_READABLE_DEVICES],
-            listed=found.trees,
-            devices=_DEVICES,
-            work=folder,
+        with supervise(limits, folder=None) as supervisor:
+            prefix = bubblewrap(
+                program,
+                interpreter(),
+                size=limits.folder_bytes,
+                info=supervisor.info,
+            )
+            channels = (supervisor.control, supervisor.info)
+            yield _Place(supervisor, WORK, Path("/"), channels, prefix=tuple(prefix))
+        return
+    with (
+        work_folder() as folder,
+        supervise(limits, folder=folder.fd) as supervisor,
+        _ruleset(kind, folder.path) as ruleset,
+    ):
+        yield _Place(
+            supervisor,
+            work=folder.path,
+            folder=folder.path,
+            inherit=(supervisor.control, *([] if ruleset is None else [ruleset])),
+            ruleset=ruleset,
+            parent=os.getpid(),
         )
-        try:
-            yield _Place(ruleset=ruleset, parent=os.getpid())
-        finally:
-            os.close(ruleset)
-    else:
-        yield _Place(parent=os.getpid())
+
+
+@contextlib.contextmanager
+def _ruleset(kind: Kind | None, work: Path) -> Iterator[int | None]:
+    """File descriptor of the rules for Landlock; None without it."""
+    if kind is None:
+        yield None
+        return
+    found = interpreter()
+    ruleset = landlock_ruleset(
+        read=[*found.readable(), *_READABLE_DEVICES],
+        listed=found.trees,
+        devices=_DEVICES,
+        work=work,
+    )
+    try:
+        yield ruleset
+    finally:
+        os.close(ruleset)
 
 
 def _order(place: _Place, limits: Limits, token: str) -> dict[str, object]:
     """What `_inside.py` is told."""
     calls = seccomp_filter()
+    threads = thread_filter() if can_ask() else None
     seconds = math.ceil(limits.seconds) + 1
     return {
         "token": token,
         "ruleset": place.ruleset,
         "parent": place.parent,
+        "control": place.supervisor.control,
         "filter": None if calls is None else calls.hex(),
+        "thread_filter": None if threads is None else (threads[0], threads[1].hex()),
         "mark": PID_MARK,
         "limits": {
             "RLIMIT_AS": limits.memory_bytes,
@@ -185,23 +243,28 @@ def _environment(work: str) -> dict[str, str]:
 
 def _problem(kind: Kind) -> str | None:
     """Why a kind does not work here, or None."""
+    return _trial(kind)[0]
+
+
+def _trial(kind: Kind) -> tuple[str | None, bool]:
+    """Why a kind does not work here, or None; and whether the kernel asks before each thread."""
     with _lock:
         return _try(kind)
 
 
 @functools.cache
-def _try(kind: Kind) -> str | None:
+def _try(kind: Kind) -> tuple[str | None, bool]:
     missing = _missing(kind)
     if missing:
-        return missing
+        return missing, False
     try:
         done = run_program(_TRIAL.format(path=str(_INSIDE)), Limits(seconds=30.0), kind)
     except (LatentMASError, OSError) as error:
-        return str(error)
+        return str(error), False
     if done.stdout.strip() == b"ran":
-        return None
+        return None, done.asked
     said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[-300:]
-    return f"a program tried in it did not behave as it should: {said or done.stopped}"
+    return f"a program tried in it did not behave as it should: {said or done.stopped}", False
 
 
 def _missing(kind: Kind) -> str | None:

@@ -14,7 +14,7 @@ import sys
 
 from latentmas.tools._syscalls import DENIED, NUMBERS
 
-__all__ = ["PID_MARK", "seccomp_filter"]
+__all__ = ["PID_MARK", "seccomp_filter", "thread_filter"]
 
 PID_MARK = 0x7FFFA11D
 """Stands for the process's own id, which only the process itself knows; larger than any id."""
@@ -22,16 +22,21 @@ PID_MARK = 0x7FFFA11D
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NEWEST_CALL = 480  # calls above did not exist when this was written, nor does Python need them
 _LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
+_ALLOW, _KILL, _ERROR, _ASK = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
 
-_CLONE_THREAD = 0x10000
+# A thread that shares memory, place, open files and handlers with all others: what it opens or
+# maps is then found where the watcher looks.
+_CLONE_THREAD = 0x100 | 0x200 | 0x400 | 0x800 | 0x10000
+_CLOSE_RANGE_UNSHARE = 2
+_MAP_SHARED_ANONYMOUS = 0x1 | 0x20
 _AF_UNIX = 1
 _O_TRUNC, _ACCESS_MODE = 0x200, 3
 # Whom a descriptor signals, with which signal; leases and notices on files.
 _FCNTL_DENIED = (8, 10, 15, 1024, 1026)
 # Type into a terminal; whom a descriptor signals.
 _IOCTL_DENIED = (0x5412, 0x541C, 0x8901, 0x8902)
-_PRCTL_DENIED = (1,)  # undo "end when the parent ends"
+# Undo "end when the parent ends"; keep the owner from looking into /proc.
+_PRCTL_DENIED = (1, 4)
 
 
 def seccomp_filter() -> bytes | None:
@@ -40,9 +45,8 @@ def seccomp_filter() -> bytes | None:
     `PID_MARK` in it must be replaced by the process's id. Returns None on a processor whose
     numbers of system calls are not known here.
     """
-    machine = platform.machine().lower().replace("arm64", "aarch64").replace("amd64", "x86_64")
-    known = machine in _ARCHITECTURES and sys.byteorder == "little" and sys.maxsize > 2**32
-    if sys.platform != "linux" or not known:
+    machine = _machine()
+    if machine is None:
         return None
     lines = [_load(4), _jump(_EQUAL, _ARCHITECTURES[machine], 1, 0), _line(_RETURN, _KILL)]
     lines += [_load(0), _jump(_AT_LEAST, _NEWEST_CALL, 0, 1), _refuse(errno.ENOSYS)]
@@ -51,6 +55,29 @@ def seccomp_filter() -> bytes | None:
     for name, number in NUMBERS[machine].items():
         lines += _when(number, _judge(name))
     return b"".join([*lines, _line(_RETURN, _ALLOW)])
+
+
+def thread_filter() -> tuple[int, bytes] | None:
+    """A second filter, under which the host is asked before a thread begins.
+
+    It stands beside `seccomp_filter`, whose refusals win.
+
+    Returns:
+        The number of the system call `seccomp`, which installs it, and the filter; None on the
+        same processors.
+    """
+    machine = _machine()
+    if machine is None:
+        return None
+    clone = _when(NUMBERS[machine]["clone"], [_line(_RETURN, _ASK)])
+    return DENIED[machine]["seccomp"], b"".join([_load(0), *clone, _line(_RETURN, _ALLOW)])
+
+
+def _machine() -> str | None:
+    """The processor's name in the tables, or None when they do not know it."""
+    machine = platform.machine().lower().replace("arm64", "aarch64").replace("amd64", "x86_64")
+    known = machine in _ARCHITECTURES and sys.byteorder == "little" and sys.maxsize > 2**32
+    return machine if sys.platform == "linux" and known else None
 
 
 def _judge(name: str) -> list[bytes]:
@@ -62,8 +89,13 @@ def _judge(name: str) -> list[bytes]:
         zero = [_load(low), _jump(_EQUAL, 0, 0, 2), _load(high), _jump(_EQUAL, 0, 1, 0)]
         return [*zero, _refuse(), _line(_RETURN, _ALLOW)]
     if name == "clone":
-        thread = [_load(_argument(0)), _jump(_ANY_BIT, _CLONE_THREAD, 0, 1)]
-        return [*thread, _line(_RETURN, _ALLOW), _refuse()]
+        thread = [_load(_argument(0)), _line(_AND, _CLONE_THREAD)]
+        return [*thread, _jump(_EQUAL, _CLONE_THREAD, 0, 1), _line(_RETURN, _ALLOW), _refuse()]
+    if name == "close_range":
+        unshare = [_load(_argument(2)), _jump(_ANY_BIT, _CLOSE_RANGE_UNSHARE, 0, 1)]
+        return [*unshare, _refuse(), _line(_RETURN, _ALLOW)]
+    if name == "mmap":  # memory that stays whole while a page of it is mapped escapes RLIMIT_AS
+        return _none_of(3, (_MAP_SHARED_ANONYMOUS,), mask=_MAP_SHARED_ANONYMOUS)
     if name in ("kill", "tgkill"):
         return _only(0, PID_MARK)
     if name == "prlimit64":

@@ -47,8 +47,9 @@ io_uring_register 427 427; add_key 248 217; request_key 249 218; keyctl 250 219;
 vhangup 153 58; seccomp 317 277; lsm_set_self_attr 460 460; lookup_dcookie 212 18;
 nfsservctl 180 42; uselib 134 -
 """
-# What could keep memory that outlives the process or escapes its limits.
+# What could keep memory or disk that outlives the process or escapes its limits.
 _SHARED = """
+fallocate 285 47; io_setup 206 0;
 memfd_create 319 279; memfd_secret 447 447; shmget 29 194; shmat 30 196; shmctl 31 195;
 shmdt 67 197; semget 64 190; semop 65 193; semctl 66 191; semtimedop 220 192; msgget 68 186;
 msgsnd 69 189; msgrcv 70 188; msgctl 71 187; mq_open 240 180; mq_unlink 241 181
@@ -57,7 +58,7 @@ msgsnd 69 189; msgrcv 70 188; msgctl 71 187; mq_open 240 180; mq_unlink 241 181
 _JUDGED = """
 clone 56 220; clone3 435 435; socketpair 53 199; sendto 44 206; kill 62 129; tgkill 234 131;
 prlimit64 302 261; open 2 -; openat 257 56; openat2 437 437; fcntl 72 25; ioctl 16 29;
-prctl 157 167
+prctl 157 167; mmap 9 222; close_range 436 436
 """
 _ARCHITECTURES = ("x86_64", "aarch64")
 

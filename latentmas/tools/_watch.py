@@ -8,15 +8,14 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
-__all__ = ["Finished", "Stop", "watch"]
+from latentmas.tools._supervise import Stop, Supervisor
 
-Stop = Literal["time", "output", "folder"]
-"""Which limit ended a program from outside."""
+__all__ = ["Finished", "watch"]
 
 _TICK = 0.02  # seconds between two looks at the process and its directory
 _CHUNK = 65536  # bytes
@@ -31,6 +30,8 @@ class Finished:
     code: int = 0
     """Exit code; 128 plus the signal's number when a signal ended it."""
     stopped: Stop | None = None
+    asked: bool = False
+    """Whether the kernel asked the host before each thread."""
 
 
 @dataclass
@@ -47,21 +48,20 @@ class _Pipes:
     def open(self) -> None:
         """Begin to look at all three."""
         for stream in self._streams():
-            event = selectors.EVENT_WRITE if stream.writable() else selectors.EVENT_READ
-            os.set_blocking(stream.fileno(), False)
-            self.selector.register(stream.fileno(), event)
-            if event == selectors.EVENT_READ:
-                self.read[stream.fileno()] = bytearray()
+            fd = stream.fileno()
+            os.set_blocking(fd, False)
+            if stream.writable():
+                self.selector.register(fd, selectors.EVENT_WRITE, self._give)
+            else:
+                self.selector.register(fd, selectors.EVENT_READ, self._take)
+                self.read[fd] = bytearray()
 
     def turn(self, seconds: float) -> bool:
         """Wait at most so long and move what can be moved; False once a cap is passed."""
         if not self.selector.get_map():
             time.sleep(seconds)
         for key, _ in self.selector.select(seconds):
-            if key.fd in self.read:
-                self._take(key.fd)
-            else:
-                self._give(key.fd)
+            key.data(key.fd)
         return all(len(data) <= self.cap for data in self.read.values())
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ def watch(
     inherit: Sequence[int] = (),
     seconds: float,
     output_bytes: int,
-    too_large: Callable[[], bool],
+    supervisor: Supervisor,
 ) -> Finished:
     """Run a command to its end, or to the first limit that it passes.
 
@@ -115,7 +115,8 @@ def watch(
         inherit: file descriptors that it keeps.
         seconds: wall-clock time.
         output_bytes: bytes of one stream; reading ends once more have come.
-        too_large: asked every few hundredths of a second whether `folder` is past its bounds.
+        supervisor: hears what the command reports, and is asked every few hundredths of a second
+            whether a bound is passed.
 
     Raises:
         OSError: when the command cannot be started.
@@ -135,20 +136,23 @@ def watch(
     pipes = _Pipes(process, memoryview(payload), output_bytes)
     try:
         pipes.open()
-        stopped = _follow(process, pipes, deadline, too_large)
+        supervisor.attach(pipes.selector)
+        stopped = _follow(process, pipes, deadline, supervisor)
     finally:
         _end(process)
+        supervisor.wait()
         pipes.close()
     stdout, stderr = (bytes(data) for data in pipes.read.values())
     code = process.returncode
-    return Finished(stdout, stderr, code if code >= 0 else 128 - code, stopped)
+    code = code if code >= 0 else 128 - code
+    return Finished(stdout, stderr, code, stopped, supervisor.asked)
 
 
 def _follow(
     process: subprocess.Popen[bytes],
     pipes: _Pipes,
     deadline: float,
-    too_large: Callable[[], bool],
+    supervisor: Supervisor,
 ) -> Stop | None:
     """Move data until the process ends or passes a limit."""
     looked = 0.0
@@ -164,8 +168,9 @@ def _follow(
             return "time"
         if now >= looked + _TICK:
             looked = now
-            if too_large():
-                return "folder"
+            problem = supervisor.problem(process.pid)
+            if problem is not None:
+                return problem
         if not pipes.turn(min(_TICK, deadline - now)):
             return "output"
 

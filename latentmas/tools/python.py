@@ -40,8 +40,7 @@ def python_tool(
 ) -> Tool:
     """The tool `python` with limits of your own.
 
-    A program never gets a second process, so there is no number of processes to choose; threads
-    are bounded by the memory that their stacks take.
+    A program never gets a second process, and at most 64 threads.
 
     Args:
         seconds: wall-clock time, and processor time over all threads.
@@ -68,6 +67,8 @@ def python_tool(
 
 
 def _run(code: str, limits: Limits, kind: Kind | None, *, unsafe: bool) -> str:
+    if not isinstance(code, str):
+        raise LatentMASError(f"code must be the text of a program, not {type(code).__name__}")
     found = _sandbox.sandbox_kind() if kind is None else _sandbox.working(kind)
     if found is None and not unsafe:
         raise LatentMASError(_sandbox.refusal(kind))
@@ -94,6 +95,8 @@ def _notes(done: Finished, limits: Limits, *, out_of_memory: bool) -> list[str]:
     if done.stopped == "folder":
         size = f"{limits.folder_bytes // MEBIBYTE} MiB and {limits.folder_entries} entries"
         return [f"[stopped: the working directory may hold {size}]"]
+    if done.stopped == "threads":
+        return [f"[stopped: limit of {limits.threads} threads]"]
     if done.stopped == "output":
         return []
     if out_of_memory:
