@@ -12,7 +12,7 @@ import pytest
 
 from latentmas import tools
 from latentmas.errors import LatentMASError
-from latentmas.tools import _disk, _folder, _sandbox, _supervise, _threads
+from latentmas.tools import _disk, _folder, _packages, _sandbox, _supervise, _threads
 from latentmas.tools._limits import MEBIBYTE, Limits
 from tests.test_tools import attacks
 
@@ -336,6 +336,70 @@ def test_bubblewraps_message_may_come_in_pieces(monkeypatch):
                 key.data(key.fd)
         selector.close()
     assert opened == [417]
+
+
+# --- packages ---------------------------------------------------------------------------------
+
+
+def test_packages_can_be_imported_and_nothing_else(kind):
+    run = tools.python_tool(kind=kind, seconds=60, packages=["numpy", "sympy"])
+    said = run(
+        "import importlib.metadata, mpmath, numpy as np, sympy as sp\n"
+        "print(np.linalg.solve(np.eye(3) * 2, np.ones(3)).sum())\n"
+        "print(sp.factor(sp.Symbol('x')**2 - 1))\n"
+        "print(importlib.metadata.version('numpy') == np.__version__)\n"
+        "for name in ('pydantic', 'torch', 'latentmas'):\n"
+        "    try: __import__(name)\n    except ImportError as error: print(error)\n"
+        "try: open(np.__file__, 'a')\nexcept OSError as error: print('read-only')"
+    )
+    absent = "".join(f"No module named '{name}'\n" for name in ("pydantic", "torch", "latentmas"))
+    assert said == f"1.5\n(x - 1)*(x + 1)\nTrue\n{absent}read-only"
+
+
+def test_without_the_option_there_are_no_packages(run):
+    assert "No module named 'numpy'" in run("import numpy")
+
+
+def test_the_model_is_told_about_packages():
+    doc = tools.python_tool(packages=["numpy"]).__doc__
+    assert "Of the installed packages, these can be imported: numpy." in doc
+    assert "installed" not in tools.python_tool().__doc__
+
+
+def test_a_missing_package_is_an_error_with_the_way_to_get_it():
+    with pytest.raises(LatentMASError, match=r"'no-such-thing'.*pip install no-such-thing"):
+        tools.python_tool(packages=["numpy", "no-such-thing"])
+    with pytest.raises(LatentMASError, match=r"list of names, such as \['numpy'\]"):
+        tools.python_tool(packages="numpy")
+
+
+def test_an_editable_package_is_an_error(monkeypatch, tmp_path):
+    info = tmp_path / "mine-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (info / "RECORD").write_text("mine-1.dist-info/METADATA,,\n__editable__.mine.pth,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LatentMASError, match=r"'mine'.*lists no module.*editable mode"):
+        tools.python_tool(packages=["mine"])
+
+
+@pytest.mark.parametrize("layout", ["file", "package", "folder"])
+def test_every_layout_of_a_package_can_be_imported(kind, monkeypatch, tmp_path, layout):
+    files = {"file": "mine.py", "package": "mine/__init__.py", "folder": "mine/part.py"}
+    module = "mine.part" if layout == "folder" else "mine"
+    (tmp_path / files[layout]).parent.mkdir(exist_ok=True)
+    (tmp_path / files[layout]).write_text("word = 'found'\n")
+    info = tmp_path / "mine-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (info / "RECORD").write_text(f"mine-1.dist-info/METADATA,,\n{files[layout]},,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    _packages.find_packages.cache_clear()
+    try:
+        run = tools.python_tool(kind=kind, seconds=20, packages=["mine"])
+        assert run(f"import {module} as m; print(m.word)") == "found"
+    finally:
+        _packages.find_packages.cache_clear()
 
 
 def test_a_program_must_be_text():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentmas.tools._interpreter import Interpreter
@@ -26,12 +27,15 @@ def find_bubblewrap() -> str | None:
     return shutil.which("bwrap")
 
 
-def bubblewrap(program: str, interpreter: Interpreter, *, size: int, info: int) -> list[str]:
+def bubblewrap(
+    program: str, interpreter: Interpreter, *, packages: Sequence[Path], size: int, info: int
+) -> list[str]:
     """What to put before the interpreter's own command line.
 
     Args:
         program: path of `bwrap`.
         interpreter: shown read-only, without the packages that were installed into it.
+        packages: files and directories of installed packages that are shown, read-only.
         size: bytes of the working directory, the only place that may be written. It lies in
             memory and is gone with the sandbox, so nothing of it is ever on the host's disk.
         info: descriptor on which bubblewrap says which process it has started.
@@ -42,6 +46,8 @@ def bubblewrap(program: str, interpreter: Interpreter, *, size: int, info: int) 
     hidden = [str(place) for place in interpreter.hidden()]
     for place in hidden:
         command += ["--tmpfs", place]
+    for package in packages:
+        command += ["--ro-bind", str(package), str(package)]
     for place in hidden:
         command += ["--remount-ro", place]
     for file in (interpreter.executable, *interpreter.libraries):

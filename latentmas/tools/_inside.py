@@ -98,6 +98,38 @@ def report(libc: Any, order: dict[str, Any]) -> None:
     control.detach()  # closed with all other descriptors
 
 
+class Packages:
+    """Finds the installed packages that may be imported, whose folder itself cannot be listed."""
+
+    def __init__(self, modules: dict[str, str], metadata: list[str]) -> None:
+        """Take where each module is, by name, and the directories that describe the packages."""
+        self.modules, self.metadata = modules, metadata
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Say how a module is loaded; submodules are found in the usual way."""
+        import importlib.machinery
+        import importlib.util
+
+        place = self.modules.get(name)
+        if place is None:
+            return None
+        if place.endswith(os.sep):  # a package without an `__init__.py`
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [place]
+            return spec
+        return importlib.util.spec_from_file_location(name, place)
+
+    def find_distributions(self, context: Any) -> Any:
+        """Tell `importlib.metadata` about the packages."""
+        from importlib.metadata import PathDistribution
+        from pathlib import Path
+
+        wanted = None if context.name is None else context.name.replace("-", "_").lower()
+        for place in map(Path, self.metadata):
+            if wanted in (None, place.name.split("-")[0].lower()):
+                yield PathDistribution(place)
+
+
 def run(source: bytes, namespace: dict[str, Any]) -> int:
     """Run a program as `__main__`.
 
@@ -124,6 +156,8 @@ def main() -> int:
     order = json.loads(sys.stdin.buffer.readline())
     source = sys.stdin.buffer.read()
     confine(order)
+    if order["modules"]:
+        sys.meta_path.append(Packages(order["modules"], order["metadata"]))
     module = types.ModuleType("__main__")
     for name in READY:
         setattr(module, name, __import__(name))

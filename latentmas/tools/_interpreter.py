@@ -7,27 +7,30 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from latentmas.errors import LatentMASError
 
-__all__ = ["Interpreter", "executable", "interpreter"]
+__all__ = ["Interpreter", "executable", "interpreter", "libraries_of"]
 
-# Runs in a fresh interpreter: load every extension module of the standard library, then list the
-# shared libraries that came along, under the names the loader looked for them.
+# Runs in a fresh interpreter: load every extension module of the standard library and the modules
+# that are named, then list the shared libraries that came along, under the names the loader looked
+# for them.
 _PROBE = """
-import ctypes, importlib, json, pathlib, sysconfig
+import ctypes, importlib, json, pathlib, sys, sysconfig
+folders, modules = json.loads(sys.argv[1])
 paths = sysconfig.get_paths()
 folder = sysconfig.get_config_var("DESTSHARED") or paths["platstdlib"]
-for file in sorted(pathlib.Path(folder).glob("*.so")):
-    name = file.name.split(".")[0]
-    if not name.startswith(("_test", "_tkinter", "xx", "_xx")):
-        try:
-            importlib.import_module(name)
-        except BaseException:
-            pass
+own = [file.name.split(".")[0] for file in sorted(pathlib.Path(folder).glob("*.so"))]
+own = [name for name in own if not name.startswith(("_test", "_tkinter", "xx", "_xx"))]
+sys.path += folders
+for name in own + modules:
+    try:
+        importlib.import_module(name)
+    except BaseException:
+        pass
 try:
     ctypes.CDLL("libgcc_s.so.1")  # the C library loads it when a thread ends
 except OSError:
@@ -89,22 +92,51 @@ def interpreter() -> Interpreter:
     Raises:
         LatentMASError: when it does not start or cannot say.
     """
+    found = _probe([], [])
+    trees = _outermost(Path(name).resolve() for name in found["trees"])
+    outside = [path for path in found["libraries"] if not any(map(path.is_relative_to, trees))]
+    return Interpreter(executable(), trees, tuple(outside))
+
+
+def libraries_of(paths: Sequence[Path], modules: Sequence[str]) -> tuple[Path, ...]:
+    """Shared libraries that modules load besides those of the interpreter and their own.
+
+    Args:
+        paths: files and directories that are the modules' own.
+        modules: what to import, in a fresh interpreter.
+
+    Raises:
+        LatentMASError: when the interpreter does not start or cannot say.
+    """
+    known, trees = set(interpreter().libraries), interpreter().trees
+    found = _probe([str(path.parent) for path in paths], modules)["libraries"]
+    return tuple(
+        path
+        for path in found
+        if path not in known and not any(map(path.resolve().is_relative_to, (*paths, *trees)))
+    )
+
+
+def _probe(folders: Sequence[str], modules: Sequence[str]) -> dict[str, list[Path]]:
+    """Ask a fresh interpreter for its `trees` and, once it has the modules, its `libraries`."""
     program = executable()
-    command = [str(program), "-I", "-S", "-X", "utf8", "-c", _PROBE]
+    asked = json.dumps([list(dict.fromkeys(folders)), list(modules)])
+    command = [str(program), "-I", "-S", "-B", "-X", "utf8", "-c", _PROBE, asked]
     kept = {key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ}
     done = subprocess.run(
         command, env=kept, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
     )
     try:
-        found = json.loads(done.stdout)
-    except ValueError as error:
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError) as error:
         reason = done.stderr.decode("utf-8", "replace").strip()[-500:]
         raise LatentMASError(f"{program} cannot say which files it needs: {reason}") from error
     names = [name for name in found["libraries"] if name.startswith("/")]
     libraries = [Path(name) for name in (*names, *_LOADER_FILES) if Path(name).is_file()]
-    trees = _outermost(Path(name).resolve() for name in found["trees"])
-    outside = (path for path in libraries if not any(map(path.is_relative_to, trees)))
-    return Interpreter(program, trees, tuple(dict.fromkeys(outside)))
+    return {
+        "libraries": list(dict.fromkeys(libraries)),
+        "trees": [Path(name) for name in found["trees"]],
+    }
 
 
 def _outermost(paths: Iterable[Path]) -> tuple[Path, ...]:

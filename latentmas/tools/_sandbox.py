@@ -25,6 +25,7 @@ from latentmas.tools._folder import work_folder
 from latentmas.tools._interpreter import executable, interpreter
 from latentmas.tools._landlock import landlock_ruleset, landlock_version
 from latentmas.tools._limits import MEBIBYTE, Limits
+from latentmas.tools._packages import Packages, find_packages
 from latentmas.tools._seccomp import PID_MARK, seccomp_filter, thread_filter
 from latentmas.tools._supervise import Supervisor, supervise
 from latentmas.tools._threads import can_ask
@@ -39,6 +40,8 @@ KINDS: tuple[Kind, ...] = ("bubblewrap", "landlock")
 _INSIDE = Path(__file__).with_name("_inside.py")
 _READABLE_DEVICES = (Path("/dev/urandom"),)
 _DEVICES = (Path("/dev/null"),)
+# numpy would start a thread for each core, and reserve memory for each.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 # Tried in each kind: a file that is surely there must not open, nor a socket.
 _TRIAL = """
 import socket
@@ -118,20 +121,25 @@ def sandbox_facts() -> dict[str, str]:
     }
 
 
-def run_program(code: str, limits: Limits, kind: Kind | None) -> Finished:
+def run_program(
+    code: str, limits: Limits, kind: Kind | None, packages: tuple[str, ...] = ()
+) -> Finished:
     """Run a program to its end, or to the first limit that it passes.
 
     Args:
         code: Python source.
         limits: what it may use.
         kind: the sandbox; None for none, which leaves the limits and, on Linux, the filter.
+        packages: installed packages that it may import.
 
     Raises:
-        LatentMASError: when the sandbox could not be set up; then no line of `code` ran.
+        LatentMASError: when a package is missing or the sandbox could not be set up; then no
+            line of `code` ran.
     """
     token = secrets.token_hex(16)
-    with _place(kind, limits) as place:
-        order = _order(place, limits, token)
+    found = find_packages(packages)
+    with _place(kind, limits, found) as place:
+        order = _order(place, limits, token) | found.order()
         try:
             done = watch(
                 [*place.prefix, *_interpreter_command()],
@@ -154,7 +162,7 @@ def run_program(code: str, limits: Limits, kind: Kind | None) -> Finished:
 
 
 @contextlib.contextmanager
-def _place(kind: Kind | None, limits: Limits) -> Iterator[_Place]:
+def _place(kind: Kind | None, limits: Limits, packages: Packages) -> Iterator[_Place]:
     if kind == "bubblewrap":
         program = find_bubblewrap()
         if program is None:
@@ -163,6 +171,7 @@ def _place(kind: Kind | None, limits: Limits) -> Iterator[_Place]:
             prefix = bubblewrap(
                 program,
                 interpreter(),
+                packages=(*packages.paths, *packages.libraries),
                 size=limits.folder_bytes,
                 info=supervisor.info,
             )
@@ -172,7 +181,7 @@ def _place(kind: Kind | None, limits: Limits) -> Iterator[_Place]:
     with (
         work_folder() as folder,
         supervise(limits, folder=folder.fd) as supervisor,
-        _ruleset(kind, folder.path) as ruleset,
+        _ruleset(kind, folder.path, packages) as ruleset,
     ):
         yield _Place(
             supervisor,
@@ -185,14 +194,14 @@ def _place(kind: Kind | None, limits: Limits) -> Iterator[_Place]:
 
 
 @contextlib.contextmanager
-def _ruleset(kind: Kind | None, work: Path) -> Iterator[int | None]:
+def _ruleset(kind: Kind | None, work: Path, packages: Packages) -> Iterator[int | None]:
     """File descriptor of the rules for Landlock; None without it."""
     if kind is None:
         yield None
         return
     found = interpreter()
     ruleset = landlock_ruleset(
-        read=[*found.readable(), *_READABLE_DEVICES],
+        read=[*found.readable(), *packages.paths, *packages.libraries, *_READABLE_DEVICES],
         listed=found.trees,
         devices=_DEVICES,
         work=work,
@@ -237,7 +246,7 @@ def _inside() -> str:
 
 def _environment(work: str) -> dict[str, str]:
     """The program's whole environment; of this process's, only where to find libraries."""
-    fixed = {"LANG": "C.UTF-8", "HOME": work, "TMPDIR": work, "PATH": ""}
+    fixed = {"LANG": "C.UTF-8", "HOME": work, "TMPDIR": work, "PATH": "", **_ONE_THREAD}
     return fixed | {key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ}
 
 

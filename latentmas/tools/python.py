@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 from latentmas.errors import LatentMASError
 from latentmas.tools import Tool, _sandbox, register
 from latentmas.tools._limits import MEBIBYTE, Limits
+from latentmas.tools._packages import find_packages
 from latentmas.tools._sandbox import Kind
 from latentmas.tools._watch import Finished
 
 __all__ = ["python", "python_tool"]
 
 _DEFAULT = Limits()
+_LAST = "program makes itself."  # how the description of the tool ends
 
 
 @register("python")
@@ -27,7 +30,7 @@ def python(code: str) -> str:
     Args:
         code: the program's source.
     """
-    return _run(code, _DEFAULT, None, unsafe=False)
+    return _run(code, _DEFAULT, None, (), unsafe=False)
 
 
 def python_tool(
@@ -35,10 +38,11 @@ def python_tool(
     seconds: float = _DEFAULT.seconds,
     memory_bytes: int = _DEFAULT.memory_bytes,
     output_chars: int = _DEFAULT.output_chars,
+    packages: Sequence[str] = (),
     kind: Kind | None = None,
     unsafe: bool = False,
 ) -> Tool:
-    """The tool `python` with limits of your own.
+    """The tool `python` with limits and packages of your own.
 
     A program never gets a second process, and at most 64 threads.
 
@@ -46,33 +50,48 @@ def python_tool(
         seconds: wall-clock time, and processor time over all threads.
         memory_bytes: address space; at least 64 MiB.
         output_chars: characters of output that are kept.
+        packages: installed packages that programs may import, such as `["numpy", "sympy"]`, by the
+            names that pip knows. Programs can read these packages and what they require, and
+            nothing else of the environment.
         kind: `"bubblewrap"` or `"landlock"`; None takes the strongest that works.
         unsafe: run without a sandbox where there is none. Then the program can read what you
             can and change files; the limits hold, and on Linux the filter of system calls.
 
     Raises:
-        LatentMASError: when a limit is out of range; the tool itself raises it when it is used
-            and no sandbox works, unless `unsafe`.
+        LatentMASError: when a limit is out of range or a package is not installed; the tool
+            itself raises it when it is used and no sandbox works, unless `unsafe`.
     """
     if kind is not None and kind not in _sandbox.KINDS:
         raise LatentMASError(f"kind must be one of {', '.join(_sandbox.KINDS)}, not {kind!r}")
     limits = Limits(seconds=seconds, memory_bytes=memory_bytes, output_chars=output_chars)
+    if isinstance(packages, str):
+        raise LatentMASError(f"packages must be a list of names, such as [{packages!r}]")
+    names = tuple(packages)
+    find_packages(names)
 
     def tool(code: str) -> str:
-        return _run(code, limits, kind, unsafe=unsafe)
+        return _run(code, limits, kind, names, unsafe=unsafe)
 
     tool.__name__ = tool.__qualname__ = "python"
-    tool.__doc__ = python.__doc__
+    tool.__doc__ = _described(names)
     return tool
 
 
-def _run(code: str, limits: Limits, kind: Kind | None, *, unsafe: bool) -> str:
+def _described(packages: tuple[str, ...]) -> str:
+    """What the model is told about the tool."""
+    more = f"\n    Of the installed packages, these can be imported: {', '.join(packages)}."
+    return (python.__doc__ or "").replace(_LAST, _LAST + more if packages else _LAST)
+
+
+def _run(
+    code: str, limits: Limits, kind: Kind | None, packages: tuple[str, ...], *, unsafe: bool
+) -> str:
     if not isinstance(code, str):
         raise LatentMASError(f"code must be the text of a program, not {type(code).__name__}")
     found = _sandbox.sandbox_kind() if kind is None else _sandbox.working(kind)
     if found is None and not unsafe:
         raise LatentMASError(_sandbox.refusal(kind))
-    return _report(_sandbox.run_program(code, limits, found), limits)
+    return _report(_sandbox.run_program(code, limits, found, packages), limits)
 
 
 def _report(done: Finished, limits: Limits) -> str:
