@@ -46,10 +46,10 @@ class FixedFeed(Feed):
     """
 
     def __init__(
-        self, backbone: LoadedBackbone, mode: PositionMode, *, capture: bool, compile_step: bool
+        self, backbone: LoadedBackbone, mode: PositionMode, *, captures: bool, compile_step: bool
     ) -> None:
         super().__init__(backbone, mode)
-        self._capture, self._compile = capture, compile_step
+        self._captures, self._compile = captures, compile_step
         self._more = 0
         self._held: StaticState | None = None
         self._ahead: int | None = None
@@ -81,7 +81,7 @@ class FixedFeed(Feed):
         if new == 1 and mask_BT is None:
             self._ready(1)
             self._state.x_B1D[:rows].copy_(x_BTD)
-            self._replay(None)()
+            self._replay(None)(self.backbone, self._state)
             self._step()
             return self._state.h_BD[:rows].clone()
         self._settle()
@@ -107,7 +107,7 @@ class FixedFeed(Feed):
         state.h_BD.copy_(self._filled(h_BD))
         replay = self._replay(inner)
         for _ in range(count):
-            replay()
+            replay(self.backbone, state)
             self._step()
             states.append(state.h_BD[:rows].clone())
         return states
@@ -118,8 +118,8 @@ class FixedFeed(Feed):
         old, wanted = self._state, list(rows)
         self._select_columns(wanted)
         self._held = _lease(self.backbone, len(wanted), old.capacity)
-        self._held.gather([Part(old, wanted)])
-        _release(old)
+        self._held.gather([Part(old, wanted)], old.length)
+        _release(self.backbone, old)
 
     def join(self, other: Feed) -> None:
         """Move both feeds' rows to common buffers."""
@@ -129,9 +129,9 @@ class FixedFeed(Feed):
         parts = [Part(feed._state, range(feed._rows)) for feed in (self, other)]
         length = max(part.state.length for part in parts)
         held = _lease(self.backbone, self._rows + other._rows, length + other._more)
-        held.gather(parts)
+        held.gather(parts, length)
         self._join_columns(other)
-        _release(self._state)
+        _release(self.backbone, self._state)
         other.close()
         self._held = held
 
@@ -142,12 +142,12 @@ class FixedFeed(Feed):
     def close(self) -> None:
         """Leave the buffers to later turns."""
         if self._held is not None:
-            _release(self._held)
+            _release(self.backbone, self._held)
         self._held = None
 
     def _replay(self, inner: Inner | None) -> Replay:
         return replay_of(
-            self._state, inner, self._rows, capture=self._capture, compile_step=self._compile
+            self._state, inner, self._rows, captures=self._captures, compile_step=self._compile
         )
 
     def _step(self) -> None:
@@ -181,8 +181,8 @@ class FixedFeed(Feed):
         old = self._state
         if old.length + new > old.capacity:
             self._held = _lease(self.backbone, self._rows, old.length + max(new, old.length // 2))
-            self._held.gather([Part(old, range(self._rows))])
-            _release(old)
+            self._held.gather([Part(old, range(self._rows))], old.length)
+            _release(self.backbone, old)
         return self._state
 
     def _filled(self, value: Tensor) -> Tensor:
@@ -211,9 +211,9 @@ def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
     return StaticState(backbone, *shape)
 
 
-def _release(state: StaticState) -> None:
+def _release(backbone: LoadedBackbone, state: StaticState) -> None:
     """Keep a state, with its graphs, for a later turn; the oldest ones go."""
     with LOCK:
-        free: list[StaticState] = state.backbone.workspace.setdefault("free", [])
+        free: list[StaticState] = backbone.workspace.setdefault("free", [])
         free.append(state)
         del free[:-KEPT]
