@@ -13,7 +13,8 @@ import torch
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, _loaded
-from latentmas.runtime import executors
+from latentmas.plan.buffers import surplus
+from latentmas.runtime import decoding, executors, fixed
 from latentmas.runtime.executors.static import Static
 from latentmas.runtime.packing import Packed
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
@@ -119,6 +120,66 @@ def test_a_run_over_emulated_graphs_equals_the_oracle(cuda: Cuda) -> None:
         found = system.run(QUESTIONS, executor=Emulated(), **how)
         assert found.token_ids == plain.token_ids
     assert cuda.captures > 2
+
+
+@pytest.fixture
+def unequal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers of 4 to 40 tokens, the same in each run."""
+
+    def choose(pool: Any, _feed: Any, _h_BD: Any, ready: list[int]) -> list[int]:
+        end = min(pool._backbone.stop_ids)
+        rows = [pool._rows[i] for i in ready]
+        return [end if len(r.ids) >= 4 + r.stream.initial_seed() % 37 else 9 for r in rows]
+
+    monkeypatch.setattr(decoding.Pool, "_choose", choose)
+
+
+def many(executor: Any, count: int = 64) -> tuple[LoadedBackbone, lm.RunResult]:
+    system, backbone, _ = pair()
+    samples = [{"question": "x" * (n % 13)} for n in range(count)]
+    how: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 8, "refill": 0.5}
+    for _ in range(2):
+        result = system.run(samples, executor=executor, **how)
+    return backbone, result
+
+
+def test_a_batch_that_others_keep_joining_needs_no_ever_larger_buffers(unequal: None) -> None:
+    """Columns of padding in every row are dropped: 64 answers take no more than 8."""
+    largest = {
+        count: max(state.capacity for state in many(Static(), count)[0].workspace["free"])
+        for count in (8, 64)
+    }
+    assert largest[64] <= fixed.bucket(largest[8] + 40)
+
+
+def test_graphs_of_unequal_answers_are_kept_for_the_next_run(
+    unequal: None, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within the share of the device's memory that is spared for them."""
+    runs: list[int] = []
+    plain = lm.System.run
+
+    def run(system: lm.System, *args: Any, **options: Any) -> Any:
+        before = cuda.captures
+        result = plain(system, *args, **options)
+        runs.append(cuda.captures - before)
+        return result
+
+    monkeypatch.setattr(lm.System, "run", run)
+    many(Emulated())
+    assert runs[1] > 2, "six states do not suffice"
+    monkeypatch.setattr(fixed, "_spare", lambda _device: 2**30)
+    many(Emulated())
+    assert runs[3] <= 1 < runs[1] <= runs[2]
+    wanted, found = many("cached")[1], many(Emulated())[1]
+    assert wanted.token_ids == found.token_ids
+
+
+def test_kept_buffers_have_a_bound_in_bytes() -> None:
+    assert surplus([1] * 9, 0) == 3  # six stay however large they are
+    assert surplus([100] * 9, 700) == 2
+    assert surplus([1000, 1, 1, 1, 1, 1, 1, 1], 10) == 1
+    assert surplus([1] * 9, 10) == surplus([], 10) == 0
 
 
 # --- lifetime -------------------------------------------------------------------------------------

@@ -150,6 +150,7 @@ class StaticState(State):
                 be masked; parts with more lose those on the left, which must have been.
         """
         self._cursor.length = length
+        self.mask_BC.zero_()  # `place` fills in the columns that are kept
         indices = [torch.tensor(part.rows, device=self.column.device) for part in parts]
         for i, layer in enumerate(self.cache.layers):
             taken = [

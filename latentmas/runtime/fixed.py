@@ -14,29 +14,16 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, StaticState
 from latentmas.backbones._state import Part
+from latentmas.plan.buffers import KEPT_SHARE, SMALLEST, bucket, surplus
 from latentmas.runtime.feeds import Feed, PositionMode
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.replay import Replay, replay_of
 
-__all__ = ["FixedFeed", "bucket"]
+__all__ = ["FixedFeed"]
 
-SMALLEST = 64
-"""Columns of the smallest state."""
 LOCK = Lock()
 """Runs may go side by side in threads."""
-KEPT = 6
-"""States of a backbone that are kept for later turns."""
-
-
-def bucket(count: int) -> int:
-    """The least power of two, or three quarters of one, that is not below `count`.
-
-    Sizes are rounded up to these, so that few shapes of buffers and graphs serve all batches.
-    """
-    power = 1 << max(0, count - 1).bit_length()
-    three = power * 3 // 4
-    return three if power >= 4 and three >= count else power
 
 
 class FixedFeed(Feed):
@@ -51,6 +38,8 @@ class FixedFeed(Feed):
         super().__init__(backbone, mode)
         self._captures, self._compile = captures, compile_step
         self._more = 0
+        self._begins: list[int] = []
+        """Columns of padding on each row's left, as far as the host knows."""
         self._held: StaticState | None = None
         self._ahead: int | None = None
         """Single steps that the buffers know of and `mask_BL` does not; None: they are behind."""
@@ -73,6 +62,7 @@ class FixedFeed(Feed):
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
         rows, length = prompt.x_BTD.shape[:2]
         self._held = _lease(self.backbone, rows, length + self._more)
+        self._begins = [length - own for own in prompt.lengths]
         return self._feed_after_prefix(prompt, self._held)
 
     def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
@@ -117,9 +107,9 @@ class FixedFeed(Feed):
         self._settle()
         old, wanted = self._state, list(rows)
         self._select_columns(wanted)
-        self._held = _lease(self.backbone, len(wanted), old.capacity)
-        self._held.gather([Part(old, wanted)], old.length)
-        _release(self.backbone, old)
+        self._begins = [self._begins[row] for row in wanted]
+        length = old.length - self._drop_padding()
+        self._move(wanted, length, length + old.capacity - old.length)
 
     def join(self, other: Feed) -> None:
         """Move both feeds' rows to common buffers."""
@@ -127,17 +117,22 @@ class FixedFeed(Feed):
         self._settle()
         other._settle()
         parts = [Part(feed._state, range(feed._rows)) for feed in (self, other)]
-        length = max(part.state.length for part in parts)
-        held = _lease(self.backbone, self._rows + other._rows, length + other._more)
+        more, others_more = self._join_columns(other)
+        self._begins = [n + more for n in self._begins] + [n + others_more for n in other._begins]
+        length = max(part.state.length for part in parts) - self._drop_padding()
+        held = _lease(self.backbone, self._rows, length + other._more)
         held.gather(parts, length)
-        self._join_columns(other)
         _release(self.backbone, self._state)
         other.close()
         self._held = held
 
     def sheds(self, kept: int, rows: int) -> bool:
-        """Whether the rest fits smaller buffers."""
-        return bucket(kept) < bucket(rows)
+        """Whether the rest fits smaller buffers; with graphs, whether it fits half of them.
+
+        A captured step costs about as much for fewer rows, and a new shape costs a capture.
+        """
+        size, held = bucket(kept), bucket(rows)
+        return 2 * size <= held if self._captures else size < held
 
     def close(self) -> None:
         """Leave the buffers to later turns."""
@@ -176,14 +171,35 @@ class FixedFeed(Feed):
             self.next_B = self.next_B + self._ahead
         self._ahead = None
 
+    def _drop_padding(self) -> int:
+        """Forget the columns on the left that are padding in every row; returns how many.
+
+        Rows that leave leave their columns behind: without this, a batch that others keep joining
+        would need ever larger buffers.
+        """
+        assert self.mask_BL is not None
+        cut = min(self._begins)
+        self.mask_BL = self.mask_BL[:, cut:]
+        self._begins = [begin - cut for begin in self._begins]
+        return cut
+
     def _fitting(self, new: int) -> StaticState:
-        """The state, moved to larger buffers where `new` positions would not fit."""
+        """The state; it is moved where `new` positions would not fit."""
         old = self._state
         if old.length + new > old.capacity:
-            self._held = _lease(self.backbone, self._rows, old.length + max(new, old.length // 2))
-            self._held.gather([Part(old, range(self._rows))], old.length)
-            _release(self.backbone, old)
+            length = old.length - self._drop_padding()
+            self._move(range(self._rows), length, length + max(new, length // 2))
         return self._state
+
+    def _move(self, rows: Sequence[int], length: int, columns: int) -> None:
+        """Go on with some rows and the last columns: in place, or in buffers of another shape."""
+        old, parts = self._state, [Part(self._state, rows)]
+        if _shape(len(rows), columns) == (old.rows, old.capacity):
+            old.gather(parts, length)
+            return
+        self._held = _lease(self.backbone, len(rows), columns)
+        self._held.gather(parts, length)
+        _release(self.backbone, old)
 
     def _filled(self, value: Tensor) -> Tensor:
         """Repeat the last row until all rows of the buffers are there."""
@@ -193,9 +209,13 @@ class FixedFeed(Feed):
         return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
 
 
+def _shape(rows: int, columns: int) -> tuple[int, int]:
+    return bucket(rows), max(SMALLEST, bucket(columns))
+
+
 def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
     """A state of enough rows and columns, kept from an earlier turn or new."""
-    shape = bucket(rows), max(SMALLEST, bucket(columns))
+    shape = _shape(rows, columns)
     with LOCK:
         free: list[StaticState] = backbone.workspace.setdefault("free", [])
         fitting = [i for i, state in enumerate(free) if (state.rows, state.capacity) == shape]
@@ -213,7 +233,15 @@ def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
 
 def _release(backbone: LoadedBackbone, state: StaticState) -> None:
     """Keep a state, with its graphs, for a later turn; the oldest ones go."""
+    spare = _spare(backbone.device)
     with LOCK:
         free: list[StaticState] = backbone.workspace.setdefault("free", [])
         free.append(state)
-        del free[:-KEPT]
+        del free[: surplus([state.nbytes for state in free], spare)]
+
+
+def _spare(device: torch.device) -> int:
+    """Bytes that kept states may take when there are many; only graphs are worth them."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).total_memory // KEPT_SHARE)
