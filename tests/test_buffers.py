@@ -122,6 +122,33 @@ def test_a_run_over_emulated_graphs_equals_the_oracle(cuda: Cuda) -> None:
     assert cuda.captures > 2
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [[1, 2], [1, 2, 3, 4], [2, 2, 1]])
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_columns_that_are_padding_in_every_row_left_are_dropped(
+    family: str, rows: list[int]
+) -> None:
+    """The longest row leaves, another feed joins: states are those of a feed that drops nothing."""
+    _, backbone, _ = pair(family)
+    ids = torch.arange(5 * 60).reshape(5, 60) % 200 + 4
+    mask = torch.ones_like(ids)
+    mask[1:, :35] = 0
+    prompt = Packed(backbone.embed(ids), mask, (60, 25, 25, 25, 25), 0, ids)
+    states = []
+    for executor in (executors.get("cached")(), Static()):
+        feed, other = executor.feed(backbone), executor.feed(backbone)
+        feed.feed_prompt(prompt)
+        feed.feed(token(backbone, 5))
+        feed.select(rows)
+        other.feed_prompt(prompts(backbone, 2, 40, 7))
+        feed.join(other)
+        states.append([feed.feed(token(backbone, len(rows) + 2)) for _ in range(3)])
+    assert feed.mask_BL is not None
+    assert feed.mask_BL.shape[1] == 40, "columns at the join; not 61"
+    for wanted, found in zip(*states, strict=True):
+        assert (wanted - found).abs().max() < 1e-4
+
+
 @pytest.fixture
 def unequal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of 4 to 40 tokens, the same in each run."""

@@ -149,8 +149,6 @@ class StaticState(State):
             length: columns that are kept, L. Parts with fewer get columns on the left, which must
                 be masked; parts with more lose those on the left, which must have been.
         """
-        self._cursor.length = length
-        self.mask_BC.zero_()  # `place` fills in the columns that are kept
         indices = [torch.tensor(part.rows, device=self.column.device) for part in parts]
         for i, layer in enumerate(self.cache.layers):
             taken = [
@@ -159,6 +157,7 @@ class StaticState(State):
             ]
             fields = {name: _stacked([t[name] for t in taken], self.rows) for name in taken[0]}
             _write(layer, fields, length)
+        self._cursor.length = length
 
 
 class _Fixed(StaticLayer):

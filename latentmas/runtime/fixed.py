@@ -187,18 +187,15 @@ class FixedFeed(Feed):
         """The state; it is moved where `new` positions would not fit."""
         old = self._state
         if old.length + new > old.capacity:
-            length = old.length - self._drop_padding()
-            self._move(range(self._rows), length, length + max(new, length // 2))
+            columns = old.length + max(new, old.length // 2)
+            self._move(range(self._rows), old.length, columns)
         return self._state
 
     def _move(self, rows: Sequence[int], length: int, columns: int) -> None:
-        """Go on with some rows and the last columns: in place, or in buffers of another shape."""
-        old, parts = self._state, [Part(self._state, rows)]
-        if _shape(len(rows), columns) == (old.rows, old.capacity):
-            old.gather(parts, length)
-            return
+        """Go on with some rows and the last L columns, in buffers of as many as are asked for."""
+        old = self._state
         self._held = _lease(self.backbone, len(rows), columns)
-        self._held.gather(parts, length)
+        self._held.gather([Part(old, rows)], length)
         _release(self.backbone, old)
 
     def _filled(self, value: Tensor) -> Tensor:
@@ -209,13 +206,9 @@ class FixedFeed(Feed):
         return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
 
 
-def _shape(rows: int, columns: int) -> tuple[int, int]:
-    return bucket(rows), max(SMALLEST, bucket(columns))
-
-
 def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
     """A state of enough rows and columns, kept from an earlier turn or new."""
-    shape = _shape(rows, columns)
+    shape = bucket(rows), max(SMALLEST, bucket(columns))
     with LOCK:
         free: list[StaticState] = backbone.workspace.setdefault("free", [])
         fitting = [i for i, state in enumerate(free) if (state.rows, state.capacity) == shape]
