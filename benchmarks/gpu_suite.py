@@ -107,12 +107,12 @@ def sample(tokens: int) -> str:
     return (WORD * (tokens // len(WORD) + 1))[:tokens]
 
 
-def built(name: str, tiny: bool, device: str) -> tuple[lm.Graph, lm.System, int]:
-    """A graph, its system, and a batch size."""
+def built(name: str, tiny: bool, device: str) -> tuple[lm.System, int]:
+    """A system and a batch size."""
     steps, batch = SYSTEMS[name]
     if not tiny:
         graph = getattr(lm.templates, name)(rounds=3, latent_steps=steps)
-        return graph, random_system(graph.compile(), device=device), batch
+        return random_system(graph.compile(), device=device), batch
     small = tiny_backbone("qwen3", 64)
     makers: dict[str, Callable[[], lm.Graph]] = {
         "sequential_light": lambda: lm.templates.sequential(
@@ -122,8 +122,7 @@ def built(name: str, tiny: bool, device: str) -> tuple[lm.Graph, lm.System, int]
             experts={"math": small, "code": small}, summarizer=small, latent_steps=4
         ),
     }
-    graph = makers[name]()
-    return graph, graph.compile().load(device), 2
+    return makers[name]().compile().load(device), 2
 
 
 def ways_of(
@@ -148,7 +147,7 @@ def ways_of(
 
 def rows_of(name: str, suite: Suite, tiny: bool, tokens: int) -> list[dict[str, Any]]:
     """All ways of one system."""
-    graph, system, batch = built(name, tiny, suite.device)
+    system, batch = built(name, tiny, suite.device)
     samples = [sample(120 if not tiny else 20)] * batch
     found = suite.medians(name, ways_of(system, samples, suite.device, suite.repeats))
     machine = "h200" if suite.device == "cuda" else "cpu"
@@ -167,7 +166,7 @@ def rows_of(name: str, suite: Suite, tiny: bool, tokens: int) -> list[dict[str, 
         for way, (seconds, count) in found.items()
     ]
     rows.append(_row(name, batch, "latent", f"roofline's floor ({machine})", round(floor, 4), base))
-    twin = lm.System.load(graph.as_text().compile(), device=suite.device, reuse=system, start=False)
+    twin = system.text_twin()
     fast = list(found)[-1]
     own = suite.medians(
         name,

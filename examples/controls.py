@@ -6,7 +6,6 @@ right. Training (the tutorial) makes the first line grow and leaves the controls
 
 import torch
 
-import latentmas as lm
 from latentmas.demo.run import team
 from latentmas.demo.task import heldout_rows
 from latentmas.evaluation import evaluate
@@ -24,7 +23,7 @@ def shuffled(name: str, message_BKD: torch.Tensor) -> torch.Tensor:
     return message_BKD.roll(1, 0)  # another question's
 
 
-twin = lm.System.load(graph.as_text(max_new_tokens=1).compile(), reuse=system)
+twin = system.text_twin(max_new_tokens=1)
 print(evaluate(system, rows, twin=twin, batch_size=64))
 for edit in (zeroed, shuffled):
     found = evaluate(system, rows, edit_message=edit, batch_size=64)

@@ -6,7 +6,7 @@ from latentmas.testing import tiny_backbone
 tiny = tiny_backbone("qwen3", 16)
 graph = lm.templates.sequential(planner=tiny, critic=tiny, solver=tiny, rounds=2, latent_steps=4)
 latent = graph.compile().load()
-twin = lm.System.load(graph.as_text(max_new_tokens=4).compile(), reuse=latent)
+twin = latent.text_twin(max_new_tokens=4)
 
 questions = ["What is 3 + 4?", "Why?"]
 for name, system in (("latent", latent), ("text", twin)):

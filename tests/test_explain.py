@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, _growing
 from latentmas.cli.app import app
-from latentmas.plan import buffers, cost
+from latentmas.plan import cost
 from latentmas.plan.cost import Model
 from latentmas.plan.reading import WORTHWHILE
-from latentmas.runtime import decoding, fixed, prefixes
+from latentmas.runtime import decoding, prefixes
 from latentmas.testing import tiny_backbone
 from tests import teams
 
@@ -140,9 +140,7 @@ def test_one_batch_reuses_what_all_of_its_agents_read_again():
 
 def test_numbers_that_the_runtime_has_too_are_the_same():
     assert WORTHWHILE == prefixes.WORTHWHILE
-    assert (buffers.SMALLEST, buffers.KEPT) == (fixed.SMALLEST, fixed.KEPT)
     assert (cost.AHEAD, cost.CHUNK) == (decoding.AHEAD, _growing.CHUNK)
-    assert [buffers.bucket(n) for n in range(300)] == [fixed.bucket(n) for n in range(300)]
 
 
 # ── what it says ──────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,20 @@ FORWARDS = {
     ("runtime/system.py", "io"),
     ("runtime/result.py", "report"),
 }
+
+
+def test_something_imports_each_extra() -> None:
+    extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    modules = {"tavily-python": "tavily"}
+    found = {
+        name.split(".")[0]
+        for path in PACKAGE.rglob("*.py")
+        for name, _ in imports(ast.parse(path.read_text()))
+    }
+    for extra, packages in extras["optional-dependencies"].items():
+        for package in packages if extra not in ("docs", "dev") else ():
+            name = package.split(">")[0]
+            assert modules.get(name, name) in found, f"extra {extra!r}: nothing imports {name}"
 
 
 def layer_of(module: str) -> str:

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
+from latentmas.plan.buffers import bucket
 from latentmas.runtime import executors
 from latentmas.runtime.choice import choose_executor
 from latentmas.runtime.executors.offload import Offload
-from latentmas.runtime.fixed import bucket
 from latentmas.runtime.packing import pack
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.teams import QUESTIONS, load64, of_template

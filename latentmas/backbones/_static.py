@@ -21,11 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["StaticState"]
 
 
+class _Cursor:
+    """Where the next position is written: as the host counts, and in a buffer on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.length = 0
+        self.column = torch.zeros(1, dtype=torch.long, device=device)
+
+
 class StaticState(State):
     """Keys and values in buffers of C columns; windows are left to the mask.
 
     All that a step of one position reads and writes has a fixed address: `x_B1D`, `h_BD`,
     `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's count.
+
+    No part of it refers back to it, and it does not refer to the backbone, whose workspace keeps
+    it: in a reference cycle, buffers would outlive their last use until the garbage collector runs.
     """
 
     def __init__(self, backbone: LoadedBackbone, rows: int, capacity: int) -> None:
@@ -36,10 +47,9 @@ class StaticState(State):
             rows: B.
             capacity: C, most positions.
         """
-        self.backbone, self.rows, self.capacity = backbone, rows, capacity
+        self.rows, self.capacity = rows, capacity
         device, width = backbone.device, backbone.planned.info.hidden_size
-        self._length = 0
-        self.column = torch.zeros(1, dtype=torch.long, device=device)
+        self._cursor = _Cursor(device)
         self.position_B = torch.zeros(rows, dtype=torch.long, device=device)
         self.mask_BC = torch.zeros(rows, capacity, dtype=torch.long, device=device)
         self.x_B1D = torch.zeros(rows, 1, width, dtype=backbone.dtype, device=device)
@@ -49,16 +59,31 @@ class StaticState(State):
         """Steps over these buffers, kept by whoever runs them."""
 
     def _layer(self, kind: str) -> Any:
-        return LinearAttentionLayer() if kind == LINEAR else _Fixed(self)
+        return LinearAttentionLayer() if kind == LINEAR else _Fixed(self.capacity, self._cursor)
 
     @property
     def length(self) -> int:
         """Positions seen so far, L."""
-        return self._length
+        return self._cursor.length
+
+    @property
+    def column(self) -> Tensor:
+        """Where the next position is written, (1,)."""
+        return self._cursor.column
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        held = self.buffers()
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            if not is_recurrent(layer) and layer.is_initialized:
+                held += [layer.keys, layer.values]
+        return sum(tensor.nbytes for tensor in held)
 
     def reset(self) -> None:
         """Forget everything; zeros, for what is masked must still be finite."""
-        self._length = 0
+        self._cursor.length = 0
         for layer in self.cache.layers:
             layer.reset()
         self.mask_BC.zero_()
@@ -66,11 +91,11 @@ class StaticState(State):
 
     def advance(self, count: int) -> None:
         """Count positions that a step has written."""
-        self._length += count
+        self._cursor.length += count
 
     def place(self, mask_BL: Tensor, position_B: Tensor) -> None:
         """Bring the buffers of a step up to what was read: its mask, and each row's next place."""
-        self.column.fill_(self._length)
+        self.column.fill_(self.length)
         self.position_B.copy_(position_B)
         self.mask_BC[:, : mask_BL.shape[1]] = mask_BL
 
@@ -87,17 +112,17 @@ class StaticState(State):
         """What the decoder takes as attention mask: over all columns for one position."""
         if new == 1:
             return masks.fixed(self.mask_BC, self.column, padded=True)
-        columns_T = torch.arange(self._length, self._length + new, device=mask_BL.device)
+        columns_T = torch.arange(self.length, self.length + new, device=mask_BL.device)
         return masks.fixed(mask_BL, columns_T, padded=padded)
 
     def snapshot(self) -> Snapshot:
         """Copies of what is remembered now."""
-        return [self._of_layer(layer) for layer in self.cache.layers] + [{"length": self._length}]
+        return [self._of_layer(layer) for layer in self.cache.layers] + [{"length": self.length}]
 
     def _of_layer(self, layer: Any) -> dict[str, Any]:
         if is_recurrent(layer):
             return copied({"conv": layer.conv_states, "recurrent": layer.recurrent_states})  # type: ignore[no-any-return]
-        written = slice(0, self._length)
+        written = slice(0, self.length)
         return {
             "keys": layer.keys[:, :, written].clone(),
             "values": layer.values[:, :, written].clone(),
@@ -106,41 +131,49 @@ class StaticState(State):
     def restore(self, snapshot: Snapshot) -> None:
         """Copy a snapshot into this state; it was made with as many rows."""
         *layers, counted = snapshot
-        self._length = counted["length"]
+        self._cursor.length = counted["length"]
         for layer, fields in zip(self.cache.layers, layers, strict=True):
-            _write(layer, fields, self._length)
+            _write(layer, fields, self.length)
 
     def joins(self) -> bool:
         """True: all layers are known."""
         return True
 
-    def gather(self, parts: Sequence[Part]) -> None:
+    def gather(self, parts: Sequence[Part], length: int) -> None:
         """Take rows of other states, one part after another, all ending in the same column.
 
         Rows that no part fills repeat the last one.
+
+        Args:
+            parts: of static states.
+            length: columns that are kept, L. Parts with fewer get columns on the left, which must
+                be masked; parts with more lose those on the left, which must have been.
         """
-        length = max(part.state.length for part in parts)
-        self._length = length
+        indices = [torch.tensor(part.rows, device=self.column.device) for part in parts]
         for i, layer in enumerate(self.cache.layers):
-            taken = [_rows_of(p.state, p.state.cache.layers[i], p.rows, length) for p in parts]
+            taken = [
+                _rows_of(part.state.length, part.state.cache.layers[i], index, length)
+                for part, index in zip(parts, indices, strict=True)
+            ]
             fields = {name: _stacked([t[name] for t in taken], self.rows) for name in taken[0]}
             _write(layer, fields, length)
+        self._cursor.length = length
 
 
 class _Fixed(StaticLayer):
-    """Writes one position where the state's `column` says, several where its `length` does."""
+    """Writes one position where the cursor's `column` says, several where its `length` does."""
 
-    def __init__(self, state: StaticState) -> None:
-        super().__init__(max_cache_len=state.capacity)
-        self.state = state
+    def __init__(self, capacity: int, cursor: _Cursor) -> None:
+        super().__init__(max_cache_len=capacity)
+        self.cursor = cursor
 
     def get_seq_length(self) -> int:
         """The host's count; transformers' own is on the device."""
-        return self.state.length
+        return self.cursor.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that `update` hands out for several positions."""
-        return self.state.length + query_length, 0
+        return self.cursor.length + query_length, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
         """Keys and values of all columns (one position), or of those so far (several)."""
@@ -150,27 +183,26 @@ class _Fixed(StaticLayer):
         assert self.values is not None
         new = key_states.shape[-2]
         if new == 1:
-            self.keys.index_copy_(2, self.state.column, key_states)
-            self.values.index_copy_(2, self.state.column, value_states)
+            self.keys.index_copy_(2, self.cursor.column, key_states)
+            self.values.index_copy_(2, self.cursor.column, value_states)
             return self.keys, self.values
-        begin, end = self.state.length, self.state.length + new
+        begin, end = self.cursor.length, self.cursor.length + new
         self.keys[:, :, begin:end] = key_states
         self.values[:, :, begin:end] = value_states
         return self.keys[:, :, :end], self.values[:, :, :end]
 
 
-def _rows_of(state: State, layer: Any, rows: Sequence[int], length: int) -> dict[str, Any]:
-    """Some rows of a layer, moved to the right so that they end at `length`."""
-    index = torch.tensor(rows, device=state.backbone.device)
+def _rows_of(seen: int, layer: Any, index: Tensor, length: int) -> dict[str, Any]:
+    """Some rows of a layer that has seen so many columns, moved so that they end at `length`."""
     if is_recurrent(layer):
         return {
             "conv": {k: v.index_select(0, index) for k, v in layer.conv_states.items()},
             "recurrent": {k: v.index_select(0, index) for k, v in layer.recurrent_states.items()},
         }
-    more = length - state.length
+    more = length - seen  # negative: columns on the left are dropped
     return {
         name: torch.nn.functional.pad(
-            getattr(layer, name)[:, :, : state.length].index_select(0, index), (0, 0, more, 0)
+            getattr(layer, name)[:, :, :seen].index_select(0, index), (0, 0, more, 0)
         )
         for name in ("keys", "values")
     }

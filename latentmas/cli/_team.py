@@ -19,7 +19,7 @@ from latentmas.spec import Graph
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["files_are_trusted", "open_plan", "open_team", "trust_files", "twin_of"]
+__all__ = ["files_are_trusted", "open_plan", "open_team", "trust_files"]
 
 _trust = False
 """Whether files may ask for code of a model's repository: a global option of the command line."""
@@ -117,19 +117,3 @@ def _is_saved(team: Path) -> bool:
     named = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", team.as_posix())
     graph = team.suffix.lower() in (".yaml", ".yml", ".json")
     return team.is_dir() or (named is not None and not graph and not team.exists())
-
-
-def twin_of(system: System, *, max_new_tokens: int | None = None) -> System:
-    """The text twin of a system, on its loaded models.
-
-    Args:
-        system: the team.
-        max_new_tokens: most tokens that an agent says on an edge.
-    """
-    graph = Graph.from_spec(system.plan.graph).as_text(max_new_tokens=max_new_tokens)
-    return type(system).load(
-        graph.compile(),
-        reuse=system,
-        text_functions=system.text_functions,
-        tools=system.tools,
-    )

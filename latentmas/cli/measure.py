@@ -22,7 +22,7 @@ from latentmas.cli._options import (
     files_of,
 )
 from latentmas.cli._progress import run_progress
-from latentmas.cli._team import open_team, twin_of
+from latentmas.cli._team import open_team
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation
@@ -84,7 +84,7 @@ def eval_(
     from latentmas.evaluation import evaluate, metrics
 
     judge = metrics.get(metric)
-    other = twin_of(system, max_new_tokens=twin_tokens) if twin else None
+    other = system.text_twin(max_new_tokens=twin_tokens) if twin else None
     how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": max_new_tokens, "seed": seed}
     how |= {"do_sample": do_sample, "temperature": temperature, "top_p": top_p, "retry": retry}
     how |= {"batch_size": batch_size, "executor": executor, "latent_steps": latent_steps}

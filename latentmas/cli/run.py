@@ -24,7 +24,7 @@ from latentmas.cli._options import (
     unknown,
 )
 from latentmas.cli._progress import run_progress
-from latentmas.cli._team import open_team, twin_of
+from latentmas.cli._team import open_team
 from latentmas.cli.chat import chat as answer_each
 from latentmas.cli.chat import show
 from latentmas.plan import Plan
@@ -159,7 +159,7 @@ def _check_page(report: Path | None) -> None:
 def _twin(system: System, rows: list[Row], how: dict[str, Any]) -> RunResult:
     """A run of the team's text twin over the same samples."""
     with run_progress() as watch:
-        return twin_of(system).run(rows, on_event=watch, **how)
+        return system.text_twin().run(rows, on_event=watch, **how)
 
 
 def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row]) -> RunRecorder:

@@ -132,7 +132,7 @@ def _run_demo(folder: Path, seed: int, quick: bool, json: bool) -> dict[str, Any
 
     accuracy: dict[str, Any] = {"single": _accuracy(_solo(recipe, system), rows)}
     show.row("single agent, its own facts", [accuracy["single"]])
-    accuracy["text_twin"] = _accuracy(_twin(graph, system), rows)
+    accuracy["text_twin"] = _accuracy(system.text_twin(), rows)
     show.row("text twin", [None, None, accuracy["text_twin"]])
     accuracy["untrained"] = _by_round(system, rows)
     show.row("links untrained (aligned start)", accuracy["untrained"])
@@ -230,11 +230,7 @@ def _controls(system: lm.System, rows: Rows, seed: int, show: Show) -> dict[str,
 
 
 def _solo(recipe: Recipe, system: lm.System) -> lm.System:
-    return lm.System.load(single_agent(words=recipe.latent_steps).compile(), reuse=system)
-
-
-def _twin(graph: lm.Graph, system: lm.System) -> lm.System:
-    return lm.System.load(graph.as_text().compile(), reuse=system)
+    return single_agent(words=recipe.latent_steps).compile().load(reuse=system)
 
 
 def _by_round(system: lm.System, rows: Rows) -> list[float]:
@@ -271,7 +267,7 @@ def _save_and_reload(
 
 def _write_pages(system: lm.System, rows: Rows, accuracy: Mapping[str, Any], folder: Path) -> None:
     """What the latents do in a few runs, and how the links were trained."""
-    twin = _twin(lm.Graph.from_spec(system.plan.graph), system)
+    twin = system.text_twin()
     result, spoken = (one.run(rows[:SHOWN], record=("report",)) for one in (system, twin))
     result.report(folder / "run.html", twin=spoken)
     stages = {

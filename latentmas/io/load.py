@@ -32,7 +32,7 @@ def load_system(
     source: str | Path,
     *,
     revision: str | None = None,
-    device: str | Mapping[str, str] = "cpu",
+    device: str | Mapping[str, str] | None = None,
     backbones: Mapping[str, Swap] | None = None,
     dtype: str | None = None,
     executor: str = "auto",
@@ -49,14 +49,16 @@ def load_system(
     Args:
         source: a folder that `save_system` wrote, or a repository of the hub.
         revision: branch, tag or commit of that repository.
-        device: for all agents, or by agent.
+        device: for all agents, or by agent; None keeps reused backbones where they are, and loads
+            others on the CPU.
         backbones: others of equal width, by agent, by name in the graph, or by source: a `Backbone`
             or a source.
-        dtype: of the backbones, in place of what they declare.
+        dtype: of the backbones, in place of what they declare; None keeps that of reused ones.
         executor: name of the default executor.
         text_functions: of text sources.
         tools: in place of registered ones, or beside them.
-        reuse: a system whose loaded backbones are taken where they are the same.
+        reuse: a system whose loaded backbones are shared where declaration, device and dtype are
+            the same; the others are loaded.
         token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps.
         trust_remote_code: accept a team that asks for code of a model's repository.
 

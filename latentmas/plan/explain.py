@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from latentmas.errors import DataError, LatentMASError, UnknownNameError
 from latentmas.plan.backbone import PlanBackbone
-from latentmas.plan.buffers import Buffers
+from latentmas.plan.buffers import KEPT_SHARE, Buffers
 from latentmas.plan.cost import FLOAT32, Model
 from latentmas.plan.costing import Costing
 from latentmas.plan.explanation import Explanation, StepCost
@@ -60,7 +60,7 @@ def explain_plan(
     if executor not in (*GROWING, *FIXED):
         raise UnknownNameError("executor for explain:", executor, (*GROWING, *FIXED))
     links = plan.n_parameters * FLOAT32
-    memory = Memory(models, links, Buffers() if executor in FIXED else None)
+    memory = Memory(models, links, _buffers(executor, machine))
     costing = Costing(plan, reading, machine, batch, max_new_tokens, models, memory)
     rows = costing.rows()
     known = [model.weights for model in models.values() if model is not None]
@@ -81,6 +81,15 @@ def explain_plan(
 
 GROWING, FIXED = ("cached",), ("static", "cuda_graph")
 """Executors by what they keep states in."""
+
+
+def _buffers(executor: str, machine: Hardware) -> Buffers | None:
+    """What an executor keeps states in; None: they grow."""
+    if executor not in FIXED:
+        return None
+    return Buffers(int(machine.memory or 0) // KEPT_SHARE if executor == "cuda_graph" else 0)
+
+
 COUNTED = "prompts as these samples and the backbones' tokenizers make them"
 
 

@@ -119,23 +119,28 @@ class Plan(Frozen):
 
     def load(
         self,
-        device: str | Mapping[str, str] = "cpu",
+        device: str | Mapping[str, str] | None = None,
         *,
         dtype: str | None = None,
         seed: int = 0,
         executor: str = "auto",
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
+        reuse: System | None = None,
     ) -> System:
         """Load the backbones, make the links, and return a runnable team.
 
         Args:
-            device: for all, or by agent (`{"planner": "cuda:0"}`; agents left out go to the CPU).
-            dtype: of the backbones, in place of what they declare (`"float32"`).
+            device: for all agents, or by agent (`{"planner": "cuda:0"}`). With None, and for
+                agents left out, reused backbones stay where they are, and others go to the CPU.
+            dtype: of the backbones, in place of what they declare (`"float32"`); None keeps that of
+                reused ones.
             seed: of the links' random start.
             executor: name of the default executor.
             text_functions: functions of text sources, by name.
             tools: tools by name, in place of registered ones or beside them.
+            reuse: a system whose loaded backbones are shared where declaration, device and dtype
+                are the same; the others are loaded.
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit the plan.
@@ -162,6 +167,7 @@ class Plan(Frozen):
             executor=executor,
             text_functions={**functions, **(text_functions or {})},
             tools={**own_tools, **(tools or {})},
+            reuse=reuse,
         )
 
     def to_json(self, *, indent: int | None = 2) -> str:

@@ -14,29 +14,16 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, StaticState
 from latentmas.backbones._state import Part
+from latentmas.plan.buffers import KEPT_SHARE, SMALLEST, bucket, surplus
 from latentmas.runtime.feeds import Feed, PositionMode
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.replay import Replay, replay_of
 
-__all__ = ["FixedFeed", "bucket"]
+__all__ = ["FixedFeed"]
 
-SMALLEST = 64
-"""Columns of the smallest state."""
 LOCK = Lock()
 """Runs may go side by side in threads."""
-KEPT = 6
-"""States of a backbone that are kept for later turns."""
-
-
-def bucket(count: int) -> int:
-    """The least power of two, or three quarters of one, that is not below `count`.
-
-    Sizes are rounded up to these, so that few shapes of buffers and graphs serve all batches.
-    """
-    power = 1 << max(0, count - 1).bit_length()
-    three = power * 3 // 4
-    return three if power >= 4 and three >= count else power
 
 
 class FixedFeed(Feed):
@@ -46,11 +33,13 @@ class FixedFeed(Feed):
     """
 
     def __init__(
-        self, backbone: LoadedBackbone, mode: PositionMode, *, capture: bool, compile_step: bool
+        self, backbone: LoadedBackbone, mode: PositionMode, *, captures: bool, compile_step: bool
     ) -> None:
         super().__init__(backbone, mode)
-        self._capture, self._compile = capture, compile_step
+        self._captures, self._compile = captures, compile_step
         self._more = 0
+        self._begins: list[int] = []
+        """Columns of padding on each row's left, as far as the host knows."""
         self._held: StaticState | None = None
         self._ahead: int | None = None
         """Single steps that the buffers know of and `mask_BL` does not; None: they are behind."""
@@ -73,6 +62,7 @@ class FixedFeed(Feed):
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
         rows, length = prompt.x_BTD.shape[:2]
         self._held = _lease(self.backbone, rows, length + self._more)
+        self._begins = [length - own for own in prompt.lengths]
         return self._feed_after_prefix(prompt, self._held)
 
     def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
@@ -81,7 +71,7 @@ class FixedFeed(Feed):
         if new == 1 and mask_BT is None:
             self._ready(1)
             self._state.x_B1D[:rows].copy_(x_BTD)
-            self._replay(None)()
+            self._replay(None)(self.backbone, self._state)
             self._step()
             return self._state.h_BD[:rows].clone()
         self._settle()
@@ -107,7 +97,7 @@ class FixedFeed(Feed):
         state.h_BD.copy_(self._filled(h_BD))
         replay = self._replay(inner)
         for _ in range(count):
-            replay()
+            replay(self.backbone, state)
             self._step()
             states.append(state.h_BD[:rows].clone())
         return states
@@ -117,9 +107,9 @@ class FixedFeed(Feed):
         self._settle()
         old, wanted = self._state, list(rows)
         self._select_columns(wanted)
-        self._held = _lease(self.backbone, len(wanted), old.capacity)
-        self._held.gather([Part(old, wanted)])
-        _release(old)
+        self._begins = [self._begins[row] for row in wanted]
+        length = old.length - self._drop_padding()
+        self._move(wanted, length, length + old.capacity - old.length)
 
     def join(self, other: Feed) -> None:
         """Move both feeds' rows to common buffers."""
@@ -127,27 +117,32 @@ class FixedFeed(Feed):
         self._settle()
         other._settle()
         parts = [Part(feed._state, range(feed._rows)) for feed in (self, other)]
-        length = max(part.state.length for part in parts)
-        held = _lease(self.backbone, self._rows + other._rows, length + other._more)
-        held.gather(parts)
-        self._join_columns(other)
-        _release(self._state)
+        more, others_more = self._join_columns(other)
+        self._begins = [n + more for n in self._begins] + [n + others_more for n in other._begins]
+        length = max(part.state.length for part in parts) - self._drop_padding()
+        held = _lease(self.backbone, self._rows, length + other._more)
+        held.gather(parts, length)
+        _release(self.backbone, self._state)
         other.close()
         self._held = held
 
     def sheds(self, kept: int, rows: int) -> bool:
-        """Whether the rest fits smaller buffers."""
-        return bucket(kept) < bucket(rows)
+        """Whether the rest fits smaller buffers; with graphs, whether it fits half of them.
+
+        A captured step costs about as much for fewer rows, and a new shape costs a capture.
+        """
+        size, held = bucket(kept), bucket(rows)
+        return 2 * size <= held if self._captures else size < held
 
     def close(self) -> None:
         """Leave the buffers to later turns."""
         if self._held is not None:
-            _release(self._held)
+            _release(self.backbone, self._held)
         self._held = None
 
     def _replay(self, inner: Inner | None) -> Replay:
         return replay_of(
-            self._state, inner, self._rows, capture=self._capture, compile_step=self._compile
+            self._state, inner, self._rows, captures=self._captures, compile_step=self._compile
         )
 
     def _step(self) -> None:
@@ -176,14 +171,32 @@ class FixedFeed(Feed):
             self.next_B = self.next_B + self._ahead
         self._ahead = None
 
+    def _drop_padding(self) -> int:
+        """Forget the columns on the left that are padding in every row; returns how many.
+
+        Rows that leave leave their columns behind: without this, a batch that others keep joining
+        would need ever larger buffers.
+        """
+        assert self.mask_BL is not None
+        cut = min(self._begins)
+        self.mask_BL = self.mask_BL[:, cut:]
+        self._begins = [begin - cut for begin in self._begins]
+        return cut
+
     def _fitting(self, new: int) -> StaticState:
-        """The state, moved to larger buffers where `new` positions would not fit."""
+        """The state; it is moved where `new` positions would not fit."""
         old = self._state
         if old.length + new > old.capacity:
-            self._held = _lease(self.backbone, self._rows, old.length + max(new, old.length // 2))
-            self._held.gather([Part(old, range(self._rows))])
-            _release(old)
+            columns = old.length + max(new, old.length // 2)
+            self._move(range(self._rows), old.length, columns)
         return self._state
+
+    def _move(self, rows: Sequence[int], length: int, columns: int) -> None:
+        """Go on with some rows and the last L columns, in buffers of as many as are asked for."""
+        old = self._state
+        self._held = _lease(self.backbone, len(rows), columns)
+        self._held.gather([Part(old, rows)], length)
+        _release(self.backbone, old)
 
     def _filled(self, value: Tensor) -> Tensor:
         """Repeat the last row until all rows of the buffers are there."""
@@ -211,9 +224,17 @@ def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
     return StaticState(backbone, *shape)
 
 
-def _release(state: StaticState) -> None:
+def _release(backbone: LoadedBackbone, state: StaticState) -> None:
     """Keep a state, with its graphs, for a later turn; the oldest ones go."""
+    spare = _spare(backbone.device)
     with LOCK:
-        free: list[StaticState] = state.backbone.workspace.setdefault("free", [])
+        free: list[StaticState] = backbone.workspace.setdefault("free", [])
         free.append(state)
-        del free[:-KEPT]
+        del free[: surplus([state.nbytes for state in free], spare)]
+
+
+def _spare(device: torch.device) -> int:
+    """Bytes that kept states may take when there are many; only graphs are worth them."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.get_device_properties(device).total_memory // KEPT_SHARE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, get_args
 
 import torch
@@ -10,7 +10,7 @@ from torch import nn
 
 from latentmas.backbones import LoadedBackbone, load_backbone
 from latentmas.errors import LatentMASError, UnknownNameError, closest
-from latentmas.plan import Plan
+from latentmas.plan import Plan, PlanBackbone
 from latentmas.spec import DType, Graph
 
 if TYPE_CHECKING:
@@ -53,33 +53,50 @@ def check_system(name: str, system: System) -> System:
     return system
 
 
-def place_agents(plan: Plan, device: str | Mapping[str, str]) -> dict[str, str]:
-    """The device of each agent.
+def place_agents(
+    plan: Plan,
+    device: str | Mapping[str, str] | None,
+    reuse: Mapping[str, LoadedBackbone] | None = None,
+) -> dict[str, str]:
+    """The device of each agent, with its index: `"cuda"` becomes `"cuda:0"`.
+
+    Args:
+        plan: whose agents.
+        device: for all agents, or by agent. With None, and for agents left out, the reused
+            backbone stays where it is; what must be loaded goes to the CPU.
+        reuse: loaded backbones of another system, by agent.
 
     Raises:
         LatentMASError: a device is not there, or an agent named does not exist.
     """
     names = [agent.name for agent in plan.graph.agents]
-    if isinstance(device, Mapping):
-        for name in device:
-            if name not in names:
-                guess = closest(name, names)
-                hint = f"did you mean {guess!r}?" if guess else f"there are: {', '.join(names)}"
-                raise LatentMASError(f"device is given for {name!r}, which is no agent; {hint}")
-    placed = {
-        n: str(device.get(n, "cpu") if isinstance(device, Mapping) else device) for n in names
-    }
-    for name in sorted(set(placed.values())):
-        _check(name)
-    return placed
+    given = device if isinstance(device, Mapping) else {}
+    for name in given:
+        if name not in names:
+            guess = closest(name, names)
+            hint = f"did you mean {guess!r}?" if guess else f"there are: {', '.join(names)}"
+            raise LatentMASError(f"device is given for {name!r}, which is no agent; {hint}")
+    placed = dict(given) if isinstance(device, Mapping) else dict.fromkeys(names, device)
+    for planned in plan.backbones.values():
+        for agent in planned.agents:
+            if placed.get(agent) is None:
+                old = next(_same_spec(planned, agent, reuse or {}), None)
+                placed[agent] = "cpu" if old is None else str(old.device)
+    found = {name: _available(name) for name in sorted({str(name) for name in placed.values()})}
+    return {name: found[str(placed[name])] for name in names}
 
 
-def _check(name: str) -> None:
+def _available(name: str) -> str:
+    """The device's full name, index included.
+
+    Raises:
+        LatentMASError: it is not there, or keeps no values.
+    """
     try:
         device = torch.device(name)
         if device.type == "meta":
             raise LatentMASError("device 'meta' keeps no values; use device='cpu', or a GPU")
-        torch.empty(0, device=device)
+        return str(torch.empty(0, device=device).device)
     except (RuntimeError, AssertionError) as error:
         count = torch.cuda.device_count()
         found = f"{count} CUDA device{'s' if count != 1 else ''}"
@@ -111,27 +128,40 @@ def load_backbones(
 
     Args:
         plan: whose agents.
-        placed: agent → device.
-        dtype: in place of what the backbones declare.
+        placed: agent → device, as `place_agents` names it.
+        dtype: in place of what the backbones declare; None also takes reused ones as they are.
         reuse: loaded backbones of another system, by agent, to take where they are the same.
         commits: of the hub, by key, in place of the revisions declared.
     """
-    at_hand = {
-        (old.planned.spec.fingerprint, str(old.device)): old
-        for old in (reuse or {}).values()
-        if dtype is None or str(old.dtype) == f"torch.{dtype}"
-    }
-    serving = {}
+    serving, loaded = dict[str, LoadedBackbone](), dict[tuple[str, str], LoadedBackbone]()
     for key, planned in plan.backbones.items():
         commit = (commits or {}).get(key)
         for agent in planned.agents:
-            where = str(torch.empty(0, device=placed[agent]).device)
-            known = at_hand.get((planned.spec.fingerprint, where))
-            if known is None or commit not in (None, known.commit):
+            where = placed[agent]
+            place = planned.spec.fingerprint, where
+            fitting = (
+                old
+                for old in _same_spec(planned, agent, reuse or {})
+                if str(old.device) == where
+                and (dtype is None or str(old.dtype) == f"torch.{dtype}")
+                and commit in (None, old.commit)
+            )
+            known = loaded.get(place) or next(fitting, None)
+            if known is None:
                 known = load_backbone(planned, device=where, dtype=dtype, commit=commit)
-                at_hand[planned.spec.fingerprint, where] = known
+                loaded[place] = known
             serving[agent] = known
     return serving
+
+
+def _same_spec(
+    planned: PlanBackbone, agent: str, reuse: Mapping[str, LoadedBackbone]
+) -> Iterator[LoadedBackbone]:
+    """Loaded backbones of the same declaration, the agent's own first."""
+    own = [reuse[agent]] if agent in reuse else []
+    for old in [*own, *reuse.values()]:
+        if old.planned.spec.fingerprint == planned.spec.fingerprint:
+            yield old
 
 
 def link_key(id: str) -> str:

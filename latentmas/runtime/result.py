@@ -91,7 +91,7 @@ class RunResult:
 
         Args:
             path: the file to write, `run.html` say.
-            twin: a run of the graph's text twin (`graph.as_text()`) over the same samples, to be
+            twin: a run of the text twin (`system.text_twin()`) over the same samples, to be
                 shown beside it.
 
         Raises:

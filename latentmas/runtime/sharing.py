@@ -1,4 +1,4 @@
-"""A system's ways to folders, the hub, and links of other systems."""
+"""A system's ways to folders, the hub, links of other systems, and its text twin."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from latentmas.runtime.checks import refuse
 from latentmas.runtime.history import Score
+from latentmas.runtime.twin import load_beside
+from latentmas.spec import Graph
 
 if TYPE_CHECKING:
     from latentmas.io import LinkReport, RunRecorder
@@ -18,7 +20,23 @@ __all__ = ["Sharing"]
 
 
 class Sharing:
-    """Methods of `System` that forward to `latentmas.io`, which lies above."""
+    """Methods of `System` that forward to `latentmas.io`, which lies above; and `text_twin`."""
+
+    def text_twin(self, *, max_new_tokens: int | None = None) -> System:
+        """The same team talking in text, on the same loaded backbones: no weights are loaded.
+
+        The twin shares this system's backbones as they are, with their devices and dtypes, and its
+        tools, text functions and default executor. Moving either of the two moves both.
+
+        Args:
+            max_new_tokens: most tokens that an agent without a limit of its own writes a turn.
+
+        Returns:
+            A system of the graph that `Graph.as_text` makes. It has no links.
+        """
+        system = self._system
+        graph = Graph.from_spec(system.plan.graph)
+        return load_beside(system, graph.as_text(max_new_tokens=max_new_tokens))
 
     def save_pretrained(self, folder: str | Path, *, scores: Sequence[Score] = ()) -> Path:
         """Write links, graph, prompts, training records and a model card (never backbones).

@@ -103,7 +103,7 @@ class System(Sharing, nn.Module):
         cls,
         plan: Plan,
         *,
-        device: str | Mapping[str, str] = "cpu",
+        device: str | Mapping[str, str] | None = None,
         dtype: str | None = None,
         seed: int = 0,
         executor: str = AUTO,
@@ -117,13 +117,15 @@ class System(Sharing, nn.Module):
 
         Args:
             plan: what to load.
-            device: for all agents, or by agent.
-            dtype: of the backbones, in place of what they declare.
+            device: for all agents, or by agent; None keeps reused backbones where they are, and
+                loads others on the CPU.
+            dtype: of the backbones, in place of what they declare; None keeps that of reused ones.
             seed: of the links' random start.
             executor: name of the default executor.
             text_functions: of text sources.
             tools: in place of registered ones, or beside them.
-            reuse: a system whose loaded backbones are taken where they are the same.
+            reuse: a system whose loaded backbones are shared where declaration, device and dtype
+                are the same; the others are loaded.
             start: apply the links' initialisation; False when weights follow.
             commits: of the hub, by backbone, in place of the revisions declared.
 
@@ -140,9 +142,9 @@ class System(Sharing, nn.Module):
         seed = whole("seed", seed, least=None)
         tools = find_tools(plan, tools or {})
         check_text_functions(plan, text_functions or {})
-        placed = place_agents(plan, device)
-        sketch_links(plan)
         old = None if reuse is None else check_system("reuse", reuse).serving
+        placed = place_agents(plan, device, old)
+        sketch_links(plan)
         serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         links = build_links(plan, seed)
         if start:

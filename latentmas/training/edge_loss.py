@@ -17,6 +17,7 @@ from latentmas.plan import Transfer
 from latentmas.runtime import System
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import pack
+from latentmas.runtime.twin import load_beside
 from latentmas.spec import TEXT, EdgeSpec, Graph
 from latentmas.training.data import Row
 from latentmas.training.regression import (
@@ -211,14 +212,7 @@ def text_twin(system: System) -> System:
         for agent in spec.agents
     ]
     graph = Graph.from_spec(spec.replace(agents=agents)).as_text()
-    facts = {key: backbone.info for key, backbone in system.plan.backbones.items()}
-    plan = graph.compile(facts=facts)
-    functions = system.text_functions
-    return System.load(plan, reuse=system, device=_devices(system), text_functions=functions)
-
-
-def _devices(system: System) -> dict[str, str]:
-    return {name: str(backbone.device) for name, backbone in system.serving.items()}
+    return load_beside(system, graph)
 
 
 def _as_read(sender: LoadedBackbone, receiver: LoadedBackbone, ids_N: Tensor) -> Tensor:

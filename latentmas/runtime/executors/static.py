@@ -46,5 +46,5 @@ class Static(Executor):
                 f"{backbone.static_reason}; choose executor='cached'"
             )
         return FixedFeed(
-            backbone, self.position_mode, capture=self.captures, compile_step=self.compile_step
+            backbone, self.position_mode, captures=self.captures, compile_step=self.compile_step
         )
