@@ -28,6 +28,7 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 
 from latentmas.backbones._base import Family
 from latentmas.backbones._facts import resolve_source
+from latentmas.backbones._gguf import is_gguf, unpacked
 from latentmas.backbones._masks import Masks
 from latentmas.backbones._probe import probe, probe_static
 from latentmas.backbones._registry import find_family
@@ -213,6 +214,8 @@ def load_backbone(
     spec = planned.spec
     source = resolve_source(spec.source)
     wanted = dtype or spec.dtype
+    if is_gguf(source):
+        source = str(unpacked(source, spec.dtype))
     revision = commit or spec.revision
     options = {"revision": revision, "trust_remote_code": spec.trust_remote_code}
     try:

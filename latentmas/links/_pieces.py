@@ -21,9 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latentmas.cache import cache_folder
 from latentmas.redact import get_logger
 
-__all__ = ["Pieces", "cache_folder", "find_pieces", "same_vocabulary"]
+__all__ = ["Pieces", "find_pieces", "same_vocabulary"]
 
 log = get_logger("latentmas.links")
 VERSION = 1
@@ -47,13 +48,6 @@ class Pieces(NamedTuple):
 def same_vocabulary(source: Any, target: Any) -> bool:
     """Whether two tokenizers give the same tokens the same ids."""
     return source is target or bool(source.get_vocab() == target.get_vocab())
-
-
-def cache_folder() -> Path:
-    """`$LATENTMAS_CACHE`, else `latentmas` in the user's cache folder."""
-    if own := os.environ.get("LATENTMAS_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentmas"
 
 
 def find_pieces(source: Any, target: Any, ends: Mapping[int, int]) -> Pieces:
