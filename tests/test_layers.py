@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "latentmas"
-BASE = {"redact", "errors", "registry", "tools"}
+BASE = {"redact", "errors", "registry", "cache", "tools"}
 DATA = BASE | {"spec", "plan"}
 # What each layer may import from the package; a layer may always import itself.
 ALLOWED: dict[str, set[str]] = {
     "redact": set(),
     "errors": {"redact"},
     "registry": {"redact", "errors"},
+    "cache": set(),
     "tools": {"redact", "errors", "registry"},
     "spec": BASE,
     "templates": BASE | {"spec"},
@@ -40,7 +41,18 @@ ALLOWED: dict[str, set[str]] = {
 # Of backbones the compiler may use the facts, which are read from a config, never the weights.
 PARTS = {("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError"}}
 FREE = {"__init__", "__main__", "cli", "demo"}
-LIGHT = {"redact", "errors", "registry", "tools", "spec", "plan", "templates", "report", "__init__"}
+LIGHT = {
+    "redact",
+    "errors",
+    "registry",
+    "cache",
+    "tools",
+    "spec",
+    "plan",
+    "templates",
+    "report",
+    "__init__",
+}
 HEAVY = {"torch", "transformers", "accelerate", "networkx", "tokenizers"}
 # Convenience methods that forward lazily, inside a function: the one exception to the rule.
 FORWARDS = {

@@ -25,9 +25,11 @@ from latentmas.runtime import executors
 from latentmas.runtime.packing import answer_ids, pack
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import stability
+from latentmas.training.constant import BLOCK, ConstantStates, constant_rollouts
+from latentmas.training.data import TrainingRows
 from latentmas.training.estimate import dry_run, estimate
 from latentmas.training.inner_loss import InnerLoss
-from latentmas.training.outer_loss import OuterLoss, constant_rollouts
+from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.saving import saved_bytes
 from latentmas.training.select import freeze_all_but
 from tests.teams import load64, of_template, tiny
@@ -121,15 +123,40 @@ def test_constant_rollouts_are_kept_across_epochs() -> None:
     constant = {"round1.math", "round1.code", "round1.science"}
     assert constant_rollouts(system, system.plan) == constant
     plain = gradients(system)
-    loss = OuterLoss(system, system.plan, cache_constant=True)
+    loss = OuterLoss(system, system.plan, rows=TrainingRows(ROWS))
     for _ in range(2):
         system.zero_grad(set_to_none=True)
-        loss(ROWS, numbers=[4, 5, 6])["loss"].backward()
+        loss(ROWS, numbers=[0, 1, 2])["loss"].backward()
         found = {n: p.grad for n, p in system.named_parameters() if p.grad is not None}
         assert_same(found, plain, 1e-6)
-    assert len(loss._kept or {}) == 9
+    assert loss.constant is not None
+    assert len(loss.constant) == 9
     system.requires_grad_(True)
     assert constant_rollouts(system, system.plan) == set()
+
+
+def test_constant_states_do_not_depend_on_the_batches() -> None:
+    """To the bit: a training that resumes in a later epoch meets other batches."""
+    system = of_template("mixture", "llama").compile().load()
+    freeze_all_but(system, ["outer.math->summarizer.math"])
+    rows = TrainingRows([{"question": "x" * (number % 7 + 1)} for number in range(BLOCK + 3)])
+    step = next(step for step in system.plan.steps if step.output == "round1.math")
+    numbers = [BLOCK + 2, 1, 30]
+
+    def kept(keep_bytes: int = 2**20) -> ConstantStates:
+        return ConstantStates(system, executors.get("cached")(), rows, keep_bytes)
+
+    one, other = kept(), kept()
+    first = one.states(system.plan, step, numbers)
+    for number in reversed(numbers):
+        own = other.states(system.plan, step, [number])
+        assert torch.equal(own[0], first[numbers.index(number)])
+    plain = system.run(rows.plain(), record=("states",)).states["round1.math"]
+    assert torch.allclose(first, plain[numbers], atol=1e-4)
+    row_bytes = 4 * 3 * (16 + 32 + 16)
+    assert kept(2 * row_bytes).states(system.plan, step, [0, 1]) is not None
+    assert kept(2 * row_bytes).states(system.plan, step, [0, 2]) is None
+    assert kept(0).states(system.plan, step, [0]) is None
 
 
 # --- the released recipe --------------------------------------------------------------------------

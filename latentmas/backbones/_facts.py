@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
+from latentmas.backbones._gguf import gguf_config, is_gguf
 from latentmas.backbones._known import KNOWN
 from latentmas.errors import WeightsError
 from latentmas.plan import BackboneInfo
@@ -22,12 +24,12 @@ class UnsuitableBackboneError(WeightsError):
 
 
 def resolve_source(source: str) -> str:
-    """What transformers can open: a hub id or an absolute folder.
+    """A hub id, or the absolute path of a folder or of a GGUF file.
 
-    `package:NAME/path` is a folder inside an installed Python package, which is not imported.
+    `package:NAME/path` lies inside an installed Python package, which is not imported.
 
     Raises:
-        WeightsError: the package or the folder does not exist, or the path leaves the package.
+        WeightsError: the package, folder or file does not exist, or the path leaves the package.
     """
     if source.startswith(PACKAGE):
         name, _, rest = source.removeprefix(PACKAGE).partition("/")
@@ -36,15 +38,19 @@ def resolve_source(source: str) -> str:
             raise WeightsError(f"{source!r}: no Python package {name!r} is installed")
         root = Path(next(iter(spec.submodule_search_locations))).resolve()
         folder = (root / rest).resolve()
-        if not folder.is_relative_to(root) or not folder.is_dir():
-            raise WeightsError(f"{source!r}: package {name!r} has no folder {rest!r}")
+        if not folder.is_relative_to(root) or not _is_model(folder):
+            raise WeightsError(f"{source!r}: package {name!r} has no folder or GGUF file {rest!r}")
         return str(folder)
     path = Path(source).expanduser()
-    if "\0" not in source and path.is_dir():
+    if "\0" not in source and _is_model(path):
         return str(path.resolve())
-    if source.startswith((".", "/", "~")):
-        raise WeightsError(f"folder {source!r} does not exist")
+    if source.startswith((".", "/", "~")) or is_gguf(source):
+        raise WeightsError(f"{'file' if is_gguf(source) else 'folder'} {source!r} does not exist")
     return source
+
+
+def _is_model(path: Path) -> bool:
+    return path.is_dir() or (is_gguf(path.name) and path.is_file())
 
 
 def read_info(backbone: Backbone) -> BackboneInfo:
@@ -53,16 +59,14 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     Raises:
         WeightsError: it cannot be found or read (the message says why), or it is no decoder.
     """
-    from transformers import AutoConfig
-
     source = resolve_source(backbone.source)
     if source in KNOWN and backbone.revision is None:
         return KNOWN[source]
     try:
-        config = AutoConfig.from_pretrained(
-            source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code
-        )
+        config = _config(backbone, source)
         text = config.get_text_config(decoder=True)
+    except WeightsError:
+        raise
     except Exception as error:  # each model's configuration class raises what it likes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"no configuration for {source!r}: {reason}") from error
@@ -87,3 +91,13 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     except ValidationError as error:
         wrong = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
         raise WeightsError(f"the configuration of {source!r} does not fit: {wrong}") from error
+
+
+def _config(backbone: Backbone, source: str) -> Any:
+    from transformers import AutoConfig
+
+    if is_gguf(source):
+        return gguf_config(source)
+    return AutoConfig.from_pretrained(
+        source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code
+    )

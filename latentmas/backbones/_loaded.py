@@ -28,6 +28,7 @@ from transformers.utils import find_adapter_config_file, is_peft_available
 
 from latentmas.backbones._base import Family
 from latentmas.backbones._facts import resolve_source
+from latentmas.backbones._gguf import is_gguf, unpacked
 from latentmas.backbones._masks import Masks
 from latentmas.backbones._probe import probe, probe_static
 from latentmas.backbones._registry import find_family
@@ -76,6 +77,33 @@ class LoadedBackbone:
         """Input embeddings of token ids, `(…)` to `(…, D)`, scaled as the model scales them."""
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
+
+    def mix_embeddings(self, weights_BV: Tensor) -> Tensor:
+        """Weighted sums of the first V input embeddings, `(…, V)` to `(…, D)`.
+
+        Equal to `weights_BV @ embed(arange(V))`, without a copy of the table.
+        """
+        table_VD = self.model.get_input_embeddings().weight[: weights_BV.shape[-1]]
+        return weights_BV.to(table_VD.device, table_VD.dtype) @ table_VD * self._embedding_scale
+
+    @cached_property
+    def _embedding_scale(self) -> float:
+        """By how much the model scales its table (Gemma: the square root of the width).
+
+        Raises:
+            WeightsError: its embeddings are not rows of a table.
+        """
+        with torch.no_grad():
+            ids = torch.arange(min(16, self.planned.info.vocab_size))
+            table = self.model.get_input_embeddings().weight[ids.to(self.device)].double()
+            shown = self.embed(ids).double()
+            scale = float((shown * table).sum() / table.square().sum())
+            if not torch.allclose(shown, scale * table, rtol=0.02, atol=1e-3 * abs(scale)):
+                raise WeightsError(
+                    f"backbone {self.planned.spec.source!r}: its input embeddings are not the rows "
+                    "of one table, so that they cannot be mixed; choose another link kind"
+                )
+            return 1.0 if abs(scale - 1.0) < 1e-6 else scale
 
     def step(
         self,
@@ -186,6 +214,8 @@ def load_backbone(
     spec = planned.spec
     source = resolve_source(spec.source)
     wanted = dtype or spec.dtype
+    if is_gguf(source):
+        source = str(unpacked(source, spec.dtype))
     revision = commit or spec.revision
     options = {"revision": revision, "trust_remote_code": spec.trust_remote_code}
     try:

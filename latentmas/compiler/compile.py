@@ -72,5 +72,5 @@ def reschedule(plan: Plan, *, rounds: int | None = None, latent_steps: int | Non
 
 
 def _marked(links: tuple[LinkPlan, ...], steps: tuple[Step, ...]) -> tuple[LinkPlan, ...]:
-    reached = differentiable_links(steps)
+    reached = differentiable_links(steps, links)
     return tuple(link.model_copy(update={"differentiable": link.id in reached}) for link in links)

@@ -136,6 +136,7 @@ def _make(
         target=request.target,
         users=(request.user,),
         differentiable=False,
+        needs=tuple(sorted(kind.needs)),
     )
 
 

@@ -6,13 +6,67 @@ Shapes: `B` batch, `K` latent steps, `S` source width, `D` target width, `N` sam
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-__all__ = ["Link", "LinkOptions", "Residual", "make_residual", "near_identity_", "zero_"]
+__all__ = [
+    "Link",
+    "LinkBackbone",
+    "LinkOptions",
+    "Need",
+    "Residual",
+    "make_residual",
+    "near_identity_",
+    "zero_",
+]
+
+Need = Literal["head", "embeddings", "tokenizer", "states"]
+"""What a kind may use: the vocabulary head of the sender's backbone, the input embeddings of the
+receiver's, the tokenizers of both; for an outer link, the sender's raw states h, which it then maps
+rather than inner(h)."""
+
+
+class LinkBackbone(Protocol):
+    """What a link may use of a loaded backbone; `LoadedBackbone` is one."""
+
+    tokenizer: Any
+    workspace: dict[Any, Any]
+    """Tensors derived from the weights; emptied when the weights move or change their type."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        ...
+
+    @property
+    def turn_end_id(self) -> int | None:
+        """The token that ends the model's turn."""
+        ...
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """All tokens that end a text."""
+        ...
+
+    def logits(self, h_BD: Tensor) -> Tensor:
+        """Scores over the vocabulary, `(…, D)` to `(…, V)`."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of token ids, `(…)` to `(…, D)`."""
+        ...
+
+    def mix_embeddings(self, weights_BV: Tensor) -> Tensor:
+        """Weighted sums of the first V input embeddings, `(…, V)` to `(…, D)`."""
+        ...
 
 
 class LinkOptions(BaseModel):
@@ -34,6 +88,11 @@ class Link(nn.Module):
     """Pydantic model of the kind's options."""
     inits: ClassVar[frozenset[str]] = frozenset({"default"})
     """Values of `init` that the kind understands."""
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """What the kind uses of its backbones. Where it needs any part of them, `attach` is called at
+    load, and `Plan.explain` charges the head and the embedding table to each row."""
+    shortens: ClassVar[bool] = False
+    """Whether a message may have fewer than K rows: rows of zeros are not shown to the receiver."""
 
     def __init__(self, options: LinkOptions, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -75,6 +134,25 @@ class Link(nn.Module):
     def branches(self, h_BKS: Tensor) -> tuple[Tensor, Tensor] | None:
         """What a residual kind adds up: the learnt branch and the residual one; None for others."""
         return None
+
+    def attach(self, source: LinkBackbone, target: LinkBackbone) -> None:
+        """Receive the loaded backbones of a kind that `needs` something of them.
+
+        They are not part of the link's state and must be kept out of `parameters()`.
+
+        Args:
+            source: the sender's.
+            target: the receiver's; for an inner link the same.
+
+        Raises:
+            WeightsError: the kind cannot work with these backbones.
+        """
+        if self.needs - {"states"}:
+            raise ValueError(f"{type(self).__name__} declares needs but does not define attach()")
+
+    def message(self, h_BKS: Tensor) -> Tensor:
+        """What an outer link sends, `(B, K, S)` to `(B, K, D)`; kinds may set rows to zero."""
+        return self.apply_to(h_BKS)
 
     @property
     def dtype(self) -> torch.dtype | None:

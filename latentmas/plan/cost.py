@@ -169,8 +169,8 @@ class Run:
     """Whether the latter."""
     calls: int
     """Calls of one position after the prompt."""
-    inner: int
-    """Weights of the inner links."""
+    inner: Work
+    """Of the inner links of all agents at one call."""
     decodes: bool
 
     @property

@@ -12,6 +12,7 @@ from functools import cached_property
 from latentmas.plan.cost import FLOAT32, Model, Run, Work, total
 from latentmas.plan.explanation import StepCost
 from latentmas.plan.hardware import Hardware
+from latentmas.plan.links import LinkPlan
 from latentmas.plan.memory import Memory
 from latentmas.plan.plan import Plan
 from latentmas.plan.reading import WORTHWHILE, Reading, Turn
@@ -75,10 +76,11 @@ class Costing:
         return any({one, other} <= set(each.agents) for each in self.plan.backbones.values())
 
     def _transfer(self, index: int, step: Transfer) -> StepCost:
-        links = [self.plan.link(step.inner), self.plan.link(step.outer)]
-        count, width = sum(link.n_parameters for link in links), links[1].out_dim
+        outer = self.plan.link(step.outer)
+        links = [outer] if "states" in outer.needs else [self.plan.link(step.inner), outer]
+        width = outer.out_dim
         steps = self.plan.graph.steps_of(self.plan.graph.agent(step.agent))
-        work = Work(2.0 * count * steps * self.batch, float(count * FLOAT32))
+        work = self._link_work(links, steps * self.batch)
         self.memory.values[step.output] = self.batch * steps * width * FLOAT32
         return StepCost(
             index=index,
@@ -92,6 +94,18 @@ class Costing:
             state_bytes=work.state_bytes,
             seconds=work.seconds(self.hardware, "float32", 0),
         )
+
+    def _link_work(self, links: Sequence[LinkPlan], rows: int) -> Work:
+        """Links over so many rows: their own weights, and those of the backbones that they use."""
+        own = sum(link.n_parameters for link in links)
+        work = Work(2.0 * own * rows, float(own * FLOAT32))
+        for link in links:
+            for need, key in (("head", link.source), ("embeddings", link.target)):
+                if need in link.needs:
+                    info, model = self.plan.backbones[key].info, self.models[key]
+                    count = info.vocab_size * info.hidden_size
+                    work += Work(2.0 * count * rows, count * (model.size if model else 0.0))
+        return work
 
     # --- turns --------------------------------------------------------------------------------
 
@@ -130,7 +144,7 @@ class Costing:
             cut=0 if prefix is None else prefix.positions,
             reused=bool(reused),
             calls=max(0, (tokens or steps) - 1),
-            inner=sum(link.n_parameters for link in links),
+            inner=self._link_work(links, self.batch),
             decodes=isinstance(first, Decode),
         )
         idle = not (steps or tokens)
@@ -250,8 +264,7 @@ class Costing:
 
     def _calls(self, agent: str, run: Run) -> tuple[Work, float]:
         """Latent steps or tokens after the prompt."""
-        inner = Work(2.0 * run.inner * self.batch, float(run.inner * FLOAT32))
-        each = run.model.head(run.rows) if run.decodes else inner
+        each = run.model.head(run.rows) if run.decodes else run.inner
         key = (agent, "calls", run.rows, run.positions, run.calls, run.inner)
         if key not in self._known:
             past = range(run.positions, run.positions + run.calls)
@@ -261,7 +274,7 @@ class Costing:
 
     def _reference(self, turns: Sequence[Turn], run: Run) -> tuple[Work, float]:
         """The loop that reads each prompt again at each latent step, agent by agent."""
-        inner = Work(2.0 * run.inner / run.agents * self.batch)
+        inner = Work(run.inner.flops / run.agents)
         works = []
         for turn in turns:
             length = self.reading.positions(turn) or 0

@@ -36,3 +36,6 @@ class LinkPlan(Frozen):
     """Agents (inner) or edges (outer) that use these weights."""
     differentiable: bool
     """A differentiable path leads from the link to the last decode."""
+    needs: tuple[str, ...] = Field(default=(), exclude_if=lambda needs: not needs)
+    """What the kind uses for each row: `head`, `embeddings` and `tokenizer` of its backbones;
+    `states`: an outer link that maps h rather than inner(h)."""

@@ -19,7 +19,14 @@ from latentmas.errors import PlanError, WeightsError
 from latentmas.links import Link, link_kinds
 from latentmas.plan import LinkPlan, Plan
 
-__all__ = ["build_links", "sketch_links", "embedding_norm", "ridge_alignment", "start_links"]
+__all__ = [
+    "attach_links",
+    "build_links",
+    "embedding_norm",
+    "ridge_alignment",
+    "sketch_links",
+    "start_links",
+]
 
 RIDGE = 1e-4
 """Ridge penalty, relative to the mean square of the source's embeddings."""
@@ -112,9 +119,31 @@ def start_links(
             if planned.role == "outer":
                 sender = planned.users[0].split("->")[0]
                 assert senders[sender] == planned.source
-                sample = links[_inner_of(plan, sender)].apply_to(sample)
+                if "states" not in link.needs:
+                    sample = links[_inner_of(plan, sender)].apply_to(sample)
             norm = link.apply_to(sample).norm(dim=-1).mean()
             link.scale_output(float(embedding_norm(target) / norm.clamp_min(1e-12)))
+
+
+def attach_links(
+    plan: Plan, links: Mapping[str, Link], serving: Mapping[str, LoadedBackbone]
+) -> None:
+    """Hand the loaded backbones to the links whose kinds need them.
+
+    Args:
+        plan: whose links.
+        links: by id.
+        serving: the loaded backbone of each agent. A shared link gets those of its first user.
+
+    Raises:
+        WeightsError: a kind cannot work with its backbones.
+    """
+    edges = {edge.id: (edge.source, edge.target) for edge in plan.graph.edges}
+    for planned in plan.links:
+        if links[planned.id].needs:
+            user = planned.users[0]
+            source, target = edges.get(user, (user, user))
+            links[planned.id].attach(serving[source], serving[target])
 
 
 def _inner_of(plan: Plan, agent: str) -> str:

@@ -289,9 +289,9 @@ class Interpreter:
     def _transfer(self, step: Transfer, walk: Walk) -> Tensor:
         states = walk.values[step.source]
         assert isinstance(states, Tensor)  # the plan's verifier has made sure
-        message_BKD = self.system.link(step.outer).apply_to(
-            self.system.link(step.inner).apply_to(states)
-        )
+        inner, outer = self.system.link(step.inner), self.system.link(step.outer)
+        read = states if "states" in outer.needs else inner.apply_to(states)
+        message_BKD = outer.message(read)
         message_BKD = self._edited(step, message_BKD)
         walk.finite[step.output] = message_BKD.detach().isfinite().all()
         return message_BKD

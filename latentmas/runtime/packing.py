@@ -7,7 +7,7 @@ Shapes: `B` batch, `T` positions of the longest prompt, `K` latent steps, `D` wi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,6 +61,7 @@ def pack(
     *,
     room: int = 0,
     tools: Sequence[Mapping[str, Any]] = (),
+    shortened: Collection[str] = (),
 ) -> Packed:
     """Render, tokenise and embed the prompts of a batch.
 
@@ -71,12 +72,16 @@ def pack(
         messages: slot → message_BKD, spliced in at the slot.
         room: positions that must be left after the prompt.
         tools: schemas for the chat template.
+        shortened: slots whose messages leave out their rows of zeros, in each row of the batch.
 
     Raises:
         DataError: a prompt fails to render, is empty, or leaves no room in the model's context.
     """
-    sizes = {slot: message.shape[1] for slot, message in messages.items()}
-    rows = [_row(backbone, agent, sample, sizes, tools) for sample in samples]
+    kept = {slot: _kept_rows(x, slot in shortened) for slot, x in messages.items()}
+    rows = [
+        _row(backbone, agent, sample, {slot: len(own[i]) for slot, own in kept.items()}, tools)
+        for i, sample in enumerate(samples)
+    ]
     length = max(len(row.ids) for row in rows)
     _check_length(backbone, agent, rows, room)
     ids_BT = _in_columns(rows)
@@ -90,7 +95,7 @@ def pack(
             if name == slot
         ]
         first = min([first, *(at for _, at in starts)])
-        x_BTD = _splice(x_BTD, message_BKD, starts)
+        x_BTD = _splice(x_BTD, message_BKD, starts, kept[slot])
     begun = max(length - len(row.ids) for row in rows)
     fixed = first if begun < first < length else 0
     lengths = tuple(len(row.ids) for row in rows)
@@ -157,16 +162,28 @@ def count_positions(
     return len(_row(backbone, agent, sample, sizes, ()).ids)
 
 
-def _splice(x_BTD: Tensor, message_BKD: Tensor, starts: list[tuple[int, int]]) -> Tensor:
-    """Put message rows at (row, first position); differentiable in the message."""
-    steps = message_BKD.shape[1]
-    if not starts or steps == 0:
+def _kept_rows(message_BKD: Tensor, shortened: bool) -> list[list[int]]:
+    """Of each row of the batch, the message's rows that the receiver reads."""
+    rows, steps = message_BKD.shape[:2]
+    if not shortened:
+        return [list(range(steps))] * rows
+    shown_BK = (message_BKD.detach() != 0).any(dim=-1).tolist()
+    return [[k for k, shown in enumerate(own) if shown] for own in shown_BK]
+
+
+def _splice(
+    x_BTD: Tensor,
+    message_BKD: Tensor,
+    starts: Sequence[tuple[int, int]],
+    kept: Sequence[Sequence[int]],
+) -> Tensor:
+    """Put the kept message rows at (row, first position); differentiable in the message."""
+    places = [(i, at + n, k) for i, at in starts for n, k in enumerate(kept[i])]
+    if not places:
         return x_BTD
-    rows_N = torch.tensor([i for i, _ in starts], device=x_BTD.device).repeat_interleave(steps)
-    first_N = torch.tensor([at for _, at in starts], device=x_BTD.device).repeat_interleave(steps)
-    k_N = torch.arange(steps, device=x_BTD.device).repeat(len(starts))
+    rows_N, columns_N, k_N = torch.tensor(places, device=x_BTD.device).T
     values_ND = message_BKD.to(x_BTD.device, x_BTD.dtype)[rows_N, k_N]
-    return x_BTD.index_put((rows_N, first_N + k_N), values_ND)
+    return x_BTD.index_put((rows_N, columns_N), values_ND)
 
 
 def _row(

@@ -26,7 +26,7 @@ from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.feeds import PositionMode, check_position_mode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.initialise import build_links, sketch_links, start_links
+from latentmas.runtime.initialise import attach_links, build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
 from latentmas.runtime.options import read_options
 from latentmas.runtime.placement import (
@@ -87,6 +87,7 @@ class System(Sharing, nn.Module):
         self.plan = plan
         self.links = nn.ModuleDict({link_key(id): link for id, link in links.items()})
         self.serving = dict(serving)
+        attach_links(plan, links, self.serving)
         self.executor = known_executor(executor)
         self.text_functions = dict(text_functions or {})
         check_text_functions(plan, self.text_functions)
@@ -147,12 +148,12 @@ class System(Sharing, nn.Module):
         sketch_links(plan)
         serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         links = build_links(plan, seed)
-        if start:
-            by_key = {agent.backbone: serving[agent.name] for agent in plan.graph.agents}
-            start_links(plan, links, by_key, seed)
         system = cls(
             plan, links, serving, executor=executor, text_functions=text_functions, tools=tools
         )
+        if start:
+            by_key = {agent.backbone: serving[agent.name] for agent in plan.graph.agents}
+            start_links(plan, links, by_key, seed)
         place_links(plan, system.links, system.serving)
         system.origin = Origin(seed=seed)
         return system

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.plan import Decode, Plan, Rollout
+from latentmas.plan import Decode, Plan, Rollout, Transfer
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import Packed, pack
 from latentmas.runtime.prefixes import Prefix
@@ -60,8 +60,16 @@ def make_turn(
     ]
     room = step.latent_steps if isinstance(step, Rollout) else 1
     tools = tool_schemas(agent, system.tools)
-    prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools)
+    shortened = _shortened(system, plan, step)
+    prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools, shortened=shortened)
     if prefixes is not None and not tools:
         prefix = find_prefix(plan, step, backbone, samples, values, prefixes, prompt.ids_BT)
         prompt = prompt._replace(prefix=prefix)
     return Turn(step, backbone, prompt)
+
+
+def _shortened(system: System, plan: Plan, step: Rollout | Decode) -> set[str]:
+    """Slots whose links may send fewer than K rows."""
+    outer = {made.output: made.outer for made in plan.steps if isinstance(made, Transfer)}
+    ids = {slot: outer[name] for slot, name in step.inputs.items() if name in outer}
+    return {slot for slot, id in ids.items() if system.link(id).shortens}

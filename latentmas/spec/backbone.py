@@ -25,7 +25,8 @@ class Backbone(Frozen):
     """
 
     source: str
-    """Hub id, folder, or `package:NAME/path` for a folder inside an installed Python package."""
+    """Hub id, folder or GGUF file (needs the extra `gguf`); `package:NAME/path` for a folder or
+    file inside an installed Python package."""
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: DType = "auto"

@@ -173,9 +173,12 @@ class OuterConfig(_LinkTraining):
             "them. auto: keep them if half of the free memory holds them."
         },
     )
-    cache_constant: bool = field(
-        default=False,
-        metadata={"help": "Keep states of rollouts that nothing trainable precedes, per row."},
+    feature_gib: float = field(
+        default=4.0,
+        metadata={
+            "help": "Most GiB of states of rollouts that nothing trainable precedes, which are "
+            "computed once for each row; 0 keeps none."
+        },
     )
     probe_stability: bool = field(
         default=True,

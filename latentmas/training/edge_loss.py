@@ -116,8 +116,10 @@ class EdgeLoss(nn.Module):
             sender = system.backbone_of(use.edge.source)
             receiver = system.backbone_of(use.edge.target)
             ids_N = torch.cat([own.ids_N for own in features])
-            inner = system.link(use.inner).apply_to(h_ND.to(sender.device))
-            z_ND = system.link(use.link).apply_to(inner)
+            outer, h_ND = system.link(use.link), h_ND.to(sender.device)
+            if "states" not in outer.needs:
+                h_ND = system.link(use.inner).apply_to(h_ND)
+            z_ND = outer.apply_to(h_ND)
             e_ND = _as_read(sender, receiver, ids_N)
             sums.append(regression(z_ND, e_ND, mean_square(receiver), **self.weights))
             count += len(ids_N)

@@ -17,8 +17,9 @@ from latentmas.plan import Decode, Plan, Rollout
 from latentmas.runtime import System
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import answer_ids, pack
+from latentmas.training.constant import constant_rollouts
 from latentmas.training.data import Row
-from latentmas.training.outer_loss import OuterLoss, constant_rollouts
+from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.saving import saved_bytes
 
 __all__ = ["DryRun", "Estimate", "available_bytes", "dry_run", "estimate"]

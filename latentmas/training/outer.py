@@ -99,7 +99,8 @@ class OuterTrainer(LinkTrainer):
             checkpoint=self.checkpoint,
             recipe=config.recipe,
             targets=targets,
-            cache_constant=config.cache_constant,
+            rows=rows,
+            keep_bytes=int(config.feature_gib * 2**30),
         )
         own: list[TrainerCallback] = []
         if len(self.depths) > 1:

@@ -20,11 +20,12 @@ from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.packing import answer_ids
 from latentmas.training.checkpointing import CheckpointedExecutor
-from latentmas.training.data import Row
+from latentmas.training.constant import ConstantStates
+from latentmas.training.data import Row, TrainingRows
 from latentmas.training.saving import keys_kept_once
 from latentmas.training.teaching import cross_entropy, teach
 
-__all__ = ["OuterLoss", "constant_rollouts", "default_weights"]
+__all__ = ["OuterLoss", "default_weights"]
 
 log = get_logger(__name__)
 
@@ -53,7 +54,8 @@ class OuterLoss(nn.Module):
         checkpoint: bool = False,
         recipe: str = "on_policy",
         targets: Mapping[str, str] | None = None,
-        cache_constant: bool = False,
+        rows: TrainingRows | None = None,
+        keep_bytes: int = 2**32,
     ) -> None:
         """Prepare.
 
@@ -66,8 +68,9 @@ class OuterLoss(nn.Module):
             checkpoint: compute activations again in the backward pass.
             recipe: `"on_policy"` or `"released"`.
             targets: for `"released"`, the field with each agent's own text.
-            cache_constant: keep the states of rollouts that nothing trainable precedes, row by
-                row, on the CPU.
+            rows: of the training: states of rollouts that nothing trainable precedes are computed
+                once for each of them. None: nothing is kept.
+            keep_bytes: most bytes of such states.
         """
         super().__init__()
         self.links = system.links
@@ -77,7 +80,9 @@ class OuterLoss(nn.Module):
         plain: Executor = executors.get(executor)()
         self._executor = CheckpointedExecutor(plain) if checkpoint else plain
         self._checkpoint = checkpoint
-        self._kept: dict[tuple[str, int, int], Tensor] | None = {} if cache_constant else None
+        self.constant = (
+            ConstantStates(system, plain, rows, keep_bytes) if rows is not None else None
+        )
         self.watch: Callable[[str, Tensor], Tensor] | None = None
         """Sees each message on its way: telemetry."""
         self.round_losses: dict[int, float] | None = None
@@ -193,29 +198,16 @@ class OuterLoss(nn.Module):
         """What takes a rollout's place; None lets it run."""
         if self.recipe == "released":
             return lambda step, turn: self._gold_states(turn, rows[0])
-        if self._kept is None or numbers is None or not torch.is_grad_enabled():
+        constant = self.constant
+        if constant is None or numbers is None or not torch.is_grad_enabled():
             return lambda step, turn: None
-        constant = constant_rollouts(self._system[0], self.plan)
-        return lambda step, turn: (
-            self._kept_states(step, turn, numbers) if step.output in constant else None
-        )
+        return lambda step, turn: constant.states(self.plan, step, numbers)
 
     def _gold_states(self, turn: Turn, row: Row) -> Tensor:
         """h_1KD after each token of the agent's own text, the first `RELEASED_ROWS` of them."""
         text = str(row[self.targets[turn.step.agent]])
         taught = teach(turn.backbone, turn.prompt, [answer_ids(turn.backbone, text)])
         return taught.after_ND[None, :RELEASED_ROWS]
-
-    @torch.no_grad()
-    def _kept_states(self, step: Rollout, turn: Turn, numbers: Sequence[int]) -> Tensor:
-        assert self._kept is not None
-        keys = [(step.output, step.latent_steps, number) for number in numbers]
-        if not all(key in self._kept for key in keys):
-            inner = self._system[0].link(step.inner)
-            states = self._executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
-            self._kept |= {key: own.cpu() for key, own in zip(keys, states, strict=True)}
-        kept = torch.stack([self._kept[key] for key in keys])
-        return kept.to(turn.backbone.device)
 
 
 def default_weights(plan: Plan) -> list[float]:
@@ -238,20 +230,3 @@ def _check_weights(plan: Plan, weights: Sequence[float]) -> None:
                 f"round_weights gives {weight} to round {number}, where agent {plan.output!r} "
                 "has no turn, for nothing of it feeds back; give 0 there"
             )
-
-
-def constant_rollouts(system: System, plan: Plan) -> set[str]:
-    """Outputs of rollouts that no trainable link precedes."""
-    learns = {id for id in system.link_ids() if any(p.requires_grad for p in _weights(system, id))}
-    varying: set[str] = set()
-    for step in plan.steps:
-        sources = [step.source] if step.op == "transfer" else list(step.inputs.values())
-        links = [step.inner, step.outer] if step.op == "transfer" else []
-        links += [step.inner] if isinstance(step, Rollout) else []
-        if varying & set(sources) or learns & set(links):
-            varying.add(step.output)
-    return {step.output for step in plan.steps if isinstance(step, Rollout)} - varying
-
-
-def _weights(system: System, id: str) -> list[nn.Parameter]:
-    return list(system.link(id).parameters())

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import inspect
+from functools import cache
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import latentmas as lm
+from latentmas.backbones import LoadedBackbone, load_backbone, read_info
 from latentmas.links import Link, link_kinds
+from latentmas.plan import PlanBackbone
+from tests.teams import tiny
 
 KINDS = link_kinds.names()
 ROLES = ("inner", "outer")
@@ -34,10 +38,20 @@ MARK_CASES = pytest.mark.parametrize(("name", "role", "S", "D"), CASES)
 
 
 def make(name: str, role: str, S: int, D: int, **options: object) -> Link:
-    """A link with its random start."""
+    """A link with its random start; a kind that needs backbones gets tiny ones of these widths."""
     kind = link_kinds.get(name)
     torch.manual_seed(7)
-    return kind(kind.resolve(role, options, S, D), S, D)
+    link = kind(kind.resolve(role, options, S, D), S, D)
+    if kind.needs:
+        link.attach(backbone(S), backbone(D))
+    return link
+
+
+@cache
+def backbone(width: int, dtype: str = "float32") -> LoadedBackbone:
+    spec = tiny("llama", width)
+    planned = PlanBackbone(spec=spec, info=read_info(spec), agents=("one",))
+    return load_backbone(planned, dtype=dtype)
 
 
 def latents(S: int, seed: int = 0) -> Tensor:
@@ -117,6 +131,8 @@ def test_gradient_reaches_every_parameter_and_the_input(name, role, S, D):
 @MARK_KINDS
 def test_gradients_are_those_of_the_function(name, role):
     link = make(name, role, 8, 8).double()
+    if link.needs:
+        link.attach(backbone(8, "float64"), backbone(8, "float64"))
     h_BKS = latents(8)[:1, :2].double().requires_grad_()
     assert torch.autograd.gradcheck(link, (h_BKS,))
 
@@ -138,7 +154,9 @@ def test_builds_without_memory_with_the_same_weights(name, role, S, D):
 def test_a_state_dict_restores_every_bit(name, role, S, D):
     link = make(name, role, S, D)
     torch.manual_seed(99)
-    other = type(link)(link.options, S, D)
+    other = copy.deepcopy(link)
+    for tensor in other.state_dict().values():
+        tensor.normal_()
     other.load_state_dict(copy.deepcopy(link.state_dict()))
     assert torch.equal(other(latents(S)), link(latents(S)))
     assert set(link.state_dict()) == {key for key, _ in link.named_parameters()}

@@ -106,6 +106,7 @@ class Offload(Cached):
             self._host[id(backbone)] = [t.data.pin_memory() if pinned else t.data for t in tensors]
         for tensor, value in zip(tensors, self._host[id(backbone)], strict=True):
             tensor.data = value.to(self.device, non_blocking=True)
+        backbone.workspace.clear()
         self._here[id(backbone)] = backbone
         self.moves.append(f"+{backbone.planned.spec.source}")
 

@@ -1,0 +1,116 @@
+"""GGUF files as backbones: unpacked once into a folder of the cache, which loads like any other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from latentmas.cache import cache_folder
+from latentmas.errors import WeightsError
+from latentmas.redact import get_logger
+
+__all__ = ["gguf_config", "is_gguf", "unpacked"]
+
+log = get_logger("latentmas.backbones")
+DTYPES = {"auto": "bfloat16", "float64": "float32"}
+"""Types of unpacked weights that differ from the declared type."""
+DONE = "unpacked"
+"""A file that is written last."""
+
+
+def is_gguf(source: str) -> bool:
+    """Whether a resolved source is a GGUF file."""
+    return source.endswith(".gguf")
+
+
+def gguf_config(source: str) -> Any:
+    """The configuration of a GGUF file, of its unpacked folder where there is one.
+
+    Raises:
+        WeightsError: `gguf` is not installed.
+    """
+    from transformers import AutoConfig
+
+    path = Path(source)
+    for folder in sorted(_home(path).glob("*/")):
+        if (folder / DONE).exists():
+            return AutoConfig.from_pretrained(folder)
+    _require_gguf(source)
+    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def unpacked(source: str, dtype: str) -> Path:
+    """The folder with a GGUF file's weights, dense, and its tokenizer; made where it is missing.
+
+    Args:
+        source: path of the file.
+        dtype: as declared by the backbone. `auto` is unpacked in bfloat16: the file's own types are
+            quantised.
+
+    Raises:
+        WeightsError: `gguf` is missing, the file cannot be read, or the folder cannot be written.
+    """
+    path, wanted = Path(source), DTYPES.get(dtype, dtype)
+    folder = _home(path) / wanted
+    if (folder / DONE).exists():
+        return folder
+    _require_gguf(source)
+    log.warning("unpacking %s into %s (once)", path.name, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{wanted}-", dir=folder.parent))
+    except OSError as error:
+        raise WeightsError(
+            f"cannot unpack {source!r} into {folder.parent}: {error}; "
+            "set LATENTMAS_CACHE to a folder that can be written"
+        ) from error
+    try:
+        _unpack(path, part, wanted)
+        (part / DONE).write_text(path.name, encoding="utf-8")
+        part.replace(folder)
+    except Exception as error:  # the readers of models and tokenizers raise what they like
+        if not (folder / DONE).exists():  # else another process was faster
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise WeightsError(f"cannot unpack {source!r} into {folder}: {reason}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _unpack(path: Path, folder: Path, dtype: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    own = {"gguf_file": path.name}
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent,
+        dtype=getattr(torch, dtype),
+        quantization_config=GgufConfig(dequantize=True),
+        **own,
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(path.parent, **own).save_pretrained(folder)
+
+
+def _home(path: Path) -> Path:
+    """Of all unpacked forms of a file: its name, and a digest of what tells that it has changed."""
+    stat = path.stat()
+    with path.open("rb") as file:
+        head = file.read(2**20)
+        file.seek(-min(2**20, stat.st_size), os.SEEK_END)
+        tail = file.read()
+    content = hashlib.sha256(b"1" + str(stat.st_size).encode() + head + tail).hexdigest()
+    return cache_folder() / "gguf" / f"{path.stem}-{content[:16]}"
+
+
+def _require_gguf(source: str) -> None:
+    if find_spec("gguf") is None:
+        raise WeightsError(
+            f"reading {source!r} needs the package gguf; install it with "
+            "pip install 'latentmas[gguf]'"
+        )
