@@ -83,7 +83,12 @@ def load_system(
         UnknownNameError: `backbones` names what the team does not have.
     """
     found = find_team(source, revision=revision, token=token)
-    saved = read_steadily(lambda: _read(found.folder, trust_remote_code), found.folder)
+    try:
+        saved = read_steadily(lambda: _read(found.folder, trust_remote_code), found.folder)
+    except MemoryError as error:
+        raise WeightsError(
+            f"LM502 {str(found.folder)!r} cannot be read: there is not enough memory"
+        ) from error
     plan, commits = _plan_now(found.folder, saved.manifest, saved.plan, backbones or {})
     system = System.load(
         plan,

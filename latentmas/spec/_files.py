@@ -107,7 +107,10 @@ def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
 
 def _prompt_beside(folder: Path, name: str) -> str:
     """Text of a prompt file; OSError or ValueError when it is none, or not below the folder."""
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except RuntimeError as error:
+        raise ValueError("a symbolic link leads back to itself") from error
     if not path.is_relative_to(folder.resolve()):
         raise ValueError("it leaves the folder of the graph file")
     if path.exists() and not path.is_file():

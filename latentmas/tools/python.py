@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from latentmas.errors import LatentMASError
+from latentmas.errors import DataError, LatentMASError
 from latentmas.tools import Tool, _sandbox, register
 from latentmas.tools._limits import MEBIBYTE, Limits
 from latentmas.tools._sandbox import Kind
@@ -68,6 +68,8 @@ def python_tool(
 
 
 def _run(code: str, limits: Limits, kind: Kind | None, *, unsafe: bool) -> str:
+    if not isinstance(code, str):
+        raise DataError(f"the tool 'python' runs the text of a program, not {code!r:.60}")
     found = _sandbox.sandbox_kind() if kind is None else _sandbox.working(kind)
     if found is None and not unsafe:
         raise LatentMASError(_sandbox.refusal(kind))
