@@ -51,18 +51,24 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     """Read a backbone's configuration; the facts of the paper's models come with the package.
 
     Raises:
-        WeightsError: it cannot be found or read (the message says why), or it is no decoder.
+        WeightsError: it cannot be found or read (the message says why), it is no decoder, or it
+            has sizes that no model has.
     """
     from transformers import AutoConfig
 
     source = resolve_source(backbone.source)
     if source in KNOWN and backbone.revision is None:
         return KNOWN[source]
+    from latentmas.backbones._sizes import check_sizes  # late, as above: it takes transformers
+
     try:
+        check_sizes(source, revision=backbone.revision)
         config = AutoConfig.from_pretrained(
             source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code
         )
         text = config.get_text_config(decoder=True)
+    except WeightsError:
+        raise
     except Exception as error:  # each model's configuration class raises what it likes
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"no configuration for {source!r}: {reason}") from error

@@ -31,6 +31,7 @@ from latentmas.backbones._facts import resolve_source
 from latentmas.backbones._masks import Masks
 from latentmas.backbones._probe import probe, probe_static
 from latentmas.backbones._registry import find_family
+from latentmas.backbones._sizes import check_sizes
 from latentmas.backbones._state import State
 from latentmas.backbones._static import StaticState
 from latentmas.errors import WeightsError
@@ -189,6 +190,7 @@ def load_backbone(
     revision = commit or spec.revision
     options = {"revision": revision, "trust_remote_code": spec.trust_remote_code}
     try:
+        check_sizes(source, revision=revision)
         tokenizer = _load_tokenizer(source, options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
