@@ -263,7 +263,7 @@ def test_plan(team, broken, tmp_path):
     out = tmp_path / "new" / "plan.json"
     deep = call("plan", team, "--rounds", 5, "-o", out)
     assert "rounds 1-4" in deep.stdout and str(out) in deep.stderr
-    assert lm.Plan.load_file(out) == compiled.replace(rounds=5)
+    assert lm.Plan.open(out) == compiled.replace(rounds=5)
     assert "LM113" in call("plan", team, "--rounds", 1000, code=1).stderr
     assert "LM105" in call("plan", broken, code=1).stderr
     call("plan", team, "--rounds", 0, code=2)
