@@ -262,6 +262,32 @@ def test_a_changed_graph_is_refused_with_the_difference(
         assert line in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda links: links[1].update(in_dim=8), "the file says in_dim 8, the graph 32"),
+        (lambda links: links.pop(1), "the file lacks link "),
+        (lambda links: links.append(links[0] | {"id": "x"}), "the file has a link x that the"),
+        (lambda links: links.reverse(), "the links are in another order"),
+    ],
+)
+def test_a_changed_link_table_is_refused_with_the_difference(
+    change: Any, line: str, system: lm.System, saved: Path
+) -> None:
+    """The digest is that of the graph, which is the same: to show it twice would say nothing."""
+    edit(saved, lambda data: change(data["links"]))
+    with pytest.raises(lm.WeightsError, match=r"^LM501 .* the link table is not the one") as caught:
+        load(saved, system)
+    assert line in str(caught.value) and "digest" not in str(caught.value)
+
+
+def test_digests_that_begin_alike_are_shown_whole(system: lm.System, saved: Path) -> None:
+    other = system.plan.digest[:12] + "0" * 52
+    edit(saved, lambda data: data.update(digest=other))
+    with pytest.raises(lm.WeightsError, match=f"digest {system.plan.digest}, but .* {other};"):
+        load(saved, system)
+
+
 def test_a_changed_prompt_is_refused_with_its_agent(system: lm.System, saved: Path) -> None:
     path = saved / "prompts" / "critic.jinja"
     path.write_text(path.read_text() + "!")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -155,10 +156,11 @@ def _write(system: System, folder: Path, card: str, name: str | None) -> None:
     plan = system.plan
     state = {name: t.detach().cpu().contiguous() for name, t in system.link_state().items()}
     save_file(state, folder / LINKS, links_header(plan, plan.links))
+    files = _prompt_files(plan)
     for agent in plan.graph.agents:
-        write_text_atomically(folder / "prompts" / f"{agent.name}.jinja", agent.prompt)
+        write_text_atomically(folder / f"{files[agent.name]}.jinja", agent.prompt)
         if agent.system is not None:
-            write_text_atomically(folder / "prompts" / f"{agent.name}.system.jinja", agent.system)
+            write_text_atomically(folder / f"{files[agent.name]}.system.jinja", agent.system)
     write_history(folder, system.history, system.scores)
     made = model_card(
         plan, history=system.history, scores=system.scores, commits=system.commits(), name=name
@@ -168,14 +170,30 @@ def _write(system: System, folder: Path, card: str, name: str | None) -> None:
     write_text_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
+def _prompt_files(plan: Plan) -> dict[str, str]:
+    """Agent → path of its prompt's file in the folder, without the suffix.
+
+    Agents such as `planner` and `Planner` would share a file on a disk that ignores case. The
+    hyphen that tells theirs apart is in no agent's name.
+    """
+    counts = Counter[str]()
+    found = {}
+    for agent in plan.graph.agents:
+        counts[agent.name.lower()] += 1
+        count = counts[agent.name.lower()]
+        found[agent.name] = f"prompts/{agent.name}" + (f"-{count}" if count > 1 else "")
+    return found
+
+
 def _manifest(system: System, weights: str) -> Manifest:
     plan = system.plan
+    files = _prompt_files(plan)
     graph: dict[str, Any] = plan.graph.model_dump(mode="json")
     for agent in graph["agents"]:
-        name = agent["name"]
-        agent["prompt"] = {"file": f"prompts/{name}.jinja"}
+        name = files[agent["name"]]
+        agent["prompt"] = {"file": f"{name}.jinja"}
         if agent["system"] is not None:
-            agent["system"] = {"file": f"prompts/{name}.system.jinja"}
+            agent["system"] = {"file": f"{name}.system.jinja"}
     return Manifest(
         latentmas=__version__,
         digest=plan.digest,
