@@ -126,6 +126,38 @@ def test_a_training_does_not_begin_where_its_team_cannot_be_saved(tmp_path: Path
     assert "untrained" not in done.stderr, "no model was loaded before"
 
 
+ROWS = [{"question": "3 + 4?", "answer": "7"}]
+
+
+def trainer(system: lm.System, folder: Path) -> lm.OuterTrainer:
+    return lm.OuterTrainer(
+        system,
+        lm.OuterConfig(
+            output_dir=str(folder), max_steps=1, use_cpu=True, save_strategy="steps", save_steps=1
+        ),
+        train_dataset=ROWS,
+    )
+
+
+def test_a_checkpoint_that_does_not_fit_says_so(system: lm.System, tmp_path: Path) -> None:
+    """The links fit, and the optimizer's state does not: torch speaks of an `iostream error`."""
+    links = system.save_links(tmp_path / "links.safetensors").stat().st_size
+    limit = int(1.2 * links)
+    words = r"cannot write a checkpoint to '.*out': torch could not save its file"
+    with files_of_at_most(limit), pytest.raises(lm.DataError, match=words):
+        trainer(system, tmp_path / "out").train()
+    with pytest.raises(lm.DataError, match=r"cannot resume: .* was cut short"):
+        trainer(system, tmp_path / "out").train(resume_from_checkpoint=True)
+
+
+def test_a_training_in_python_does_not_begin_where_nothing_can_be_written(
+    system: lm.System, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(lm.DataError, match=r"cannot write '.*out/metrics.jsonl': Not a directory"):
+        trainer(system, tmp_path / "file" / "out")
+
+
 def test_looking_ahead_leaves_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "plan.json")
     assert names(tmp_path) == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from latentmas.io._bounded import read_json
 from latentmas.io._pickles import RANDOM_STATES, StoredTensor, scan_archive
 from latentmas.redact import get_logger
 from latentmas.runtime import System
+from latentmas.spec import WriteError, write_error
 
-__all__ = ["check_checkpoint", "find_checkpoint"]
+__all__ = ["check_checkpoint", "find_checkpoint", "writing_checkpoint"]
 
 log = get_logger("latentmas.training")
 
@@ -41,6 +44,7 @@ _TYPES = frozenset(
     )
 )
 """Names that optimizers other than Adam may keep."""
+_TORCH_CANNOT_WRITE = ("iostream error", "PytorchStreamWriter", "inline_container")
 _FOLDER = re.compile(r"checkpoint-(\d{1,12})")
 
 
@@ -144,6 +148,29 @@ def _set_aside(checkpoint: Path) -> None:
     with suppress(FileNotFoundError):  # another process of this training was first
         checkpoint.rename(aside)
         log.warning("%s was cut short; it is kept as %s", checkpoint, aside)
+
+
+@contextmanager
+def writing_checkpoint(output_dir: str) -> Iterator[None]:
+    """Say why a checkpoint could not be written; earlier ones are as they were.
+
+    Raises:
+        WriteError: the operating system or torch could not write a file.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise write_error(output_dir, error, "cannot write a checkpoint to") from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _TORCH_CANNOT_WRITE):
+            raise
+        # torch.save does not say why; most often the disk is full.
+        full = OSError(
+            errno.ENOSPC, f"torch could not save its file ({str(error).splitlines()[0]})"
+        )
+        raise write_error(output_dir, full, "cannot write a checkpoint to") from error
 
 
 def check_checkpoint(folder: Path, system: System) -> None:
