@@ -138,13 +138,14 @@ class PlanError(LatentMASError, ValueError):
 class UnknownNameError(LatentMASError, KeyError):
     """A registry has no such name; the message suggests the closest ones."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, fix: str = "") -> None:
         shown = name if isinstance(name, str) else repr(name)
         self.kind, self.name, self.known = kind, redact(shown), tuple(known)
         guess = closest(self.name, self.known)
         hint = f"did you mean {guess!r}? " if guess else ""
         listing = ", ".join(self.known) or "none"
-        self.message = redact(f"unknown {kind} {self.name!r}; {hint}known: {listing}")
+        more = f"; {fix}" if fix else ""
+        self.message = redact(f"unknown {kind} {self.name!r}; {hint}known: {listing}{more}")
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would print the repr

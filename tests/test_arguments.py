@@ -97,7 +97,7 @@ def test_names_that_do_not_exist(team, find, words):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda team: lm.Plan.load("plan.json"), ["Plan.load_file", "'plan.json'"]),
+        (lambda team: lm.Plan.load("plan.json"), ["Plan.open(path)", "'plan.json'"]),
         (lambda team: lm.System.load(sequential()), ["Graph", "graph.compile()"]),
         (lambda team: lm.System.load(team.plan, reuse=3), ["reuse", "int", "plan.load()"]),
         (lambda team: evaluate(team, [], twin=3), ["twin", "int", "plan.load()"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -20,7 +21,8 @@ from safetensors.torch import load_file, save_file
 
 import latentmas as lm
 from latentmas.compiler import compile_graph
-from latentmas.io import _folder, save_system
+from latentmas.io import _folder, _lock, save_system
+from latentmas.io import load as load_module
 from latentmas.runtime import TrainingRecord
 from latentmas.spec import GraphSpec
 from tests.strategies import Facts, valid_graphs
@@ -260,6 +262,32 @@ def test_a_changed_graph_is_refused_with_the_difference(
         assert line in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda links: links[1].update(in_dim=8), "the file says in_dim 8, the graph 32"),
+        (lambda links: links.pop(1), "the file lacks link "),
+        (lambda links: links.append(links[0] | {"id": "x"}), "the file has a link x that the"),
+        (lambda links: links.reverse(), "the links are in another order"),
+    ],
+)
+def test_a_changed_link_table_is_refused_with_the_difference(
+    change: Any, line: str, system: lm.System, saved: Path
+) -> None:
+    """The digest is that of the graph, which is the same: to show it twice would say nothing."""
+    edit(saved, lambda data: change(data["links"]))
+    with pytest.raises(lm.WeightsError, match=r"^LM501 .* the link table is not the one") as caught:
+        load(saved, system)
+    assert line in str(caught.value) and "digest" not in str(caught.value)
+
+
+def test_digests_that_begin_alike_are_shown_whole(system: lm.System, saved: Path) -> None:
+    other = system.plan.digest[:12] + "0" * 52
+    edit(saved, lambda data: data.update(digest=other))
+    with pytest.raises(lm.WeightsError, match=f"digest {system.plan.digest}, but .* {other};"):
+        load(saved, system)
+
+
 def test_a_changed_prompt_is_refused_with_its_agent(system: lm.System, saved: Path) -> None:
     path = saved / "prompts" / "critic.jinja"
     path.write_text(path.read_text() + "!")
@@ -402,15 +430,113 @@ def test_a_save_that_stops_at_any_change_of_a_folder_leaves_a_whole_team(
     assert found == {"old", "new"} and event > 20
 
 
+def outcome_of(program: str) -> tuple[dict[str, Any], str]:
+    """What a benchmark prints as JSON on its small size, and what it says beside."""
+    command = [sys.executable, str(ROOT / "benchmarks" / program), "--tiny", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_save_that_is_killed_leaves_a_whole_team() -> None:
     """The program has 50 trials without `--tiny`."""
-    program = [sys.executable, str(ROOT / "benchmarks" / "save_crash.py"), "--tiny", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=100)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (row,) = json.loads(done.stdout)["rows"]
+    (row,) = outcome_of("save_crash.py")[0]["rows"]
     assert row["trials"] == 5 and set(row["outcomes"]) <= {"old", "new"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_two_writers_and_a_reader_work_at_once() -> None:
+    """The program has 200 cycles without `--tiny`."""
+    found, said = outcome_of("save_together.py")
+    assert [(row["who"], row["fine"], row["failed"]) for row in found["rows"]] == [
+        ("first writer", 20, 0),
+        ("reader", 20, 0),
+        ("second writer", 20, 0),
+    ]
+    assert found["left"] == [] and "Traceback" not in said
+
+
+def test_a_reader_sees_a_team_of_one_moment(
+    system: lm.System, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer comes between the manifest and the links: the reader takes the new team."""
+    other = lm.System.load(system.plan, reuse=system, seed=8)
+    read, changes = load_module.read_links, [other, system, other]
+
+    def changed(*given: Any) -> Any:
+        if changes:
+            changes.pop().save_pretrained(saved)
+        return read(*given)
+
+    monkeypatch.setattr(load_module, "read_links", changed)
+    assert same_weights(load(saved, system), other)
+    assert changes == []
+
+
+def test_a_team_that_never_holds_still_is_an_error(
+    system: lm.System, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the reader may not keep writers away, it gives up after a few times."""
+    read = load_module.read_links
+
+    def changed(*given: Any) -> Any:
+        (saved / "latentmas.json").touch()
+        return read(*given)
+
+    monkeypatch.setattr(load_module, "read_links", changed)
+    with pytest.raises(lm.WeightsError, match=r"LM502 .* was changed each of the 6 times"):
+        load(saved, system)
+
+
+def test_a_writer_waits_for_another_one_and_says_when_it_gives_up(saved: Path) -> None:
+    with _lock.locked(saved):
+        waiting = pytest.raises(lm.LatentMASError, match=r"still writing to .*team'; wait")
+        with waiting, _lock.locked(saved, patience=0.02):
+            raise AssertionError("two writers at once")
+    with _lock.locked(saved, patience=0):
+        assert (saved / _lock.LOCK).is_file()
+    assert not (saved / _lock.LOCK).exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
+def test_a_lock_whose_holder_was_killed_holds_nobody_up(system: lm.System, saved: Path) -> None:
+    program = "import sys; from latentmas.io import _lock; from pathlib import Path\n"
+    program += "with _lock.locked(Path(sys.argv[1])): print('held', flush=True), input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(saved)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        holder.send_signal(signal.SIGKILL)
+    assert (saved / _lock.LOCK).is_file()
+    system.save_pretrained(saved)
+    assert not [path for path in saved.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_system_without_locks_is_warned_of(
+    system: lm.System,
+    saved: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def unable(_: int) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(_lock, "_try", unable)
+    system.save_pretrained(saved)
+    assert "has no locks (No locks available); save a team from one process" in caplog.text
+    assert same_weights(load(saved, system), system)
+    assert not [path for path in saved.iterdir() if path.name.startswith(".")]
+
+
+def test_a_link_in_the_locks_place_is_not_followed(
+    system: lm.System, saved: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("keep")
+    (saved / _lock.LOCK).symlink_to(tmp_path / "mine")
+    system.save_pretrained(saved)
+    assert (tmp_path / "mine").read_text() == "keep"
 
 
 def test_what_dead_writers_left_is_swept_and_what_live_ones_write_is_not(

@@ -261,7 +261,7 @@ def test_loading_what_is_not_there(tmp_path: Path) -> None:
         with pytest.raises((DataError, GraphError)):
             GraphSpec.load(path)
         with pytest.raises(PlanError):
-            Plan.load_file(path)
+            Plan.open(path)
 
 
 def one_agent(piece: str) -> dict[str, Any]:

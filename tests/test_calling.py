@@ -273,3 +273,20 @@ def test_a_template_without_turns_of_tools_is_named() -> None:
     system = chat_team("{{ messages[0]['content'] }}")
     with pytest.raises(lm.ExecutionError, match="no turns of tools; use tool_style='tags'"):
         run(system, ["one"], {"one": chat_says(CALL)})
+
+
+def test_a_tool_that_is_missing_at_reload_says_how_to_give_it(tmp_path):
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return f"sun in {city}"
+
+    graph = lm.Graph("one", inputs=["question"])
+    graph.add_agent("solver", tiny("llama", 16), prompt="{{ question }}", tools=[weather])
+    folder = graph.output("solver").compile().load().save_pretrained(tmp_path / "team")
+    with pytest.raises(lm.UnknownNameError) as caught:
+        lm.System.from_pretrained(folder)
+    for words in ("'weather'", 'tools={"weather": function}', 'tools.register("weather")'):
+        assert words in str(caught.value)
+    assert lm.System.from_pretrained(folder, tools={"weather": weather}).tools == {
+        "weather": weather
+    }

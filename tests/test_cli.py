@@ -180,7 +180,7 @@ def test_new_writes_what_the_template_declares(template, tmp_path):
     assert GraphSpec.load(path) == expected
     assert "rounds: 3" in path.read_text()
     written = {Path(line) for line in result.stdout.splitlines()}
-    prompts = {tmp_path / "prompts" / f"{agent.name}.jinja" for agent in expected.agents}
+    prompts = {tmp_path / "prompts" / "math" / f"{agent.name}.jinja" for agent in expected.agents}
     assert written == {path, *prompts, tmp_path / "graph.schema.json"} and all(
         file.is_file() for file in written
     )
@@ -202,14 +202,25 @@ def test_new_on_models_of_ones_own_compiles(tmp_path, monkeypatch):
     assert call("check", tmp_path / "one.yaml").stdout.startswith("fine: one: 3 agents")
 
 
+def test_teams_in_one_folder_keep_their_prompts(tmp_path):
+    call("new", "first", "--output", tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    (mine := tmp_path / "prompts" / "first" / "planner.jinja").write_text("mine: {{ question }}")
+    call("new", "second", "--output", tmp_path)
+    call("new", "second", "--output", tmp_path, "--force")
+    assert mine.read_text() == "mine: {{ question }}"
+    assert all(path.read_bytes() == was for path, was in before.items() if path != mine)
+    assert "prompts/second/" in (tmp_path / "second.yaml").read_text().splitlines()[1]
+
+
 def test_new_does_not_overwrite(tmp_path):
     call("new", "math", "--output", tmp_path)
     (tmp_path / "math.yaml").write_text("mine")
-    (tmp_path / "prompts" / "critic.jinja").unlink()
+    (tmp_path / "prompts" / "math" / "critic.jinja").unlink()
     error = call("new", "math", "--output", tmp_path, code=1).stderr
     assert "math.yaml" in error and "planner.jinja" in error and "--force" in error
     assert (tmp_path / "math.yaml").read_text() == "mine"
-    assert not (tmp_path / "prompts" / "critic.jinja").exists()
+    assert not (tmp_path / "prompts" / "math" / "critic.jinja").exists()
     call("new", "math", "--output", tmp_path, "--force")
     assert "name: math" in (tmp_path / "math.yaml").read_text()
 
@@ -263,7 +274,7 @@ def test_plan(team, broken, tmp_path):
     out = tmp_path / "new" / "plan.json"
     deep = call("plan", team, "--rounds", 5, "-o", out)
     assert "rounds 1-4" in deep.stdout and str(out) in deep.stderr
-    assert lm.Plan.load_file(out) == compiled.replace(rounds=5)
+    assert lm.Plan.open(out) == compiled.replace(rounds=5)
     assert "LM113" in call("plan", team, "--rounds", 1000, code=1).stderr
     assert "LM105" in call("plan", broken, code=1).stderr
     call("plan", team, "--rounds", 0, code=2)

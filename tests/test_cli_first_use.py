@@ -109,8 +109,8 @@ def test_a_file_in_place_of_a_saved_team(team, tmp_path):  # noqa: F811
 def test_prompt_files_that_are_missing_are_problems_of_the_graph(tmp_path):
     path = tmp_path / "math.yaml"
     call("new", "math", "--output", tmp_path)
-    (tmp_path / "prompts" / "planner.jinja").unlink()
-    (tmp_path / "prompts" / "solver.jinja").write_bytes(b"\xff")
+    (tmp_path / "prompts" / "math" / "planner.jinja").unlink()
+    (tmp_path / "prompts" / "math" / "solver.jinja").write_bytes(b"\xff")
     path.write_text(path.read_text().replace("rounds: 3", "runds: 3"))
     problems = json.loads(call("check", path, "--json", code=1).stdout)["problems"]
     assert [(p["code"], p["path"]) for p in problems] == [
@@ -118,7 +118,7 @@ def test_prompt_files_that_are_missing_are_problems_of_the_graph(tmp_path):
     ]
     missing = problems[0]["message"]
     assert missing == (
-        "prompt_file 'prompts/planner.jinja' cannot be read: No such file or directory"
+        "prompt_file 'prompts/math/planner.jinja' cannot be read: No such file or directory"
     )
     error = call("check", path, code=1).stderr
     assert missing in error and "write the text as `prompt`" in error

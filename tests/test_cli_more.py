@@ -242,7 +242,7 @@ def test_new_names_a_schema_that_accepts_the_graph(tmp_path):
     assert yaml.safe_load(text).keys() <= schema["properties"].keys()
     (tmp_path / "graph.schema.json").write_text("old")
     (tmp_path / "math.yaml").unlink()
-    for prompt in (tmp_path / "prompts").iterdir():
+    for prompt in (tmp_path / "prompts" / "math").iterdir():
         prompt.unlink()
     call("new", "math", "--output", tmp_path)  # the schema is no file of the user's
     assert json.loads((tmp_path / "graph.schema.json").read_text()) == schema

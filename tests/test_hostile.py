@@ -46,8 +46,8 @@ def test_only_the_user_can_allow_remote_code(base: Base, tmp_path: Path) -> None
         lm.GraphSpec.from_json(path.read_text())
     plan = lm.Graph.load(path, trust_remote_code=True).compile()
     with pytest.raises(lm.PlanError, match="LM504"):
-        lm.Plan.load_file(plan.save(tmp_path / "plan.json"))
-    assert lm.Plan.load_file(tmp_path / "plan.json", trust_remote_code=True) == plan
+        lm.Plan.open(plan.save(tmp_path / "plan.json"))
+    assert lm.Plan.open(tmp_path / "plan.json", trust_remote_code=True) == plan
     team = plan.load().save_pretrained(tmp_path / "team")
     with pytest.raises(lm.WeightsError, match="LM504"):
         lm.System.from_pretrained(team)

@@ -321,6 +321,26 @@ def refused(folder: Path, code: str) -> str:
     return str(caught.value)
 
 
+def test_agents_whose_names_differ_only_in_case_have_files_of_their_own(tmp_path):
+    graph = lm.Graph("case", inputs=["question"], latent_steps=2)
+    for name, slot in {
+        "planner": "",
+        "Planner": "{{ planner }}",
+        "PLANNER": "{{ Planner }}",
+    }.items():
+        prompt = f"{name}: {slot} {{{{ question }}}}"
+        graph.add_agent(name, tiny("llama", 16), prompt=prompt, system=f"You are {name}.")
+    graph.connect("planner", "Planner")
+    graph.connect("Planner", "PLANNER")
+    graph.output("PLANNER")
+    system = graph.compile().load(seed=1)
+    folder = system.save_pretrained(tmp_path / "team")
+    files = sorted(path.name for path in (folder / "prompts").iterdir())
+    assert len({name.lower() for name in files}) == len(files) == 6
+    assert "planner.jinja" in files and "planner.system.jinja" in files
+    assert lm.System.from_pretrained(folder).plan == system.plan
+
+
 @pytest.mark.parametrize("missing", ["latentmas.json", "links.safetensors", "prompts/one.jinja"])
 def test_a_missing_file_is_named(saved, missing):
     (saved / missing).unlink()

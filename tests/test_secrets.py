@@ -147,7 +147,7 @@ def test_errors_of_files_hold_none(tmp_path: Path) -> None:
         lambda: read_rows(URL),
         lambda: lm.prompt_file(URL),
         lambda: lm.GraphSpec.load(URL),
-        lambda: lm.Plan.load_file(URL),
+        lambda: lm.Plan.open(URL),
         lambda: lm.System.from_pretrained(URL),
         lambda: lm.rerun(URL),
         lambda: load_release("sequential_light", URL),

@@ -610,19 +610,43 @@ def test_killed_at_any_moment_a_resumed_training_ends_the_same(tmp_path: Path) -
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
-def test_a_checkpoint_that_was_cut_short_is_passed_over(
+def test_a_checkpoint_that_was_cut_short_is_passed_over_and_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     outer(tmp_path, max_steps=3, save_strategy="steps", save_steps=1).train()
     (tmp_path / "checkpoint-3" / "trainer_state.json").write_text('{"global_st')
+    (tmp_path / "damaged-checkpoint-3").mkdir()  # of an earlier crash
     again = outer(tmp_path, max_steps=4, save_strategy="steps", save_steps=1)
     with caplog.at_level(logging.WARNING, "latentmas.training"):
         again.train(resume_from_checkpoint=True)
     assert "checkpoint-3 was cut short" in caplog.text
     assert again.state.global_step == 4
+    kept = tmp_path / "damaged-checkpoint-3-1"
+    assert (kept / "trainer_state.json").read_text() == '{"global_st'
+    assert (kept / "links.safetensors").is_file()
     (tmp_path / "checkpoint-4" / "trainer_state.json").unlink()
     with pytest.raises(lm.DataError, match="was cut short"):
         outer(tmp_path).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
+def test_the_only_checkpoint_stays_when_it_is_damaged(tmp_path: Path) -> None:
+    outer(tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
+    only = tmp_path / "checkpoint-1"
+    (only / "trainer_state.json").write_text('{"global_st')
+    before = sorted(path.name for path in only.iterdir())
+    with pytest.raises(lm.DataError, match=r"checkpoint-1' was cut short .* system.load_links"):
+        outer(tmp_path).train(resume_from_checkpoint=True)
+    assert sorted(path.name for path in only.iterdir()) == before
+    trainer = outer(tmp_path, max_steps=1)
+    assert not trainer.system.load_links(only).left  # as the message says
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_lacks_a_part_is_not_resumed_from(tmp_path: Path, name: str) -> None:
+    outer(tmp_path, max_steps=1, save_strategy="steps", save_steps=1).train()
+    (tmp_path / "checkpoint-1" / name).unlink()
+    with pytest.raises(lm.WeightsError, match=rf"LM502 .*checkpoint-1' lacks {name}.*load_links"):
+        outer(tmp_path, max_steps=2).train(resume_from_checkpoint=True)
 
 
 # --- several processes --------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     """Read a backbone's configuration; the facts of the paper's models come with the package.
 
     Raises:
-        WeightsError: it cannot be found or read (the message says why), or it is no decoder.
+        WeightsError: it cannot be found or read (the message says why), it is no decoder, or it
+            has sizes that no model has.
     """
     source = resolve_source(backbone.source)
     if source in KNOWN and backbone.revision is None:
@@ -96,8 +97,13 @@ def read_info(backbone: Backbone) -> BackboneInfo:
 def _config(backbone: Backbone, source: str) -> Any:
     from transformers import AutoConfig
 
+    from latentmas.backbones._sizes import check_sizes, judge_sizes  # late: it takes transformers
+
     if is_gguf(source):
-        return gguf_config(source)
+        config = gguf_config(source)
+        judge_sizes(source, config.to_dict())
+        return config
+    check_sizes(source, revision=backbone.revision)
     return AutoConfig.from_pretrained(
         source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code
     )

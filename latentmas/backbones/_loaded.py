@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
 from jinja2 import TemplateError
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -32,6 +32,7 @@ from latentmas.backbones._gguf import is_gguf, unpacked
 from latentmas.backbones._masks import Masks
 from latentmas.backbones._probe import probe, probe_static
 from latentmas.backbones._registry import find_family
+from latentmas.backbones._sizes import check_sizes
 from latentmas.backbones._state import State
 from latentmas.backbones._static import StaticState
 from latentmas.errors import WeightsError
@@ -219,6 +220,7 @@ def load_backbone(
     revision = commit or spec.revision
     options = {"revision": revision, "trust_remote_code": spec.trust_remote_code}
     try:
+        check_sizes(source, revision=revision)
         tokenizer = _load_tokenizer(source, options)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -228,17 +230,34 @@ def load_backbone(
             **options,
             **_without_foreign_adapter(source, revision),
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise WeightsError(f"cannot load backbone {spec.source!r}: {reason}") from error
+    except Exception as error:  # torch, transformers and each model's code raise what they like
+        raise WeightsError(f"cannot load backbone {spec.source!r}: {_reason(error)}") from error
     model, found = loaded
     if found["missing_keys"]:
         names = ", ".join(sorted(found["missing_keys"])[:5])
         raise WeightsError(f"cannot load backbone {spec.source!r}: its weights lack {names}")
-    at = _commit(source, revision)
-    backbone = LoadedBackbone(model.to(device), tokenizer, planned, commit=at)
+    try:
+        model = model.to(device)
+    except (MemoryError, RuntimeError) as error:
+        reason = _reason(error)
+        raise WeightsError(f"cannot move backbone {spec.source!r} to {device}: {reason}") from error
+    backbone = LoadedBackbone(model, tokenizer, planned, commit=_commit(source, revision))
     probe(backbone, lambda: State(backbone))
     return backbone
+
+
+def _reason(error: Exception) -> str:
+    """Why a model cannot be loaded, on one line."""
+    if isinstance(error, UnpicklingError | EOFError):
+        # torch's own message advises to unpickle the file all the same.
+        return (
+            "its weights are not a checkpoint that torch can read without running code of the "
+            "file; download it again, or take a copy in safetensors format"
+        )
+    text = " ".join(str(error).split("\n", 1)[0].split()) or repr(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return f"there is not enough memory ({text}); free some, or take a smaller model or dtype"
+    return text
 
 
 def _commit(source: str, revision: str | None) -> str | None:

@@ -37,7 +37,7 @@ SCHEMA = "graph.schema.json"
 """Written beside graph files; their first line names it for editors."""
 _HEAD = """\
 # yaml-language-server: $schema=./graph.schema.json
-# A team of the template {template!r}; edit it as you like. Its prompts are in prompts/.
+# A team of the template {template!r}; edit it as you like. Its prompts are in {prompts}/.
 # `latentmas check` finds every mistake; editors complete and check by the schema named above.
 """
 
@@ -81,12 +81,13 @@ def team_files(template: str, name: str, folder: Path, backbones: Iterable[str])
     spec = graph_of(template, name, sources).spec()
     data = spec.model_dump(mode="json", include={"name", "inputs", "rounds", "latent_steps"})
     data |= spec.model_dump(mode="json", exclude_defaults=True)
+    prompts = f"prompts/{name}"  # a folder for each team: several may be written beside each other
     files: dict[Path, str] = {}
     for agent in data["agents"]:
-        agent["prompt_file"] = f"prompts/{agent['name']}.jinja"
+        agent["prompt_file"] = f"{prompts}/{agent['name']}.jinja"
         files[folder / agent["prompt_file"]] = agent.pop("prompt")
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
-    graph = {folder / f"{name}.yaml": _HEAD.format(template=template) + text}
+    graph = {folder / f"{name}.yaml": _HEAD.format(template=template, prompts=prompts) + text}
     return graph | files | {folder / SCHEMA: schema_text()}
 
 

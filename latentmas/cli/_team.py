@@ -50,8 +50,9 @@ def open_plan(graph: Path) -> Plan:
     if not folder.is_dir():
         return _open_graph(graph).compile()
     from latentmas.io._format import read_manifest
+    from latentmas.io._steady import read_steadily
 
-    return read_manifest(folder, trust_remote_code=_trust)[1]
+    return read_steadily(lambda: read_manifest(folder, trust_remote_code=_trust)[1], folder)
 
 
 def _open_graph(graph: Path) -> Graph:

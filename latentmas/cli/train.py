@@ -18,6 +18,7 @@ from latentmas.cli._progress import train_progress
 from latentmas.cli._team import open_team
 from latentmas.errors import LatentMASError
 from latentmas.report import training_report
+from latentmas.spec import check_writable
 
 if TYPE_CHECKING:
     from latentmas.runtime import System
@@ -222,8 +223,9 @@ def _free(folder: Path) -> Path:
     """The folder, when a team can be saved there: better to know before the training.
 
     Raises:
-        LatentMASError: it holds something else.
+        LatentMASError: it holds something else, or cannot be written.
     """
+    check_writable(folder / "latentmas.json")
     with suppress(FileNotFoundError):
         if not (folder / "latentmas.json").exists() and any(folder.iterdir()):
             raise LatentMASError(f"{str(folder)!r} holds something other than a saved team")

@@ -32,21 +32,36 @@ def inside(folder: Path, path: Path) -> bool:
     """Whether a path, symbolic links followed, is in the folder.
 
     A snapshot in the hub's cache is made of links to the `blobs` beside it.
+
+    Raises:
+        WeightsError: LM502 when a symbolic link leads back to itself.
     """
-    root = folder.resolve()
+    try:
+        root, found = folder.resolve(), path.resolve()
+    except (RuntimeError, OSError) as error:  # which one depends on the version of Python
+        raise WeightsError(
+            f"LM502 {path} cannot be read: a symbolic link leads back to itself; put the file in "
+            "its place"
+        ) from error
     if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
         root = root.parent.parent
-    return path.resolve().is_relative_to(root)
+    return found.is_relative_to(root)
 
 
 def check_plain_file(path: Path, most: int) -> int:
     """Size of a file that is a regular one of at most `most` bytes; it is not opened.
 
     Raises:
-        WeightsError: LM502 when it is something else (a device, a pipe, a folder), or larger.
+        WeightsError: LM502 when it is something else (a device, a pipe, a folder), or larger, or
+            may not be looked at.
         FileNotFoundError: it is not there.
     """
-    found = path.stat()
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"LM502 {path} cannot be read: {error.strerror or error}") from error
     if not stat.S_ISREG(found.st_mode):
         raise WeightsError(f"LM502 {path} is no regular file; it is not read")
     if found.st_size > most:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import torch
 
+from latentmas.errors import DataError
 from latentmas.runtime import System
 from latentmas.spec import canonical_json
 
@@ -15,10 +16,19 @@ __all__ = ["digest_rows", "digest_text", "link_digests", "weights_digest"]
 
 
 def digest_rows(rows: Iterable[object]) -> str:
-    """SHA-256 (hex) of rows in their order, whatever the order of their fields."""
+    """SHA-256 (hex) of rows in their order, whatever the order of their fields.
+
+    Raises:
+        DataError: a row holds itself, or has keys that JSON cannot hold.
+    """
     digest = hashlib.sha256()
-    for row in rows:
-        text = json.dumps(row, sort_keys=True, default=str, separators=(",", ":"))
+    for number, row in enumerate(rows):
+        try:
+            text = json.dumps(row, sort_keys=True, default=str, separators=(",", ":"))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"row {number} cannot be put into JSON: {error}; give plain values under text keys"
+            ) from error
         digest.update(text.encode() + b"\n")
     return digest.hexdigest()
 

@@ -2,7 +2,8 @@
 
 The new parts are written to a folder of their own inside. Renaming that to `.latentmas-commit` is
 the moment of change: from then on readers (`part`, `part_names`) look there first. Its files are
-then moved to their places; a later writer ends what a crash cut short.
+then moved to their places; a later writer ends what a crash cut short. Writers come one after the
+other (`locked`); readers read again what has changed under them (`read_steadily`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from latentmas.errors import WeightsError
 from latentmas.io._bounded import read_json
+from latentmas.io._lock import locked
 
 __all__ = ["CARD", "LINKS", "MANIFEST", "holds_team", "part", "part_names", "replacing"]
 
@@ -37,7 +39,8 @@ OURS = re.compile(
 
 def holds_team(folder: Path) -> bool:
     """Whether a team was saved there."""
-    return part(folder, MANIFEST).is_file()
+    # In this order: the manifest may be moved from the first place to the second at any moment.
+    return any((home / MANIFEST).is_file() for home in (folder / COMMIT, folder))
 
 
 def part(folder: Path, name: str) -> Path:
@@ -61,29 +64,42 @@ def replacing(folder: Path) -> Iterator[Path]:
         folder: of the team; made if need be. Other files in it are left alone.
 
     Raises:
+        LatentMASError: another process keeps writing there.
         OSError: a part cannot be written; the old ones stay.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    _finish(folder)
-    _sweep(folder)
+    try:
+        with locked(folder):
+            _finish(folder)
+            _sweep(folder)
+            with _scratch(folder) as scratch:
+                yield scratch
+                names = (p for p in scratch.rglob("*") if p.is_file())
+                listed = sorted(path.relative_to(scratch).as_posix() for path in names)
+                (scratch / LIST).write_text(json.dumps(listed), encoding="utf-8")
+                scratch.chmod(0o755)
+                for path in (*scratch.rglob("*"), scratch):
+                    _sync(path)
+                scratch.rename(folder / COMMIT)
+            _sync(folder)
+            _finish(folder)
+    except BaseException:
+        if made:
+            with suppress(OSError):  # it may hold a team by now
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A new folder inside, which is removed when the block fails."""
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=f"{WRITING}{os.getpid()}-"))
     try:
         yield scratch
-        names = sorted(p.relative_to(scratch).as_posix() for p in scratch.rglob("*") if p.is_file())
-        (scratch / LIST).write_text(json.dumps(names), encoding="utf-8")
-        scratch.chmod(0o755)
-        for path in (*scratch.rglob("*"), scratch):
-            _sync(path)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
-        if made:
-            with suppress(OSError):
-                folder.rmdir()
         raise
-    scratch.rename(folder / COMMIT)
-    _sync(folder)
-    _finish(folder)
 
 
 def _finish(folder: Path) -> None:
@@ -139,7 +155,7 @@ def _own_parents(folder: Path, name: str) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writers that are gone have left."""
+    """Remove what writers that are gone have left; where there are no locks, others may write."""
     for left in folder.glob(f"{WRITING}*-*"):
         owner = left.name.removeprefix(WRITING).partition("-")[0]
         if owner.isdecimal() and not _alive(int(owner)):
@@ -159,10 +175,18 @@ def _alive(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Ask the disk to keep a file, or a folder's names, through a power cut."""
-    with suppress(OSError):
+    """Wait until the disk has a file, or a folder's names, so that a power cut does not lose them.
+
+    Raises:
+        OSError: the disk cannot keep the file; some file systems say only now that they are full.
+    """
+    folder = path.is_dir()
+    try:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+    except OSError:
+        if not folder:  # not every system can sync a folder
+            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,7 +39,7 @@ _UNREADABLE = (OSError, ValidationError, GraphError, ValueError, TypeError, Recu
 
 
 class Manifest(BaseModel):
-    """What `latentmas.json` holds. Prompts are files beside it: `prompts/<agent>.jinja`."""
+    """What `latentmas.json` holds. Prompts are files beside it, which the graph names."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -108,19 +108,46 @@ def read_manifest(folder: Path, *, trust_remote_code: bool = False) -> tuple[Man
 
 def _changed(path: Path, manifest: Manifest, plan: Plan, links: Path) -> WeightsError:
     """The error for a graph that is not the one that was saved, with what has changed."""
-    message = (
-        f"LM501 {path}: the graph compiles to digest {plan.digest[:12]}, but the file says "
-        f"{manifest.digest[:12]}; it was edited, or written by another version "
-        f"({manifest.latentmas})"
-    )
     saved = plan_of_links(links)
     changes = saved.diff(plan) if saved is not None else []
+    if plan.digest == manifest.digest:
+        found = "the link table is not the one that the graph compiles to"
+        changes = _link_changes(manifest.links, plan.links)
+    else:
+        ours, theirs = _told_apart(plan.digest, manifest.digest)
+        found = f"the graph compiles to digest {ours}, but the file says {theirs}"
+    message = (
+        f"LM501 {path}: {found}; it was edited, or written by another version "
+        f"({manifest.latentmas})"
+    )
     if changes:
         message += (
             ":\n  " + "\n  ".join(changes) + "\nput it back; or load the changed graph "
             "by itself and take the links over with system.load_links(folder)"
         )
     return WeightsError(message)
+
+
+def _told_apart(a: str, b: str) -> tuple[str, str]:
+    """Two digests, shortened where that still shows that they differ."""
+    return (a[:12], b[:12]) if a[:12] != b[:12] else (a, b)
+
+
+def _link_changes(told: Sequence[LinkPlan], compiled: Sequence[LinkPlan]) -> list[str]:
+    """How the link table of a manifest differs from the one that its graph compiles to."""
+    theirs, ours = ({link.id: link for link in table} for table in (told, compiled))
+    lines = [f"the file lacks link {id}" for id in ours if id not in theirs]
+    lines += [
+        f"the file has a link {id:.100} that the graph does not have" for id in theirs.keys() - ours
+    ]
+    for id in (id for id in ours if id in theirs):
+        before, now = theirs[id].model_dump(), ours[id].model_dump()
+        lines += [
+            f"link {id}: the file says {field} {before[field]!r:.80}, the graph {now[field]!r:.80}"
+            for field in now
+            if before[field] != now[field]
+        ]
+    return sorted(lines)[:20] or ["the links are in another order"]
 
 
 def plan_of_links(path: Path) -> Plan | None:

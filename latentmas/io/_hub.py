@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from latentmas.errors import LatentMASError, WeightsError
 from latentmas.io._folder import CARD, LINKS, MANIFEST, OURS, part, part_names
 from latentmas.io._format import inside, read_manifest
+from latentmas.io._steady import read_steadily
 from latentmas.redact import hide, secrets_in
 
 if TYPE_CHECKING:
@@ -107,11 +108,18 @@ def push_folder(
     folder = Path(folder)
     if not is_repository(repo_id):
         raise LatentMASError(f"LM511 {repo_id!r} is no repository; the form is owner/name")
-    manifest, plan = read_manifest(folder, trust_remote_code=True)  # nothing of it is run
+    manifest, plan, history, scores = read_steadily(
+        lambda: (
+            *read_manifest(folder, trust_remote_code=True),  # nothing of it is run
+            read_history(folder),
+            read_scores(folder),
+        ),
+        folder,
+    )
     card = model_card(
         plan,
-        history=read_history(folder),
-        scores=read_scores(folder),
+        history=history,
+        scores=scores,
         commits=manifest.commits,
         name=repo_id,
     )

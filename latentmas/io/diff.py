@@ -12,6 +12,7 @@ from latentmas.errors import WeightsError
 from latentmas.io._bounded import inside
 from latentmas.io._folder import LINKS, part
 from latentmas.io._safetensors import read_header
+from latentmas.io._steady import read_steadily
 from latentmas.io._weights import distance, measure
 from latentmas.io.inspect import link_entries
 
@@ -86,22 +87,25 @@ def diff_teams(
         WeightsError: LM501 or LM502 when one is no sound team, LM503 when its weights cannot be
             read, LM511 when the hub does not give it.
     """
-    from latentmas.io._format import read_manifest
     from latentmas.io._hub import find_team
 
-    folders = [
+    one, other = (
         find_team(source, revision=revision, token=token).folder
         for source, revision in ((a, revision_a), (b, revision_b))
-    ]
+    )
+    plan, links = read_steadily(lambda: _compare(one, other), one, other)
+    return TeamDifference(a=str(a), b=str(b), plan=plan, links=links)
+
+
+def _compare(*folders: Path) -> tuple[tuple[str, ...], tuple[LinkDifference, ...]]:
+    """Differences of the plans, and of each link."""
+    from latentmas.io._format import read_manifest
+
     # Nothing is loaded, so that a request for remote code can do no harm.
     plans = [read_manifest(folder, trust_remote_code=True)[1] for folder in folders]
     ids = dict.fromkeys(link.id for plan in plans for link in plan.links)
-    return TeamDifference(
-        a=str(a),
-        b=str(b),
-        plan=tuple(plans[0].diff(plans[1])),
-        links=tuple(_links(list(ids), *(_links_file(folder) for folder in folders))),
-    )
+    links = _links(list(ids), *(_links_file(folder) for folder in folders))
+    return tuple(plans[0].diff(plans[1])), tuple(links)
 
 
 def _links_file(folder: Path) -> Path:

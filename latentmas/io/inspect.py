@@ -16,6 +16,7 @@ from latentmas.io._bounded import inside, read_json
 from latentmas.io._folder import LINKS, MANIFEST, part, part_names
 from latentmas.io._format import LARGEST_MANIFEST, Manifest
 from latentmas.io._safetensors import Entry, Header, read_header
+from latentmas.io._steady import read_steadily
 from latentmas.io._weights import measure
 from latentmas.plan import LinkPlan
 
@@ -118,6 +119,10 @@ def inspect_team(
 
         found = find_team(source, revision=revision, token=token)
         folder, commit = found.folder, found.revision
+    return read_steadily(lambda: _report(folder, str(source), commit), folder)
+
+
+def _report(folder: Path, source: str, commit: str | None) -> TeamReport:
     manifest = _manifest(folder)
     path = part(folder, LINKS)
     if not path.is_file() or not inside(folder, path):
@@ -125,7 +130,7 @@ def inspect_team(
     header = read_header(path)
     links = tuple(_facts(path, link, header) for link in manifest.links)
     return TeamReport(
-        source=str(source),
+        source=source,
         revision=commit,
         name=str(manifest.graph.get("name", "team")),
         format=manifest.version,

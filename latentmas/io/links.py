@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from latentmas.errors import DataError, UnknownNameError, WeightsError
@@ -20,6 +17,8 @@ from latentmas.io._format import HEADER, VERSION, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._newer import is_newer, say_left_out, without_unknown
 from latentmas.io._safetensors import read_header
+from latentmas.io._steady import read_steadily
+from latentmas.io._tensors import save_file
 from latentmas.io.load import check_links, read_links
 from latentmas.io.save import links_header, refuse_secrets
 from latentmas.plan import LinkPlan
@@ -65,7 +64,7 @@ def save_links(system: System, path: str | Path, *, only: str | Sequence[str] = 
 
     Raises:
         UnknownNameError: a name is no link, agent or edge.
-        DataError: the file's name does not end in `.safetensors`.
+        DataError: the file's name does not end in `.safetensors`, or it cannot be written.
         LatentMASError: LM513 when a prompt holds a secret.
     """
     path = Path(path)
@@ -80,16 +79,7 @@ def save_links(system: System, path: str | Path, *, only: str | Sequence[str] = 
         if name.startswith(prefixes)
     }
     header = links_header(system.plan, [system.plan.link(id) for id in ids])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(state, temporary, metadata=header)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    save_file(state, path, header)
     return path
 
 
@@ -197,6 +187,10 @@ def _read(
             f"of the hub (owner/name), or a file that save_links wrote ({SUFFIX})"
         )
     folder = find_team(source, revision=revision, token=token).folder
+    return read_steadily(lambda: _read_folder(folder), folder)
+
+
+def _read_folder(folder: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
     manifest, _ = read_manifest(folder, trust_remote_code=True)  # nothing of it is run
     return manifest.links, read_links(folder)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from latentmas.backbones import read_info
@@ -17,15 +16,30 @@ from latentmas.io._folder import LINKS, part
 from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._safetensors import compare_header, read_header
+from latentmas.io._steady import read_steadily
 from latentmas.io._swap import Swap, swap_backbones
+from latentmas.io._tensors import load_file
 from latentmas.io._training import read_history, read_scores
 from latentmas.plan import BackboneInfo, Plan
-from latentmas.runtime import Origin, System
+from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.initialise import sketch_links
 from latentmas.spec import Backbone, TextFunction
 from latentmas.tools import Tool
 
 __all__ = ["check_links", "facts_at", "load_link_weights", "load_system", "read_links"]
+
+
+@dataclass(frozen=True)
+class _SavedTeam:
+    """All that is read of a saved team, from one moment."""
+
+    manifest: Manifest
+    plan: Plan
+    """As it was saved."""
+    state: Mapping[str, Tensor]
+    """Link weights, which fit the plan and the manifest."""
+    history: list[TrainingRecord]
+    scores: list[Score]
 
 
 def load_system(
@@ -71,10 +85,13 @@ def load_system(
         UnknownNameError: `backbones` names what the team does not have.
     """
     found = find_team(source, revision=revision, token=token)
-    manifest, saved = read_manifest(found.folder, trust_remote_code=trust_remote_code)
-    plan, commits = _plan_now(found.folder, manifest, saved, backbones or {})
-    state = read_links(found.folder, plan)
-    history, scores = read_history(found.folder), read_scores(found.folder)
+    try:
+        saved = read_steadily(lambda: _read(found.folder, trust_remote_code), found.folder)
+    except MemoryError as error:
+        raise WeightsError(
+            f"LM502 {str(found.folder)!r} cannot be read: there is not enough memory"
+        ) from error
+    plan, commits = _plan_now(found.folder, saved.manifest, saved.plan, backbones or {})
     system = System.load(
         plan,
         device=device,
@@ -86,10 +103,23 @@ def load_system(
         start=False,
         commits=commits,
     )
-    _fill(system, state, part(found.folder, LINKS), manifest)
-    system.history, system.scores = history, scores
+    _fill(system, saved.state)
+    system.history, system.scores = saved.history, saved.scores
     system.origin = Origin(source=str(source), revision=found.revision)
     return system
+
+
+def _read(folder: Path, trust_remote_code: bool) -> _SavedTeam:
+    manifest, plan = read_manifest(folder, trust_remote_code=trust_remote_code)
+    state = read_links(folder, plan)
+    check_links(_sketch(plan), state)
+    path = part(folder, LINKS)
+    if manifest.weights not in (None, file_digest(path)):
+        raise WeightsError(
+            f"LM503 {path} is not the file that was saved with this team: its SHA-256 is not the "
+            "one in latentmas.json; copy both again"
+        )
+    return _SavedTeam(manifest, plan, state, read_history(folder), read_scores(folder))
 
 
 def load_link_weights(system: System, folder: str | Path) -> None:
@@ -99,7 +129,7 @@ def load_link_weights(system: System, folder: str | Path) -> None:
         WeightsError: LM502 or LM503, and nothing is changed.
     """
     folder = Path(folder)
-    _fill(system, read_links(folder, system.plan), part(folder, LINKS), None)
+    _fill(system, read_steadily(lambda: read_links(folder, system.plan), folder))
 
 
 def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
@@ -119,11 +149,9 @@ def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
         raise WeightsError(f"LM502 {LINKS} leaves the folder {str(folder)!r}")
     header = read_header(path)
     if plan is not None:
-        _refuse(compare_header(header, _shapes(plan)))
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"LM503 {path} cannot be read: {error}") from error
+        shapes = {name: tensor.shape for name, tensor in _sketch(plan).items()}
+        _refuse(compare_header(header, shapes))
+    return load_file(path)
 
 
 def check_links(
@@ -161,26 +189,19 @@ def _refuse(differences: Sequence[str]) -> None:
         raise WeightsError(f"LM503 {count} {noun} in link weights:\n  {shown}")
 
 
-def _shapes(plan: Plan) -> dict[str, torch.Size]:
-    """Shape of every weight of a plan's links, without memory for them."""
+def _sketch(plan: Plan) -> dict[str, Tensor]:
+    """Every weight of a plan's links, without memory for them."""
     return {
-        f"{id}.{name}": tensor.shape
+        f"{id}.{name}": tensor
         for id, link in sketch_links(plan).items()
         for name, tensor in link.state_dict().items()
     }
 
 
 @torch.no_grad()
-def _fill(
-    system: System, state: Mapping[str, Tensor], path: Path, manifest: Manifest | None
-) -> None:
+def _fill(system: System, state: Mapping[str, Tensor]) -> None:
     wanted = system.link_state()
     check_links(wanted, state)
-    if manifest is not None and manifest.weights not in (None, file_digest(path)):
-        raise WeightsError(
-            f"LM503 {path} is not the file that was saved with this team: its SHA-256 is not the "
-            "one in latentmas.json; copy both again"
-        )
     for name, tensor in wanted.items():
         tensor.copy_(state[name])
 

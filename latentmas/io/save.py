@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from safetensors.torch import save_file
 
 from latentmas import __version__
 from latentmas.errors import LatentMASError, WeightsError
@@ -15,11 +14,12 @@ from latentmas.io._card import merge_person, model_card
 from latentmas.io._folder import CARD, COMMIT, LINKS, MANIFEST, holds_team, part, replacing
 from latentmas.io._format import HEADER, VERSION, Manifest, file_digest
 from latentmas.io._hub import push_folder
+from latentmas.io._tensors import save_file
 from latentmas.io._training import plain, write_history
 from latentmas.plan import LinkPlan, Plan
 from latentmas.redact import secrets_in
 from latentmas.runtime import Score, System
-from latentmas.spec import canonical_json, write_text_atomically
+from latentmas.spec import canonical_json, write_error, write_text_atomically
 
 __all__ = ["links_header", "push_system", "refuse_secrets", "save_system"]
 
@@ -34,8 +34,8 @@ def save_system(
 ) -> Path:
     """Write links, graph, prompts, the record of trainings and a model card; never a backbone.
 
-    All parts change at one moment: a crash leaves the old team whole, or the new one. What a person
-    wrote into the card stays.
+    All parts change at one moment: a crash leaves the old team whole, or the new one. Processes
+    that save into one folder take turns. What a person wrote into the card stays.
 
     Args:
         system: what to save.
@@ -46,10 +46,10 @@ def save_system(
         name: how the card's example calls the team; None: the folder itself.
 
     Raises:
-        LatentMASError: the folder holds something that is not a saved team, or is a file; LM513
-            when a prompt holds a secret.
+        LatentMASError: the folder holds something that is not a saved team, or is a file; another
+            process keeps writing to it; LM513 when a prompt holds a secret.
         WeightsError: LM503, a link holds values that are not finite, which could not be loaded.
-        OSError: it cannot be written.
+        DataError: the folder cannot be written, with the reason; it is an OSError as well.
     """
     folder = Path(folder)
     if folder.is_file() or (not into and not _replaceable(folder)):
@@ -59,14 +59,13 @@ def save_system(
     refuse_secrets(system.plan)
     _refuse_not_finite(system)
     system.scores = _merged(system.scores, scores)
-    old = part(folder, CARD)
-    written = old.read_text(encoding="utf-8", errors="replace") if old.is_file() else ""
     try:
         with replacing(folder) as scratch:
-            _write(system, scratch, written, name)
+            old = part(folder, CARD)
+            card = old.read_text(encoding="utf-8", errors="replace") if old.is_file() else ""
+            _write(system, scratch, card, name)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"the team cannot be written: {reason}", str(folder)) from error
+        raise write_error(folder, error, "the team cannot be written to") from error
     return folder
 
 
@@ -114,9 +113,11 @@ def links_header(plan: Plan, links: Sequence[LinkPlan]) -> dict[str, str]:
 
 
 def _replaceable(folder: Path) -> bool:
-    if not folder.exists() or holds_team(folder):
+    if not folder.exists():
         return True
-    return all(path.name.startswith(COMMIT.partition("-")[0]) for path in folder.iterdir())
+    # Listed first: another writer may be about to put the first team there, manifest last.
+    ours = all(path.name.startswith(COMMIT.partition("-")[0]) for path in folder.iterdir())
+    return ours or holds_team(folder)
 
 
 def _merged(old: Sequence[Score], new: Sequence[Score]) -> list[Score]:
@@ -154,12 +155,12 @@ def _refuse_not_finite(system: System) -> None:
 def _write(system: System, folder: Path, card: str, name: str | None) -> None:
     plan = system.plan
     state = {name: t.detach().cpu().contiguous() for name, t in system.link_state().items()}
-    save_file(state, folder / LINKS, metadata=links_header(plan, plan.links))
-    (folder / LINKS).chmod(0o644)
+    save_file(state, folder / LINKS, links_header(plan, plan.links))
+    files = _prompt_files(plan)
     for agent in plan.graph.agents:
-        write_text_atomically(folder / "prompts" / f"{agent.name}.jinja", agent.prompt)
+        write_text_atomically(folder / f"{files[agent.name]}.jinja", agent.prompt)
         if agent.system is not None:
-            write_text_atomically(folder / "prompts" / f"{agent.name}.system.jinja", agent.system)
+            write_text_atomically(folder / f"{files[agent.name]}.system.jinja", agent.system)
     write_history(folder, system.history, system.scores)
     made = model_card(
         plan, history=system.history, scores=system.scores, commits=system.commits(), name=name
@@ -169,14 +170,30 @@ def _write(system: System, folder: Path, card: str, name: str | None) -> None:
     write_text_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
+def _prompt_files(plan: Plan) -> dict[str, str]:
+    """Agent → path of its prompt's file in the folder, without the suffix.
+
+    Agents such as `planner` and `Planner` would share a file on a disk that ignores case. The
+    hyphen that tells theirs apart is in no agent's name.
+    """
+    counts = Counter[str]()
+    found = {}
+    for agent in plan.graph.agents:
+        counts[agent.name.lower()] += 1
+        count = counts[agent.name.lower()]
+        found[agent.name] = f"prompts/{agent.name}" + (f"-{count}" if count > 1 else "")
+    return found
+
+
 def _manifest(system: System, weights: str) -> Manifest:
     plan = system.plan
+    files = _prompt_files(plan)
     graph: dict[str, Any] = plan.graph.model_dump(mode="json")
     for agent in graph["agents"]:
-        name = agent["name"]
-        agent["prompt"] = {"file": f"prompts/{name}.jinja"}
+        name = files[agent["name"]]
+        agent["prompt"] = {"file": f"{name}.jinja"}
         if agent["system"] is not None:
-            agent["system"] = {"file": f"prompts/{name}.system.jinja"}
+            agent["system"] = {"file": f"{name}.system.jinja"}
     return Manifest(
         latentmas=__version__,
         digest=plan.digest,

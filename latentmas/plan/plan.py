@@ -151,7 +151,7 @@ class Plan(Frozen):
         if not isinstance(self, Plan):
             raise TypeError(
                 f"Plan.load loads the backbones of a plan, and was given {self!r:.60}; "
-                "Plan.load_file(path) reads a plan's file"
+                "Plan.open(path) reads a plan that plan.save(path) wrote"
             )
         from latentmas.runtime import System
 
@@ -205,12 +205,16 @@ class Plan(Frozen):
         return plan
 
     def save(self, path: str | Path) -> Path:
-        """Write the plan as a JSON file."""
+        """Write the plan as a JSON file, which `Plan.open` reads.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
         return write_text_atomically(Path(path), self.to_json() + "\n")
 
     @classmethod
-    def load_file(cls, path: str | Path, *, trust_remote_code: bool = False) -> Plan:
-        """Read a file that `save` wrote.
+    def open(cls, path: str | Path, *, trust_remote_code: bool = False) -> Plan:
+        """Read a plan file that `save` wrote; `load` on the plan then loads the models.
 
         Arguments and errors as `from_json`, and a PlanError for a file that cannot be read.
         """

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
-from latentmas.errors import LatentMASError
+from latentmas.errors import DataError, LatentMASError
 
 __all__ = ["flag", "function", "is_unicode", "number", "refuse", "seeds", "strings", "whole"]
 
@@ -77,9 +77,22 @@ def function(name: str, value: F | None) -> F | None:
 
 
 def is_unicode(value: object) -> bool:
-    """Whether UTF-8 can write every text in a plain value."""
+    """Whether UTF-8 can write every text in a plain value.
+
+    Raises:
+        DataError: the value holds itself, or is nested deeper than Python can follow.
+    """
+    try:
+        return _is_unicode(value)
+    except RecursionError as error:
+        raise DataError(
+            f"the value {value!r:.60} holds itself, or is nested too deep; give plain values"
+        ) from error
+
+
+def _is_unicode(value: object) -> bool:
     if isinstance(value, str):
         return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
     if isinstance(value, Mapping):
-        return all(is_unicode(key) and is_unicode(item) for key, item in value.items())
-    return not isinstance(value, list | tuple) or all(map(is_unicode, value))
+        return all(_is_unicode(key) and _is_unicode(item) for key, item in value.items())
+    return not isinstance(value, list | tuple) or all(map(_is_unicode, value))

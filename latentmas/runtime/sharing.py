@@ -50,7 +50,7 @@ class Sharing:
 
         Raises:
             LatentMASError: the folder holds something else; LM513, a prompt holds a secret.
-            OSError: it cannot be written.
+            DataError: it cannot be written; the error is an OSError as well.
         """
         from latentmas.io import save_system
 

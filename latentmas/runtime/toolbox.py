@@ -29,7 +29,12 @@ def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
         for name in agent.tools:
             if name not in given and name not in registered:
                 raise UnknownNameError(
-                    f"tool of agent {agent.name!r}:", name, [*given, *registered.names()]
+                    f"tool of agent {agent.name!r}:",
+                    name,
+                    [*given, *registered.names()],
+                    fix=f'to give a tool of your own, pass tools={{"{name}": function}} where you '
+                    f'load the team, or register it with @latentmas.tools.register("{name}") (in '
+                    "a file that the command line takes as --plugin)",
                 )
             found[name] = given[name] if name in given else registered.get(name)
     return found

@@ -1,10 +1,13 @@
 """What the user declares: frozen records, the builder, prompts. No torch."""
 
 from latentmas.spec._base import Frozen, canonical_json, oddities
-from latentmas.spec._files import (
+from latentmas.spec._files import prompt_file
+from latentmas.spec._writing import (
+    WriteError,
     check_writable,
-    prompt_file,
+    replacing_file,
     write_atomically,
+    write_error,
     write_text_atomically,
 )
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
@@ -26,10 +29,13 @@ __all__ = [
     "LinkSpec",
     "TextFunction",
     "TextSourceSpec",
+    "WriteError",
     "canonical_json",
     "check_writable",
     "oddities",
     "prompt_file",
+    "replacing_file",
     "write_atomically",
+    "write_error",
     "write_text_atomically",
 ]

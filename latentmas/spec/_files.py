@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +11,9 @@ import yaml
 
 from latentmas.errors import DataError, GraphError, Problem
 from latentmas.spec._plain import decode_text, parse_json, parse_yaml, read_limited
+from latentmas.spec._writing import write_text_atomically
 
-__all__ = [
-    "check_writable",
-    "prompt_file",
-    "read_graph_file",
-    "write_atomically",
-    "write_graph_file",
-    "write_text_atomically",
-]
+__all__ = ["prompt_file", "read_graph_file", "write_graph_file"]
 
 YAML_SUFFIXES = (".yaml", ".yml")
 GRAPH_SUFFIXES = (*YAML_SUFFIXES, ".json")
@@ -87,61 +79,6 @@ def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
     return write_text_atomically(path, text)
 
 
-def write_text_atomically(path: Path, text: str) -> Path:
-    """Write a text file so that a crash leaves the old one or the new one, never half."""
-    return write_atomically(path, text)
-
-
-def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Write a file so that a crash leaves the old one or the new one, never half.
-
-    Raises:
-        OSError: it cannot be written; the error names `path`.
-    """
-    data = content if isinstance(content, bytes) else content.encode("utf-8")
-    try:
-        _replace(path, data)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    return path
-
-
-def check_writable(path: str | Path) -> None:
-    """Check that a file can be written, before the work whose result it will hold.
-
-    The nearest folder there is takes a nameless file for a moment; nothing stays behind.
-
-    Args:
-        path: of the file; its folder may have to be made.
-
-    Raises:
-        DataError: it cannot be; the error names `path`.
-    """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        folder = next((above for above in path.parents if above.exists()), path.parent)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"cannot write {str(path)!r}: {reason}; name another file") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
 def _resolve(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
     problems: list[Problem] = []
     agents = data.get("agents")
@@ -170,7 +107,10 @@ def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
 
 def _prompt_beside(folder: Path, name: str) -> str:
     """Text of a prompt file; OSError or ValueError when it is none, or not below the folder."""
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except RuntimeError as error:
+        raise ValueError("a symbolic link leads back to itself") from error
     if not path.is_relative_to(folder.resolve()):
         raise ValueError("it leaves the folder of the graph file")
     if path.exists() and not path.is_file():

@@ -50,8 +50,8 @@ def write_prompt_pack(path: str | Path, pack: Mapping[str, str | Mapping[str, st
         pack: agent → prompt, or `{"system": …, "prompt": …}`.
 
     Raises:
-        DataError: `pack` is no prompt pack, or holds text that cannot be encoded.
-        OSError: the file cannot be written.
+        DataError: `pack` is no prompt pack, holds text that cannot be encoded, or cannot be
+            written there.
     """
     path = Path(path)
     checked = _checked(path, pack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-from latentmas.errors import LatentMASError
+from latentmas.errors import DataError, LatentMASError
 from latentmas.tools import Tool, _sandbox, register
 from latentmas.tools._limits import MEBIBYTE, Limits
 from latentmas.tools._packages import find_packages
@@ -87,7 +87,7 @@ def _run(
     code: str, limits: Limits, kind: Kind | None, packages: tuple[str, ...], *, unsafe: bool
 ) -> str:
     if not isinstance(code, str):
-        raise LatentMASError(f"code must be the text of a program, not {type(code).__name__}")
+        raise DataError(f"the tool 'python' runs the text of a program, not {code!r:.60}")
     found = _sandbox.sandbox_kind() if kind is None else _sandbox.working(kind)
     if found is None and not unsafe:
         raise LatentMASError(_sandbox.refusal(kind))

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from latentmas.errors import LatentMASError
+from latentmas.errors import DataError, LatentMASError
 from latentmas.tools import Tool, register
 
 __all__ = ["SearchClient", "search", "search_tool"]
@@ -70,6 +70,8 @@ def search_tool(
     folder = None if cache_dir is None else Path(cache_dir)
 
     def tool(query: str) -> str:
+        if not isinstance(query, str):
+            raise DataError(f"the tool 'search' takes the text of a query, not {query!r:.60}")
         query = " ".join(query.split())
         if not query:
             return "[search failed: the query is empty]"

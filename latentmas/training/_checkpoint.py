@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import re
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,20 @@ from latentmas.io._bounded import read_json
 from latentmas.io._pickles import RANDOM_STATES, StoredTensor, scan_archive
 from latentmas.redact import get_logger
 from latentmas.runtime import System
+from latentmas.spec import WriteError, write_error
 
-__all__ = ["check_checkpoint", "find_checkpoint"]
+__all__ = ["check_checkpoint", "find_checkpoint", "writing_checkpoint"]
 
 log = get_logger("latentmas.training")
 
 STATE = "trainer_state.json"
 LARGEST_STATE = 64 * 2**20
+REQUIRED = {
+    "optimizer.pt": "optimizer.pt",
+    "scheduler.pt": "scheduler.pt",
+    "rng_state.pth": "rng_state*.pth",  # one for each process of the training
+}
+"""Files without which a training does not go on as it was, and what they may be called."""
 SLACK = 16 * 2**20
 """Bytes that a file of an optimizer may have beyond its numbers."""
 COPIES = 4
@@ -35,6 +44,7 @@ _TYPES = frozenset(
     )
 )
 """Names that optimizers other than Adam may keep."""
+_TORCH_CANNOT_WRITE = ("iostream error", "PytorchStreamWriter", "inline_container")
 _FOLDER = re.compile(r"checkpoint-(\d{1,12})")
 
 
@@ -68,8 +78,9 @@ class _State(BaseModel):
 def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
     """The checkpoint to go on from.
 
-    Among those of a folder, one that was cut short (its last file is missing or no JSON) is passed
-    over and removed.
+    Among those of a folder, one that was cut short (its last file is missing or damaged) is passed
+    over. It is set aside under another name, so that the training that goes on does not write over
+    it; nothing is deleted.
 
     Raises:
         DataError: there is none.
@@ -79,43 +90,104 @@ def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
     if isinstance(resume, str):
         if not Path(resume).is_dir():
             raise DataError(f"cannot resume: there is no checkpoint folder {resume!r}")
-        if not _is_whole(Path(resume)):
-            raise DataError(f"cannot resume: checkpoint {resume!r} was cut short; take another")
+        if why := _damage(Path(resume)):
+            raise DataError(f"cannot resume: {_cut_short(resume, why)}")
         return resume
     numbered = {
         path: int(match[1])
         for path in Path(output_dir).glob("checkpoint-*")
         if (match := _FOLDER.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
     }
-    found = sorted(numbered, key=lambda path: numbered[path])
-    while found and not _is_whole(found[-1]):
-        broken = found.pop()
-        log.warning("%s was cut short; it is removed", broken)
-        shutil.rmtree(broken)
-    if not found:
-        raise DataError(
-            f"cannot resume: {output_dir!r} has no whole checkpoint; train with "
-            'save_strategy="steps", or without resume'
-        )
-    return str(found[-1])
+    broken: dict[Path, str] = {}
+    for path in sorted(numbered, key=lambda path: numbered[path], reverse=True):
+        why = _damage(path)
+        if not why:
+            for other in broken:
+                _set_aside(other)
+            return str(path)
+        broken[path] = why
+    if broken:
+        newest, why = next(iter(broken.items()))
+        raise DataError(f"cannot resume: {_cut_short(str(newest), why)}; it is left as it is")
+    raise DataError(
+        f"cannot resume: {output_dir!r} has no checkpoint; train with "
+        'save_strategy="steps", or without resume'
+    )
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """`trainer_state.json` is written last."""
+def _damage(checkpoint: Path) -> str:
+    """What is wrong with `trainer_state.json`, which is written last; empty when it is whole."""
     try:
         read_json(checkpoint / STATE, LARGEST_STATE, numbers="nan")
-    except (OSError, WeightsError):
-        return False
-    return True
+    except FileNotFoundError:
+        return f"{STATE} is missing"
+    except WeightsError as error:
+        return str(error).removeprefix("LM502 ")
+    return ""
+
+
+def _cut_short(checkpoint: str, why: str) -> str:
+    return (
+        f"checkpoint {checkpoint!r} was cut short ({why}); take another one, or "
+        f"{_links_alone(checkpoint)}"
+    )
+
+
+def _links_alone(checkpoint: str) -> str:
+    """How to go on where the state of the optimizer is lost."""
+    return (
+        f"begin a new training from its links: system.load_links({checkpoint!r}), then train "
+        "without resume (on the command line, give that folder as TEAM, without --resume)"
+    )
+
+
+def _set_aside(checkpoint: Path) -> None:
+    """Rename a damaged checkpoint, so that no later one takes its place."""
+    free = (f"damaged-{checkpoint.name}{'-' * bool(n)}{n or ''}" for n in range(1000))
+    aside = next(path for name in free if not (path := checkpoint.with_name(name)).exists())
+    with suppress(FileNotFoundError):  # another process of this training was first
+        checkpoint.rename(aside)
+        log.warning("%s was cut short; it is kept as %s", checkpoint, aside)
+
+
+@contextmanager
+def writing_checkpoint(output_dir: str) -> Iterator[None]:
+    """Say why a checkpoint could not be written; earlier ones are as they were.
+
+    Raises:
+        WriteError: the operating system or torch could not write a file.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise write_error(output_dir, error, "cannot write a checkpoint to") from error
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _TORCH_CANNOT_WRITE):
+            raise
+        # torch.save does not say why; most often the disk is full.
+        full = OSError(
+            errno.ENOSPC, f"torch could not save its file ({str(error).splitlines()[0]})"
+        )
+        raise write_error(output_dir, full, "cannot write a checkpoint to") from error
 
 
 def check_checkpoint(folder: Path, system: System) -> None:
     """Check the parts that transformers reads, before any of them is loaded.
 
+    transformers would resume without those that are missing, and say nothing.
+
     Raises:
         WeightsError: LM502 or LM503 with the file and what is wrong with it.
     """
     _check_state(folder / STATE)
+    for name, pattern in REQUIRED.items():
+        if next(folder.glob(pattern), None) is None:
+            raise WeightsError(
+                f"LM502 cannot resume: checkpoint {str(folder)!r} lacks {name}, so that a resumed "
+                f"training would not continue the old one; {_links_alone(str(folder))}"
+            )
     weights = sum(parameter.numel() for parameter in system.parameters())
     sizes = {"optimizer.pt": 8 * COPIES * weights + SLACK, "scheduler.pt": SLACK}
     sizes["scaler.pt"] = SLACK

@@ -16,7 +16,12 @@ from latentmas.io import load_link_weights, save_system
 from latentmas.io._bounded import inside
 from latentmas.runtime import System
 from latentmas.runtime.placement import check_system
-from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
+from latentmas.spec import check_writable
+from latentmas.training._checkpoint import (
+    check_checkpoint,
+    find_checkpoint,
+    writing_checkpoint,
+)
 from latentmas.training.config import _LinkTraining
 from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.recording import Recording
@@ -78,6 +83,7 @@ class LinkTrainer(Trainer):
         self._evaluated: list[tuple[float, float]] = []
         """Loss and number of terms of each batch of an evaluation."""
         self._held_out = False
+        check_writable(Path(str(config.output_dir)) / "metrics.jsonl")  # the folder is made next
         super().__init__(
             model=loss,
             args=config,
@@ -101,7 +107,7 @@ class LinkTrainer(Trainer):
             **options: of `transformers.Trainer.train`.
 
         Raises:
-            DataError: there is no checkpoint to resume from.
+            DataError: there is no checkpoint to resume from, or one cannot be written.
             WeightsError: a part of the checkpoint is unsound; no link has changed.
             LatentMASError: LM403, a loss or gradient is not finite.
         """
@@ -230,6 +236,10 @@ class LinkTrainer(Trainer):
         if self._recording is not None:
             self._recording.update(self.state.log_history, self.state.global_step)
         save_system(self.system, output_dir or str(self.args.output_dir), into=True)
+
+    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
+        with writing_checkpoint(str(self.args.output_dir)):
+            super()._save_checkpoint(*args, **options)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_link_weights(self.system, resume_from_checkpoint)

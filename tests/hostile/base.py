@@ -197,7 +197,7 @@ LOADERS: dict[str, Callable[[Base, Path], object]] = {
     "graph file": _compile,
     "graph file (JSON)": _compile,
     "run of a graph file": _ask,
-    "plan": lambda base, path: lm.Plan.load_file(path).load(),
+    "plan": lambda base, path: lm.Plan.open(path).load(),
     "prompt pack": lambda base, path: read_prompt_pack(path),
     "prompt pack of a release": _release_with_pack,
     "link file": _link_file,

@@ -114,7 +114,7 @@ def _prompt(fuzz: Fuzz, path: Path) -> object:
 
 
 def _plan(fuzz: Fuzz, path: Path) -> object:
-    return sketch_links(lm.Plan.load_file(path))
+    return sketch_links(lm.Plan.open(path))
 
 
 def _team(fuzz: Fuzz, _: Path) -> object:

@@ -1,0 +1,56 @@
+"""Safetensors files written and read with torch, with the errors that this package documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors import torch as safetensors
+from torch import Tensor
+
+from latentmas.errors import WeightsError
+from latentmas.spec import replacing_file
+
+__all__ = ["load_file", "save_file"]
+
+_CODE = re.compile(r"os error (\d+)")
+
+
+def save_file(state: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
+    """Write tensors whole or not at all.
+
+    Raises:
+        WriteError: the file cannot be written; its reason is the operating system's.
+    """
+    with replacing_file(path) as temporary:
+        try:
+            safetensors.save_file(state, temporary, metadata=dict(metadata))
+        except SafetensorError as error:
+            code = _CODE.search(str(error))
+            if code is None:
+                raise
+            reason = str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+            raise OSError(int(code[1]), reason) from error
+    return path
+
+
+def load_file(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file.
+
+    Raises:
+        WeightsError: LM503, the file cannot be read, or memory is too short for it.
+        FileNotFoundError: it is not there.
+    """
+    try:
+        return safetensors.load_file(path)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"LM503 {path} cannot be read: {error}") from error
+    except MemoryError as error:
+        raise WeightsError(
+            f"LM503 {path} cannot be read: there is not enough memory for its "
+            f"{path.stat().st_size:,} bytes"
+        ) from error
