@@ -69,7 +69,7 @@ def render_turns(
         jinja2.TemplateError: the template refuses the turns, fails, or costs more than a prompt
             may (`SecurityError`).
     """
-    given = list(tools) or None
+    given = [dict(tool) for tool in tools] or None
     return render_chat_template(
         str(tokenizer.get_chat_template(None, given)),
         [turn._asdict() for turn in turns],
