@@ -47,10 +47,10 @@ def render_chat_template(
             than a prompt may (`SecurityError`).
     """
     scope = {
+        "documents": None,
         **(variables or {}),
         "messages": [dict(message) for message in messages],
         "tools": None if tools is None else list(tools),
-        "documents": None,
         "add_generation_prompt": add_generation_prompt,
     }
     with rendering(scope.values()):

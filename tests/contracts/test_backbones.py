@@ -432,8 +432,13 @@ SERVED: dict[str, dict[str, object]] = {
     "olmo2": PLAIN | {"intermediate_size": 64, "num_key_value_heads": 2},
 }
 GEMMA = PLAIN | {
-    **{"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 64, "global_head_dim": 8},
-    **{"vocab_size_per_layer_input": 260, "num_kv_shared_layers": 0, "sliding_window": 16},
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 64,
+    "global_head_dim": 8,
+    "vocab_size_per_layer_input": 260,
+    "num_kv_shared_layers": 0,
+    "sliding_window": 16,
 }
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "mamba2": (
