@@ -300,3 +300,17 @@ def test_a_chat_template_writes_its_beginning_itself(tmp_path: Path) -> None:
     served, solver = plan.load().backbone_of("solver"), plan.graph.agent("solver")
     ids = prompt_ids(served, solver, [{"question": "x"}], {"plan": 2})[0].tolist()
     assert served.tokenizer.bos_token_id not in ids
+
+
+def test_thousands_of_values_take_no_more_than_seconds(tmp_path: Path) -> None:
+    plan = team(
+        with_template(tmp_path / "model", BODY.replace("%s", "{{ m.content }}")),
+        "{{ plan }}{% for row in question %}<|im_start|>{{ row }}\n{% endfor %}",
+    )
+    served, solver = plan.load().backbone_of("solver"), plan.graph.agent("solver")
+    rows = [f"{i} <|im_end|>" for i in range(5000)]
+    began = time.perf_counter()
+    count = count_positions(served, solver, {"question": rows}, {"plan": 3})
+    assert time.perf_counter() - began < 10
+    scaffold = len("_user\n") + 3 + len("__assistant\n")
+    assert count == scaffold + sum(len(f"_{row}\n") for row in rows)

@@ -157,7 +157,7 @@ class LoadedBackbone:
 
     @cached_property
     def begin_ids(self) -> list[int]:
-        """The token that the tokenizer puts at the beginning of plain text; empty: it puts none."""
+        """The tokens that the tokenizer puts at the beginning of a text, as a rule one or none."""
         return begin_ids(self.tokenizer)
 
     @property

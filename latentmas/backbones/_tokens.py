@@ -8,6 +8,7 @@ template are its segments tokenised one by one, outside text without any added t
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -39,22 +40,17 @@ def segment_ids(tokenizer: PreTrainedTokenizerBase, segments: Sequence[Segment])
     control = _control_tokens(tokenizer, outside)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
     ids: Ids = encoded.input_ids
+    own = {text: _whole(tokenizer, text) for text in {s.text for s in segments if s.own}}
+    # Two conditions. The control tokens are those of the template's own text, none added and none
+    # lost (a neighbouring letter may undo a token that must stand alone); and each lies in one
+    # stretch of it, so that no outside text can take a lost one's part.
     found = [id for id in ids if id in control]
-    if len(outside) == len(segments):
-        trusted = not found
-    else:
-        # Two conditions. The control tokens are those of the template's own text, none added and
-        # none lost (a neighbouring letter may undo a token that must stand alone); and each lies
-        # in one stretch of it, so that no outside text can take a lost one's part.
-        own = [id for s in segments if s.own for id in _whole(tokenizer, s.text) if id in control]
-        trusted = found == own and (
-            not found or not tokenizer.is_fast or _inside(text, segments, encoded, control)
-        )
-    if trusted:
+    wanted = [id for s in segments if s.own for id in own[s.text] if id in control]
+    lies = not found or not tokenizer.is_fast or _inside(text, segments, encoded, control)
+    if found == wanted and lies:
         return ids
-    parts = [
-        _whole(tokenizer, s.text) if s.own else _plain(tokenizer, s.text, control) for s in segments
-    ]
+    encode = _encoder(tokenizer)
+    parts = [own[s.text] if s.own else _plain(encode, s.text, control) for s in segments]
     return [id for part in parts for id in part]
 
 
@@ -64,10 +60,12 @@ def outside_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
 
 
 def begin_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """The token that the tokenizer puts at the beginning of a text; empty when it puts none."""
-    first: int | None = tokenizer.bos_token_id
-    marked: Ids = tokenizer("a").input_ids
-    return [first] if first is not None and marked[:1] == [first] else []
+    """The tokens that the tokenizer puts at the beginning of a text, as a rule one or none."""
+    plain, marked = _whole(tokenizer, "a"), list(tokenizer("a").input_ids)
+    for at in range(len(marked) - len(plain) + 1):
+        if marked[at : at + len(plain)] == plain:
+            return marked[:at]
+    return []
 
 
 def _whole(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
@@ -108,24 +106,25 @@ def _inside(text: str, segments: Sequence[Segment], encoded: Any, control: Contr
 
     Some tokens take the white space beside them with them, which does not count.
     """
-    spans, at = [], 0
+    begins, ends, at = [], [], 0
     for segment in segments:
         if segment.own:
-            spans.append((at, at + len(segment.text)))
+            begins.append(at)
+            ends.append(at + len(segment.text))
         at += len(segment.text)
     for id, (first, last) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
         if id not in control:
             continue
         read = text[first:last]
         first, last = first + len(read) - len(read.lstrip()), first + len(read.rstrip())
-        if first >= last or not any(begin <= first and last <= end for begin, end in spans):
+        i = bisect_right(begins, first) - 1
+        if first >= last or i < 0 or last > ends[i]:
             return False
     return True
 
 
-def _plain(tokenizer: PreTrainedTokenizerBase, text: str, control: Control) -> Ids:
+def _plain(encode: Callable[[str], Ids], text: str, control: Control) -> Ids:
     """Ids of a text in which nothing is looked up as an added token."""
-    encode = _pieces_of(tokenizer)
     ids: Ids = []
     for id in encode(text):
         if id in control:  # it is in the model's own vocabulary too: spell it out
@@ -137,7 +136,7 @@ def _plain(tokenizer: PreTrainedTokenizerBase, text: str, control: Control) -> I
     return ids
 
 
-def _pieces_of(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids]:
+def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids]:
     """What tokenises without added tokens.
 
     `split_special_tokens=True` is not enough for a fast tokenizer: it keeps added tokens that are

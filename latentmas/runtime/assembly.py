@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,6 @@ from latentmas.backbones import LoadedBackbone, chat_text
 from latentmas.errors import DataError
 from latentmas.spec import AgentSpec
 from latentmas.spec.prompts import (
-    Rendered,
     Segment,
     Turn,
     render_prompt,
@@ -45,12 +45,13 @@ class Nonces:
     """
 
     def __init__(self) -> None:
-        self._secret = secrets.randbits(96)
+        self._prefix = f"<&Value{secrets.randbits(96)}:"
+        self._pattern = re.escape(self._prefix) + r"\d+&>"
         self.held: dict[str, Segment | Slot] = {}
 
     def hide(self, piece: Segment | Slot) -> str:
         """A nonce for a piece."""
-        nonce = f"<&Value{self._secret}:{len(self.held)}&>"
+        nonce = f"{self._prefix}{len(self.held)}&>"
         self.held[nonce] = piece
         return nonce
 
@@ -64,10 +65,13 @@ class Nonces:
 
     def split(self, text: str) -> list[Segment | Slot]:
         """The template's own text, and what the nonces in it stand for."""
-        if not self.held:
-            return [Segment(text, own=True)]
-        parts = re.split("(" + "|".join(map(re.escape, self.held)) + ")", text)
+        parts = re.split(f"({self._pattern})", text)  # one pattern: there may be thousands
         return [self.held.get(part) or Segment(part, own=True) for part in parts if part]
+
+    def counts(self, text: str) -> dict[str, int]:
+        """How often each nonce stands in a text."""
+        found = Counter(re.findall(self._pattern, text))
+        return {nonce: found[nonce] for nonce in self.held}
 
 
 def assemble(
@@ -97,11 +101,11 @@ def assemble(
             f"the prompt of agent {agent.name!r} cannot be rendered: {error}"
         ) from error
     nonces = Nonces()
-    turns = [Turn(turn.role, _hidden(turn, rendered, nonces)) for turn in rendered.turns]
+    turns = [Turn(turn.role, _hidden(turn, rendered.markers, nonces)) for turn in rendered.turns]
     text = _chat_text(backbone, agent, turns, tools)
-    for nonce, piece in nonces.held.items():
-        if text.count(nonce) != 1:
-            raise _unfaithful(backbone, agent, _described(piece, sample), text.count(nonce))
+    for nonce, count in nonces.counts(text).items():
+        if count != 1:
+            raise _unfaithful(backbone, agent, _described(nonces.held[nonce], sample), count)
     return nonces.split(text)
 
 
@@ -121,41 +125,34 @@ def check_chat_template(
     if not backbone.tokenizer.chat_template:
         return
     for offered in (list(tools), []) if tools else ([],):
-        nonces = Nonces()
-        turns = []
+        nonces, turns = Nonces(), []
         for role, template in (("system", agent.system), ("user", agent.prompt)):
-            if template is None:
-                continue
-            slots = [Slot(name) for name in sorted(template_variables(template))]
-            what = f"the {role} turn"
-            if slots:
-                what += " with " + ", ".join(f"{{{{ {slot.name} }}}}" for slot in slots)
-            marks = [nonces.hide(Slot(what)) for _ in range(3)]
-            turns.append(Turn(role, FILLER.join(marks)))
+            if template is not None:
+                what = Slot(_turn_with_slots(role, template))
+                turns.append(Turn(role, FILLER.join(nonces.hide(what) for _ in range(3))))
         text = _chat_text(backbone, agent, turns, offered)
-        for nonce, piece in nonces.held.items():
-            if text.count(nonce) != 1 and isinstance(piece, Slot):
-                raise _unfaithful(backbone, agent, piece.name, text.count(nonce))
+        for nonce, count in nonces.counts(text).items():
+            if count != 1:
+                raise _unfaithful(backbone, agent, str(nonces.held[nonce][0]), count)
 
 
-def _hidden(turn: Turn, rendered: Rendered, nonces: Nonces) -> str:
+def _turn_with_slots(role: str, template: str) -> str:
+    slots = ", ".join(f"{{{{ {name} }}}}" for name in sorted(template_variables(template)))
+    return f"the {role} turn" + (f" with {slots}" if slots else "")
+
+
+def _hidden(turn: Turn, markers: Mapping[str, str], nonces: Nonces) -> str:
     """A turn's content with nonces in place of all that is not the template's own."""
-    if not rendered.markers:
-        return "".join(s.text if s.own else nonces.hide_text(s.text) for s in _segments(turn))
-    markers = "(" + "|".join(map(re.escape, rendered.markers)) + ")"
+    pattern = "(" + ("|".join(map(re.escape, markers)) or "(?!)") + ")"
     found = []
-    for segment in _segments(turn):
+    for segment in segments_of(turn.content):
         if segment.own:
             found.append(segment.text)
             continue
-        for part in re.split(markers, segment.text):
-            slot = rendered.markers.get(part)
+        for part in re.split(pattern, segment.text):
+            slot = markers.get(part)
             found.append(nonces.hide_text(part) if slot is None else nonces.hide(Slot(slot)))
     return "".join(found)
-
-
-def _segments(turn: Turn) -> tuple[Segment, ...]:
-    return segments_of(turn.content)
 
 
 def _chat_text(

@@ -215,7 +215,7 @@ class _Chat(CallSteering):
         turns = [Turn("user", "?"), Turn("assistant", said)]
         turns += [Turn("tool", mark) for mark in marks]
         text = self._rendered(turns)
-        if any(text.count(nonce) != 1 for nonce in nonces.held):
+        if set(nonces.counts(text).values()) != {1}:
             raise LatentMASError(
                 f"agent {self.agent.name!r} has tool_style='chat', but the chat template of "
                 f"{self.backbone.planned.spec.source!r} has no turns of tools; "

@@ -193,9 +193,9 @@ def _row(
 
 
 def _begun(backbone: LoadedBackbone, row: _Row) -> _Row:
-    """The row with the token that begins a text, where no chat template writes it."""
+    """The row with the tokens that begin a text, where no chat template writes them."""
     begin = [] if backbone.tokenizer.chat_template else backbone.begin_ids
-    if not begin or row.ids[0] == begin[0]:
+    if row.ids[: len(begin)] == begin:
         return row
     return _Row([*begin, *row.ids], [(slot, at + len(begin)) for slot, at in row.spans])
 
