@@ -40,14 +40,14 @@ def segment_ids(tokenizer: PreTrainedTokenizerBase, segments: Sequence[Segment])
     control = _control_tokens(tokenizer, outside)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
     ids: Ids = encoded.input_ids
-    own = {text: _whole(tokenizer, text) for text in {s.text for s in segments if s.own}}
+    own = {words: _whole(tokenizer, words) for words in {s.text for s in segments if s.own}}
     # Two conditions. The control tokens are those of the template's own text, none added and none
     # lost (a neighbouring letter may undo a token that must stand alone); and each lies in one
     # stretch of it, so that no outside text can take a lost one's part.
     found = [id for id in ids if id in control]
     wanted = [id for s in segments if s.own for id in own[s.text] if id in control]
-    lies = not found or not tokenizer.is_fast or _inside(text, segments, encoded, control)
-    if found == wanted and lies:
+    in_place = not found or not tokenizer.is_fast or _inside(text, segments, encoded, control)
+    if found == wanted and in_place:
         return ids
     encode = _encoder(tokenizer)
     parts = [own[s.text] if s.own else _plain(encode, s.text, control) for s in segments]
