@@ -9,9 +9,11 @@ from latentmas.backbones._registry import families
 
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
+    from latentmas.backbones._chat import chat_text, render_turns
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
     from latentmas.backbones._state import State
     from latentmas.backbones._static import StaticState
+    from latentmas.backbones._tokens import outside_ids, segment_ids
 
 __all__ = [
     "Family",
@@ -19,10 +21,14 @@ __all__ = [
     "State",
     "StaticState",
     "UnsuitableBackboneError",
+    "chat_text",
     "families",
     "load_backbone",
+    "outside_ids",
     "read_info",
+    "render_turns",
     "resolve_source",
+    "segment_ids",
 ]
 
 _HOMES = {
@@ -30,7 +36,11 @@ _HOMES = {
     "LoadedBackbone": "_loaded",
     "State": "_state",
     "StaticState": "_static",
+    "chat_text": "_chat",
     "load_backbone": "_loaded",
+    "outside_ids": "_tokens",
+    "render_turns": "_chat",
+    "segment_ids": "_tokens",
 }
 
 

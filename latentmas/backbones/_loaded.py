@@ -27,6 +27,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file, is_peft_available
 
 from latentmas.backbones._base import Family
+from latentmas.backbones._chat import render_turns
 from latentmas.backbones._facts import resolve_source
 from latentmas.backbones._gguf import is_gguf, unpacked
 from latentmas.backbones._masks import Masks
@@ -35,8 +36,10 @@ from latentmas.backbones._registry import find_family
 from latentmas.backbones._sizes import check_sizes
 from latentmas.backbones._state import State
 from latentmas.backbones._static import StaticState
+from latentmas.backbones._tokens import begin_ids
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
+from latentmas.spec.prompts import Turn
 
 __all__ = ["LoadedBackbone", "load_backbone"]
 
@@ -174,13 +177,17 @@ class LoadedBackbone:
         default = None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
         if not tokenizer.chat_template:
             return default
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": said}]
         try:
-            text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+            text = render_turns(tokenizer, [Turn("user", "?"), Turn("assistant", said)], {})
         except TemplateError:
             return default
         after = tokenizer(text.rpartition(said)[2], add_special_tokens=False).input_ids
         return next((int(token) for token in after if token in self.stop_ids), default)
+
+    @cached_property
+    def begin_ids(self) -> list[int]:
+        """The tokens that the tokenizer puts at the beginning of a text, as a rule one or none."""
+        return begin_ids(self.tokenizer)
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -37,8 +37,12 @@ def probe(backbone: LoadedBackbone, new_state: Callable[[], State]) -> None:
     name = f"backbone {backbone.planned.spec.source!r} ({backbone.planned.info.model_type})"
     ids = torch.arange(4, 4 + LENGTH)[None] % backbone.planned.info.vocab_size
     try:
-        x = backbone.embed(ids)
-        _check_width(backbone, x, name)
+        rows = backbone.embed(ids)
+        _check_width(backbone, rows, name)
+        _check_ids(backbone, ids, rows, name)
+        # Latent steps feed vectors that no token has. Means of neighbours are such vectors; a model
+        # that looks its token ids up in the embedding table (Gemma 4) finds none for them.
+        x = (rows + rows.roll(1, dims=1)) / 2
         positions = torch.arange(LENGTH, device=x.device)[None]
         whole = backbone.step(x, positions, torch.ones_like(positions))
         _check_logits(backbone, x, positions, whole, name)
@@ -59,6 +63,18 @@ def _check_width(backbone: LoadedBackbone, x: Tensor, name: str) -> None:
     wanted = backbone.planned.info.hidden_size
     if x.shape[-1] != wanted:
         raise WeightsError(f"{name} has width {x.shape[-1]}; its plan says {wanted}; compile again")
+
+
+def _check_ids(backbone: LoadedBackbone, ids: Tensor, x: Tensor, name: str) -> None:
+    """Token ids and their embeddings must give the same: a model may read ids for itself."""
+    by_ids = backbone.model(input_ids=ids.to(x.device), use_cache=False).logits
+    by_rows = backbone.model(inputs_embeds=x, use_cache=False).logits
+    if not _close(by_rows, by_ids):
+        raise WeightsError(
+            f"{name} reads token ids beside its input embeddings: given its own embeddings alone, "
+            f"it computes other logits (relative difference {_distance(by_rows, by_ids):.3g}); "
+            "latent steps have no token ids, so it cannot serve as a backbone; choose another model"
+        )
 
 
 def _check_logits(

@@ -17,14 +17,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import TemplateError
+from jinja2.exceptions import SecurityError
 from pydantic import TypeAdapter, ValidationError, validate_call
 
-from latentmas.backbones import LoadedBackbone
+from latentmas.backbones import (
+    LoadedBackbone,
+    chat_text,
+    outside_ids,
+    render_turns,
+    segment_ids,
+)
 from latentmas.errors import LatentMASError
-from latentmas.runtime.packing import chat_text
+from latentmas.runtime.assembly import Nonces
 from latentmas.runtime.steering import Next, Rows, Steering
 from latentmas.spec import AgentSpec
-from latentmas.spec.prompts import Turn
+from latentmas.spec.prompts import Segment, Turn
 from latentmas.tools import Tool
 
 __all__ = ["CallSteering", "ToolCall", "call_steering", "tool_schemas"]
@@ -168,10 +176,7 @@ class _Tags(CallSteering):
     def tokens(self, results: Sequence[str]) -> list[int]:
         """The results in their tags; nothing in them is a special token."""
         text = "".join(f" <result> {result} </result>" for result in results)
-        ids: list[int] = self.backbone.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True
-        ).input_ids
-        return ids
+        return outside_ids(self.backbone.tokenizer, text)
 
 
 class _Chat(CallSteering):
@@ -204,25 +209,32 @@ class _Chat(CallSteering):
 
     def tokens(self, results: Sequence[str]) -> list[int]:
         """The end of the assistant's turn, the tools' turn and the beginning of the next."""
-        said, marks = "the assistant said", [f"result number {i}" for i in range(len(results))]
+        nonces = Nonces()
+        said = nonces.hide(Segment("", own=False))
+        marks = [nonces.hide(Segment(result, own=False)) for result in results]
         turns = [Turn("user", "?"), Turn("assistant", said)]
         turns += [Turn("tool", mark) for mark in marks]
-        text = chat_text(self.backbone.tokenizer, turns, self.agent.chat_options)
-        if any(part not in text for part in (said, *marks)):
+        text = self._rendered(turns)
+        if set(nonces.counts(text).values()) != {1}:
             raise LatentMASError(
                 f"agent {self.agent.name!r} has tool_style='chat', but the chat template of "
                 f"{self.backbone.planned.spec.source!r} has no turns of tools; "
                 "use tool_style='tags'"
             )
-        ids: list[int] = []
-        rest = text.partition(said)[2]
-        for mark, result in zip(marks, results, strict=True):
-            before, _, rest = rest.partition(mark)
-            ids += self.backbone.tokenizer(before, add_special_tokens=False).input_ids
-            ids += self.backbone.tokenizer(
-                result, add_special_tokens=False, split_special_tokens=True
-            ).input_ids
-        return ids + list(self.backbone.tokenizer(rest, add_special_tokens=False).input_ids)
+        after = nonces.split(text.partition(said)[2])
+        return segment_ids(self.backbone.tokenizer, [s for s in after if isinstance(s, Segment)])
+
+    def _rendered(self, turns: Sequence[Turn]) -> str:
+        """The turns as the chat template writes them; empty where it refuses turns of tools."""
+        tokenizer, options = self.backbone.tokenizer, self.agent.chat_options
+        if not tokenizer.chat_template:
+            return chat_text(tokenizer, turns, options)
+        try:
+            return render_turns(tokenizer, turns, options, add_generation_prompt=True)
+        except SecurityError:
+            raise
+        except TemplateError:
+            return ""
 
 
 def call_steering(

@@ -6,23 +6,22 @@ Shapes: `B` batch, `T` positions of the longest prompt, `K` latent steps, `D` wi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from latentmas.backbones import LoadedBackbone
+from latentmas.backbones import LoadedBackbone, outside_ids, segment_ids
 from latentmas.errors import DataError
+from latentmas.runtime.assembly import Slot, assemble
 from latentmas.runtime.prefixes import MESSAGE, PADDING, Prefix
 from latentmas.spec import AgentSpec
-from latentmas.spec.prompts import Rendered, Turn, render_prompt
+from latentmas.spec.prompts import Segment
 
-__all__ = ["Packed", "answer_ids", "chat_text", "count_positions", "merge", "pack", "prompt_ids"]
+__all__ = ["Packed", "answer_ids", "count_positions", "merge", "pack", "prompt_ids"]
 
 
 class Packed(NamedTuple):
@@ -75,7 +74,8 @@ def pack(
         shortened: slots whose messages leave out their rows of zeros, in each row of the batch.
 
     Raises:
-        DataError: a prompt fails to render, is empty, or leaves no room in the model's context.
+        DataError: a prompt fails to render, is empty, or leaves no room in the model's context;
+            or the chat template loses, changes or repeats a value.
     """
     kept = {slot: _kept_rows(x, slot in shortened) for slot, x in messages.items()}
     rows = [
@@ -193,61 +193,28 @@ def _row(
     sizes: Mapping[str, int],
     tools: Sequence[Mapping[str, Any]],
 ) -> _Row:
-    try:
-        rendered = render_prompt(agent, sample, sizes)
-    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError) as error:
-        raise DataError(
-            f"the prompt of agent {agent.name!r} cannot be rendered: {error}"
-        ) from error
-    options = agent.chat_options | ({"tools": list(tools)} if tools else {})
-    text = chat_text(backbone.tokenizer, rendered.turns, options)
     ids: list[int] = []
     spans: list[tuple[str, int]] = []
-    for part in _split(text, rendered):
-        if part in rendered.markers:
-            slot = rendered.markers[part]
-            spans.append((slot, len(ids)))
-            ids += [MESSAGE] * sizes[slot]
-        elif part:
-            ids += backbone.tokenizer(part, add_special_tokens=False).input_ids
+    pieces = assemble(backbone, agent, sample, list(sizes), tools)
+    for is_slot, group in groupby(pieces, lambda piece: isinstance(piece, Slot)):
+        if not is_slot:
+            ids += segment_ids(backbone.tokenizer, [p for p in group if isinstance(p, Segment)])
+            continue
+        for slot in group:
+            name = slot[0]
+            spans.append((name, len(ids)))
+            ids += [MESSAGE] * sizes[name]
     if not ids:
         raise DataError(f"the prompt of agent {agent.name!r} is empty")
-    return _Row(ids, spans)
+    return _begun(backbone, _Row(ids, spans))
 
 
-def _split(text: str, rendered: Rendered) -> list[str]:
-    if not rendered.markers:
-        return [text]
-    return re.split("(" + "|".join(map(re.escape, rendered.markers)) + ")", text)
-
-
-def chat_text(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], options: Mapping[str, Any]
-) -> str:
-    """The chat template's text, ending where the assistant begins.
-
-    A template that refuses a system turn gets it as the beginning of the user turn; a tokenizer
-    without a template gets the plain text.
-    """
-    if not tokenizer.chat_template:
-        return "\n\n".join(turn.content for turn in turns)
-    try:
-        return _apply(tokenizer, turns, options)
-    except TemplateError:
-        if len(turns) < 2:
-            raise
-        merged = Turn("user", "\n\n".join(turn.content for turn in turns))
-        return _apply(tokenizer, [merged], options)
-
-
-def _apply(
-    tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn], options: Mapping[str, Any]
-) -> str:
-    messages = [turn._asdict() for turn in turns]
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **options
-    )
-    return str(text)
+def _begun(backbone: LoadedBackbone, row: _Row) -> _Row:
+    """The row with the tokens that begin a text, where no chat template writes them."""
+    begin = [] if backbone.tokenizer.chat_template else backbone.begin_ids
+    if row.ids[: len(begin)] == begin:
+        return row
+    return _Row([*begin, *row.ids], [(slot, at + len(begin)) for slot, at in row.spans])
 
 
 def _check_length(
@@ -264,7 +231,10 @@ def _check_length(
 
 
 def answer_ids(backbone: LoadedBackbone, text: str) -> list[int]:
-    """Token ids of an answer, with the end of the turn that the model is to write after it."""
-    ids: list[int] = backbone.tokenizer(text, add_special_tokens=False).input_ids
+    """Token ids of an answer, with the end of the turn that the model is to write after it.
+
+    The answer is text from outside: nothing in it is a special token.
+    """
+    ids = outside_ids(backbone.tokenizer, text)
     end = backbone.turn_end_id
     return ids if end is None else [*ids, end]

@@ -17,6 +17,8 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.errors import UnknownNameError
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
+from latentmas.runtime.assembly import check_chat_template
+from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.checks import seeds, strings, whole
 from latentmas.runtime.choice import AUTO, Choice, choose_executor, choose_refill, known_executor
 from latentmas.runtime.counting import explain_samples
@@ -132,6 +134,7 @@ class System(Sharing, nn.Module):
 
         Raises:
             WeightsError: a backbone cannot be loaded or does not fit.
+            DataError: a chat template loses, changes or repeats the content of a turn.
             LatentMASError: a device is not there, a text source has no function, or one is given
                 that nothing takes.
             UnknownNameError: no executor, type or tool has that name.
@@ -147,6 +150,8 @@ class System(Sharing, nn.Module):
         placed = place_agents(plan, device, old)
         sketch_links(plan)
         serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
+        for agent in plan.graph.agents:
+            check_chat_template(serving[agent.name], agent, tool_schemas(agent, tools))
         links = build_links(plan, seed)
         system = cls(
             plan, links, serving, executor=executor, text_functions=text_functions, tools=tools

@@ -1,4 +1,4 @@
-"""The Jinja2 environment of prompts: a sandbox in which everything is paid for.
+"""The Jinja2 environment of prompts and chat templates: a sandbox in which everything is paid for.
 
 Jinja2's own sandbox keeps a template from Python's inside. It does not keep it from taking all
 time and memory. Here each loop, macro and block pays for its body whenever it runs, and each
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, nodes, pass_context
+from jinja2 import TemplateSyntaxError, nodes, pass_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
 from latentmas.spec._budget import OverBudgetError, budget
@@ -26,7 +26,7 @@ from latentmas.spec._tolls import (
     drained,
 )
 
-__all__ = ["PromptEnvironment"]
+__all__ = ["MeteredEnvironment", "paid", "shown"]
 
 LONGEST_TEMPLATE = 2**20
 """Characters of a template."""
@@ -38,47 +38,39 @@ _OUTSIDE = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 _HIDDEN = ("_loop_vars", "_block_vars", "caller")
 
 
-class _Absent(StrictUndefined):
-    """An unbound variable: falsy in tests, an error anywhere else."""
-
-    def __bool__(self) -> bool:  # type: ignore[override]
-        return False
-
-
-class PromptEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles prompts. `parse` and `from_string` raise TemplateSyntaxError and nothing else."""
+class MeteredEnvironment(ImmutableSandboxedEnvironment):
+    """Compiles templates. `parse` and `from_string` raise TemplateSyntaxError and nothing else."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
 
-    def __init__(self) -> None:
-        super().__init__(
-            undefined=_Absent,
-            keep_trailing_newline=True,
-            autoescape=False,
-            optimized=False,
-            finalize=_shown,
-        )
+    def __init__(self, **options: Any) -> None:
+        """Take Jinja2's options; `finalize` must pay for what it is given, as `shown` does."""
+        super().__init__(autoescape=False, optimized=False, **{"finalize": shown} | options)
         self.globals.pop("lipsum", None)
         self.globals["range"] = _range
         filters: dict[str, Any] = self.filters
-        self.filters = {name: _paid(name, do) for name, do in filters.items()}
+        self.filters = {name: paid(name, do) for name, do in filters.items()}
         tests: dict[str, Any] = self.tests
-        self.tests = {name: _paid(name, do) for name, do in tests.items()}
+        self.tests = {name: paid(name, do) for name, do in tests.items()}
         self.filters |= {RUN: _run, LOOK: _look, JOIN: _join}
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
         """Join what a template, a macro or a block wrote."""
-        own, found = budget(), []
+        return "".join(MeteredEnvironment.pay_for(parts))
+
+    @staticmethod
+    def pay_for(parts: Iterable[str]) -> list[str]:
+        """The parts of a text, paid for as they come."""
+        own, found = budget(), list[str]()
         size = 0
         for part in parts:
             size += len(part)
             if size > own.longest:
                 own.make(size)
             found.append(part)
-        text = "".join(found)
         own.make(size)
-        return text
+        return found
 
     # --- compiling -------------------------------------------------------------------------------
 
@@ -187,18 +179,18 @@ class _Formatter(SandboxedFormatter):
 
 
 @pass_context
-def _shown(_: Any, value: Any) -> Any:
+def shown(_: Any, value: Any) -> Any:
     """What is placed is paid for; needing the context keeps it from being computed early."""
     budget().look(value)
     return value
 
 
-def _paid(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
+def paid(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
     """A filter or a test that pays."""
     skipped = 1 if hasattr(do, "jinja_pass_arg") else 0
 
     @functools.wraps(do)
-    def paid(*args: Any, **kwargs: Any) -> Any:
+    def metered(*args: Any, **kwargs: Any) -> Any:
         own = budget()
         own.spend(2)
         args = (*args[:skipped], *map(drained, args[skipped:]))
@@ -206,7 +198,7 @@ def _paid(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
         check_filter(name, args[skipped:], kwargs)
         return own.keep(drained(do(*args, **kwargs)))
 
-    return paid
+    return metered
 
 
 def _range(*args: int) -> range:

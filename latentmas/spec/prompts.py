@@ -2,7 +2,8 @@
 
 A slot that carries latents renders as a marker holding a random nonce; the runtime splits the
 text there and splices the message in. Text from users is never searched for markers that were not
-made for this very rendering.
+made for this very rendering. A rendered text knows which parts of it the template wrote and which
+come from outside (`segments_of`).
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from jinja2 import Template, meta, nodes
 from jinja2.exceptions import SecurityError
 
 from latentmas.spec._budget import rendering
-from latentmas.spec._sandbox import PromptEnvironment
+from latentmas.spec._segments import PromptEnvironment, Segment, Text, segments_of
 from latentmas.spec.agent import AgentSpec
 
 __all__ = [
     "RESERVED",
     "Rendered",
+    "Segment",
     "SlotMisuseError",
+    "Text",
     "Turn",
     "check_template",
     "misused_variables",
     "placed_variables",
     "prompt_variables",
     "render_prompt",
+    "segments_of",
+    "template_variables",
 ]
 
 
@@ -42,7 +47,7 @@ class SlotMisuseError(ValueError):
 
 
 class Turn(NamedTuple):
-    """One chat message."""
+    """One chat message; a rendered prompt's content is a `Text`."""
 
     role: str
     content: str
@@ -86,7 +91,12 @@ def _compiled(text: str) -> Template:
 
 
 @lru_cache(maxsize=512)
-def _variables_of(text: str) -> frozenset[str]:
+def template_variables(text: str) -> frozenset[str]:
+    """Names that a template looks up.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it cannot be parsed.
+    """
     names = meta.find_undeclared_variables(_parsed(text))
     return frozenset(names - set(_ENVIRONMENT.globals))
 
@@ -97,7 +107,7 @@ def prompt_variables(agent: AgentSpec) -> frozenset[str]:
     Raises:
         jinja2.TemplateSyntaxError: a template cannot be parsed.
     """
-    return _variables_of(agent.prompt) | _variables_of(agent.system or "")
+    return template_variables(agent.prompt) | template_variables(agent.system or "")
 
 
 def placed_variables(agent: AgentSpec) -> frozenset[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from latentmas.backbones import LoadedBackbone
+from latentmas.backbones import LoadedBackbone, outside_ids
 from latentmas.plan import Transfer
 from latentmas.runtime import System
 from latentmas.runtime.calling import tool_schemas
@@ -133,7 +133,7 @@ class EdgeLoss(nn.Module):
         graph, backbone = system.plan.graph, system.backbone_of(use.edge.source)
         text = spoken[use.edge.source, use.round]
         count = graph.steps_of(graph.agent(use.edge.source))
-        ids: list[int] = backbone.tokenizer(text, add_special_tokens=False).input_ids
+        ids = outside_ids(backbone.tokenizer, text)
         end = backbone.turn_end_id
         return (ids + [end] * count)[:count] if end is not None else ids[:count]
 

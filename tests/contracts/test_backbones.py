@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaModel
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, State, families, load_backbone, read_info
@@ -431,6 +431,15 @@ SERVED: dict[str, dict[str, object]] = {
     "phi": PLAIN | {"intermediate_size": 64},
     "olmo2": PLAIN | {"intermediate_size": 64, "num_key_value_heads": 2},
 }
+GEMMA = PLAIN | {
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 64,
+    "global_head_dim": 8,
+    "vocab_size_per_layer_input": 260,
+    "num_kv_shared_layers": 0,
+    "sliding_window": 16,
+}
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "mamba2": (
         {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "num_heads": 8, "head_dim": 8},
@@ -439,6 +448,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "rwkv": ({"hidden_size": 32, "num_hidden_layers": 2}, "padded on the left"),
     "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}, "cannot serve"),
     "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "with attention 'eager'"),
+    "gemma4_text": (GEMMA | {"hidden_size_per_layer_input": 8}, "fails on input embeddings"),
 }
 
 
@@ -474,6 +484,19 @@ def test_a_model_that_cannot_serve_is_refused_with_the_reason(model_type, tmp_pa
     config, words = REFUSED[model_type]
     with pytest.raises(lm.WeightsError, match=words):
         other_model(model_type, config, tmp_path / "model")
+
+
+def test_a_model_that_reads_ids_beside_its_embeddings_is_refused(folder, monkeypatch):
+    """Gemma 3n adds something for each token's id, and leaves it out where there is none."""
+    forward = LlamaModel.forward
+
+    def with_ids(self, input_ids=None, inputs_embeds=None, **options):
+        if input_ids is not None:
+            inputs_embeds = self.embed_tokens(input_ids) + self.embed_tokens(input_ids - 1)
+        return forward(self, inputs_embeds=inputs_embeds, **options)
+
+    monkeypatch.setattr(LlamaModel, "forward", with_ids)
+    refused(planned(lm.Backbone(str(folder))), "reads token ids beside its input embeddings")
 
 
 def test_the_end_of_a_turn_ends_a_text(tmp_path):
