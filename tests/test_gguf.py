@@ -104,7 +104,7 @@ def test_it_is_unpacked_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     first = team(str(file)).compile()
     first.load()
     monkeypatch.setattr(_gguf, "_unpack", None)
-    monkeypatch.setattr(_gguf, "find_spec", lambda name: None)  # the package is not needed again
+    monkeypatch.setitem(sys.modules, "gguf", None)  # the package is not needed again
     again = team(str(file)).compile()
     assert again == first
     assert again.load()("a cat").texts
@@ -133,7 +133,7 @@ def test_a_file_in_a_package(file: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_missing_is_said(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(lm.WeightsError, match=r"file '/no/such\.gguf' does not exist"):
         read_info(lm.Backbone("/no/such.gguf"))
-    monkeypatch.setattr(_gguf, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(lm.WeightsError, match=r"pip install 'latentmas\[gguf\]'"):
         read_info(lm.Backbone(str(file)))
 

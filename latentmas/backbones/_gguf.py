@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +108,10 @@ def _home(path: Path) -> Path:
 
 
 def _require_gguf(source: str) -> None:
-    if find_spec("gguf") is None:
+    try:
+        import gguf  # noqa: F401  # transformers reads the file with it
+    except ImportError as error:
         raise WeightsError(
             f"reading {source!r} needs the package gguf; install it with "
             "pip install 'latentmas[gguf]'"
-        )
+        ) from error
