@@ -136,7 +136,7 @@ class System(Sharing, nn.Module):
         """
         check_plan(plan)
         known_executor(executor)
-        check_dtype(dtype)
+        dtype = check_dtype(dtype)
         seed = whole("seed", seed, least=None)
         tools = find_tools(plan, tools or {})
         check_text_functions(plan, text_functions or {})

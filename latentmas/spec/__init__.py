@@ -8,7 +8,7 @@ from latentmas.spec._files import (
     write_text_atomically,
 )
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
-from latentmas.spec.backbone import Backbone, DType
+from latentmas.spec.backbone import Backbone, DType, full_dtype
 from latentmas.spec.graph import AgentRef, EdgeRef, Graph, TextFunction
 from latentmas.spec.graph_spec import GraphSpec
 
@@ -28,6 +28,7 @@ __all__ = [
     "TextSourceSpec",
     "canonical_json",
     "check_writable",
+    "full_dtype",
     "oddities",
     "prompt_file",
     "write_atomically",

@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
-from latentmas.errors import DataError, GraphError, Problem
-from latentmas.spec._plain import decode_text, parse_json, parse_yaml, read_limited
+from latentmas.errors import DataError, Problem
+from latentmas.spec._plain import decode_text, read_limited
 
 __all__ = [
     "check_writable",
     "prompt_file",
-    "read_graph_file",
+    "resolve_files",
     "write_atomically",
     "write_graph_file",
     "write_text_atomically",
@@ -25,8 +25,6 @@ __all__ = [
 
 YAML_SUFFIXES = (".yaml", ".yml")
 GRAPH_SUFFIXES = (*YAML_SUFFIXES, ".json")
-LARGEST_YAML = 2 * 2**20
-LARGEST_JSON = 16 * 2**20
 LARGEST_PROMPT = 2**20
 
 
@@ -45,37 +43,6 @@ def prompt_file(path: str | Path) -> str:
 def _prompt_text(path: Path) -> str:
     text = decode_text(read_limited(path, LARGEST_PROMPT))
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def read_graph_file(path: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """Plain data of a graph file, with `prompt_file` entries and `./` sources resolved.
-
-    Returns:
-        The data, and a problem for each prompt file that cannot be read; the prompt is empty there.
-
-    Raises:
-        OSError: the file cannot be read.
-        GraphError: it holds no mapping.
-    """
-    try:
-        yaml_file = path.suffix.lower() in YAML_SUFFIXES
-        text = decode_text(read_limited(path, LARGEST_YAML if yaml_file else LARGEST_JSON))
-    except ValueError as error:
-        message, _, hint = f"cannot be read: {error}".partition("; ")
-        hint = hint or "keep data in files of their own"
-        raise GraphError([Problem("LM100", str(path), message, hint)]) from error
-    try:
-        data = parse_yaml(text) if yaml_file else parse_json(text)
-    except ValueError as error:
-        where = " ".join(str(error).split())
-        hint = "mend the syntax at the place named"
-        raise GraphError(
-            [Problem("LM100", str(path), f"cannot be parsed: {where}", hint)]
-        ) from error
-    if not isinstance(data, dict):
-        message = f"holds {type(data).__name__}, not a mapping"
-        raise GraphError([Problem("LM100", str(path), message, "begin with `name:` and `agents:`")])
-    return _resolve(data, path.parent)
 
 
 def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
@@ -142,7 +109,12 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def _resolve(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
+def resolve_files(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Plain data of a graph file with `prompt_file` entries and `./` sources resolved.
+
+    Returns:
+        The data, and a problem for each prompt file that cannot be read; the prompt is empty there.
+    """
     problems: list[Problem] = []
     agents = data.get("agents")
     if isinstance(agents, list):
@@ -174,7 +146,7 @@ def _prompt_beside(folder: Path, name: str) -> str:
     if not path.is_relative_to(folder.resolve()):
         raise ValueError("it leaves the folder of the graph file")
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     return _prompt_text(path)
 
 
