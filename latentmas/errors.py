@@ -229,8 +229,13 @@ def unexpected_keyword(call: str, name: str, known: Iterable[str]) -> TypeError:
     """
     names = list(known)
     guess = closest(name, names)
-    hint = f"did you mean {guess!r}?" if guess else f"it takes {', '.join(names)}"
+    listing = ", ".join(names) if len(names) <= _SHOWN else "see its documentation"
+    hint = f"did you mean {guess!r}?" if guess else f"known: {listing}"
     return TypeError(f"{call} takes no argument {name!r}; {hint}")
+
+
+_SHOWN = 30
+"""Most names in a message."""
 
 
 def spelled(function: Callable[P, R]) -> Callable[P, R]:

@@ -305,8 +305,9 @@ def test_run_draws_by_seed(team):
         return call("run", team, "x", "--do-sample", "--seed", seed, "--top-k", 50, *more).stdout
 
     assert draw(1) == draw(1) != draw(2)
-    assert "no effect" in call("run", team, "x", "--top-k", 5).stderr
-    assert "temperature" in call("run", team, "x", "--temperature", 0, code=1).stderr
+    refused = call("run", team, "x", "--top-k", 5, code=2).stderr
+    assert "--top-k would have no effect without --do-sample" in words(refused)
+    assert "temperature" in call("run", team, "x", "--do-sample", "--temperature", 0, code=1).stderr
 
 
 def test_run_rows(team, rows, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["files_are_trusted", "open_plan", "open_team", "trust_files", "twin_of"]
 
+UNTRAINED = (
+    "warning: its links are untrained, so answers will be empty or meaningless; train them with "
+    "`latentmas train`, or see `latentmas demo` for a team that is trained"
+)
+NEW_LINKS = "the links of a graph start untrained"
 _trust = False
 """Whether files may ask for code of a model's repository: a global option of the command line."""
 
@@ -48,7 +54,7 @@ def open_plan(graph: Path) -> Plan:
     """
     folder = graph.parent if graph.name == "latentmas.json" and graph.is_file() else graph
     if not folder.is_dir():
-        return _open_graph(graph).compile()
+        return _compiled(_open_graph(graph))
     from latentmas.io._format import read_manifest
 
     return read_manifest(folder, trust_remote_code=_trust)[1]
@@ -79,6 +85,7 @@ def open_team(
     seed: int = 0,
     text: bool = False,
     check: Callable[[Plan], object] | None = None,
+    answers: bool = True,
 ) -> System:
     """Load a team with its weights.
 
@@ -89,6 +96,7 @@ def open_team(
         seed: of untrained links.
         text: take the graph's text twin.
         check: called with the plan, for a graph file before any weights are loaded.
+        answers: whether the team will answer questions, which untrained links make meaningless.
 
     Raises:
         LatentMASError: whatever is wrong with the graph, the folder or the device.
@@ -104,12 +112,22 @@ def open_team(
             check(system.plan)
         return system
     graph = _open_graph(team)
-    plan = (graph.as_text() if text else graph).compile()
+    plan = _compiled(graph.as_text() if text else graph)
     if check is not None:
         check(plan)
     if plan.n_parameters:
-        note(f"{team}: the links of a graph start untrained (seed {seed})")
+        note(f"{team}: {UNTRAINED if answers else NEW_LINKS} (seed {seed})")
     return plan.load(device=device, seed=seed)
+
+
+def _compiled(graph: Graph) -> Plan:
+    """The plan of a graph, with warnings as notes; nothing but a plugin can give it own tools."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        plan = graph.compile(tools_at_load=False)
+    for remark in remarks:
+        note(f"warning: {remark.message}")
+    return plan
 
 
 def _is_saved(team: Path) -> bool:

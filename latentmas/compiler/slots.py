@@ -68,7 +68,7 @@ def _no_slot(edge: EdgeSpec, free: list[str], target: AgentSpec) -> Problem:
         hint = f"write {{{{ {edge.source} }}}} into that prompt, or name a slot: "
     slot = free[0] if free else "slot"
     call = f'graph.{verb}("{edge.source}", "{edge.target}.{slot}")'
-    in_file = f"{hint}add `slot: {slot}` to this edge"
+    in_file = f"{hint}add `slot: {free[0] if free else 'NAME'}` to this edge"
     braces = braces_hint([target], edge.source)
     if braces:
         call, hint, in_file = "", braces, braces

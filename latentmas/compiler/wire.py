@@ -182,14 +182,13 @@ def _option_problem(request: _Request, kind: type[Link], error: ValidationError)
     ]
     message = f"kind {request.spec.kind!r}: {'; '.join(parts)}"
     guesses = [(name, closest(name, [*KEYWORDS, *options])) for name in unknown]
-    meant = [_meant(request, name, guess) for name, guess in guesses if guess]
+    values = [(guess, request.spec.options[name]) for name, guess in guesses if guess]
+    hint = [f"did you mean {guess}={value!r}?" for guess, value in values]
+    in_file = [f"did you mean `{guess}: {value}`?" for guess, value in values]
     known = _known(kind)
-    return Problem("LM121", request.path, message, " ".join([*meant, known]))
-
-
-def _meant(request: _Request, name: str, guess: str) -> str:
-    value = request.spec.options[name]
-    return f"did you mean {guess}={value!r} in place of {name}={value!r}?"
+    return Problem(
+        "LM121", request.path, message, " ".join([*hint, known]), " ".join([*in_file, known])
+    )
 
 
 def _known(kind: type[Link]) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.errors import UnknownNameError
+from latentmas.errors import UnknownNameError, spelled
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
 from latentmas.runtime.checks import seeds, strings, whole
@@ -46,7 +46,7 @@ from latentmas.runtime.steering import Retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
 from latentmas.runtime.toolbox import check_text_functions, find_tools, outside_text
-from latentmas.spec import TextFunction
+from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class System(Sharing, nn.Module):
         self.scores: list[Score] = []
         """Measured results; saved with the team."""
 
-    @classmethod
+    @class_only
     def load(
         cls,
         plan: Plan,
@@ -175,6 +175,7 @@ class System(Sharing, nn.Module):
         """Run one sample: `system("…").text`. Options as `run`."""
         return self.run([sample], **options)
 
+    @spelled
     def run(
         self,
         samples: Sequence[Sample],

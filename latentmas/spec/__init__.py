@@ -1,6 +1,7 @@
 """What the user declares: frozen records, the builder, prompts. No torch."""
 
 from latentmas.spec._base import Frozen, canonical_json, oddities
+from latentmas.spec._builder import AgentRef, EdgeRef, TextFunction, class_only
 from latentmas.spec._files import (
     check_writable,
     prompt_file,
@@ -9,7 +10,7 @@ from latentmas.spec._files import (
 )
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone, DType, full_dtype
-from latentmas.spec.graph import AgentRef, EdgeRef, Graph, TextFunction
+from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "TextSourceSpec",
     "canonical_json",
     "check_writable",
+    "class_only",
     "full_dtype",
     "oddities",
     "prompt_file",

@@ -16,6 +16,7 @@ from latentmas.spec._plain import decode_text, read_limited
 
 __all__ = [
     "check_writable",
+    "prompt_beside",
     "prompt_file",
     "resolve_files",
     "write_atomically",
@@ -130,7 +131,7 @@ def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
         return agent
     text, name = "", str(agent["prompt_file"])
     try:
-        text = _prompt_beside(folder, name)
+        text = prompt_beside(folder, name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"prompt_file {name!r} cannot be read: {reason}"
@@ -140,7 +141,7 @@ def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
     return rest | {"prompt": text}
 
 
-def _prompt_beside(folder: Path, name: str) -> str:
+def prompt_beside(folder: Path, name: str) -> str:
     """Text of a prompt file; OSError or ValueError when it is none, or not below the folder."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from latentmas.errors import DataError, GraphError, Problem, closest
-from latentmas.spec._files import YAML_SUFFIXES
+from latentmas.spec._files import YAML_SUFFIXES, prompt_beside
 from latentmas.spec._plain import compose_yaml, decode_text, parse_json, parse_yaml, read_limited
 
 __all__ = ["GraphFile"]
@@ -62,13 +62,12 @@ class GraphFile:
             GraphError: it cannot be parsed, or holds something other than a mapping.
         """
         yaml_file = self.path.suffix.lower() in YAML_SUFFIXES
+        text = self.text
         try:
-            data = parse_yaml(self.text) if yaml_file else parse_json(self.text)
-        except GraphError:
-            raise
+            data = parse_yaml(text) if yaml_file else parse_json(text)
         except ValueError as error:
             where = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-            message, hint = f"cannot be parsed: {where}", "fix the syntax at the place named"
+            message, hint = f"cannot be parsed: {where}", "correct the syntax at the place named"
             raise GraphError([Problem("LM100", str(self.path), message, hint)]) from error
         if not isinstance(data, dict):
             message = f"holds {type(data).__name__}, not a mapping"
@@ -102,23 +101,34 @@ class GraphFile:
         """Where a prompt's problem is, when the prompt is in a file of its own or in a block."""
         if not agent or problem.code not in _PROMPT_CODES:
             return ""
-        within = re.match(r"line (\d+):", problem.message)
         file = _scalar(self._node((*agent, "prompt_file")))
         if file:
-            line = f":{within[1]}" if within else ""
-            return f"{self.path.parent / file}{line}"
+            line = _line_in(self._prompt_text(file), problem.message)
+            return str(self.path.parent / file) + (f":{line}" if line else "")
         node = self._node((*agent, "prompt"))
-        if within and isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
-            return f"{self.path}:{node.start_mark.line + 1 + int(within[1])}"
-        return ""
+        if not isinstance(node, yaml.ScalarNode) or node.style != "|":
+            return ""
+        line = _line_in(node.value, problem.message)
+        return f"{self.path}:{node.start_mark.line + 1 + line}" if line else ""
+
+    def _prompt_text(self, name: str) -> str:
+        """Text of a prompt file; empty where it cannot be read, which is a problem of its own."""
+        try:
+            return prompt_beside(self.path.parent, name)
+        except (OSError, ValueError):
+            return ""
 
     def _place(self, problem: Problem, agent: tuple[str | int, ...]) -> tuple[str | int, ...]:
         """Keys and numbers that lead to what a problem names."""
+        if problem.code == "LM110":  # the edge that its fix changes
+            names = problem.message.rpartition(": ")[2].split(" → ")
+            return self._edge(names[-2], names[-1], None)
         kind, _, name = problem.path.rpartition(" ")
         edge = _EDGE.fullmatch(problem.path)
         if agent:
-            code = "prompt" if problem.code in _PROMPT_CODES else _KEY_OF_CODE.get(problem.code, "")
-            key = code or next((k for k in self._keys(agent) if k in problem.message), "")
+            own = "prompt" if problem.code in _PROMPT_CODES else _KEY_OF_CODE.get(problem.code)
+            own = "system" if "of the system prompt" in problem.message else own
+            key = own or next((k for k in self._keys(agent) if k in problem.message), "")
             return (*agent, key) if key else agent
         if edge is not None:
             return self._edge(edge["source"], edge["target"], edge["slot"])
@@ -200,6 +210,19 @@ def _items(node: yaml.Node | None) -> Iterator[tuple[Any, yaml.Node]]:
         yield from node.value
     elif isinstance(node, yaml.SequenceNode):
         yield from enumerate(node.value)
+
+
+def _line_in(prompt: str, message: str) -> int | None:
+    """Line of a prompt that a message is about: the one it names, or that of a variable in it."""
+    named = re.match(r"line (\d+):", message)
+    if named:
+        return int(named[1])
+    name = re.search(r"\{\{ (\w+) \}\}|slot '(\w+)'", message)
+    if name is None:
+        return None
+    mention = re.compile(rf"\{{[{{%][^}}]*\b{name[1] or name[2]}\b")
+    lines = enumerate(prompt.splitlines(), start=1)
+    return next((number for number, line in lines if mention.search(line)), None)
 
 
 def _is_number(key: Any) -> bool:

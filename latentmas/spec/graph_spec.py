@@ -161,7 +161,7 @@ class GraphSpec(Frozen):
         """As `load`, of a file whose lines the caller asks for."""
         data, slips = correct_keys(source.data(), cls)
         data, unread = resolve_files(data, source.path.parent)
-        problems = [*slips, *unread]
+        problems = [*unread, *slips]
         try:
             spec = cls._from_outside(data, trust_remote_code)
         except GraphError as error:
@@ -179,8 +179,8 @@ class GraphSpec(Frozen):
             or when compiling it could run code that nobody has allowed.
         """
         try:
-            data, _ = resolve_files(correct_keys(source.data(), cls)[0], source.path.parent)
-            spec = cls._salvaged(data)
+            data, unread = resolve_files(correct_keys(source.data(), cls)[0], source.path.parent)
+            spec = None if unread else cls._salvaged(data)
         except (LatentMASError, ValidationError):
             return None
         wanted = spec is not None and code_wanted(spec.backbones)
