@@ -55,7 +55,7 @@ def new(
 ) -> None:
     """Write an editable graph file and its prompts from a template."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise typer.BadParameter(f"{name!r} is no file name; use letters, digits, - and _")
+        raise typer.BadParameter(f"{name!r} is not a file name; use letters, digits, - and _")
     agents = [agent for names in roles_of(template).values() for agent in names]
     if len(backbone or []) > len(agents):
         takes = f"{len(agents)} ({', '.join(agents)})" if agents else "none: it brings its models"

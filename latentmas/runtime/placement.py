@@ -65,7 +65,7 @@ def place_agents(plan: Plan, device: str | Mapping[str, str]) -> dict[str, str]:
             if name not in names:
                 guess = closest(name, names)
                 hint = f"did you mean {guess!r}?" if guess else f"there are: {', '.join(names)}"
-                raise LatentMASError(f"device is given for {name!r}, which is no agent; {hint}")
+                raise LatentMASError(f"device is given for {name!r}, which is not an agent; {hint}")
     placed = {
         n: str(device.get(n, "cpu") if isinstance(device, Mapping) else device) for n in names
     }

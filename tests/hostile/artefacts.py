@@ -138,7 +138,7 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
         write('{"version": ' + "9" * 5000 + "}", MANIFEST),
         "beyond 64 bits",
     ),
-    "manifest with NaN": (write('{"version": NaN}', MANIFEST), "NaN is no JSON"),
+    "manifest with NaN": (write('{"version": NaN}', MANIFEST), "NaN is not valid JSON"),
     "manifest that is not UTF-8": (write(b'{"a": "\xff"}', MANIFEST), "not JSON"),
     "manifest that asks for remote code": (backbone(trust_remote_code=True), "LM504"),
     "manifest that asks for a kernel from the hub": (
