@@ -111,9 +111,7 @@ class GraphSpec(Frozen):
         Raises:
             GraphError: one LM100 problem for each field that does not fit.
         """
-        odd = [form_problem(path, message) for path, message in oddities(data)]
-        if odd:
-            raise GraphError(odd)
+        _check_plain(data)
         data, problems = correct_keys(data, cls)
         try:
             spec = cls.model_validate(data)
@@ -159,7 +157,9 @@ class GraphSpec(Frozen):
     @classmethod
     def read(cls, source: GraphFile, *, trust_remote_code: bool = False) -> GraphSpec:
         """As `load`, of a file whose lines the caller asks for."""
-        data, slips = correct_keys(source.data(), cls)
+        data = source.data()
+        _check_plain(data)
+        data, slips = correct_keys(data, cls)
         data, unread = resolve_files(data, source.path.parent)
         problems = [*unread, *slips]
         try:
@@ -223,3 +223,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return value
+
+
+def _check_plain(data: Any) -> None:
+    """Refuse data that no graph file can hold."""
+    odd = [form_problem(path, message) for path, message in oddities(data)]
+    if odd:
+        raise GraphError(odd)

@@ -161,7 +161,7 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "name of a million letters": (agent(name="a" * 10**6), "1,000,000 letters"),
     "chat template in the options": (
         agent(chat_options={"chat_template": "{% for i in range(10**9) %}{% endfor %}"}),
-        "no variable of the chat template",
+        "not a variable of the chat template",
     ),
     "family that is unknown": (backbone(family="os"), "LM50"),
     "half-written change elsewhere": (commit_elsewhere, "leaves the folder"),
