@@ -127,6 +127,7 @@ def test_misspelt_arguments() -> None:
         (lambda: lm.Graph("x", round=3), "Graph takes no argument 'round'; did you mean 'rounds'?"),
         (lambda: lm.Graph("x").add_agent("a", MODEL, promt="x"), "did you mean 'prompt'?"),
         (lambda: pair().compile(fact={}), "did you mean 'facts'?"),
+        (lambda: lm.templates.sequential(planer=MODEL), "did you mean 'planner'?"),
         (lambda: lm.OuterConfig("out", lerning_rate=1), "did you mean 'learning_rate'?"),
         (lambda: lm.InnerConfig("out", zzz=1), "InnerConfig takes no argument 'zzz'"),
     ):
@@ -490,6 +491,29 @@ def test_help_begins_with_what_works() -> None:
     text = " ".join(call("--help").stdout.split())
     assert "Start with `latentmas demo`" in text
     assert "latentmas run my-team.yaml" not in text
+
+
+def test_a_misspelt_preset_is_told() -> None:
+    said = call("plan", "sequental_light", code=1).stderr
+    assert "did you mean the preset 'sequential_light'?" in said
+
+
+def test_an_untrained_team_says_so_when_it_runs_and_not_when_it_trains(tmp_path: Path) -> None:
+    graph = lm.Graph("pair", inputs=["question"], rounds=1, latent_steps=1)
+    model = tiny_backbone("llama", 16)
+    graph.add_agent("planner", model, prompt="Plan {{ question }}")
+    graph.add_agent("solver", model, prompt="Solve {{ planner }}")
+    graph.connect("planner", "solver")
+    path = graph.output("solver").save(tmp_path / "g.yaml")
+    run = call("run", path, "x", "--max-new-tokens", 1).stderr
+    assert "links are untrained, so answers will be empty or meaningless" in run
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "x", "answer": "y"}\n')
+    out = ("--output-dir", tmp_path / "out", "--steps", 1)
+    trained = call("train", "inner", path, "--data", rows, *out).stderr
+    assert "meaningless" not in trained
+    again = call("run", tmp_path / "out" / "team", "x", "--max-new-tokens", 1).stderr
+    assert "untrained" not in again
 
 
 def test_sampling_options_without_sampling_are_refused() -> None:

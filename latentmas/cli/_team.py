@@ -13,7 +13,7 @@ import typer
 
 from latentmas import templates
 from latentmas.cli._console import note
-from latentmas.errors import LatentMASError
+from latentmas.errors import LatentMASError, closest
 from latentmas.plan import Plan
 from latentmas.spec import Graph
 
@@ -74,6 +74,11 @@ def _open_graph(graph: Path) -> Graph:
         raise LatentMASError(
             f"template {str(graph)!r} needs models of yours; write a graph file with "
             f"`latentmas new my-team --template {graph}`"
+        )
+    guess = None if graph.exists() or graph.suffix else closest(str(graph), templates.names())
+    if guess:
+        raise LatentMASError(
+            f"there is no file or preset {str(graph)!r}; did you mean the preset {guess!r}?"
         )
     return Graph.load(graph, trust_remote_code=_trust)
 
