@@ -506,7 +506,7 @@ def test_an_untrained_team_says_so_when_it_runs_and_not_when_it_trains(tmp_path:
     graph.connect("planner", "solver")
     path = graph.output("solver").save(tmp_path / "g.yaml")
     run = call("run", path, "x", "--max-new-tokens", 1).stderr
-    assert "links are untrained, so answers will be empty or meaningless" in run
+    assert "links are untrained (seed 0), so answers will be empty or meaningless" in run
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"question": "x", "answer": "y"}\n')
     out = ("--output-dir", tmp_path / "out", "--steps", 1)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["files_are_trusted", "open_plan", "open_team", "trust_files", "twin_of"]
 
 UNTRAINED = (
-    "warning: its links are untrained, so answers will be empty or meaningless; train them with "
-    "`latentmas train`, or see `latentmas demo` for a team that is trained"
+    "warning: its links are untrained (seed {seed}), so answers will be empty or meaningless; "
+    "train them with `latentmas train`, or see `latentmas demo` for a team that is trained"
 )
-NEW_LINKS = "the links of a graph start untrained"
+NEW_LINKS = "the links of a graph start untrained (seed {seed})"
 _trust = False
 """Whether files may ask for code of a model's repository: a global option of the command line."""
 
@@ -121,7 +121,7 @@ def open_team(
     if check is not None:
         check(plan)
     if plan.n_parameters:
-        note(f"{team}: {UNTRAINED if answers else NEW_LINKS} (seed {seed})")
+        note(f"{team}: {(UNTRAINED if answers else NEW_LINKS).format(seed=seed)}")
     return plan.load(device=device, seed=seed)
 
 

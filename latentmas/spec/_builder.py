@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overload
 
 from latentmas.errors import GraphError, Problem
 from latentmas.spec._base import canonical_json
@@ -17,11 +17,11 @@ __all__ = [
     "ELSEWHERE",
     "AgentRef",
     "EdgeRef",
+    "Field",
     "Name",
     "TextFunction",
     "check_backbone",
     "class_only",
-    "field_of",
     "key_of",
     "name_of",
     "problems_of",
@@ -30,6 +30,7 @@ __all__ = [
     "tool_name",
 ]
 
+T = TypeVar("T")
 TextFunction = Callable[[Mapping[str, Any]], str]
 """A text source: takes a sample's fields, returns text."""
 
@@ -99,10 +100,9 @@ else:
 _INSTEAD = {
     ("Graph", "load"): "to load the weights of a team: graph.compile().load(); "
     "to read a graph file: lm.Graph.load(path)",
-    ("System", "load"): "this system is loaded; call system.run(samples). To take over trained "
-    "links: system.load_links(folder); to load a saved team: lm.System.from_pretrained(folder)",
-    ("Plan", "load_file"): "to load the weights of this plan: plan.load(); "
-    "to read a plan's file: lm.Plan.load_file(path)",
+    ("System", "load"): "this system is loaded already: call system.run(samples). To take over "
+    "trained links: system.load_links(folder); to load a saved team: "
+    "lm.System.from_pretrained(folder)",
 }
 
 
@@ -140,16 +140,30 @@ def name_of(name: Name) -> str:
     return name.name if isinstance(name, AgentRef) else str(name)
 
 
-def field_of(key: str, doc: str) -> Any:
-    """A field of the declaration that can be read and set."""
+class Field(Generic[T]):
+    """A field of a graph's declaration that can be read and set."""
 
-    def read(graph: Graph) -> Any:
-        return graph._data[key]
+    def __init__(self, key: str) -> None:
+        self.key = key
 
-    def write(graph: Graph, value: Any) -> None:
-        graph._data[key] = [value] if key == "inputs" and isinstance(value, str) else value
+    @overload
+    def __get__(self, graph: None, owner: type[Graph]) -> Self: ...
 
-    return property(read, write, doc=doc)
+    @overload
+    def __get__(self, graph: Graph, owner: type[Graph]) -> T: ...
+
+    def __get__(self, graph: Graph | None, owner: type[Graph]) -> Self | T:
+        """Its value as it stands, or the descriptor itself on the class."""
+        if graph is None:
+            return self
+        value: T = graph._data[self.key]
+        return value
+
+    def __set__(self, graph: Graph, value: T) -> None:
+        """Change it; `compile` judges the value."""
+        graph._data[self.key] = (
+            [value] if self.key == "inputs" and isinstance(value, str) else value
+        )
 
 
 def put(declared: list[Any], new: Any, replaces: Callable[[Any], bool]) -> None:

@@ -11,11 +11,11 @@ from latentmas.spec._builder import (
     ELSEWHERE,
     AgentRef,
     EdgeRef,
+    Field,
     Name,
     TextFunction,
     check_backbone,
     class_only,
-    field_of,
     key_of,
     name_of,
     problems_of,
@@ -96,10 +96,14 @@ class Graph:
         self.tools: dict[str, Tool] = {}
         """Tools given as functions, by name. They are not part of the spec either."""
 
-    name = field_of("name", "Name of the team.")
-    inputs = field_of("inputs", "Sample fields that prompts may use.")
-    rounds = field_of("rounds", "Rounds R: how often every agent has its turn.")
-    latent_steps = field_of("latent_steps", "Latent steps K of each agent that sets none itself.")
+    name = Field[str]("name")
+    """Name of the team."""
+    inputs = Field[list[str]]("inputs")
+    """Sample fields that prompts may use."""
+    rounds = Field[int]("rounds")
+    """Rounds R: how often every agent has its turn."""
+    latent_steps = Field[int]("latent_steps")
+    """Latent steps K of each agent that sets none itself."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = name in ("text_functions", "tools") or name.startswith("_")
