@@ -439,6 +439,23 @@ def test_code_of_a_repository_is_not_run_to_find_further_problems(
     assert {problem.code for problem in caught.value.problems} == {"LM100"}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line", "hint"),
+    [
+        ("{source: planner, target: critic}", "{from: planner, to: critic}", 26, "'source'?"),
+        ("  backbone: smal\n", "  model: small\n", 16, "did you mean 'backbone'?"),
+        ("target: critic}", "target: critic, link: mlp}", 26, "write `{kind: mlp}`"),
+    ],
+)
+def test_words_of_other_libraries(team: Path, old: str, new: str, line: int, hint: str) -> None:
+    assert old in TEAM
+    team.write_text(TEAM.replace(old, new).replace("prompt_file: solver.jinja\n", "prompt: x\n"))
+    with pytest.raises(lm.GraphError) as caught:
+        lm.Graph.load(team)
+    (problem,) = (problem for problem in caught.value.problems if hint in problem.hint)
+    assert problem.location == f"{team}:{line}"
+
+
 def test_values_on_which_others_depend_end_the_search(team: Path) -> None:
     team.write_text(TEAM.replace("target: critic}", "target: critic, delay: soon}"))
     with pytest.raises(lm.GraphError) as caught:

@@ -178,12 +178,19 @@ class GraphFile:
         return [i for i, one in _items(self._node((part,))) if _scalar(one) == text]
 
     def _find(self, part: str, **fields: str | None) -> tuple[str | int, ...]:
-        """Place of the first entry of a list whose fields have these values; () for none."""
+        """Place of the first entry of a list whose fields have these values; () for none.
+
+        An entry that has the values under other keys, which may be misspelt, comes second.
+        """
+        wanted = {value for value in fields.values() if value is not None}
+        second: tuple[str | int, ...] = ()
         for i, entry in _items(self._node((part,))):
             told = {_scalar(key): _scalar(value) for key, value in _items(entry)}
             if all(told.get(key) == value for key, value in fields.items()):
                 return (part, i)
-        return ()
+            if not second and fields.keys() - told.keys() and wanted <= set(told.values()):
+                second = (part, i)
+        return second
 
     def _edge(self, source: str, target: str, slot: str | None) -> tuple[str | int, ...]:
         exact = self._find("edges", source=source, target=target, slot=slot)

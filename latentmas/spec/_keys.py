@@ -25,6 +25,16 @@ HARMLESS = frozenset(
     }
 )
 """Fields whose default in place of a bad value makes no other part of the graph wrong."""
+_MEANT = {
+    "from": ("source",),
+    "to": ("target",),
+    "model": ("backbone", "source"),
+    "type": ("kind",),
+    "nodes": ("agents",),
+    "links": ("edges",),
+    "system_prompt": ("system",),
+}
+"""Words of other libraries → the keys that say the same."""
 _TAKES = {
     "int": "takes a whole number",
     "float": "takes a number",
@@ -75,7 +85,7 @@ def _corrected(value: Any, model: type[Frozen], place: Place, slips: list[Slip])
         name = key
         if isinstance(key, str) and key not in known:
             free = [field for field in known if field not in value and field not in result]
-            guess = closest(key, free)
+            guess = closest(key, free) or next((n for n in _MEANT.get(key, ()) if n in free), None)
             slips.append(Slip((*place, key), known, guess or closest(key, known)))
             if guess is None:
                 continue
@@ -125,6 +135,8 @@ def _value_problem(item: Any) -> Problem:
         return _not_one_of(path, str(item["ctx"]["expected"]), found, shown)
     said, _, hint = str(item["msg"]).removeprefix("Value error, ").partition("; ")
     message = _TAKES.get(kind.split("_")[0]) or said
+    if kind == "model_type" and isinstance(found, str) and path.endswith((".inner", ".link")):
+        hint = f"write `{{kind: {found}}}`"
     return form_problem(path, f"{message}{shown}", hint or SCHEMA)
 
 

@@ -281,7 +281,9 @@ class Graph:
                 self.spec(), facts=facts, tools=self.tools, tools_at_load=tools_at_load
             )
         except GraphError as error:
-            raise error if self._source is None else self._source.locate(error) from error
+            if self._source is None:
+                raise
+            raise self._source.locate(error) from None
         return plan.with_functions(text_functions=self.text_functions, tools=self.tools)
 
     def copy(self) -> Graph:
@@ -340,7 +342,7 @@ class Graph:
             spec = GraphSpec.salvage(source, trust_remote_code=trust_remote_code)
             further = problems_of(cls.from_spec(spec).compile) if spec is not None else ()
             problems = [*error.problems, *further]
-            raise source.locate(GraphError(dict.fromkeys(problems), error.graph)) from error
+            raise source.locate(GraphError(dict.fromkeys(problems), error.graph)) from None
         graph._source = source
         return graph
 

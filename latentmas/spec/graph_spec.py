@@ -152,7 +152,7 @@ class GraphSpec(Frozen):
         try:
             return cls.read(source, trust_remote_code=trust_remote_code)
         except GraphError as error:
-            raise source.locate(error) from error
+            raise source.locate(error) from None
 
     @classmethod
     def read(cls, source: GraphFile, *, trust_remote_code: bool = False) -> GraphSpec:
