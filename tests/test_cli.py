@@ -503,7 +503,7 @@ def test_train_inner_targets(team, tmp_path):
         (["--set", "learning_rate"], 2, "name=value"),
         (["--set", "zzz=1"], 2, "OuterConfig"),
         (["--set", "seed=1", "--seed", "2"], 2, "a flag of its own"),
-        (["--set", "seed=[1"], 2, "no YAML value"),
+        (["--set", "seed=[1"], 2, "not a YAML value"),
         (["--set", "save_strategy=sometimes"], 1, "these training arguments do not fit"),
         (["--links", "outer.nobody"], 1, "unknown link"),
         (["--rounds", "1", "--links", "outer"], 1, "LM401"),

@@ -219,6 +219,7 @@ def test_single_braces_are_a_warning_where_the_graph_is_sound() -> None:
     graph.add_agent("solver", MODEL, prompt="Solve { question }: {{ planner }}", replace=True)
     with pytest.warns(UserWarning, match=r"'solver' has \{question\} in single braces") as said:
         graph.compile(facts=FACTS)
+    assert len(said) == 1
     assert said[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")

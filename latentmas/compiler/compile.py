@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from latentmas.compiler.gradient import differentiable_links
-from latentmas.compiler.mentions import warn_of_single_braces
 from latentmas.compiler.names import name_problems
 from latentmas.compiler.prompts import prompt_problems
 from latentmas.compiler.prune import prune
@@ -59,7 +58,6 @@ def compile_graph(
     steps = prune(schedule(graph, links))
     plan = Plan(graph=graph, backbones=backbones, links=_marked(links, steps), steps=steps)
     verify_steps(plan.steps, plan.links, plan.graph)
-    warn_of_single_braces(plan.graph)
     return plan
 
 

@@ -60,5 +60,5 @@ def warn_of_single_braces(graph: GraphSpec) -> None:
         edges = [edge for edge in graph.edges if edge.target == agent.name]
         slots = [name for edge in edges for name in (edge.slot, edge.source) if name]
         for name in in_single_braces(agent, [*graph.inputs, *slots]):
-            # Levels: this function, compile_graph, Graph.compile and its decorator.
-            warnings.warn(f"{braces_hint([agent], name)} if a value belongs there", stacklevel=5)
+            # Levels: this function, Graph.compile and its decorator.
+            warnings.warn(f"{braces_hint([agent], name)} if a value belongs there", stacklevel=4)

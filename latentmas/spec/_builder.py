@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeVar, overl
 
 from latentmas.errors import GraphError, Problem
 from latentmas.spec._base import canonical_json
+from latentmas.spec.agent import TEXT
 from latentmas.spec.backbone import Backbone
 
 if TYPE_CHECKING:
     from latentmas.spec.graph import Graph
+    from latentmas.spec.graph_spec import GraphSpec
 
 __all__ = [
     "ELSEWHERE",
@@ -27,6 +29,7 @@ __all__ = [
     "problems_of",
     "put",
     "put_edge",
+    "text_fields",
     "tool_name",
 ]
 
@@ -204,3 +207,15 @@ def problems_of(compile: Callable[[], object]) -> tuple[Problem, ...]:
     except GraphError as error:
         return error.problems
     return ()
+
+
+def text_fields(spec: GraphSpec, max_new_tokens: int | None) -> dict[str, Any]:
+    """The fields of a declaration that its text twin has otherwise."""
+    edges = [
+        e.model_copy(update={"link": e.link.model_copy(update={"kind": TEXT})}) for e in spec.edges
+    ]
+    agents = [
+        agent.model_copy(update={"max_new_tokens": agent.max_new_tokens or max_new_tokens})
+        for agent in spec.agents
+    ]
+    return {"name": f"{spec.name}-text", "edges": edges, "agents": agents}

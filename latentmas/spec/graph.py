@@ -21,10 +21,10 @@ from latentmas.spec._builder import (
     problems_of,
     put,
     put_edge,
+    text_fields,
     tool_name,
 )
 from latentmas.spec._graph_file import GraphFile
-from latentmas.spec.agent import TEXT
 from latentmas.spec.backbone import Backbone
 from latentmas.spec.graph_spec import GraphSpec
 from latentmas.tools import Tool
@@ -274,7 +274,7 @@ class Graph:
         Raises:
             GraphError: with every problem of the graph.
         """
-        from latentmas.compiler import compile_graph
+        from latentmas.compiler import compile_graph, warn_of_single_braces
 
         try:
             plan = compile_graph(
@@ -284,6 +284,7 @@ class Graph:
             if self._source is None:
                 raise
             raise self._source.locate(error) from None
+        warn_of_single_braces(plan.graph)
         return plan.with_functions(text_functions=self.text_functions, tools=self.tools)
 
     def copy(self) -> Graph:
@@ -300,16 +301,7 @@ class Graph:
         Args:
             max_new_tokens: most tokens that an agent without a limit of its own writes a turn.
         """
-        spec = self.spec()
-        edges = [
-            e.model_copy(update={"link": e.link.model_copy(update={"kind": TEXT})})
-            for e in spec.edges
-        ]
-        agents = [
-            agent.model_copy(update={"max_new_tokens": agent.max_new_tokens or max_new_tokens})
-            for agent in spec.agents
-        ]
-        return self.replace(name=f"{spec.name}-text", edges=edges, agents=agents)
+        return self.replace(**text_fields(self.spec(), max_new_tokens))
 
     @classmethod
     def from_spec(
