@@ -14,9 +14,12 @@ LatentMASError
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import ParamSpec, TypeVar
 
 from latentmas.redact import redact
 
@@ -31,8 +34,14 @@ __all__ = [
     "UnknownNameError",
     "WeightsError",
     "closest",
+    "missing_attribute",
     "more_about",
+    "spelled",
+    "unexpected_keyword",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CODES: dict[str, str] = {
     "LM100": "the graph file or declaration is malformed",
@@ -53,6 +62,7 @@ CODES: dict[str, str] = {
     "LM116": "the graph has no agents",
     "LM117": "a disconnected part",
     "LM118": "a tool's name is malformed, taken or given twice",
+    "LM119": "unknown tool",
     "LM120": "a link kind cannot bridge two widths",
     "LM121": "unknown link kind, option or initialisation",
     "LM122": "links that share weights do not agree",
@@ -93,7 +103,7 @@ class LatentMASError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a graph, and how to mend it."""
+    """One thing that is wrong with a graph, and how to fix it."""
 
     code: str
     """A key of `CODES`, such as `"LM110"`."""
@@ -102,31 +112,51 @@ class Problem:
     message: str
     """What is wrong, with what was found."""
     hint: str
-    """The change that mends it."""
+    """The change that fixes it, in Python."""
+    file_hint: str = field(default="", repr=False, compare=False)
+    """The same change in a graph file, where it differs from `hint`."""
+    location: str = ""
+    """File and line, such as `"team.yaml:12"`; empty for a graph that was built in Python."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            object.__setattr__(self, field.name, redact(getattr(self, field.name)))
+        for one in fields(self):
+            object.__setattr__(self, one.name, redact(getattr(self, one.name)))
 
     def __str__(self) -> str:
-        return f"{self.code} {self.path}: {self.message}; fix: {self.hint}"
+        where = f" ({self.location})" if self.location else ""
+        return f"{self.code} {self.path}: {self.message}{where}; fix: {self.hint}"
+
+    def in_file(self, location: str) -> Problem:
+        """The problem as the author of a graph file meets it: with its line, and a fix in YAML."""
+        hint = self.file_hint or self.hint
+        return replace(self, location=self.location or location, hint=hint, file_hint="")
 
     def to_dict(self) -> dict[str, str]:
-        """The four fields as plain strings, for JSON."""
-        return asdict(self)
+        """The fields as plain strings, for JSON; `location` only for a graph from a file."""
+        told = {
+            "code": self.code,
+            "path": self.path,
+            "message": self.message,
+            "hint": self.hint,
+        }
+        return told | ({"location": self.location} if self.location else {})
 
 
 class GraphError(LatentMASError, ValueError):
     """A graph cannot be compiled; `.problems` lists every reason at once."""
 
-    def __init__(self, problems: Iterable[Problem], graph: str = "") -> None:
+    def __init__(
+        self, problems: Iterable[Problem], graph: str = "", *, what: str = "the graph"
+    ) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
         self.graph = graph
         count = len(self.problems)
-        head = f"{count} problem{'s' if count != 1 else ''} in the graph"
+        head = f"{count} problem{'s' if count != 1 else ''} in {what}"
         lines = [f"{head} {graph!r}" if graph else head]
         for problem in self.problems:
             lines.append(f"  {problem.code}  {problem.path}: {problem.message}")
+            if problem.location:
+                lines.append(f"         at {problem.location}")
             lines.append(f"         fix: {problem.hint}")
         super().__init__("\n".join(lines))
 
@@ -187,3 +217,58 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     short = [other for other in known if len(other) <= _LONGEST]
     matches = difflib.get_close_matches(name, short[:_MOST], n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def unexpected_keyword(call: str, name: str, known: Iterable[str]) -> TypeError:
+    """The error for a keyword argument that does not exist, with the closest one that does.
+
+    Args:
+        call: what was called, such as `"Graph.add_agent"`.
+        name: the keyword.
+        known: the keywords there are.
+    """
+    names = list(known)
+    guess = closest(name, names)
+    listing = ", ".join(names) if len(names) <= _SHOWN else "see its documentation"
+    hint = f"did you mean {guess!r}?" if guess else f"known: {listing}"
+    return TypeError(f"{call} takes no argument {name!r}; {hint}")
+
+
+_SHOWN = 30
+"""Most names in a message."""
+
+
+def spelled(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: a misspelt keyword argument is a TypeError that names the closest argument."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.POSITIONAL_ONLY and p.name != "self"]
+    call = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                raise unexpected_keyword(call, name, known)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def missing_attribute(
+    owner: object, name: str, elsewhere: Mapping[str, str], known: Iterable[str] = ()
+) -> AttributeError:
+    """The error for an attribute that an object lacks, with the call that the user looks for.
+
+    Args:
+        owner: the object.
+        name: of the attribute.
+        elsewhere: attribute → what to write in its place.
+        known: attributes there are, for a misspelt name.
+    """
+    kind = type(owner).__name__
+    hint = elsewhere.get(name)
+    if hint is None:
+        guess = None if name.startswith("_") else closest(name, known)
+        hint = f"did you mean {guess!r}?" if guess else ""
+    message = f"{kind!r} object has no attribute {name!r}"
+    return AttributeError(f"{message}; {hint}" if hint else message)

@@ -316,8 +316,9 @@ def test_run_draws_by_seed(team):
         return call("run", team, "x", "--do-sample", "--seed", seed, "--top-k", 50, *more).stdout
 
     assert draw(1) == draw(1) != draw(2)
-    assert "no effect" in call("run", team, "x", "--top-k", 5).stderr
-    assert "temperature" in call("run", team, "x", "--temperature", 0, code=1).stderr
+    refused = call("run", team, "x", "--top-k", 5, code=2).stderr
+    assert "--top-k would have no effect without --do-sample" in words(refused)
+    assert "temperature" in call("run", team, "x", "--do-sample", "--temperature", 0, code=1).stderr
 
 
 def test_run_rows(team, rows, tmp_path):
@@ -513,7 +514,7 @@ def test_train_inner_targets(team, tmp_path):
         (["--set", "learning_rate"], 2, "name=value"),
         (["--set", "zzz=1"], 2, "OuterConfig"),
         (["--set", "seed=1", "--seed", "2"], 2, "a flag of its own"),
-        (["--set", "seed=[1"], 2, "no YAML value"),
+        (["--set", "seed=[1"], 2, "not a YAML value"),
         (["--set", "save_strategy=sometimes"], 1, "these training arguments do not fit"),
         (["--links", "outer.nobody"], 1, "unknown link"),
         (["--rounds", "1", "--links", "outer"], 1, "LM401"),

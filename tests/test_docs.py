@@ -234,6 +234,7 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "LM116": lambda g: g.update(agents=[], edges=[]),
     "LM117": lambda g: g["agents"].append(agent("poet")),
     "LM118": lambda g: g["agents"][1].update(tools=["result"]),
+    "LM119": lambda g: g["agents"][1].update(tools=["pyhton"]),
     "LM120": lambda g: put(g, "edges", 0, "link", to={"kind": "identity"}),
     "LM121": lambda g: put(g, "edges", 0, "link", to={"kind": "recursiv"}),
     "LM122": lambda g: [put(e, "link", to=HINTS) for e in g["edges"]],
@@ -259,7 +260,7 @@ def compiled(change: Callable[[dict[str, Any]], Any]) -> lm.Plan:
         )
         for name, width in (("wide", 64), ("narrow", 48), ("spare", 48))
     }
-    return compile_graph(lm.GraphSpec.parse(data), facts=facts)
+    return compile_graph(lm.GraphSpec.parse(data), facts=facts, tools=())
 
 
 def as_shown(error: GraphError, code: str) -> str:

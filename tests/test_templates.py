@@ -332,7 +332,7 @@ def test_presets_take_the_arguments_of_their_template() -> None:
     graph = lm.templates.sequential_light(rounds=2, critic=SLIM, task="code")
     assert graph.spec().rounds == 2
     assert graph.spec().backbones["slim"] == SLIM
-    with pytest.raises(TypeError, match="unexpected keyword argument 'plannr'"):
+    with pytest.raises(TypeError, match="no argument 'plannr'; did you mean 'planner'"):
         lm.templates.sequential_light(plannr=SLIM)
 
 

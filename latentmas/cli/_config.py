@@ -87,7 +87,7 @@ def parse_value(key: str, text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise typer.BadParameter(f"--set {key}: {text!r} is no YAML value: {reason}") from error
+        raise typer.BadParameter(f"--set {key}: {text!r} is not a YAML value: {reason}") from error
     if isinstance(value, bool) and text.strip().lower() not in ("true", "false"):
         return text.strip()  # "no" and "off" are names of strategies
     if isinstance(value, str) and value[:1] in "+-.0123456789":

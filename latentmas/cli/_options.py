@@ -21,6 +21,7 @@ __all__ = [
     "Manifest",
     "Rounds",
     "Team",
+    "check_drawing",
     "check_outputs",
     "files_of",
     "pairs",
@@ -71,6 +72,26 @@ def check_outputs(*paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             check_writable(path)
+
+
+def check_drawing(do_sample: bool, **given: float | None) -> None:
+    """Check that options of sampling are not given without it.
+
+    Args:
+        do_sample: whether `--do-sample` is given.
+        **given: values of the options by name; None and 1.0 have no effect.
+
+    Raises:
+        typer.BadParameter: naming the options.
+    """
+    named = [
+        f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, 1.0)
+    ]
+    if named and not do_sample:
+        raise typer.BadParameter(
+            f"{', '.join(named)} would have no effect without --do-sample, since the most likely "
+            f"token is taken; add --do-sample, or leave {named[0]} out"
+        )
 
 
 def pairs(flag: str, given: Iterable[str]) -> dict[str, str]:

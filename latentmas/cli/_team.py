@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import typer
 
 from latentmas import templates
 from latentmas.cli._console import note
-from latentmas.errors import LatentMASError
+from latentmas.errors import LatentMASError, closest
 from latentmas.plan import Plan
 from latentmas.spec import Graph
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["files_are_trusted", "open_plan", "open_team", "trust_files"]
 
+UNTRAINED = (
+    "warning: its links are untrained (seed {seed}), so answers will be empty or meaningless; "
+    "train them with `latentmas train`, or see `latentmas demo` for a team that is trained"
+)
+NEW_LINKS = "the links of a graph start untrained (seed {seed})"
 _trust = False
 """Whether files may ask for code of a model's repository: a global option of the command line."""
 
@@ -48,7 +54,7 @@ def open_plan(graph: Path) -> Plan:
     """
     folder = graph.parent if graph.name == "latentmas.json" and graph.is_file() else graph
     if not folder.is_dir():
-        return _open_graph(graph).compile()
+        return _compiled(_open_graph(graph))
     from latentmas.io._format import read_manifest
     from latentmas.io._steady import read_steadily
 
@@ -70,6 +76,11 @@ def _open_graph(graph: Path) -> Graph:
             f"template {str(graph)!r} needs models of yours; write a graph file with "
             f"`latentmas new my-team --template {graph}`"
         )
+    guess = None if graph.exists() or graph.suffix else closest(str(graph), templates.names())
+    if guess:
+        raise LatentMASError(
+            f"there is no file or preset {str(graph)!r}; did you mean the preset {guess!r}?"
+        )
     return Graph.load(graph, trust_remote_code=_trust)
 
 
@@ -80,6 +91,7 @@ def open_team(
     seed: int = 0,
     text: bool = False,
     check: Callable[[Plan], object] | None = None,
+    answers: bool = True,
 ) -> System:
     """Load a team with its weights.
 
@@ -90,6 +102,7 @@ def open_team(
         seed: of untrained links.
         text: take the graph's text twin.
         check: called with the plan, for a graph file before any weights are loaded.
+        answers: whether the team will answer questions, which untrained links make meaningless.
 
     Raises:
         LatentMASError: whatever is wrong with the graph, the folder or the device.
@@ -105,12 +118,22 @@ def open_team(
             check(system.plan)
         return system
     graph = _open_graph(team)
-    plan = (graph.as_text() if text else graph).compile()
+    plan = _compiled(graph.as_text() if text else graph)
     if check is not None:
         check(plan)
     if plan.n_parameters:
-        note(f"{team}: the links of a graph start untrained (seed {seed})")
+        note(f"{team}: {(UNTRAINED if answers else NEW_LINKS).format(seed=seed)}")
     return plan.load(device=device, seed=seed)
+
+
+def _compiled(graph: Graph) -> Plan:
+    """The plan of a graph, with warnings as notes; nothing but a plugin can give it own tools."""
+    with warnings.catch_warnings(record=True) as remarks:
+        warnings.simplefilter("always")
+        plan = graph.compile(tools_at_load=False)
+    for remark in remarks:
+        note(f"warning: {remark.message}")
+    return plan
 
 
 def _is_saved(team: Path) -> bool:

@@ -57,7 +57,9 @@ app = typer.Typer(
     name="latentmas",
     cls=_Guarded,
     help="Teams of frozen language models that hand each other hidden states.",
-    epilog='Start: latentmas new my-team, then latentmas run my-team.yaml "What is 3 + 4?"',
+    epilog="Start with `latentmas demo`: it trains a small team offline and shows its answers. "
+    "For a team of your own: `latentmas new my-team`, `latentmas check my-team.yaml`, "
+    "`latentmas plan my-team.yaml`; train it before you run it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -55,7 +55,7 @@ def new(
 ) -> None:
     """Write an editable graph file and its prompts from a template."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise typer.BadParameter(f"{name!r} is no file name; use letters, digits, - and _")
+        raise typer.BadParameter(f"{name!r} is not a file name; use letters, digits, - and _")
     agents = [agent for names in roles_of(template).values() for agent in names]
     if len(backbone or []) > len(agents):
         takes = f"{len(agents)} ({', '.join(agents)})" if agents else "none: it brings its models"
@@ -68,7 +68,8 @@ def new(
     if not backbone:
         note("its models are the demo's, too small to talk; put your own in, or use --backbone")
     graph = shlex.quote(str(next(iter(files))))
-    commands = (f"check {graph}", f"plan {graph}", f'run {graph} "…"')
+    train = f"train inner {graph} --data rows.jsonl --output-dir out/inner"
+    commands = (f"check {graph}", f"plan {graph}", train)
     note("\n".join(["next:", *(f"  latentmas {command}" for command in commands)]))
 
 

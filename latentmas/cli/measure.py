@@ -18,6 +18,7 @@ from latentmas.cli._options import (
     Manifest,
     Rounds,
     Team,
+    check_drawing,
     check_outputs,
     files_of,
 )
@@ -73,6 +74,7 @@ def eval_(
     """Score a team's answers, with a 95 % interval, beside its text twin and what both cost."""
     if twin_tokens is not None and not twin:
         raise typer.BadParameter("--twin-tokens goes with --twin")
+    check_drawing(do_sample, temperature=temperature, top_p=top_p)
     check_outputs(output, manifest)
     table = read_rows(data)
     system = open_team(

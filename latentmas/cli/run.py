@@ -19,6 +19,7 @@ from latentmas.cli._options import (
     Manifest,
     Rounds,
     Team,
+    check_drawing,
     check_outputs,
     pairs,
     unknown,
@@ -100,8 +101,7 @@ def run(
         "top_k": top_k,
         "min_p": min_p,
     }
-    if not do_sample and sampling != _PLAIN:
-        note("--temperature, --top-p, --top-k and --min-p have no effect without --do-sample")
+    check_drawing(do_sample, **sampling)
     if stream and (json or data is not None or num_return_sequences > 1):
         raise typer.BadParameter("--stream shows one answer to QUESTION; it goes without the rest")
     _check_answers(num_return_sequences, do_sample)
@@ -169,9 +169,6 @@ def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row])
         return {} if asked.table is None else _score(_all_answered(rows, result))
 
     return RunRecorder(manifest, data=data, score=score)
-
-
-_PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def _train(
     config = make_config(
         getattr(training, f"{loop}Config"), given, sets, {"use_cpu": device.startswith("cpu")}
     )
-    system = open_team(team, device=device, seed=given["seed"] or 0)
+    system = open_team(team, device=device, seed=given["seed"] or 0, answers=False)
     with train_progress() as progress:
         trainer = trainer_class(
             system, config, train_dataset=rows, eval_dataset=eval_rows, callbacks=[progress]

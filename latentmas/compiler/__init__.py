@@ -1,5 +1,6 @@
 """GraphSpec to Plan: share → wire → schedule → prune → verify, one pass a file. No weights."""
 
 from latentmas.compiler.compile import compile_graph, reschedule
+from latentmas.compiler.mentions import warn_of_single_braces
 
-__all__ = ["compile_graph", "reschedule"]
+__all__ = ["compile_graph", "reschedule", "warn_of_single_braces"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from latentmas.compiler.gradient import differentiable_links
 from latentmas.compiler.names import name_problems
@@ -13,6 +13,7 @@ from latentmas.compiler.schedule import schedule
 from latentmas.compiler.share import share
 from latentmas.compiler.slots import resolve_slots
 from latentmas.compiler.structure import structure_problems
+from latentmas.compiler.tools import tool_problems
 from latentmas.compiler.wire import wire
 from latentmas.errors import GraphError
 from latentmas.plan import BackboneInfo, LinkPlan, Plan, Step, verify_steps
@@ -21,13 +22,21 @@ from latentmas.spec import GraphSpec
 __all__ = ["compile_graph", "reschedule"]
 
 
-def compile_graph(spec: GraphSpec, *, facts: Mapping[str, BackboneInfo] | None = None) -> Plan:
+def compile_graph(
+    spec: GraphSpec,
+    *,
+    facts: Mapping[str, BackboneInfo] | None = None,
+    tools: Collection[str] | None = None,
+    tools_at_load: bool = True,
+) -> Plan:
     """Compile a declaration to a plan.
 
     Args:
         spec: the declaration.
         facts: what is known of backbones, by key or by source; the configuration files of the
             others are read. Some must fit the graph.
+        tools: names of tools that are given as functions; None leaves tools to `load`.
+        tools_at_load: as `Graph.compile`.
 
     Raises:
         GraphError: with every problem that any check or pass found.
@@ -39,6 +48,7 @@ def compile_graph(spec: GraphSpec, *, facts: Mapping[str, BackboneInfo] | None =
         *structure_problems(graph),
         *slot_problems,
         *prompt_problems(graph),
+        *([] if tools is None else tool_problems(graph, tools, at_load=tools_at_load)),
     ]
     graph, backbones, share_problems = share(graph, facts or {})
     links, wire_problems = wire(graph, backbones)

@@ -60,5 +60,16 @@ def _twice(named: list[tuple[str, str]]) -> list[Problem]:
         if count > 1:
             kinds = sorted({kind for kind, other in named if other == name})
             message = f"{count} things are called {name!r} ({', '.join(kinds)})"
-            problems.append(Problem("LM102", f"{kinds[0]} {name}", message, "rename all but one"))
+            problems.append(Problem("LM102", f"{kinds[0]} {name}", message, *_rename(kinds)))
     return problems
+
+
+def _rename(kinds: list[str]) -> tuple[str, str]:
+    """The fix in Python, where a notebook cell may have run twice, and in a graph file."""
+    again = {"agent": "add_agent", "text source": "add_text_source"}
+    if len(kinds) > 1 or kinds[0] not in again:
+        return "rename all but one", ""
+    call = f"graph.{again[kinds[0]]}(…, replace=True)"
+    return f"rename all but one; to declare it anew, as in a notebook, call {call}", (
+        "rename all but one"
+    )

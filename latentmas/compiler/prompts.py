@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 from jinja2 import TemplateRuntimeError, TemplateSyntaxError, UndefinedError
 from jinja2.exceptions import SecurityError
 
-from latentmas.compiler.slots import variables
+from latentmas.compiler.mentions import braces_hint, broken, variables
 from latentmas.errors import Problem, closest
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
 from latentmas.spec.prompts import (
@@ -43,9 +44,20 @@ def _broken(agent: AgentSpec) -> Problem | None:
     try:
         check_template(agent)
     except TemplateSyntaxError as error:
-        message = f"line {error.lineno}: {error.message}"
-        return Problem("LM301", path, message, "mend the template")
+        system = error.source is not None and error.source == agent.system != agent.prompt
+        where = f"line {error.lineno}" + (" of the system prompt" if system else "")
+        message = f"{where}: {str(error.message).rstrip('.')}"
+        return Problem("LM301", path, message, _syntax_hint(error))
     return None
+
+
+def _syntax_hint(error: TemplateSyntaxError) -> str:
+    """What to write, with the line of the template at fault."""
+    how = "a variable is {{ name }}, a condition {% if name %}…{% endif %}"
+    lines = (error.source or "").splitlines()
+    if not 0 < error.lineno <= len(lines):
+        return f"correct the template: {how}"
+    return f"correct {lines[error.lineno - 1].strip()!r:.100}; {how}"
 
 
 def _unbound(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
@@ -54,9 +66,11 @@ def _unbound(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[
     for name in sorted(variables(agent) - set(graph.inputs) - bound):
         guess = closest(name, graph.inputs)
         hint = f"did you mean the input {{{{ {guess} }}}}? " if guess else ""
-        hint += f'bind it with graph.connect(source, "{agent.name}.{name}"), or add it to inputs'
+        call = f'bind it with graph.connect(source, "{agent.name}.{name}"), or add it to inputs'
+        entry = f"under edges, add {{source: …, target: {agent.name}, slot: {name}}}"
+        in_file = f"{hint}{entry}, or add {name} to inputs"
         message = f"prompt variable {{{{ {name} }}}} is bound by no edge and no input"
-        problems.append(Problem("LM103", f"agent {agent.name}", message, hint))
+        problems.append(Problem("LM103", f"agent {agent.name}", message, hint + call, in_file))
     return problems
 
 
@@ -82,6 +96,7 @@ def _unused_edges(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
         guess = closest(str(edge.slot), sorted(known))
         hint = f"did you mean slot {guess!r}? " if guess else ""
         hint += f"write {{{{ {edge.slot} }}}} where the message belongs, or remove the edge"
+        hint = braces_hint([agent], str(edge.slot)) or hint
         message = f"the prompt of {agent.name!r} has no slot {edge.slot!r}"
         problems.append(Problem("LM105", f"edge {edge.id}", message, hint))
     return problems
@@ -102,7 +117,8 @@ def _dry_render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> li
         problems += [] if problems else [Problem("LM303", path, str(error), BARE)]
     except (SecurityError, TemplateRuntimeError) as error:
         if not isinstance(error, UndefinedError):  # that is an unbound variable: LM103
-            problems.append(Problem("LM301", path, str(error), "mend the template"))
+            hint = "take this out of the template; what prompts may do is bounded"
+            problems.append(Problem("LM301", path, str(error), hint))
     except Exception:  # a filter or operator on the stand-in values, not on real ones
         pass
     return problems
@@ -166,15 +182,25 @@ class _Anything(str):
 
 
 def _unused_inputs(graph: GraphSpec) -> list[Problem]:
-    used = frozenset[str]().union(*(variables(agent) for agent in graph.agents))
+    used = frozenset[str]().union(*map(_perhaps_used, graph.agents))
     problems = []
     for name in graph.inputs:
         if name not in used:
             hint = f"write {{{{ {name} }}}} into a prompt, or take it out of inputs"
+            hint = braces_hint(graph.agents, name) or hint
             problems.append(Problem("LM115", f"input {name}", "no prompt uses it", hint))
     sources = {edge.source for edge in graph.edges}
     for source in graph.text_sources:
         if source.name not in sources:
             hint = f'graph.connect("{source.name}", "agent.slot"), or remove it'
-            problems.append(Problem("LM115", f"text source {source.name}", "no edge uses it", hint))
+            in_file = f"under edges, add {{source: {source.name}, target: …}}, or remove it"
+            path = f"text source {source.name}"
+            problems.append(Problem("LM115", path, "no edge uses it", hint, in_file))
     return problems
+
+
+def _perhaps_used(agent: AgentSpec) -> frozenset[str]:
+    """Variables of a prompt; of a broken one every word, since it may use what it mentions."""
+    if not broken(agent):
+        return variables(agent)
+    return frozenset(re.findall(r"\w+", f"{agent.prompt} {agent.system or ''}"))

@@ -44,7 +44,8 @@ def share(
             continue
         except WeightsError as error:
             hint = "check the source, download it, or pass its facts to compile(facts=…)"
-            problems.append(Problem("LM201", f"backbone {key}", str(error), hint))
+            in_file = "check `source`; a folder is taken relative to the graph file with ./ alone"
+            problems.append(Problem("LM201", f"backbone {key}", str(error), hint, in_file))
             continue
         backbones[key] = PlanBackbone(spec=spec, info=info, agents=tuple(dict.fromkeys(names)))
     agents = [
@@ -67,21 +68,21 @@ def _merged_keys(graph: GraphSpec) -> dict[str, str]:
 def _unknown(agent: str, key: str, known: list[str]) -> Problem:
     guess = closest(key, known)
     listing = f"declared: {', '.join(known)}" if known else "none is declared"
+    message, path = f"unknown backbone {key!r}", f"agent {agent}"
+    if guess:
+        return Problem("LM101", path, message, f"did you mean {guess!r}?")
+    in_file = f"declare it under backbones ({listing}), as `{key}: {{source: …}}`"
     hint = (
-        f"did you mean {guess!r}?"
-        if guess
-        else (
-            f"declare it under backbones ({listing}); in Python, give "
-            f'lm.Backbone("{key}") in place of "{key}"'
-        )
+        f'give lm.Backbone("{key}") in place of "{key}", or declare it in '
+        f"Graph(backbones={{…}}) ({listing})"
     )
-    return Problem("LM101", f"agent {agent}", f"unknown backbone {key!r}", hint)
+    return Problem("LM101", path, message, hint, in_file)
 
 
 def _stray_facts(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> list[Problem]:
     """Facts that are none, or of which none fits; a table for more backbones is welcome."""
     problems = [
-        Problem("LM201", f"facts {name!r}", f"{info!r:.60} is no BackboneInfo", "give one")
+        Problem("LM201", f"facts {name!r}", f"{info!r:.60} is not a BackboneInfo", "give one")
         for name, info in facts.items()
         if not isinstance(info, BackboneInfo)
     ]

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from jinja2 import TemplateSyntaxError
-
+from latentmas.compiler.mentions import braces_hint, broken, variables
 from latentmas.errors import Problem
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
-from latentmas.spec.prompts import prompt_variables
 
-__all__ = ["resolve_slots", "variables"]
-
-
-def variables(agent: AgentSpec) -> frozenset[str]:
-    """The variables of an agent's prompt; none when it cannot be parsed (LM301 says so)."""
-    try:
-        return prompt_variables(agent)
-    except (TemplateSyntaxError, RecursionError):
-        return frozenset()
+__all__ = ["resolve_slots"]
 
 
 def resolve_slots(graph: GraphSpec) -> tuple[GraphSpec, list[Problem]]:
@@ -36,12 +26,14 @@ def resolve_slots(graph: GraphSpec) -> tuple[GraphSpec, list[Problem]]:
     for index, edge in enumerate(edges):
         if edge.slot is not None or edge.target not in agents:
             continue
+        if broken(agents[edge.target]):
+            continue  # nobody knows its slots before the template is fixed: LM301
         rivals = [e for e in edges if e.target == edge.target]
         free = _free_slots(agents[edge.target], rivals, graph.inputs)
         if len(free) == 1 and sum(e.slot is None for e in rivals) == 1:
             edges[index] = edge.model_copy(update={"slot": free[0]})
         else:
-            problems.append(_no_slot(edge, free))
+            problems.append(_no_slot(edge, free, agents[edge.target]))
     return graph.model_copy(update={"edges": tuple(edges)}), problems
 
 
@@ -65,15 +57,20 @@ def _free_slots(agent: AgentSpec, edges: list[EdgeSpec], inputs: tuple[str, ...]
     return sorted(variables(agent) - set(inputs) - {edge.slot for edge in edges if edge.slot})
 
 
-def _no_slot(edge: EdgeSpec, free: list[str]) -> Problem:
+def _no_slot(edge: EdgeSpec, free: list[str], target: AgentSpec) -> Problem:
     verb = "feedback" if edge.delay else "connect"
-    if not free:
+    if free:
+        names = ", ".join(free)
+        message = f"the prompt of {edge.target!r} has several free slots or rivals: {names}"
+        hint = "name the slot: "
+    else:
         message = f"the prompt of {edge.target!r} has no free slot for it"
         hint = f"write {{{{ {edge.source} }}}} into that prompt, or name a slot: "
-    else:
-        message = (
-            f"the prompt of {edge.target!r} has several free slots or rivals: {', '.join(free)}"
-        )
-        hint = "name the slot: "
-    call = f'graph.{verb}("{edge.source}", "{edge.target}.{free[0] if free else "slot"}")'
-    return Problem("LM106", f"edge {edge.source}->{edge.target}", message, hint + call)
+    slot = free[0] if free else "slot"
+    call = f'graph.{verb}("{edge.source}", "{edge.target}.{slot}")'
+    in_file = f"{hint}add `slot: {free[0] if free else 'NAME'}` to this edge"
+    braces = braces_hint([target], edge.source)
+    if braces:
+        call, hint, in_file = "", braces, braces
+    path = f"edge {edge.source}->{edge.target}"
+    return Problem("LM106", path, message, hint + call, in_file)

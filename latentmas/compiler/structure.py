@@ -16,7 +16,8 @@ def structure_problems(graph: GraphSpec) -> list[Problem]:
     """LM105, LM107, LM110 to LM112, LM114, LM116, LM117, LM123."""
     if not graph.agents:
         hint = "graph.add_agent(name, backbone, prompt=…)"
-        return [Problem("LM116", "graph", "it has no agents", hint)]
+        in_file = "add an entry with `name`, `backbone` and `prompt` under `agents`"
+        return [Problem("LM116", "graph", "it has no agents", hint, in_file)]
     return [*_endpoints(graph), *_output(graph), *_cycles(graph), *_feedback(graph), *_reach(graph)]
 
 
@@ -36,7 +37,8 @@ def _endpoints(graph: GraphSpec) -> list[Problem]:
         if edge.delay and edge.source in texts:
             hint = f'graph.connect("{edge.source}", "{edge.target}.{edge.slot or "slot"}")'
             message = "text from outside is the same in every round"
-            problems.append(Problem("LM123", f"edge {edge.id}", message, hint))
+            in_file = "take `delay: 1` out of this edge"
+            problems.append(Problem("LM123", f"edge {edge.id}", message, hint, in_file))
     return problems
 
 
@@ -49,15 +51,20 @@ def _output(graph: GraphSpec) -> list[Problem]:
     agents = [agent.name for agent in graph.agents]
     if not graph.output:
         hint = f'graph.output("{agents[-1]}")'
-        return [Problem("LM111", "graph", "no agent is the output", hint)]
+        in_file = f"add `output: {agents[-1]}`"
+        return [Problem("LM111", "graph", "no agent is the output", hint, in_file)]
     if len(set(graph.output)) > 1 or len(graph.output) > 1:
         message = f"{len(graph.output)} outputs: {_list(graph.output)}"
-        return [Problem("LM111", "graph", message, "call graph.output(...) once, for one agent")]
+        hint = (
+            "call graph.output(…) once, for one agent; to change it: "
+            f'graph.output("{graph.output[-1]}", replace=True)'
+        )
+        return [Problem("LM111", "graph", message, hint, "name one agent, as `output: NAME`")]
     name = graph.output[0]
     if name not in agents:
         guess = closest(name, agents)
         hint = f"did you mean {guess!r}?" if guess else f"there are: {_list(agents)}"
-        return [Problem("LM111", "graph", f"the output {name!r} is no agent", hint)]
+        return [Problem("LM111", "graph", f"the output {name!r} is not an agent", hint)]
     return []
 
 
@@ -72,7 +79,9 @@ def _cycles(graph: GraphSpec) -> list[Problem]:
         cycle = _cycle_from_first(part, order)
         path = " → ".join([*cycle, cycle[0]])
         hint = f'graph.feedback("{cycle[-1]}", "{cycle[0]}")'
-        problems.append(Problem("LM110", "graph", f"forward edges form a cycle: {path}", hint))
+        in_file = f"add `delay: 1` to the edge from {cycle[-1]} to {cycle[0]}"
+        message = f"forward edges form a cycle: {path}"
+        problems.append(Problem("LM110", "graph", message, hint, in_file))
     return problems
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from latentmas.errors import Problem, UnknownNameError
+from latentmas.errors import Problem, UnknownNameError, closest
 from latentmas.links import Link, link_kinds
 from latentmas.plan import LinkPlan, PlanBackbone
 from latentmas.spec import TEXT, GraphSpec, LinkSpec
@@ -96,16 +96,17 @@ def _make(
         kind = link_kinds.get(spec.kind)
     except UnknownNameError as error:
         hint = "use one of these, or register your own with @link_kinds.register"
-        return Problem("LM121", request.path, str(error), hint)
+        in_file = "use one of these; `latentmas --plugin FILE.py` adds a kind of your own"
+        return Problem("LM121", request.path, str(error), hint, in_file)
     try:
         options = kind.resolve(request.role, spec.options, in_dim, out_dim)
     except ValidationError as error:
-        return Problem("LM121", request.path, _options_message(spec.kind, error), _known(kind))
+        return _option_problem(request, kind, error)
     except ValueError as error:
         message = f"{error} (from {request.source!r} to {request.target!r})"
-        return Problem(
-            "LM120", request.path, message, 'link="recursive" or "linear" bridges any widths'
-        )
+        hint = 'link="recursive" or "linear" bridges any widths'
+        in_file = "`link: {kind: recursive}` or `{kind: linear}` bridges any widths"
+        return Problem("LM120", request.path, message, hint, in_file)
     if spec.init not in kind.inits:
         hint = f"choose one of {', '.join(sorted(kind.inits))}, or another kind"
         return Problem(
@@ -121,7 +122,8 @@ def _make(
     n_parameters, scales = probed[form]
     if spec.norm == "embedding" and not scales:
         message = f"kind {spec.kind!r} cannot scale its output to the receiver's norm"
-        return Problem("LM121", request.path, message, 'norm="none", or another kind')
+        hint, in_file = 'norm="none", or another kind', "write `norm: none`, or another kind"
+        return Problem("LM121", request.path, message, hint, in_file)
     return LinkPlan(
         id=request.id,
         role="inner" if request.role == "inner" else "outer",
@@ -164,9 +166,30 @@ def _disagreement(first: LinkPlan, other: LinkPlan, request: _Request) -> Proble
     return None
 
 
-def _options_message(kind: str, error: ValidationError) -> str:
-    items = (f"option {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-    return f"kind {kind!r}: {'; '.join(items)}"
+KEYWORDS = ("link", "init", "norm", "share", "replace")
+"""Arguments of `Graph.connect` beside the options of a kind."""
+
+
+def _option_problem(request: _Request, kind: type[Link], error: ValidationError) -> Problem:
+    """LM121 for options that a kind does not have, or that do not fit."""
+    told = error.errors(include_url=False)
+    options = list(kind.Options.model_fields)
+    unknown = [str(e["loc"][0]) for e in told if e["type"] == "extra_forbidden"]
+    parts = [f"unknown option {name!r}" for name in unknown]
+    parts += [
+        f"option {'.'.join(map(str, e['loc']))}: {e['msg']}"
+        for e in told
+        if e["type"] != "extra_forbidden"
+    ]
+    message = f"kind {request.spec.kind!r}: {'; '.join(parts)}"
+    guesses = [(name, closest(name, [*KEYWORDS, *options])) for name in unknown]
+    values = [(guess, request.spec.options[name]) for name, guess in guesses if guess]
+    hint = [f"did you mean {guess}={value!r}?" for guess, value in values]
+    in_file = [f"did you mean `{guess}: {value}`?" for guess, value in values]
+    known = _known(kind)
+    return Problem(
+        "LM121", request.path, message, " ".join([*hint, known]), " ".join([*in_file, known])
+    )
 
 
 def _known(kind: type[Link]) -> str:

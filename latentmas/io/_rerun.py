@@ -103,6 +103,8 @@ def rerun(
             team = _from_graph(told.team, options, trust_remote_code)
     _check_team(told.team, team)
     arguments = told.arguments.model_dump()
+    if not told.arguments.do_sample:  # without effect, and once recorded as they were given
+        arguments |= {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
     recorder = None if save is None else RunRecorder(save, data=data or told.data.path)
     result = team.run(samples, manifest=recorder, **arguments)
     return _compare(told, answers_of(result))

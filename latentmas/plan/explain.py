@@ -15,6 +15,7 @@ from latentmas.plan.memory import Memory
 from latentmas.plan.plan import Plan
 from latentmas.plan.reading import WORTHWHILE, Estimate, Reading, Turn
 from latentmas.plan.steps import Decode, Transfer
+from latentmas.spec import full_dtype
 
 __all__ = ["FIXED", "explain_plan"]
 
@@ -142,7 +143,7 @@ def _models(
     notes: list[str] = []
     for key, planned in plan.backbones.items():
         wanted = dtype if isinstance(dtype, str | None) else dtype[key]
-        chosen = wanted or _own_dtype(planned)
+        chosen = full_dtype(wanted) or _own_dtype(planned)
         if chosen is None:
             chosen = "bfloat16"
             notes.append(f"{key}: its type is not known before it is loaded; taken as {chosen}")

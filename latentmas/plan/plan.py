@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, ValidationError
 
-from latentmas.errors import PlanError, UnknownNameError
+from latentmas.errors import PlanError, UnknownNameError, missing_attribute, spelled
 from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
@@ -35,6 +35,22 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 _COUNTS: Any = {"backbones": {"__all__": {"info": {"costs"}}}}
+_ELSEWHERE = {
+    "run": "a plan has no weights; call plan.load().run(samples)",
+    "stream": "a plan has no weights; call plan.load().stream(sample)",
+    "train": "load the team first: system = plan.load(); then use a trainer, such as "
+    "lm.OuterTrainer(system, config, train_dataset=rows).train()",
+    "parameters": "a plan has no weights; call plan.load().parameters()",
+    "to": "a plan has no weights; call plan.load(device=…)",
+    "save_pretrained": "a plan has no weights; call plan.load().save_pretrained(folder), or "
+    "plan.save(path) for the plan itself",
+    "compile": "it is compiled; call plan.load() for the weights",
+    "rounds": "read plan.graph.rounds; change it with plan.replace(rounds=…)",
+    "latent_steps": "read plan.graph.latent_steps; change it with plan.replace(latent_steps=…)",
+    "agents": "read plan.graph.agents",
+    "edges": "read plan.graph.edges",
+}
+"""Attribute that a plan lacks → what to write in its place."""
 LARGEST = 64 * 2**20
 """Bytes of a plan file."""
 MOST_ITEMS = 2_000_000
@@ -54,6 +70,14 @@ class Plan(Frozen):
     steps: tuple[Step, ...]
     _text_functions: dict[str, TextFunction] = PrivateAttr(default_factory=dict)
     _tools: dict[str, Tool] = PrivateAttr(default_factory=dict)
+
+    if not TYPE_CHECKING:  # so that type checkers still find misspelt attributes
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                raise missing_attribute(self, name, _ELSEWHERE, dir(type(self))) from None
 
     @property
     def digest(self) -> str:
@@ -117,6 +141,7 @@ class Plan(Frozen):
         plan._tools = dict(tools or {})
         return plan
 
+    @spelled
     def load(
         self,
         device: str | Mapping[str, str] | None = None,

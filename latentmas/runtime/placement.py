@@ -11,7 +11,7 @@ from torch import nn
 from latentmas.backbones import LoadedBackbone, load_backbone
 from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan, PlanBackbone
-from latentmas.spec import DType, Graph
+from latentmas.spec import DType, Graph, full_dtype
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
@@ -75,7 +75,7 @@ def place_agents(
         if name not in names:
             guess = closest(name, names)
             hint = f"did you mean {guess!r}?" if guess else f"there are: {', '.join(names)}"
-            raise LatentMASError(f"device is given for {name!r}, which is no agent; {hint}")
+            raise LatentMASError(f"device is given for {name!r}, which is not an agent; {hint}")
     placed = dict(given) if isinstance(device, Mapping) else dict.fromkeys(names, device)
     for planned in plan.backbones.values():
         for agent in planned.agents:
@@ -105,15 +105,16 @@ def _available(name: str) -> str:
         ) from error
 
 
-def check_dtype(dtype: str | None) -> None:
-    """Whether backbones can have that type.
+def check_dtype(dtype: str | torch.dtype | None) -> str | None:
+    """The full name of a type that backbones can have; `"bf16"` and the like will do.
 
     Raises:
         UnknownNameError: there is no such type.
     """
-    known = get_args(DType)
-    if dtype is not None and dtype not in known:
-        raise UnknownNameError("dtype", dtype, known)
+    full, known = full_dtype(dtype), get_args(DType)
+    if full is not None and full not in known:
+        raise UnknownNameError("dtype", full, known)
+    return None if full is None else str(full)
 
 
 def load_backbones(

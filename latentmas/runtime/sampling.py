@@ -17,6 +17,10 @@ from latentmas.runtime.checks import flag, number, seeds, strings, whole
 __all__ = ["Sampling", "pick", "random_stream"]
 
 
+_OFF: dict[str, float | None] = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
+"""Options that act on sampling alone, and their values without effect."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How the next token is chosen; the filters mean what they mean in transformers."""
@@ -43,7 +47,8 @@ class Sampling:
     def __post_init__(self) -> None:
         whole("max_new_tokens", self.max_new_tokens)
         flag("do_sample", self.do_sample)
-        number("temperature", self.temperature, lambda x: x > 0, "above 0")
+        greedy = "above 0; for the most likely token, leave it out"
+        number("temperature", self.temperature, lambda x: x > 0, greedy)
         number("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
         if self.top_k is not None:
             whole("top_k", self.top_k)
@@ -53,6 +58,16 @@ class Sampling:
         if not all(strings("stop", self.stop)):
             raise LatentMASError("stop strings must not be empty; leave the empty one out")
         seeds(self.seed)
+        ignored = (
+            []
+            if self.do_sample
+            else [name for name, off in _OFF.items() if off != getattr(self, name)]
+        )
+        if ignored:
+            raise LatentMASError(
+                f"{', '.join(ignored)} would have no effect, since do_sample is False and the most "
+                f"likely token is taken; add do_sample=True, or leave {ignored[0]} out"
+            )
 
     def stream(self, sample: int, turn: str, sequence: int = 0) -> str:
         """Name of the stream that a row draws from.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from latentmas.errors import missing_attribute
 from latentmas.runtime.checks import refuse
 from latentmas.runtime.history import Score
 from latentmas.runtime.twin import load_beside
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
 __all__ = ["Sharing"]
+
+
+_ELSEWHERE = {
+    "generate": "call system.run(samples)",
+    "chat": "call system.run(samples), or `latentmas run TEAM --chat`",
+    "fit": "use a trainer, such as lm.OuterTrainer(system, config, train_dataset=rows).train()",
+    "save": "call system.save_pretrained(folder)",
+    "summary": "call system.plan.summary()",
+    "draw": "call system.plan.draw(path)",
+    "graph": "read system.plan.graph",
+    "rounds": "read system.plan.graph.rounds; for one run: system.run(samples, rounds=…)",
+    "latent_steps": "read system.plan.graph.latent_steps; for one run: "
+    "system.run(samples, latent_steps=…)",
+    "agents": "read system.plan.graph.agents",
+    "add_agent": "a system is fixed; change the graph and load its plan anew",
+    "connect": "a system is fixed; change the graph and load its plan anew",
+}
+"""Attribute that a system lacks → what to write in its place."""
 
 
 class Sharing:
@@ -211,6 +230,14 @@ class Sharing:
             raise refuse("manifest", manifest, "give a path, or what `system.recorder` makes")
         manifest.begin(self._system, rows, arguments)
         return manifest
+
+    if not TYPE_CHECKING:  # so that type checkers still find misspelt attributes
+
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError:
+                raise missing_attribute(self, name, _ELSEWHERE, dir(type(self))) from None
 
     @property
     def _system(self) -> System:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.errors import UnknownNameError
+from latentmas.errors import UnknownNameError, spelled
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan
 from latentmas.runtime.assembly import check_chat_template
@@ -48,7 +48,7 @@ from latentmas.runtime.steering import Retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
 from latentmas.runtime.toolbox import check_text_functions, find_tools, outside_text
-from latentmas.spec import TextFunction
+from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class System(Sharing, nn.Module):
         self.scores: list[Score] = []
         """Measured results; saved with the team."""
 
-    @classmethod
+    @class_only
     def load(
         cls,
         plan: Plan,
@@ -142,7 +142,7 @@ class System(Sharing, nn.Module):
         """
         check_plan(plan)
         known_executor(executor)
-        check_dtype(dtype)
+        dtype = check_dtype(dtype)
         seed = whole("seed", seed, least=None)
         tools = find_tools(plan, tools or {})
         check_text_functions(plan, text_functions or {})
@@ -183,6 +183,7 @@ class System(Sharing, nn.Module):
         """Run one sample: `system("…").text`. Options as `run`."""
         return self.run([sample], **options)
 
+    @spelled
     def run(
         self,
         samples: Sequence[Sample],

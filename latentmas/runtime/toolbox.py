@@ -32,9 +32,9 @@ def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
                     f"tool of agent {agent.name!r}:",
                     name,
                     [*given, *registered.names()],
-                    fix=f'to give a tool of your own, pass tools={{"{name}": function}} where you '
-                    f'load the team, or register it with @latentmas.tools.register("{name}") (in '
-                    "a file that the command line takes as --plugin)",
+                    fix=f'if it is your own, pass tools={{"{name}": function}} when you load the team; '
+                    "on the command line, register it with "
+                    f'@latentmas.tools.register("{name}") in a file that --plugin names',
                 )
             found[name] = given[name] if name in given else registered.get(name)
     return found
@@ -100,4 +100,4 @@ def _check_given(kind: str, given: Mapping[str, object], used: Iterable[str], by
             hint = f"did you mean {guess!r}? {known}" if guess else known
             raise LatentMASError(f"{kind} {name!r} is given, but no {by_whom}; {hint}")
         if not callable(value):
-            raise TypeError(f"{kind} {name!r} is {value!r:.60}, which is no function")
+            raise TypeError(f"{kind} {name!r} is {value!r:.60}, which is not a function")

@@ -1,6 +1,7 @@
 """What the user declares: frozen records, the builder, prompts. No torch."""
 
 from latentmas.spec._base import Frozen, canonical_json, oddities
+from latentmas.spec._builder import AgentRef, EdgeRef, TextFunction, class_only
 from latentmas.spec._files import prompt_file
 from latentmas.spec._writing import (
     WriteError,
@@ -11,8 +12,8 @@ from latentmas.spec._writing import (
     write_text_atomically,
 )
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
-from latentmas.spec.backbone import Backbone, DType
-from latentmas.spec.graph import AgentRef, EdgeRef, Graph, TextFunction
+from latentmas.spec.backbone import Backbone, DType, full_dtype
+from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "WriteError",
     "canonical_json",
     "check_writable",
+    "class_only",
+    "full_dtype",
     "oddities",
     "prompt_file",
     "replacing_file",

@@ -9,16 +9,14 @@ from typing import Any
 
 import yaml
 
-from latentmas.errors import DataError, GraphError, Problem
-from latentmas.spec._plain import decode_text, parse_json, parse_yaml, read_limited
+from latentmas.errors import DataError, Problem
+from latentmas.spec._plain import decode_text, read_limited
 from latentmas.spec._writing import write_text_atomically
 
-__all__ = ["prompt_file", "read_graph_file", "write_graph_file"]
+__all__ = ["prompt_beside", "prompt_file", "resolve_files", "write_graph_file"]
 
 YAML_SUFFIXES = (".yaml", ".yml")
 GRAPH_SUFFIXES = (*YAML_SUFFIXES, ".json")
-LARGEST_YAML = 2 * 2**20
-LARGEST_JSON = 16 * 2**20
 LARGEST_PROMPT = 2**20
 
 
@@ -39,37 +37,6 @@ def _prompt_text(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_graph_file(path: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """Plain data of a graph file, with `prompt_file` entries and `./` sources resolved.
-
-    Returns:
-        The data, and a problem for each prompt file that cannot be read; the prompt is empty there.
-
-    Raises:
-        OSError: the file cannot be read.
-        GraphError: it holds no mapping.
-    """
-    try:
-        yaml_file = path.suffix.lower() in YAML_SUFFIXES
-        text = decode_text(read_limited(path, LARGEST_YAML if yaml_file else LARGEST_JSON))
-    except ValueError as error:
-        message, _, hint = f"cannot be read: {error}".partition("; ")
-        hint = hint or "keep data in files of their own"
-        raise GraphError([Problem("LM100", str(path), message, hint)]) from error
-    try:
-        data = parse_yaml(text) if yaml_file else parse_json(text)
-    except ValueError as error:
-        where = " ".join(str(error).split())
-        hint = "mend the syntax at the place named"
-        raise GraphError(
-            [Problem("LM100", str(path), f"cannot be parsed: {where}", hint)]
-        ) from error
-    if not isinstance(data, dict):
-        message = f"holds {type(data).__name__}, not a mapping"
-        raise GraphError([Problem("LM100", str(path), message, "begin with `name:` and `agents:`")])
-    return _resolve(data, path.parent)
-
-
 def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
     """Write plain data as YAML or JSON, whole or not at all."""
     if path.suffix.lower() in YAML_SUFFIXES:
@@ -79,7 +46,12 @@ def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
     return write_text_atomically(path, text)
 
 
-def _resolve(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
+def resolve_files(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Plain data of a graph file with `prompt_file` entries and `./` sources resolved.
+
+    Returns:
+        The data, and a problem for each prompt file that cannot be read; the prompt is empty there.
+    """
     problems: list[Problem] = []
     agents = data.get("agents")
     if isinstance(agents, list):
@@ -95,7 +67,7 @@ def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
         return agent
     text, name = "", str(agent["prompt_file"])
     try:
-        text = _prompt_beside(folder, name)
+        text = prompt_beside(folder, name)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         message = f"prompt_file {name!r} cannot be read: {reason}"
@@ -105,7 +77,7 @@ def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
     return rest | {"prompt": text}
 
 
-def _prompt_beside(folder: Path, name: str) -> str:
+def prompt_beside(folder: Path, name: str) -> str:
     """Text of a prompt file; OSError or ValueError when it is none, or not below the folder."""
     try:
         path = (folder / name).resolve()
@@ -114,7 +86,7 @@ def _prompt_beside(folder: Path, name: str) -> str:
     if not path.is_relative_to(folder.resolve()):
         raise ValueError("it leaves the folder of the graph file")
     if path.exists() and not path.is_file():
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     return _prompt_text(path)
 
 

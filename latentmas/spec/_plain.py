@@ -17,7 +17,15 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-__all__ = ["LARGEST_INT", "decode_text", "parse_json", "parse_yaml", "read_limited", "unique_keys"]
+__all__ = [
+    "LARGEST_INT",
+    "compose_yaml",
+    "decode_text",
+    "parse_json",
+    "parse_yaml",
+    "read_limited",
+    "unique_keys",
+]
 
 Numbers = Literal["plain", "nan", "any"]
 DEEPEST = 100
@@ -129,7 +137,7 @@ def _finite(digits: str) -> float:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 # --- YAML ---------------------------------------------------------------------------------------
@@ -150,6 +158,15 @@ def parse_yaml(text: str, *, anchored: str = "anything") -> Any:
     except _YAML_FAILURES as error:
         found = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(found) from error
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """The nodes of a YAML text, with their lines; None where `parse_yaml` would refuse it."""
+    try:
+        node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
+    except _YAML_FAILURES:
+        return None
+    return node
 
 
 class _Loader(yaml.SafeLoader):

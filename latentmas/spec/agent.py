@@ -80,7 +80,7 @@ class AgentSpec(Frozen):
         taken = sorted(_NO_VARIABLES & set(options))
         if taken:
             raise ValueError(
-                f"{taken[0]!r} is no variable of the chat template; change the model's tokenizer"
+                f"{taken[0]!r} is not a variable of the chat template; change the model's tokenizer"
             )
         return options
 

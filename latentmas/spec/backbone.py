@@ -4,14 +4,41 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
+from latentmas.errors import GraphError, Problem
 from latentmas.redact import redact
 from latentmas.spec._base import Frozen
+from latentmas.spec._keys import correct_keys, value_problems
 
-__all__ = ["Backbone", "DType"]
+__all__ = ["Backbone", "DType", "full_dtype"]
 
 DType = Literal["auto", "float64", "float32", "bfloat16", "float16"]
+_SHORT: dict[str, DType] = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "f64": "float64",
+    "double": "float64",
+}
+"""Short names of types."""
+
+
+def full_dtype(value: Any) -> Any:
+    """The full name of a type: `"bf16"`, `"torch.bfloat16"` and `torch.bfloat16` are `"bfloat16"`.
+
+    What names no type is given back as it is.
+    """
+    torch_dtype = type(value).__name__ == "dtype" and type(value).__module__ == "torch"
+    if not isinstance(value, str) and not torch_dtype:
+        return value
+    name = str(value).removeprefix("torch.")
+    return _SHORT.get(name, name)
 
 
 class Backbone(Frozen):
@@ -30,13 +57,19 @@ class Backbone(Frozen):
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: DType = "auto"
-    """Weights' type; `auto` takes the checkpoint's own."""
+    """Weights' type; `auto` takes the checkpoint's own. `"bf16"`, `"half"` and the like, and
+    torch's types, are taken too, and kept by their full names."""
     family: str | None = None
     """Name in the backbone registry; found by `model_type` when left out."""
     trust_remote_code: bool = False
     """Run Python code from the model's repository. Leave it off unless you have read that code."""
     attention: str | None = Field(default=None)
     """`attn_implementation` of transformers, such as `"sdpa"`; None leaves it to them."""
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _full_name(cls, value: Any) -> Any:
+        return full_dtype(value)
 
     @field_validator("source", "revision")
     @classmethod
@@ -49,8 +82,32 @@ class Backbone(Frozen):
         return value
 
     def __init__(*args: Any, **fields: Any) -> None:
-        """Take the source by position or by name, and other fields by name."""
+        """Take the source by position or by name, and other fields by name.
+
+        Raises:
+            GraphError: LM100 for each field that is unknown or does not fit.
+        """
         self, *rest = args
         if len(rest) > 1 or (rest and "source" in fields):
             raise TypeError("Backbone takes one source; other fields are given by name")
-        super(Backbone, self).__init__(**fields, **({"source": rest[0]} if rest else {}))
+        fields |= {"source": rest[0]} if rest else {}
+        corrected, problems = correct_keys(fields, Backbone)
+        try:
+            super(Backbone, self).__init__(**corrected)
+        except ValidationError as error:
+            problems += value_problems(error)
+        if problems:
+            raise GraphError([_argument(problem) for problem in problems], what="this Backbone")
+
+    # Marks an `__init__` that validates no more than pydantic's own, so that a Backbone inside a
+    # graph or a plan is validated without it, and what is wrong there has its full path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def _argument(problem: Problem) -> Problem:
+    """A problem of a graph file's entry, for who writes Python."""
+    hint = problem.hint if "`latentmas schema`" not in problem.hint else "see help(lm.Backbone)"
+    message = problem.message.replace("unknown key", "unknown argument")
+    message = message.replace("required key", "required argument")
+    hint = hint.replace("known keys:", "it takes")
+    return Problem(problem.code, f"Backbone.{problem.path}", message, hint)

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from latentmas.spec._base import canonical_json
-from latentmas.spec.agent import TEXT
+from latentmas.errors import GraphError, missing_attribute, spelled
+from latentmas.spec._builder import (
+    ELSEWHERE,
+    AgentRef,
+    EdgeRef,
+    Field,
+    Name,
+    TextFunction,
+    check_backbone,
+    class_only,
+    key_of,
+    name_of,
+    problems_of,
+    put,
+    put_edge,
+    text_fields,
+    tool_name,
+)
+from latentmas.spec._graph_file import GraphFile
 from latentmas.spec.backbone import Backbone
 from latentmas.spec.graph_spec import GraphSpec
 from latentmas.tools import Tool
@@ -18,36 +34,17 @@ if TYPE_CHECKING:
 
 __all__ = ["AgentRef", "EdgeRef", "Graph", "TextFunction"]
 
-TextFunction = Callable[[Mapping[str, Any]], str]
-"""A text source: takes a sample's fields, returns text."""
-
-
-class AgentRef(NamedTuple):
-    """A declared agent; usable wherever its name is."""
-
-    name: str
-
-    def slot(self, slot: str) -> str:
-        """`"agent.slot"`, the target of an edge."""
-        return f"{self.name}.{slot}"
-
-
-class EdgeRef(NamedTuple):
-    """A declared edge."""
-
-    source: str
-    target: str
-    slot: str | None
-    delay: int
-
-
-Name = str | AgentRef
+_SETTABLE = ("name", "inputs", "rounds", "latent_steps")
 
 
 class Graph:
     """Builder of a team: backbones, agents, edges, one output.
 
     Nothing is judged while building, so that `compile` can report every mistake at once.
+    `name`, `inputs`, `rounds` and `latent_steps` may be set later: `graph.rounds = 5`.
+
+    A notebook cell may run again: repeating a declaration word for word changes nothing, and
+    `replace=True` puts a changed declaration in the place of the old one.
 
     Example:
         >>> graph = Graph("pair", inputs=["question"], rounds=2)
@@ -59,6 +56,7 @@ class Graph:
         'expert->learner.?'
     """
 
+    @spelled
     def __init__(
         self,
         name: str = "team",
@@ -83,7 +81,7 @@ class Graph:
             "rounds": rounds,
             "latent_steps": latent_steps,
             "backbones": {
-                key: _backbone(f"backbones[{key!r}]", backbone).model_dump()
+                key: check_backbone(f"backbones[{key!r}]", backbone).model_dump()
                 for key, backbone in (backbones or {}).items()
             },
             "agents": [],
@@ -91,16 +89,34 @@ class Graph:
             "edges": [],
             "output": [],
         }
+        self._named = frozenset(self._data["backbones"])
+        self._source: GraphFile | None = None
         self.text_functions: dict[str, TextFunction] = {}
         """Functions of the text sources, by name. They are not part of the spec."""
         self.tools: dict[str, Tool] = {}
         """Tools given as functions, by name. They are not part of the spec either."""
 
-    @property
-    def name(self) -> str:
-        """Of the team."""
-        return str(self._data["name"])
+    name = Field[str]("name")
+    """Name of the team."""
+    inputs = Field[list[str]]("inputs")
+    """Sample fields that prompts may use."""
+    rounds = Field[int]("rounds")
+    """Rounds R: how often every agent has its turn."""
+    latent_steps = Field[int]("latent_steps")
+    """Latent steps K of each agent that sets none itself."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = name in ("text_functions", "tools") or name.startswith("_")
+        if not own and name not in _SETTABLE and type(self) is Graph:
+            raise missing_attribute(self, name, ELSEWHERE, _SETTABLE)
+        super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # so that type checkers still find misspelt attributes
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_attribute(self, name, ELSEWHERE, dir(type(self)))
+
+    @spelled
     def add_agent(
         self,
         name: str,
@@ -117,6 +133,7 @@ class Graph:
         tools: Iterable[str | Tool] = (),
         tool_style: str = "tags",
         max_tool_calls: int = 5,
+        replace: bool = False,
     ) -> AgentRef:
         """Add an agent.
 
@@ -136,11 +153,12 @@ class Graph:
             tool_style: `"tags"` (`<python>…</python>` in the text) or `"chat"`, the calls that the
                 backbone's chat template knows.
             max_tool_calls: most calls in one answer.
+            replace: take the place of the agent of that name, if there is one.
 
         Raises:
             TypeError: the backbone, or a tool, is something else.
         """
-        named = [(_tool_name(name, tool), tool) for tool in tools]
+        named = [(tool_name(name, tool), tool) for tool in tools]
         self.tools |= {name: tool for name, tool in named if not isinstance(tool, str)}
         agent: dict[str, Any] = {
             "name": str(name),
@@ -156,17 +174,23 @@ class Graph:
             "tool_style": tool_style,
             "max_tool_calls": max_tool_calls,
         }
-        self._data["agents"].append(agent)
+        old = next((a for a in self._data["agents"] if a["name"] == str(name)), agent)
+        put(self._data["agents"], agent, lambda a: replace and a["name"] == str(name))
+        if replace:
+            self._forget_backbone(old["backbone"])
         return AgentRef(str(name))
 
-    def add_text_source(self, name: str, source: str | TextFunction) -> AgentRef:
+    def add_text_source(
+        self, name: str, source: str | TextFunction, *, replace: bool = False
+    ) -> AgentRef:
         """Add text from outside: a constant, or a function of the sample's fields.
 
         A function is not written to graph files; whoever loads the file hands it to
         `Plan.load(text_functions=…)`.
         """
         text = source if isinstance(source, str) else None
-        self._data["text_sources"].append({"name": name, "text": text})
+        declared = {"name": name, "text": text}
+        put(self._data["text_sources"], declared, lambda s: replace and s["name"] == name)
         if not isinstance(source, str):
             self.text_functions[name] = source
         return AgentRef(name)
@@ -180,6 +204,7 @@ class Graph:
         init: str = "default",
         norm: str | None = None,
         share: str | None = None,
+        replace: bool = False,
         **options: Any,
     ) -> EdgeRef:
         """Let `source` fill a slot of `target` in the same round.
@@ -192,10 +217,12 @@ class Graph:
             init: `"default"`, `"near_identity"` or `"ridge"`.
             norm: `"embedding"` or `"none"`; None calibrates where the kind can.
             share: links with one such name have one set of weights.
+            replace: take the place of the edge that fills that slot, if there is one; without a
+                slot, of the edge between the two.
             **options: options of the kind, such as `expansion=2`.
         """
         spec = {"kind": link, "init": init, "norm": norm, "share": share, "options": options}
-        return self._edge(source, target, 0, spec)
+        return self._edge(source, target, 0, spec, replace)
 
     def feedback(
         self,
@@ -206,15 +233,21 @@ class Graph:
         init: str = "default",
         norm: str | None = None,
         share: str | None = None,
+        replace: bool = False,
         **options: Any,
     ) -> EdgeRef:
         """Let `source` fill a slot of `target` in the *next* round; arguments as `connect`."""
         spec = {"kind": link, "init": init, "norm": norm, "share": share, "options": options}
-        return self._edge(source, target, 1, spec)
+        return self._edge(source, target, 1, spec, replace)
 
-    def output(self, agent: Name) -> Graph:
-        """Name the one agent that decodes, in the last round; returns the graph."""
-        self._data["output"].append(_name(agent))
+    def output(self, agent: Name, *, replace: bool = False) -> Graph:
+        """Name the one agent that decodes, in the last round; returns the graph.
+
+        Args:
+            agent: its name.
+            replace: take the place of the output named before.
+        """
+        put(self._data["output"], name_of(agent), lambda _: replace)
         return self
 
     def spec(self) -> GraphSpec:
@@ -225,29 +258,42 @@ class Graph:
         """
         return GraphSpec.parse(self._data)
 
-    def compile(self, *, facts: Mapping[str, BackboneInfo] | None = None) -> Plan:
+    @spelled
+    def compile(
+        self, *, facts: Mapping[str, BackboneInfo] | None = None, tools_at_load: bool = True
+    ) -> Plan:
         """Compile to a [`Plan`][latentmas.Plan]: no weights, no GPU.
 
         Args:
             facts: what is known of backbones, by key or source; others are read from their
                 configuration files.
+            tools_at_load: accept names of your own tools, which `Plan.load(tools=…)` will be given;
+                a name one letter away from a registered tool's is a mistake all the same. False:
+                every tool must be registered, or given to `add_agent` as a function.
 
         Raises:
             GraphError: with every problem of the graph.
         """
-        from latentmas.compiler import compile_graph
+        from latentmas.compiler import compile_graph, warn_of_single_braces
 
-        plan = compile_graph(self.spec(), facts=facts)
+        try:
+            plan = compile_graph(
+                self.spec(), facts=facts, tools=self.tools, tools_at_load=tools_at_load
+            )
+        except GraphError as error:
+            if self._source is None:
+                raise
+            raise self._source.locate(error) from None
+        warn_of_single_braces(plan.graph)
         return plan.with_functions(text_functions=self.text_functions, tools=self.tools)
 
     def copy(self) -> Graph:
         """An independent copy."""
-        return self.from_spec(self.spec(), text_functions=self.text_functions, tools=self.tools)
+        return self._derived(self.spec())
 
     def replace(self, **changes: Any) -> Graph:
         """A copy with some `GraphSpec` fields changed, such as `rounds=5`."""
-        spec = self.spec().replace(**changes)
-        return self.from_spec(spec, text_functions=self.text_functions, tools=self.tools)
+        return self._derived(self.spec().replace(**changes))
 
     def as_text(self, *, max_new_tokens: int | None = None) -> Graph:
         """The text twin: the same graph, every edge a text edge.
@@ -255,16 +301,7 @@ class Graph:
         Args:
             max_new_tokens: most tokens that an agent without a limit of its own writes a turn.
         """
-        spec = self.spec()
-        edges = [
-            e.model_copy(update={"link": e.link.model_copy(update={"kind": TEXT})})
-            for e in spec.edges
-        ]
-        agents = [
-            agent.model_copy(update={"max_new_tokens": agent.max_new_tokens or max_new_tokens})
-            for agent in spec.agents
-        ]
-        return self.replace(name=f"{spec.name}-text", edges=edges, agents=agents)
+        return self.replace(**text_fields(self.spec(), max_new_tokens))
 
     @classmethod
     def from_spec(
@@ -283,10 +320,23 @@ class Graph:
         graph.tools = dict(tools or {})
         return graph
 
-    @classmethod
+    @class_only
     def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Graph:
-        """A builder that starts from a graph file; arguments and errors as `GraphSpec.load`."""
-        return cls.from_spec(GraphSpec.load(path, trust_remote_code=trust_remote_code))
+        """A builder that starts from a graph file; arguments and errors as `GraphSpec.load`.
+
+        Problems of its graph have the line of the file; a file with keys or values that do not fit
+        is compiled as far as it goes, so that its other problems are reported with them.
+        """
+        source = GraphFile(Path(path))
+        try:
+            graph = cls.from_spec(GraphSpec.read(source, trust_remote_code=trust_remote_code))
+        except GraphError as error:
+            spec = GraphSpec.salvage(source, trust_remote_code=trust_remote_code)
+            further = problems_of(cls.from_spec(spec).compile) if spec is not None else ()
+            problems = [*error.problems, *further]
+            raise source.locate(GraphError(dict.fromkeys(problems), error.graph)) from None
+        graph._source = source
+        return graph
 
     def save(self, path: str | Path) -> Path:
         """Write the declaration as YAML (`.yaml`, `.yml`) or JSON (`.json`).
@@ -306,50 +356,33 @@ class Graph:
         edges = len(self._data["edges"])
         return f"<Graph {self._data['name']!r}: {agents or 'no agents'}; {edges} edges>"
 
-    def _edge(self, source: Name, target: Name, delay: int, link: dict[str, Any]) -> EdgeRef:
-        agent, _, slot = _name(target).partition(".")
-        edge = EdgeRef(_name(source), agent, slot or None, delay)
-        self._data["edges"].append(edge._asdict() | {"link": link})
+    def _derived(self, spec: GraphSpec) -> Graph:
+        """A graph with this one's functions, and file, and another declaration."""
+        graph = self.from_spec(spec, text_functions=self.text_functions, tools=self.tools)
+        graph._source = self._source
+        return graph
+
+    def _edge(
+        self, source: Name, target: Name, delay: int, link: dict[str, Any], replace: bool
+    ) -> EdgeRef:
+        agent, _, slot = name_of(target).partition(".")
+        edge = EdgeRef(name_of(source), agent, slot or None, delay)
+        put_edge(self._data["edges"], edge._asdict() | {"link": link}, replace)
         return edge
+
+    def _forget_backbone(self, key: str) -> None:
+        """Drop a backbone that no agent runs on any more, unless it was declared by name."""
+        if key not in self._named and all(a["backbone"] != key for a in self._data["agents"]):
+            self._data["backbones"].pop(key, None)
 
     def _backbone_key(self, agent: str, backbone: Backbone | str) -> str:
         if isinstance(backbone, str):
             return backbone
+        data = check_backbone(f"agent {agent!r}: backbone", backbone).model_dump()
         known: dict[str, Any] = self._data["backbones"]
-        data = _backbone(f"agent {agent!r}: backbone", backbone).model_dump()
-        for key, other in known.items():
-            if canonical_json(other) == canonical_json(data):
-                return key
-        stem = (
-            re.sub(r"[^A-Za-z0-9_.-]+", "-", backbone.source.rstrip("/").split("/")[-1]) or "model"
-        )
-        key, count = stem.lower(), 2
-        while key in known:
-            key, count = f"{stem.lower()}-{count}", count + 1
+        key = key_of(backbone.source, data, known)
         known[key] = data
         return key
-
-
-def _name(name: Name) -> str:
-    return name.name if isinstance(name, AgentRef) else str(name)
-
-
-def _backbone(what: str, backbone: Backbone) -> Backbone:
-    if not isinstance(backbone, Backbone):
-        raise TypeError(
-            f'{what} is {backbone!r:.60}; give a Backbone, such as lm.Backbone("Qwen/Qwen3-0.6B")'
-        )
-    return backbone
-
-
-def _tool_name(agent: str, tool: str | Tool) -> str:
-    name = tool if isinstance(tool, str) else getattr(tool, "__name__", None)
-    if not isinstance(name, str) or (not callable(tool) and not isinstance(tool, str)):
-        raise TypeError(
-            f"agent {str(agent)!r}: {tool!r:.60} in tools is no tool; give the name of a "
-            "registered one, or a function that has a name and returns text"
-        )
-    return name
 
 
 def _mutable(value: Any) -> Any:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from latentmas.errors import DataError, GraphError, Problem, UnknownNameError
-from latentmas.redact import redact
+from latentmas.errors import DataError, GraphError, LatentMASError, Problem, UnknownNameError
 from latentmas.spec._base import Frozen, oddities
-from latentmas.spec._files import GRAPH_SUFFIXES, read_graph_file, write_graph_file
+from latentmas.spec._files import GRAPH_SUFFIXES, resolve_files, write_graph_file
+from latentmas.spec._graph_file import GraphFile
+from latentmas.spec._keys import correct_keys, form_problem, value_problems, without_harmless
 from latentmas.spec._plain import parse_json
 from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
@@ -86,7 +87,7 @@ class GraphSpec(Frozen):
         try:
             data = parse_json(text)
         except ValueError as error:
-            raise GraphError([_malformed("graph", f"not JSON: {error}")]) from error
+            raise GraphError([form_problem("graph", f"not JSON: {error}")]) from error
         return cls._from_outside(data, trust_remote_code)
 
     @classmethod
@@ -110,13 +111,15 @@ class GraphSpec(Frozen):
         Raises:
             GraphError: one LM100 problem for each field that does not fit.
         """
-        odd = [_malformed(path, message) for path, message in oddities(data)]
-        if odd:
-            raise GraphError(odd)
+        _check_plain(data)
+        data, problems = correct_keys(data, cls)
         try:
-            return cls.model_validate(data)
+            spec = cls.model_validate(data)
         except ValidationError as error:
-            raise GraphError(_problems(error)) from error
+            raise GraphError([*problems, *value_problems(error)]) from error
+        if problems:
+            raise GraphError(problems, spec.name)
+        return spec
 
     def save(self, path: str | Path) -> Path:
         """Write a graph file: YAML (`.yaml`, `.yml`) or JSON (`.json`).
@@ -145,13 +148,20 @@ class GraphSpec(Frozen):
             DataError: the file cannot be read.
             GraphError: its content is not a graph (every problem at once), or asks for such code.
         """
+        source = GraphFile(Path(path))
         try:
-            data, problems = read_graph_file(Path(path))
-        except (OSError, ValueError) as error:
-            if isinstance(error, GraphError):
-                raise
-            reason = getattr(error, "strerror", None) or str(error)
-            raise DataError(f"cannot read graph file {str(path)!r}: {reason}") from error
+            return cls.read(source, trust_remote_code=trust_remote_code)
+        except GraphError as error:
+            raise source.locate(error) from None
+
+    @classmethod
+    def read(cls, source: GraphFile, *, trust_remote_code: bool = False) -> GraphSpec:
+        """As `load`, of a file whose lines the caller asks for."""
+        data = source.data()
+        _check_plain(data)
+        data, slips = correct_keys(data, cls)
+        data, unread = resolve_files(data, source.path.parent)
+        problems = [*unread, *slips]
         try:
             spec = cls._from_outside(data, trust_remote_code)
         except GraphError as error:
@@ -159,6 +169,32 @@ class GraphSpec(Frozen):
         if problems:
             raise GraphError(problems, spec.name)
         return spec
+
+    @classmethod
+    def salvage(cls, source: GraphFile, *, trust_remote_code: bool = False) -> GraphSpec | None:
+        """What a faulty graph file declares otherwise, to look for further problems in it.
+
+        Returns:
+            The declaration without the keys and values at fault; None when others depend on them,
+            or when compiling it could run code that nobody has allowed.
+        """
+        try:
+            data, unread = resolve_files(correct_keys(source.data(), cls)[0], source.path.parent)
+            spec = None if unread else cls._salvaged(data)
+        except (LatentMASError, ValidationError):
+            return None
+        wanted = spec is not None and code_wanted(spec.backbones)
+        return None if wanted and not trust_remote_code else spec
+
+    @classmethod
+    def _salvaged(cls, data: Any) -> GraphSpec | None:
+        if any(oddities(data)):
+            return None
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            rest = without_harmless(data, error)
+            return None if rest is None else cls.model_validate(rest)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -189,16 +225,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _malformed(path: str, message: str) -> Problem:
-    return Problem("LM100", path, message, "see `latentmas schema` for the form of a graph file")
-
-
-def _problems(error: ValidationError) -> list[Problem]:
-    problems = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"]) or "graph"
-        found = item.get("input")
-        found = redact(found) if isinstance(found, str) else found
-        shown = f", found {found!r:.60}" if isinstance(found, str | int | float | bool) else ""
-        problems.append(_malformed(path, f"{item['msg']}{shown}"))
-    return problems
+def _check_plain(data: Any) -> None:
+    """Refuse data that no graph file can hold."""
+    odd = [form_problem(path, message) for path, message in oddities(data)]
+    if odd:
+        raise GraphError(odd)

@@ -76,7 +76,7 @@ def _parsed(path: Path, text: str) -> Any:
     except ValueError as error:
         raise DataError(
             f"prompt pack {str(path)!r} cannot be parsed: {error}; "
-            "mend the syntax at the place named"
+            "correct the syntax at the place named"
         ) from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from inspect import getdoc
 
+from latentmas.errors import spelled
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
 from latentmas.templates._prompts import (
@@ -28,6 +29,7 @@ TOOLS = ("python", "search")
 
 
 @register("deliberation")
+@spelled
 def deliberation(
     *,
     reflector: Backbone | None = None,

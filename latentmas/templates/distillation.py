@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from latentmas.errors import spelled
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
 from latentmas.templates._prompts import (
@@ -22,6 +23,7 @@ PAPER = {"expert": "Qwen/Qwen3.5-9B", "learner": "Qwen/Qwen3.5-4B"}
 
 
 @register("distillation")
+@spelled
 def distillation(
     *,
     expert: Backbone | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from latentmas.errors import GraphError, Problem
+from latentmas.errors import GraphError, Problem, spelled
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
 from latentmas.templates._prompts import (
@@ -30,6 +30,7 @@ SUMMARIZER = {"summarizer": "Qwen/Qwen3.5-2B"}
 
 
 @register("mixture")
+@spelled
 def mixture(
     *,
     experts: Mapping[str, Backbone] | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from latentmas.errors import spelled
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
 from latentmas.templates._prompts import (
@@ -33,6 +34,7 @@ SCALED = {
 
 
 @register("sequential")
+@spelled
 def sequential(
     *,
     planner: Backbone,

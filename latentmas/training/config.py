@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from transformers import TrainingArguments
+
+from latentmas.errors import unexpected_keyword
 
 __all__ = ["EdgeConfig", "InnerConfig", "OuterConfig"]
 
@@ -48,6 +50,14 @@ class _LinkTraining(TrainingArguments):
         default=False, metadata={"help": "A loss that is not finite ends the training instead."}
     )
     disable_tqdm: bool | None = field(default=True, metadata={"help": "No bar of transformers'."})
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        """Refuse misspelt arguments before the generated `__init__`, which names no other."""
+        known = [one.name for one in fields(cls) if one.init]
+        for name in given:
+            if name not in known:
+                raise unexpected_keyword(cls.__name__, name, known)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Refuse what transformers would take for something else, or cannot do here."""

@@ -138,7 +138,7 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
         write('{"version": ' + "9" * 5000 + "}", MANIFEST),
         "beyond 64 bits",
     ),
-    "manifest with NaN": (write('{"version": NaN}', MANIFEST), "NaN is no JSON"),
+    "manifest with NaN": (write('{"version": NaN}', MANIFEST), "NaN is not valid JSON"),
     "manifest that is not UTF-8": (write(b'{"a": "\xff"}', MANIFEST), "not JSON"),
     "manifest that asks for remote code": (backbone(trust_remote_code=True), "LM504"),
     "manifest that asks for a kernel from the hub": (
@@ -161,7 +161,7 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "name of a million letters": (agent(name="a" * 10**6), "1,000,000 letters"),
     "chat template in the options": (
         agent(chat_options={"chat_template": "{% for i in range(10**9) %}{% endfor %}"}),
-        "no variable of the chat template",
+        "not a variable of the chat template",
     ),
     "family that is unknown": (backbone(family="os"), "LM50"),
     "half-written change elsewhere": (commit_elsewhere, "leaves the folder"),

@@ -93,10 +93,10 @@ YAML: dict[str, tuple[Spoil, str]] = {
     "prompt file that leads out": (prompt_link, "leaves the folder"),
     "prompt file that is a device": (prompt_device, "leaves the folder"),
     "prompt file with a zero": (prompt_file("a\0b"), "cannot be read: .*embedded null"),
-    "prompt file that is the folder": (prompt_file("."), "no file"),
+    "prompt file that is the folder": (prompt_file("."), "not a file"),
     "chat template in the options": (
         graph(lambda d: d["agents"][0].update(chat_options={"chat_template": "x"})),
-        "no variable of the chat template",
+        "not a variable of the chat template",
     ),
     "10,000 agents": (
         graph(lambda d: d.update(agents=d["agents"] * 5_000)),
