@@ -5,9 +5,9 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +112,11 @@ class Recorder:
         self._pairs: dict[tuple[str, int, int], tuple[float, int]] = {}
         self._embedding_norms: dict[int, float] = {}
 
-    @contextmanager
-    def watching(self, executor: Executor) -> Iterator[None]:
-        """Note when this executor has read prompts."""
+    def timed(self, executor: Executor) -> Executor:
+        """The executor for this run, which notes when it has read prompts.
+
+        It is a copy: other threads may run the same executor, and must not see this run's clock.
+        """
         make = executor.feed
 
         def feed(backbone: LoadedBackbone) -> Feed:
@@ -133,11 +135,9 @@ class Recorder:
             made.feed_prompt = feed_prompt  # type: ignore[method-assign]
             return made
 
-        executor.feed = feed  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            del executor.feed  # the class's own again
+        own = copy.copy(executor)
+        own.feed = feed  # type: ignore[method-assign]
+        return own
 
     def on_event(self, event: Event) -> None:
         """Take in an event of the run."""

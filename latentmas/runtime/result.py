@@ -35,7 +35,8 @@ class RunResult:
     sequence_ids: list[list[list[int]]] = field(default_factory=list, repr=False)
     """Their tokens."""
     tool_calls: list[list[ToolCall]] = field(default_factory=list, repr=False)
-    """What was called for each sample while its answers were written."""
+    """The tool calls of all agents for each sample, in the order of the plan's steps; each names
+    its agent and round."""
     retried: list[int] = field(default_factory=list, repr=False)
     """Samples with an answer that was led on by a retry."""
     messages: dict[str, Tensor] = field(default_factory=dict, repr=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +79,9 @@ def run_batches(
     record, watchers = options.record, options.watchers
     kinds = tuple(kind for name in record for kind in RECORDABLE[name])
     recorder = Recorder(system, plan, samples) if "report" in record else None
-    watched = nullcontext() if recorder is None else recorder.watching(executor)
-    watchers = watchers if recorder is None else (recorder.on_event, *watchers)
+    if recorder is not None:
+        executor = recorder.timed(executor)
+        watchers = (recorder.on_event, *watchers)
 
     def announce(event: Event) -> None:
         for watcher in watchers:
@@ -106,7 +106,7 @@ def run_batches(
     announce(RunBegin(len(samples), len(plan.steps)))
     began = time.perf_counter()
     try:
-        with torch.no_grad(), executor.running(system), watched:
+        with torch.no_grad(), executor.running(system):
             walks = flow(
                 interpreter,
                 samples,
@@ -160,15 +160,13 @@ def _collect(plan: Plan, walks: Sequence[Walk], seconds: float) -> RunResult:
     spoken.pop(plan.steps[-1].output, None)
     unordered = [own for walk in walks for own in walk.result]
     answers = [unordered[i] for i in place]
+    calls = [own for walk in walks for own in walk.calls]
     return RunResult(
         texts=[own[0].text for own in answers],
         token_ids=[own[0].ids for own in answers],
         sequences=[[answer.text for answer in own] for own in answers],
         sequence_ids=[[answer.ids for answer in own] for own in answers],
-        tool_calls=[
-            [replace(call, sequence=k) for k, answer in enumerate(own) for call in answer.calls]
-            for own in answers
-        ],
+        tool_calls=[calls[i] for i in place],
         retried=[i for i, own in enumerate(answers) if any(answer.retried for answer in own)],
         messages={name: torch.cat(values)[place] for name, values in gather(Transfer)},
         states={name: torch.cat(values)[place] for name, values in gather(Rollout)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from latentmas.runtime.calling import CallSteering, ToolCall, call_steering
 from latentmas.runtime.decoding import Pool, Writing, Written
@@ -94,7 +94,7 @@ class Draft:
 
     def answers(self) -> list[list[Answer]]:
         """The texts of each prompt."""
-        parts = self._parts
+        parts, step = self._parts, self.turn.step
         calls = next((part.calls for part in parts if isinstance(part, CallSteering)), {})
         retried = next((part.retried for part in parts if isinstance(part, RetrySteering)), set())
         answers = [
@@ -102,7 +102,10 @@ class Draft:
                 ids=row.ids,
                 text=self._steering.text(i, self._text(row.ids)),
                 chosen=row.chosen,
-                calls=calls.get(i, []),
+                calls=[
+                    replace(call, sequence=i % self._times, agent=step.agent, round=step.round)
+                    for call in calls.get(i, [])
+                ],
                 retried=i in retried,
             )
             for i, row in enumerate(self._rows)
