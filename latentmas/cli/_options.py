@@ -19,6 +19,7 @@ __all__ = [
     "Json",
     "LatentSteps",
     "Manifest",
+    "MaxNewTokens",
     "Rounds",
     "Team",
     "check_outputs",
@@ -58,6 +59,14 @@ Executor = Annotated[
 Manifest = Annotated[
     Path | None,
     typer.Option(dir_okay=False, help="File for what `latentmas rerun` needs to repeat this."),
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Maximum tokens for every agent that writes. Default: the agents' own limits, "
+        "else 256.",
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
 

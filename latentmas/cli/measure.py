@@ -16,6 +16,7 @@ from latentmas.cli._options import (
     Json,
     LatentSteps,
     Manifest,
+    MaxNewTokens,
     Rounds,
     Team,
     check_outputs,
@@ -23,6 +24,7 @@ from latentmas.cli._options import (
 )
 from latentmas.cli._progress import run_progress
 from latentmas.cli._team import open_team, twin_of
+from latentmas.plan import Decode, TokenLimit
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["bench", "eval_"]
 
 Data = Annotated[Path, typer.Option("--data", help="JSONL file of rows with answers.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
 Seed = Annotated[int, typer.Option(help="Of drawing, and of untrained links.")]
 
 
@@ -56,7 +57,7 @@ def eval_(
     ] = None,
     rounds: Rounds = None,
     latent_steps: LatentSteps = None,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = None,
     do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens.")] = False,
     temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
@@ -85,7 +86,11 @@ def eval_(
 
     judge = metrics.get(metric)
     other = twin_of(system, max_new_tokens=twin_tokens) if twin else None
-    how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": max_new_tokens, "seed": seed}
+    limit: TokenLimit = max_new_tokens
+    if max_new_tokens is not None and twin_tokens is not None:  # edges of the twin keep theirs
+        writers = {s.agent for s in system.plan.steps if isinstance(s, Decode)}
+        limit = dict.fromkeys(sorted(writers), max_new_tokens)
+    how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": limit, "seed": seed}
     how |= {"do_sample": do_sample, "temperature": temperature, "top_p": top_p, "retry": retry}
     how |= {"batch_size": batch_size, "executor": executor, "latent_steps": latent_steps}
     with run_progress() as watch:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import LatentMASError
+from latentmas.plan import DEFAULT_MAX_NEW_TOKENS
 from latentmas.runtime.checks import flag, number, seeds, strings, whole
 
 __all__ = ["Sampling", "pick", "random_stream"]
@@ -21,8 +22,8 @@ __all__ = ["Sampling", "pick", "random_stream"]
 class Sampling:
     """How the next token is chosen; the filters mean what they mean in transformers."""
 
-    max_new_tokens: int = 256
-    """Most tokens written."""
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    """Most tokens written by an agent whose step sets no limit."""
     do_sample: bool = False
     """False: the most likely token. True: draw."""
     temperature: float = 1.0

@@ -16,7 +16,7 @@ from torch import nn
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import UnknownNameError
 from latentmas.links import Link
-from latentmas.plan import Explanation, Hardware, Plan
+from latentmas.plan import Explanation, Hardware, Plan, TokenLimit, with_limits
 from latentmas.runtime.checks import seeds, strings, whole
 from latentmas.runtime.choice import AUTO, Choice, choose_executor, choose_refill, known_executor
 from latentmas.runtime.counting import explain_samples
@@ -181,7 +181,7 @@ class System(Sharing, nn.Module):
         *,
         rounds: int | None = None,
         latent_steps: int | None = None,
-        max_new_tokens: int = 256,
+        max_new_tokens: TokenLimit = None,
         do_sample: bool = False,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -208,7 +208,9 @@ class System(Sharing, nn.Module):
             samples: strings (the graph's only or first input) or mappings of input fields.
             rounds: R; None takes the plan's.
             latent_steps: K for every agent; None takes the plan's.
-            max_new_tokens: most tokens an agent writes that sets no limit of its own.
+            max_new_tokens: maximum number of tokens for every agent that writes, in place of the
+                agents' own limits; or limits by agent, which leave the other agents theirs. None
+                takes the agents' own limits, else 256.
             do_sample: draw tokens in place of taking the likeliest.
             temperature: of drawing.
             top_p: nucleus of drawing.
@@ -249,8 +251,8 @@ class System(Sharing, nn.Module):
         plan = self.plan
         if rounds is not None or latent_steps is not None:
             plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
+        plan = with_limits(plan, max_new_tokens)
         sampling = Sampling(
-            max_new_tokens=max_new_tokens,
             do_sample=do_sample,
             temperature=temperature,
             top_p=top_p,
@@ -277,6 +279,7 @@ class System(Sharing, nn.Module):
             listener = TextWatcher(tokenizer, on_text, sampling.stop)
             options = replace(options, watchers=(*options.watchers, listener))
         given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
+        given["max_new_tokens"] = max_new_tokens
         given |= {"batch_size": options.batch_size, "refill": options.refill, "retry": retry}
         given |= {"num_return_sequences": num_return_sequences, "position_mode": position_mode}
         given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
@@ -334,7 +337,7 @@ class System(Sharing, nn.Module):
         *,
         rounds: int | None = None,
         latent_steps: int | None = None,
-        max_new_tokens: int = 256,
+        max_new_tokens: TokenLimit = None,
         executor: str | Executor | None = None,
     ) -> Explanation:
         """What a run over samples, as one batch, takes; as `Plan.explain`, with counted prompts.
@@ -344,9 +347,9 @@ class System(Sharing, nn.Module):
             hardware: a name, or a machine of your own.
             rounds: R; None takes the plan's.
             latent_steps: K for every agent; None takes the plan's.
-            max_new_tokens: written by agents that set no limit of their own.
-            executor: whose memory is meant; None takes the system's. Others than `cuda_graph` and
-                `static` count as `cached`.
+            max_new_tokens: tokens that each agent writes; as in `run`.
+            executor: executor whose memory to estimate; None takes the system's. `reference` and
+                executors of your own count as `cached`.
 
         Raises:
             DataError: there is no sample, one lacks a field, or a prompt cannot be rendered.
