@@ -81,6 +81,7 @@ class RunArguments(Frozen):
     executor: str
     batch_size: int
     refill: float = 1.0
+    on_error: Literal["raise", "keep"] = "raise"
 
 
 class Answer(Frozen):

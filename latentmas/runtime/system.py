@@ -18,17 +18,24 @@ from latentmas.errors import UnknownNameError
 from latentmas.links import Link
 from latentmas.plan import Explanation, Hardware, Plan, TokenLimit, with_limits
 from latentmas.runtime.checks import seeds, strings, whole
-from latentmas.runtime.choice import AUTO, Choice, choose_executor, choose_refill, known_executor
+from latentmas.runtime.choice import (
+    AUTO,
+    Choice,
+    choose_executor,
+    choose_refill,
+    executor_name,
+    known_executor,
+    make_executor,
+)
 from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
-from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.feeds import PositionMode, check_position_mode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
-from latentmas.runtime.options import read_options
+from latentmas.runtime.options import OnError, read_options
 from latentmas.runtime.placement import (
     check_dtype,
     check_plan,
@@ -39,7 +46,8 @@ from latentmas.runtime.placement import (
     place_links,
 )
 from latentmas.runtime.result import RunResult
-from latentmas.runtime.run import Sample, check_samples, run_batches
+from latentmas.runtime.run import judge_samples, record_outcome, run_batches
+from latentmas.runtime.samples import Sample, check_samples, read_samples
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.sharing import Sharing
 from latentmas.runtime.steering import Retry
@@ -200,6 +208,7 @@ class System(Sharing, nn.Module):
         on_event: Watcher | Sequence[Watcher] = (),
         on_text: OnText | None = None,
         edit_message: EditMessage | None = None,
+        on_error: OnError = "raise",
         manifest: str | Path | RunRecorder | None = None,
     ) -> RunResult:
         """Run the team over samples, without gradients.
@@ -235,13 +244,17 @@ class System(Sharing, nn.Module):
             on_text: called with (number of a sample, text added to its answer) while it is
                 written.
             edit_message: replaces messages on their way: a control, or an experiment.
+            on_error: `"raise"`: a sample that cannot be run ends the run, and those whose fields or
+                prompts are at fault are all named before anything runs. `"keep"`: the others run,
+                and the result's `errors` tell what is wrong with these.
             manifest: file for what the run depends on and gave, which `latentmas.rerun` repeats.
 
         Returns:
-            Texts, token ids, what was recorded, and the accounting.
+            Texts, token ids, what was recorded, and the accounting. If the manifest cannot be
+            written in the end, the result is returned all the same, with `manifest_error`.
 
         Raises:
-            DataError: a sample lacks a field.
+            DataError: a sample lacks a field, or its prompt cannot be rendered or is too long.
             GraphError: rounds or latent steps out of range.
             LatentMASError: an option of the wrong type or out of range; LM512 when `manifest` could
                 not repeat the run.
@@ -262,7 +275,7 @@ class System(Sharing, nn.Module):
             stop=strings("stop", stop),
             seed=seeds(seed),
         )
-        rows = check_samples(plan, samples)
+        rows, unread = read_samples(plan, samples)
         options = read_options(
             len(rows),
             sampling,
@@ -273,32 +286,20 @@ class System(Sharing, nn.Module):
             refill=choose_refill(self) if refill is None else refill,
             on_event=on_event,
             edit_message=edit_message,
+            on_error=on_error,
         )
         if on_text is not None:
             tokenizer = self.backbone_of(plan.output).tokenizer
             listener = TextWatcher(tokenizer, on_text, sampling.stop)
             options = replace(options, watchers=(*options.watchers, listener))
-        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
-        given["max_new_tokens"] = max_new_tokens
-        given |= {"batch_size": options.batch_size, "refill": options.refill, "retry": retry}
-        given |= {"num_return_sequences": num_return_sequences, "position_mode": position_mode}
-        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
-        chosen = self._executor(executor, check_position_mode(position_mode))
+        given: dict[str, Any] = asdict(sampling) | vars(options) | {"retry": retry}
+        given |= {"rounds": rounds, "latent_steps": latent_steps, "max_new_tokens": max_new_tokens}
+        given |= {"position_mode": position_mode, "executor": executor_name(self, executor)}
+        chosen = make_executor(self, executor, check_position_mode(position_mode))
+        errors = judge_samples(self, plan, rows, unread, options)
         recorder = self._recorder(manifest, rows, given)
-        result = run_batches(self, plan, rows, options=options, executor=chosen)
-        if recorder is not None:
-            recorder.end(result)
-        return result
-
-    def _executor(self, wanted: str | Executor | None, mode: PositionMode) -> Executor:
-        name = self._executor_name(wanted)
-        return name if isinstance(name, Executor) else executors.get(name)(mode)
-
-    def _executor_name(self, wanted: str | Executor | None) -> str | Executor:
-        if isinstance(wanted, Executor):
-            return wanted
-        name = known_executor(wanted or self.executor)
-        return self.choose_executor().name if name == AUTO else name
+        result = run_batches(self, plan, rows, options=options, executor=chosen, errors=errors)
+        return result if recorder is None else record_outcome(recorder, result)
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""
@@ -366,7 +367,7 @@ class System(Sharing, nn.Module):
             check_samples(plan, samples),
             hardware,
             max_new_tokens=max_new_tokens,
-            executor=self._executor(executor, "mask").name,
+            executor=make_executor(self, executor, "mask").name,
         )
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
