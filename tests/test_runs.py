@@ -184,6 +184,16 @@ def counts(result: lm.RunResult) -> list[tuple[object, ...]]:
     ]
 
 
+def test_the_report_shows_what_failed(team: lm.System, tmp_path: Path):
+    rows = [LONG, {"qestion": "?"}, "fine", "too"]
+    result = team.run(rows, on_error="keep", record="report")
+    page = result.report(tmp_path / "run.html", twin=result).read_text()
+    assert "failed: sample 0: agent" in page and "failed: sample 1 lacks the field" in page
+    assert "2 failed in all" in page and "sample 3" in page
+    assert result.record is not None
+    assert [bool(near) for near in result.record.readings[0].nearest] == [False, False, True]
+
+
 def test_every_bad_row_is_named_before_anything_runs(team: lm.System):
     events = list[object]()
     rows = ["fine", LONG, {"qestion": "?"}, {"question": None}, LONG]

@@ -67,7 +67,7 @@ class Reading:
     """Mean norm of the raw states; None for messages."""
     nearest: list[list[Near]]
     """For each of the first samples and each latent step, the nearest tokens: likeliest next ones
-    of states, nearest input embeddings of a message."""
+    of states, nearest input embeddings of a message. Empty for a sample that failed."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Recorder:
     def __init__(self, system: System, plan: Plan, samples: Sequence[Mapping[str, Any]]) -> None:
         self.system, self.plan = system, plan
         inputs = plan.graph.inputs
-        self.samples = [{name: str(s[name]) for name in inputs} for s in samples[:SAMPLES]]
+        self.samples = [{name: str(s.get(name, "")) for name in inputs} for s in samples[:SAMPLES]]
         self._steps = [0.0] * len(plan.steps)
         self._prompts = [0.0] * len(plan.steps)
         self._began, self._now = 0.0, (0, 0)
@@ -243,7 +243,7 @@ class Recorder:
             norms=_mean(sums.norms_K, sums.count) or [],
             embedding_norm=self._embedding_norm(agent),
             raw_norms=_mean(sums.raw_norms_K, sums.count),
-            nearest=[near for _, near in sorted(sums.nearest.items())],
+            nearest=[sums.nearest.get(number, []) for number in range(len(self.samples))],
         )
 
     def _embedding_norm(self, agent: str) -> float:
