@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentmas.cli._console import emit, emit_json, note
+from latentmas.cli._console import emit, emit_json
 from latentmas.cli._data import Row, read_rows
 from latentmas.cli._finished import RowFile, in_full
 from latentmas.cli._options import (
@@ -122,8 +122,6 @@ def eval_(
         )
     emit_json(found.to_dict()) if json else emit(str(found))
     well = file.finish(_by_row(file.rows, found))
-    if found.manifest_error is not None:
-        note(f"the manifest {str(manifest)!r} is not written: {found.manifest_error}")
     if not well or found.manifest_error is not None or len(found.errors) == found.rows:
         raise typer.Exit(1)
 

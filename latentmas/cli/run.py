@@ -151,20 +151,18 @@ def run(
     well = _finish(asked, rows, result, file, json, shown=stream)
     if accounting:
         note(result.summary())
-    well = _told_errors(result, manifest) and well
+    well = _told_errors(result) and well
     if report is not None:
         note(f"wrote {result.report(report, twin=_twin(system, rows, how) if twin else None)}")
     raise typer.Exit(0 if well else 1)
 
 
-def _told_errors(result: RunResult, manifest: Path | None) -> bool:
+def _told_errors(result: RunResult) -> bool:
     """Tell what has failed beside the rows that are well; whether the command has not."""
-    for error in result.errors.values():
+    for error in list(result.errors.values())[:_TOLD]:
         note(f"failed: {error}")
     if result.errors:
         note(f"{len(result.errors)} of {len(result.texts)} rows failed")
-    if result.manifest_error is not None:
-        note(f"the manifest {str(manifest)!r} is not written: {result.manifest_error}")
     return result.manifest_error is None and len(result.errors) < max(1, len(result.texts))
 
 
@@ -194,6 +192,8 @@ def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row])
     return RunRecorder(manifest, data=data, score=score)
 
 
+_TOLD = 20
+"""Most failed rows that are told in full."""
 _PLAIN = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
 
 

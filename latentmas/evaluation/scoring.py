@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from latentmas.errors import DataError
 from latentmas.evaluation.difference import Difference, paired_difference
@@ -16,9 +16,6 @@ from latentmas.runtime import RunResult, System
 from latentmas.runtime.options import check_on_error
 from latentmas.runtime.placement import check_system
 from latentmas.runtime.samples import Errors, bad_samples
-
-if TYPE_CHECKING:
-    from latentmas.io import RunRecorder
 
 __all__ = ["Evaluation", "evaluate", "pass_at"]
 
@@ -54,7 +51,7 @@ class Evaluation:
     errors: Errors = field(default_factory=dict)
     """Number of a row → why it failed; with `on_error="keep"`."""
     manifest_error: Exception | None = field(default=None, repr=False)
-    """Why the manifest is not written, as in `RunResult`."""
+    """Why the manifest could not be written, as in `RunResult`."""
     twin: Evaluation | None = None
     """The same of the text twin."""
     difference: Difference | None = None
@@ -178,7 +175,7 @@ def evaluate(
         told = scored(result).to_dict()
         return {k: told[k] for k in ("metric", "rows", "score", "interval", "pass_at") if k in told}
 
-    def run(team: System, recorder: RunRecorder | None) -> Evaluation:
+    def run(team: System, recorder: Any) -> Evaluation:
         found = scored(team.run(rows, manifest=recorder, **options))
         if found.errors and not keep:
             raise bad_samples(found.errors, len(rows))

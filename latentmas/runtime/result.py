@@ -41,7 +41,7 @@ class RunResult:
     """Number of a sample → why it has no answer; with `on_error="keep"`. Its text is empty, it has
     no sequences, its rows of messages and states are NaN, and no record counts it."""
     manifest_error: Exception | None = field(default=None, repr=False)
-    """Why the manifest is not written; None where it is, or none was asked for."""
+    """Why the manifest could not be written; None if it was, or if none was asked for."""
     tool_calls: list[list[ToolCall]] = field(default_factory=list, repr=False)
     """The tool calls of all agents for each sample, in the order of the plan's steps; each names
     its agent and round."""

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from latentmas.errors import DataError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
-from latentmas.redact import get_logger
 from latentmas.runtime.events import Event, RunBegin, RunEnd, SampleEnd, Watcher
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.flow import Flow
@@ -24,13 +23,11 @@ from latentmas.runtime.samples import Errors, bad_samples, check_prompts
 from latentmas.runtime.writing import Answer
 
 if TYPE_CHECKING:
-    from latentmas.io import RunRecorder
     from latentmas.runtime.system import System
 
-__all__ = ["judge_samples", "record_outcome", "run_batches"]
+__all__ = ["judge_samples", "run_batches"]
 
 T = TypeVar("T")
-log = get_logger("latentmas.runtime")
 
 
 def judge_samples(
@@ -58,16 +55,6 @@ def judge_samples(
     if errors and options.on_error == "raise":
         raise bad_samples(errors, len(rows))
     return dict(sorted(errors.items()))
-
-
-def record_outcome(recorder: RunRecorder, result: RunResult) -> RunResult:
-    """Write a run's manifest; a run that has finished is not lost when that fails."""
-    try:
-        recorder.end(result)
-    except Exception as error:  # a full disk, or a score of the caller's own
-        log.error("the manifest %s is not written: %s", recorder.path, error)
-        return replace(result, manifest_error=error)
-    return result
 
 
 def run_batches(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from latentmas.redact import get_logger
 from latentmas.runtime.checks import refuse
 from latentmas.runtime.history import Score
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
 __all__ = ["Sharing"]
+
+log = get_logger("latentmas.runtime")
 
 
 class Sharing:
@@ -193,6 +197,17 @@ class Sharing:
             raise refuse("manifest", manifest, "give a path, or what `system.recorder` makes")
         manifest.begin(self._system, rows, arguments)
         return manifest
+
+    @staticmethod
+    def _recorded(recorder: RunRecorder | None, result: RunResult) -> RunResult:
+        """Write a run's manifest. A run that has finished is not lost when that fails."""
+        try:
+            if recorder is not None:
+                recorder.end(result)
+        except Exception as error:  # a full disk, or a score of the caller's own
+            log.error("the manifest %r could not be written: %s", str(recorder.path), error)
+            return replace(result, manifest_error=error)
+        return result
 
     @property
     def _system(self) -> System:

@@ -46,7 +46,7 @@ from latentmas.runtime.placement import (
     place_links,
 )
 from latentmas.runtime.result import RunResult
-from latentmas.runtime.run import judge_samples, record_outcome, run_batches
+from latentmas.runtime.run import judge_samples, run_batches
 from latentmas.runtime.samples import Sample, check_samples, read_samples
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.sharing import Sharing
@@ -299,7 +299,7 @@ class System(Sharing, nn.Module):
         errors = judge_samples(self, plan, rows, unread, options)
         recorder = self._recorder(manifest, rows, given)
         result = run_batches(self, plan, rows, options=options, executor=chosen, errors=errors)
-        return result if recorder is None else record_outcome(recorder, result)
+        return self._recorded(recorder, result)
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""
