@@ -201,9 +201,10 @@ class Sharing:
     @staticmethod
     def _recorded(recorder: RunRecorder | None, result: RunResult) -> RunResult:
         """Write a run's manifest. A run that has finished is not lost when that fails."""
+        if recorder is None:
+            return result
         try:
-            if recorder is not None:
-                recorder.end(result)
+            recorder.end(result)
         except Exception as error:  # a full disk, or a score of the caller's own
             log.error("the manifest %r could not be written: %s", str(recorder.path), error)
             return replace(result, manifest_error=error)
