@@ -27,7 +27,6 @@ def team() -> lm.System:
         ("position_mode", "colum", "did you mean 'column'? known: mask, column"),
         ("position_mode", None, "known: mask, column"),
         ("max_new_tokens", "8", "'8'; give a whole number of at least 1"),
-        ("max_new_tokens", None, "None; give a whole number"),
         ("max_new_tokens", 1.5, "1.5; give a whole number"),
         ("max_new_tokens", True, "True; give a whole number"),
         ("batch_size", "a", "'a'; give a whole number"),

@@ -336,7 +336,11 @@ def test_run_rows(team, rows, tmp_path):
     facts = json.loads(call("run", team, "--data", rows, "-o", out, "--json").stdout)
     assert (facts["count"], facts["scored"], facts["output"]) == (3, 3, str(out))
     assert facts["exact_match"] == matches / 3
-    assert read_rows(out).rows == found
+    saved = read_rows(out).rows
+    assert [{k: v for k, v in row.items() if k in found[0]} for row in saved] == found
+    ids = system.run(data).token_ids
+    assert [(row["sample"], row["token_ids"]) for row in saved] == list(enumerate(ids))
+    assert {row["finish_reason"] for row in saved} <= {"stop", "length"}
     assert call("run", team, "--data", rows, "-o", out).stdout == ""
 
 

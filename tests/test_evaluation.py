@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 
 import latentmas as lm
 from latentmas.errors import DataError, LatentMASError, UnknownNameError
-from latentmas.evaluation import evaluate, metrics, paired_difference, time_executors, wilson
+from latentmas.evaluation import (
+    evaluate,
+    metrics,
+    paired_difference,
+    pass_at,
+    tango,
+    time_executors,
+    wilson,
+)
 from tests.teams import sequential
 
 RIGHT = {
@@ -88,13 +97,41 @@ def test_wilson_covers_and_stays_a_share():
         wilson(0.5, 0)
 
 
+def test_tango_gives_the_published_interval():
+    """Fagerland, Lydersen & Laake (2014), Statistics in Medicine 33, tables II and V."""
+    assert [round(edge, 3) for edge in tango(1, 7, 21)] == [-0.517, -0.026]
+
+
+def test_tango_at_the_ends():
+    spread = 1.959963984540054**2
+    for n in (1, 8, 500):
+        low, high = tango(0, 0, n)  # solved by hand: z² / (n + z²)
+        assert high == pytest.approx(spread / (n + spread)) and low == pytest.approx(-high)
+    assert tango(9, 0, 9)[1] == 1.0 and tango(0, 9, 9)[0] == -1.0
+    assert tango(12, 2, 50) == pytest.approx([-edge for edge in tango(2, 12, 50)[::-1]])
+    with pytest.raises(ValueError, match="at least one sample"):
+        tango(0, 0, 0)
+
+
+def test_pass_at_is_the_share_of_draws_with_a_right_one():
+    for n, c, k in ((4, 1, 2), (5, 2, 3), (6, 0, 2), (6, 6, 1), (5, 3, 3)):
+        draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+        assert pass_at(k, c, n) == pytest.approx(sum(map(any, draws)) / len(draws))
+    with pytest.raises(ValueError, match="k of 1 to 4 answers"):
+        pass_at(5, 1, 4)
+
+
 def test_a_paired_difference_counts_rows_and_has_an_interval():
     found = paired_difference([True] * 30 + [False] * 10, [True] * 20 + [False] * 20)
     assert (found.won, found.lost, found.mean) == (10, 0, 0.25)
     assert 0.1 < found.interval[0] < 0.25 < found.interval[1] < 0.45
-    assert found == paired_difference([True] * 30 + [False] * 10, [True] * 20 + [False] * 20)
     none = paired_difference([True, False] * 50, [False, True] * 50)
     assert none.mean == 0 and none.interval[0] < 0 < none.interval[1]
+    same = paired_difference([True, False] * 50, [True, False] * 50)
+    assert same.mean == 0 and same.interval == pytest.approx((-0.036993, 0.036993), abs=1e-6)
+    parts = paired_difference([0.5, 1.0, 0.25] * 20, [0.5, 0.5, 0.5] * 20)
+    assert (parts.won, parts.lost) == (20, 20) and parts.mean == pytest.approx(0.25 / 3)
+    assert parts.interval[0] < parts.mean < parts.interval[1] < 0.2
     with pytest.raises(ValueError, match="as many rows"):
         paired_difference([True], [])
 
@@ -140,10 +177,51 @@ def test_evaluate_takes_any_metric_and_field(team, rows):
 def test_evaluate_says_what_is_wrong(team, rows):
     with pytest.raises(DataError, match="no rows"):
         evaluate(team, [])
-    with pytest.raises(DataError, match="row 2 lacks the field 'answer'; it has: question"):
+    with pytest.raises(DataError, match="sample 1 lacks the field 'answer'; it has: question"):
         evaluate(team, [rows[0], {"question": "?"}])
     with pytest.raises(UnknownNameError, match="did you mean 'exact'"):
         evaluate(team, rows, metric="exakt")
+
+
+def test_all_answers_of_a_row_are_scored(team, rows):
+    def even(written: str, right: str) -> bool:
+        return len(written) % 2 == 0
+
+    drawn = {"do_sample": True, "num_return_sequences": 3, "temperature": 3.0}
+    found = evaluate(team, rows, metric=even, twin=team, **drawn)
+    sequences = team.run(rows, **drawn).sequences
+    marks = [[len(text) % 2 == 0 for text in own] for own in sequences]
+    assert [list(own) for own in found.marks] == marks
+    assert len({sum(own) for own in marks}) > 1, "answers that differ"
+    assert found.score == pytest.approx(sum(map(sum, marks)) / 12)
+    assert list(found.pass_at) == [1, 2, 3]
+    assert found.pass_at[1] == pytest.approx(found.score)
+    assert found.pass_at[3] == sum(map(any, marks)) / 4
+    assert found.difference.mean == 0 and found.difference.interval[0] < 0
+    assert "pass@3" in str(found) and set(found.to_dict()["pass_at"]) == {"1", "2", "3"}
+
+
+def test_rows_that_fail_count_as_wrong_and_are_told_apart(team, rows):
+    bad = [*rows, {"question": "word " * 9_000, "answer": ""}, {"question": "no answer"}]
+    with pytest.raises(DataError, match="sample 5 lacks the field 'answer'"):
+        evaluate(team, bad)
+    with pytest.raises(DataError, match="sample 4: agent 'planner': a prompt of"):
+        evaluate(team, bad[:5])
+    found = evaluate(team, bad, on_error="keep", twin=team)
+    assert (found.rows, found.score, sorted(found.errors)) == (6, 0.5, [4, 5])
+    assert found.texts[4] == "" and found.right == (True, True, True, False, False, False)
+    assert "2 of 6 rows failed and count as wrong (from 0: 4, 5)" in str(found)
+    assert list(json.loads(json.dumps(found.to_dict()))["errors"]) == ["4", "5"]
+
+
+def test_a_metric_that_fails_names_its_row(team, rows):
+    def picky(written: str, right: str) -> bool:
+        return {"?": 1 / 0}[right] if right == "?" else True
+
+    with pytest.raises(DataError, match="sample 3: the metric 'picky' failed: ZeroDivisionError"):
+        evaluate(team, rows, metric=picky)
+    found = evaluate(team, rows, metric=picky, on_error="keep")
+    assert (found.score, sorted(found.errors)) == (0.75, [3])
 
 
 def test_executors_are_timed_side_by_side(team, rows):

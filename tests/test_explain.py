@@ -222,6 +222,18 @@ def test_text_edges_and_outside_texts_are_estimated():
     assert counted.seconds > 0
 
 
+def test_offload_is_explained_with_its_largest_backbone_alone():
+    plan = teams.sequential("llama").compile()
+    all_at_once, in_turn = plan.explain("cpu"), plan.explain("cpu", executor="offload")
+    weights = sorted(
+        planned.info.costs.loaded_parameters * 4 for planned in plan.backbones.values()
+    )
+    assert (all_at_once.weights, in_turn.weights) == (sum(weights), weights[-1])
+    assert in_turn.peak_memory < all_at_once.peak_memory
+    assert any("largest backbone alone" in note for note in in_turn.notes)
+    assert plan.load().explain(["What?"], "cpu", executor="offload").executor == "offload"
+
+
 def test_arguments_are_checked():
     plan = lm.templates.sequential_light().compile()
     with pytest.raises(lm.UnknownNameError, match="did you mean 'h200'"):

@@ -263,7 +263,7 @@ def test_a_newer_manifest_warns(
 ) -> None:
     path = tmp_path / "run.json"
     system.run(ROWS, manifest=path)
-    edit(path, lambda told: (told.update(version=2, mood=1), told["arguments"].update(top_n=3)))
+    edit(path, lambda told: (told.update(version=3, mood=1), told["arguments"].update(top_n=3)))
     assert lm.rerun(path, team=system).equal
     assert "mood" in caplog.text and "arguments.top_n" in caplog.text
 

@@ -135,11 +135,10 @@ def test_greedy_ids_equal_those_of_generate(family: str, executor: str) -> None:
     with watched_prompts(keep):
         found = system.run(QUESTIONS, executor=executor, max_new_tokens=24)
     backbone, prompt = caught[-1]
-    limit = system.plan.graph.agent("solver").max_new_tokens or 24
     ids = backbone.model.generate(
         inputs_embeds=prompt.x_BTD,
         attention_mask=prompt.mask_BT,
-        max_new_tokens=limit,
+        max_new_tokens=24,
         do_sample=False,
         eos_token_id=sorted(backbone.stop_ids),
         pad_token_id=backbone.pad_id,

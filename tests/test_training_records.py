@@ -14,6 +14,7 @@ import latentmas as lm
 from latentmas.cli._data import write_rows
 from latentmas.cli.app import app
 from latentmas.io import digest_rows, weights_digest
+from latentmas.spec import LinkSpec
 from tests.teams import tiny
 
 ROWS = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]
@@ -117,3 +118,42 @@ def test_the_command_line_leaves_the_record_in_the_team(tmp_path: Path) -> None:
     home = tmp_path / "out" / "team" / "training" / "1-inner"
     assert json.loads((home / "manifest.json").read_text())["seed"] == 9
     assert json.loads((home / "arguments.json").read_text())["max_steps"] == 1
+
+
+def steps_logged(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def test_each_training_has_a_log_of_its_own_and_a_resumed_one_continues(
+    system: lm.System, tmp_path: Path
+) -> None:
+    log, first, second = (tmp_path / f"metrics{end}.jsonl" for end in ("", "-1", "-2"))
+    saving: dict[str, Any] = {"logging_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    trainer = outer(system, tmp_path, **saving)
+    trainer.evaluate()  # a baseline belongs to the training that follows
+    trainer.train()
+    began = log.read_text()
+    assert steps_logged(log)[:2] == [0, 1] and not first.exists()
+    trainer.train()
+    assert first.read_text() == began and 0 not in steps_logged(log)
+    outer(system, tmp_path, **saving).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert steps_logged(log)[-2:] == [2, 2] and not second.exists()
+    assert len(steps_logged(log)) > len(steps_logged(first)) - 1
+    outer(system, tmp_path, **saving).train()
+    assert second.exists() and steps_logged(log) == steps_logged(first)[1:]
+    page = lm.training_report(tmp_path).read_text()
+    assert page.count("<h2") == 1
+
+
+def test_agents_that_share_an_inner_link_have_a_norm_in_the_log(tmp_path: Path) -> None:
+    small = tiny("llama", 16)
+    inner = LinkSpec(share="one")
+    made = lm.Graph("shared", inputs=["question"], rounds=2, latent_steps=2)
+    made.add_agent("a", small, prompt="{{ question }}{% if b %}{{ b }}{% endif %}", inner=inner)
+    made.add_agent("b", small, prompt="{{ question }} {{ a }}", inner=inner)
+    made.connect("a", "b")
+    made.feedback("b", "a")
+    system = made.output("b").compile().load()
+    outer(system, tmp_path, logging_steps=1, train_links="all").train()
+    first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["latent_norm/a+b"] > 0 and first["message_norm/round1.b->a"] > 0

@@ -15,6 +15,8 @@ from latentmas.spec._plain import parse_json
 __all__ = ["Rows", "jsonl", "read_rows", "write_rows"]
 
 Row = dict[str, Any]
+_TOLD = 20
+"""Most rows that one error names."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,17 @@ class Rows:
         """Check that every row has these fields.
 
         Raises:
-            DataError: naming the file, the line and the field.
+            DataError: naming the file, the line and the field, for every row that lacks one.
         """
-        wanted = list(fields)
+        wanted, lacking = list(fields), list[str]()
         for line, row in zip(self.lines, self.rows, strict=True):
-            for name in wanted:
-                if name not in row:
-                    found = ", ".join(row) or "nothing"
-                    where = f"{self.path}:{line}"
-                    raise DataError(f"{where}: lacks the field {name!r}; it has: {found}")
+            missing = next((name for name in wanted if name not in row), None)
+            if missing is not None:
+                found = ", ".join(row) or "nothing"
+                lacking.append(f"{self.path}:{line}: lacks the field {missing!r}; it has: {found}")
+        if lacking:
+            more = f"\nand {len(lacking) - _TOLD} more rows" if len(lacking) > _TOLD else ""
+            raise DataError("\n".join(lacking[:_TOLD]) + more)
 
 
 def read_rows(path: Path) -> Rows:

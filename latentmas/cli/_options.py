@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,8 @@ __all__ = [
     "Json",
     "LatentSteps",
     "Manifest",
+    "OnError",
+    "MaxNewTokens",
     "Rounds",
     "Team",
     "check_drawing",
@@ -59,6 +61,21 @@ Executor = Annotated[
 Manifest = Annotated[
     Path | None,
     typer.Option(dir_okay=False, help="File for what `latentmas rerun` needs to repeat this."),
+]
+MaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Maximum tokens for every agent that writes. Default: the agents' own limits, "
+        "else 256.",
+    ),
+]
+OnError = Annotated[
+    Literal["raise", "keep"],
+    typer.Option(
+        help="What to do with a row that cannot be run: stop (raise), or keep the other rows "
+        "and report it (keep).",
+    ),
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Rows that run together.")]
 

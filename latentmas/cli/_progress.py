@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from latentmas.cli._console import stderr_console
+from latentmas.cli._console import note, stderr_console
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from latentmas.runtime import Event, Watcher
 
 __all__ = ["progress_bar", "run_progress", "train_progress"]
+
+AT_MOST = 0.2
+"""Seconds between two counts of tokens on a bar."""
+EVERY = 15.0
+"""Seconds between two lines where there is no terminal."""
 
 
 class _Rate(ProgressColumn):
@@ -56,22 +62,76 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
 
 @contextmanager
 def run_progress(*, quiet: bool = False) -> Iterator[Watcher]:
-    """A watcher for `system.run(on_event=…)` that draws the run's steps, unless quiet."""
-    from latentmas.runtime import RunBegin, StepBegin, StepEnd
+    """A watcher for `system.run(on_event=…)` that shows how far the run is, unless quiet.
 
+    On a terminal it draws a bar, which moves whenever a step or a row ends; elsewhere it writes a
+    line from time to time.
+    """
     with progress_bar(quiet=quiet) as bar:
-        task = bar.add_task("start", total=None)
+        yield _Bar(bar) if quiet or sys.stderr.isatty() else _Lines()
 
-        def watch(event: Event) -> None:
-            if isinstance(event, RunBegin):
-                bar.reset(task, total=event.samples * event.steps)
-            elif isinstance(event, StepBegin):
-                where = f"round {event.round} {event.agent} {event.op}"
-                bar.update(task, description=f"batch {event.batch + 1} {where}")
-            elif isinstance(event, StepEnd):
-                bar.advance(task, event.samples)
 
-        yield watch
+class _Bar:
+    """The steps of all rows; the last step of each row counts when its text has ended."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._task = bar, bar.add_task("start", total=None)
+        self._steps, self._tokens, self._where, self._shown = 1, 0, "", 0.0
+
+    def __call__(self, event: Event) -> None:
+        from latentmas.runtime import RunBegin, SampleEnd, StepBegin, StepEnd, Token
+
+        if isinstance(event, Token):
+            self._tokens += 1
+            self._say(every=AT_MOST)
+        elif isinstance(event, RunBegin):
+            self._steps, self._tokens = event.steps, 0
+            self._bar.reset(self._task, total=event.samples * event.steps)
+        elif isinstance(event, StepBegin):
+            self._where = f"batch {event.batch + 1} round {event.round} {event.agent} {event.op}"
+            self._say()
+        elif isinstance(event, SampleEnd):
+            self._bar.advance(self._task, 1 if event.error is None else self._steps)
+        elif isinstance(event, StepEnd) and event.step < self._steps - 1:
+            self._bar.advance(self._task, event.samples)
+
+    def _say(self, *, every: float = 0.0) -> None:
+        """Where the run is; there may be many tokens in a second."""
+        now = time.monotonic()
+        if now - self._shown >= every:
+            tokens = f", {self._tokens} tokens" if self._tokens else ""
+            self._bar.update(self._task, description=self._where + tokens)
+            self._shown = now
+
+
+class _Lines:
+    """How many rows are finished, for logs: nothing about a run that is soon over."""
+
+    def __init__(self) -> None:
+        self._begun = self._said = time.monotonic()
+        self._rows, self._done, self._failed, self._tokens = 0, 0, 0, 0
+
+    def __call__(self, event: Event) -> None:
+        from latentmas.runtime import RunBegin, SampleEnd, StepEnd, Token
+
+        if isinstance(event, Token):
+            self._tokens += 1
+        elif isinstance(event, RunBegin):
+            self._begun = self._said = time.monotonic()
+            self._rows, self._done, self._failed, self._tokens = event.samples, 0, 0, 0
+        elif isinstance(event, SampleEnd):
+            self._done += 1
+            self._failed += event.error is not None
+        if isinstance(event, SampleEnd | StepEnd | Token):
+            self._say()
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._said >= EVERY:
+            failed = f" ({self._failed} failed)" if self._failed else ""
+            done = f"{self._done} of {self._rows} rows finished{failed}"
+            note(f"{done}, {self._tokens} tokens of answers, {now - self._begun:.0f} s")
+            self._said = now
 
 
 @contextmanager

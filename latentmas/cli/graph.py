@@ -109,10 +109,16 @@ def plan(
     batch: Annotated[int, typer.Option(min=1, help="Samples that run together.")] = 1,
     input_tokens: Annotated[int, typer.Option(min=0, help="Tokens of each sample field.")] = 100,
     max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of an answer, where the graph sets no limit.")
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=1, help="Tokens that each agent writes. Default: the agents' own limits, else 256."
+        ),
+    ] = None,
     executor: Annotated[
-        str, typer.Option(help="Whose memory is meant: cached, cuda_graph or static.")
+        str,
+        typer.Option(
+            help="Executor whose memory to estimate: cached, cuda_graph, offload or static."
+        ),
     ] = "cached",
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._data import Row, read_rows, write_rows
+from latentmas.cli._console import emit, emit_json
+from latentmas.cli._data import Row, read_rows
+from latentmas.cli._finished import RowFile, in_full
 from latentmas.cli._options import (
     BatchSize,
     Device,
@@ -16,6 +17,8 @@ from latentmas.cli._options import (
     Json,
     LatentSteps,
     Manifest,
+    MaxNewTokens,
+    OnError,
     Rounds,
     Team,
     check_drawing,
@@ -24,14 +27,15 @@ from latentmas.cli._options import (
 )
 from latentmas.cli._progress import run_progress
 from latentmas.cli._team import open_team
+from latentmas.plan import Decode, TokenLimit
 
 if TYPE_CHECKING:
-    from latentmas.evaluation import Evaluation
+    from latentmas.evaluation import Evaluation, Metric
+    from latentmas.runtime import SampleEnd
 
 __all__ = ["bench", "eval_"]
 
 Data = Annotated[Path, typer.Option("--data", help="JSONL file of rows with answers.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")]
 Seed = Annotated[int, typer.Option(help="Of drawing, and of untrained links.")]
 
 
@@ -57,7 +61,7 @@ def eval_(
     ] = None,
     rounds: Rounds = None,
     latent_steps: LatentSteps = None,
-    max_new_tokens: MaxNewTokens = 256,
+    max_new_tokens: MaxNewTokens = None,
     do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens.")] = False,
     temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
@@ -68,6 +72,10 @@ def eval_(
     device: Device = "cpu",
     batch_size: BatchSize = 32,
     executor: Executor = "auto",
+    num_return_sequences: Annotated[
+        int, typer.Option(min=1, help="Answers of each row; all are scored.")
+    ] = 1,
+    on_error: OnError = "raise",
     manifest: Manifest = None,
     json: Json = False,
 ) -> None:
@@ -81,16 +89,28 @@ def eval_(
         team,
         device=device,
         seed=seed,
-        check=lambda plan: table.require([*plan.graph.inputs, answer_field]),
+        check=lambda plan: (
+            None if on_error == "keep" else table.require([*plan.graph.inputs, answer_field])
+        ),
     )
     from latentmas.evaluation import evaluate, metrics
 
     judge = metrics.get(metric)
     other = system.text_twin(max_new_tokens=twin_tokens) if twin else None
-    how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": max_new_tokens, "seed": seed}
+    limit: TokenLimit = max_new_tokens
+    if max_new_tokens is not None and twin_tokens is not None:  # edges of the twin keep theirs
+        writers = {s.agent for s in system.plan.steps if isinstance(s, Decode)}
+        limit = dict.fromkeys(sorted(writers), max_new_tokens)
+    how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": limit, "seed": seed}
     how |= {"do_sample": do_sample, "temperature": temperature, "top_p": top_p, "retry": retry}
     how |= {"batch_size": batch_size, "executor": executor, "latent_steps": latent_steps}
-    with run_progress() as watch:
+    how |= {"num_return_sequences": num_return_sequences, "on_error": on_error}
+
+    def row(end: SampleEnd) -> Row:
+        return _judged(table.rows[end.sample], end, metric, judge, answer_field)
+
+    file = RowFile(output, len(table.rows), row)
+    with run_progress() as watch, file.kept():
         found = evaluate(
             system,
             table.rows,
@@ -99,13 +119,13 @@ def eval_(
             twin=other,
             manifest=manifest,
             data=data,
-            on_event=watch,
+            on_event=[watch, file.watch],
             **how,
         )
-    if output is not None:
-        write_rows(output, _by_row(table.rows, found))
-        note(f"wrote {output}")
     emit_json(found.to_dict()) if json else emit(str(found))
+    well = file.finish(_by_row(file.rows, found))
+    if not well or found.manifest_error is not None or len(found.errors) == found.rows:
+        raise typer.Exit(1)
 
 
 def bench(
@@ -150,11 +170,23 @@ def bench(
         )
 
 
-def _by_row(rows: list[Row], found: Evaluation) -> list[Row]:
-    """The rows with what was written, and whether it is right."""
+def _judged(row: Row, end: SampleEnd, metric: str, judge: Metric, answer_field: str) -> Row:
+    """A finished row, and whether it is right; all of several answers are judged."""
+    told = in_full(row, end, metric=metric)
+    if end.error is not None or answer_field not in row:
+        return told | {"right": False}
+    try:
+        right = [bool(judge(text, str(row[answer_field]))) for text in end.texts]
+    except Exception as error:  # a metric may be a plugin's; the evaluation tells of it
+        return told | {"right": False, "error": f"{type(error).__name__}: {error}"}
+    return told | {"right": right[0]} | ({"rights": right} if len(right) > 1 else {})
+
+
+def _by_row(rows: dict[int, Row], found: Evaluation) -> list[Row]:
+    """The finished rows in order, each beside what the twin made of it."""
     told = [
-        row | {"prediction": text, "right": right}
-        for row, text, right in zip(rows, found.texts, found.right, strict=True)
+        rows[i] | ({"error": str(found.errors[i])} if i in found.errors else {})
+        for i in range(found.rows)
     ]
     if found.twin is None:
         return told

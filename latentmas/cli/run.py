@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._data import Row, Rows, jsonl, read_rows, write_rows
+from latentmas.cli._data import Row, Rows, jsonl, read_rows
+from latentmas.cli._finished import RowFile, answered, in_full, sample_end
 from latentmas.cli._options import (
     BatchSize,
     Device,
@@ -17,6 +18,8 @@ from latentmas.cli._options import (
     Json,
     LatentSteps,
     Manifest,
+    MaxNewTokens,
+    OnError,
     Rounds,
     Team,
     check_drawing,
@@ -54,7 +57,7 @@ def run(
     field: Field = None,
     rounds: Rounds = None,
     latent_steps: LatentSteps = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 256,
+    max_new_tokens: MaxNewTokens = None,
     do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens.")] = False,
     temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
     top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
@@ -91,6 +94,7 @@ def run(
         bool,
         typer.Option("--accounting", help="Show what each turn cost."),
     ] = False,
+    on_error: OnError = "raise",
     manifest: Manifest = None,
     json: Json = False,
 ) -> None:
@@ -119,8 +123,9 @@ def run(
     depth = {"rounds": rounds, "latent_steps": latent_steps}
     sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
     sampling |= {"num_return_sequences": num_return_sequences, "stop": stop or (), "retry": retry}
-    sampling |= {"repetition_penalty": repetition_penalty}
+    sampling |= {"repetition_penalty": repetition_penalty, "on_error": on_error}
     asked = _Asked.of("" if chat else question, data, pairs("--field", field or []))
+    asked = replace(asked, keeps=on_error == "keep")
     system = open_team(team, device=device, seed=seed, text=text, check=asked.rows)
     rows = asked.rows(system.plan)
     how: dict[str, Any] = depth | sampling | {"batch_size": batch_size, "executor": executor}
@@ -134,15 +139,31 @@ def run(
         return
     how["record"] = ("report",) if report is not None else ()
     recorder = None if manifest is None else _recorder(manifest, data, asked, rows)
-    with run_progress(quiet=stream) as watch:
+    file = RowFile(output, len(rows), lambda end: in_full(rows[end.sample], end))
+    with run_progress(quiet=stream) as watch, file.kept():
         result = system.run(
-            rows, on_event=watch, on_text=show if stream else None, manifest=recorder, **how
+            rows,
+            on_event=[watch, file.watch],
+            on_text=show if stream else None,
+            manifest=recorder,
+            **how,
         )
-    if report is not None:
-        note(f"wrote {result.report(report, twin=_twin(system, rows, how) if twin else None)}")
+    well = _finish(asked, rows, result, file, json, shown=stream)
     if accounting:
         note(result.summary())
-    _finish(asked, rows, result, output, json, shown=stream)
+    well = _told_errors(result) and well
+    if report is not None:
+        note(f"wrote {result.report(report, twin=_twin(system, rows, how) if twin else None)}")
+    raise typer.Exit(0 if well else 1)
+
+
+def _told_errors(result: RunResult) -> bool:
+    """Tell what has failed beside the rows that are well; whether the command has not."""
+    for error in list(result.errors.values())[:_TOLD]:
+        note(f"failed: {error}")
+    if result.errors:
+        note(f"{len(result.errors)} of {len(result.texts)} rows failed")
+    return result.manifest_error is None and len(result.errors) < max(1, len(result.texts))
 
 
 def _check_answers(count: int, do_sample: bool) -> None:
@@ -171,6 +192,10 @@ def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row])
     return RunRecorder(manifest, data=data, score=score)
 
 
+_TOLD = 20
+"""Most failed rows that are told in full."""
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What the user asked, before the graph's inputs are known."""
@@ -178,6 +203,8 @@ class _Asked:
     question: str | None
     table: Rows | None
     fields: dict[str, str]
+    keeps: bool = False
+    """Whether rows without an input are left to the run, which keeps their errors."""
 
     @classmethod
     def of(cls, question: str | None, data: Path | None, fields: dict[str, str]) -> _Asked:
@@ -190,7 +217,7 @@ class _Asked:
         """The samples, each with every input of the graph."""
         inputs = plan.graph.inputs
         if self.table is not None:
-            self.table.require(inputs)
+            self.table.require([] if self.keeps else inputs)
             return self.table.rows
         for name in self.fields:
             if name not in inputs:
@@ -217,59 +244,54 @@ def _finish(
     asked: _Asked,
     rows: list[Row],
     result: RunResult,
-    output: Path | None,
+    file: RowFile,
     json: bool,
     *,
     shown: bool,
-) -> None:
-    """Score, write and print the answers."""
+) -> bool:
+    """Score, write and print the answers; whether the file could be written, if one was wanted.
+
+    Where it could not, the rows are printed: nothing that has been run is lost.
+    """
     answers = _all_answered(rows, result)
     scores = _score(answers) if asked.table is not None else {}
     if scores:
         low, high = scores["interval"]
         between = f"95 % interval {low:.1%} to {high:.1%}"
         note(f"exact match: {scores['exact_match']:.1%} of {scores['scored']} rows ({between})")
-    if output is not None:
-        write_rows(output, answers)
-        note(f"wrote {output}")
+    well = file.finish([file.rows[i] for i in range(len(rows))])
+    saved = file.path is not None and well
     if json:
-        where = {"rows": answers} if output is None else {"output": str(output)}
+        where = {"output": str(file.path)} if saved else {"rows": answers}
         facts = {"count": len(rows), **scores, "seconds": result.seconds}
+        if result.errors:
+            facts["errors"] = {str(row): str(error) for row, error in result.errors.items()}
         emit_json(facts | {"accounting": [asdict(r) for r in result.accounting]} | where)
     elif asked.table is None:
         emit("" if shown else _told(result.sequences[0]))
-    elif output is None:
+    elif not saved:
         emit(jsonl(answers).rstrip("\n"))
+    return well
 
 
 def _told(answers: list[str]) -> str:
     """The answer as it is; several as JSON lines, so that each has its number and its end."""
-    if len(answers) == 1:
-        return answers[0]
+    if len(answers) < 2:
+        return "".join(answers)
     numbered = enumerate(answers, start=1)
     return jsonl({"number": i, "prediction": text} for i, text in numbered).rstrip("\n")
 
 
 def _all_answered(rows: list[Row], result: RunResult) -> list[Row]:
-    return [_answered(row, result, i) for i, row in enumerate(rows)]
-
-
-def _answered(row: Row, result: RunResult, i: int) -> Row:
-    """A row with its answer, and what else there is to tell."""
-    answered = row | {"prediction": result.texts[i]}
-    if len(result.sequences[i]) > 1:
-        answered["predictions"] = result.sequences[i]
-    if result.tool_calls[i]:
-        answered["tool_calls"] = [asdict(call) for call in result.tool_calls[i]]
-    return answered
+    return [answered(row, sample_end(result, i)) for i, row in enumerate(rows)]
 
 
 def _score(answers: list[Row]) -> dict[str, Any]:
     """Exact match over the rows that hold an answer, with its 95 % interval."""
     from latentmas.evaluation import exact_match, wilson
 
-    answered = [row for row in answers if "answer" in row]
-    scored = [exact_match(row["prediction"], str(row["answer"])) for row in answered]
+    known = [row for row in answers if "answer" in row]
+    scored = [exact_match(row["prediction"] or "", str(row["answer"])) for row in known]
     if not scored:
         return {}
     share = sum(scored) / len(scored)

@@ -1,9 +1,11 @@
 """Measures over a team's answers."""
 
-from latentmas.evaluation.intervals import wilson
+from latentmas.evaluation.difference import Difference, paired_difference
+from latentmas.evaluation.extract import extract_answer
+from latentmas.evaluation.intervals import tango, wilson
 from latentmas.evaluation.match import accuracy, exact_match
 from latentmas.evaluation.metrics import Metric, metrics
-from latentmas.evaluation.scoring import Difference, Evaluation, evaluate, paired_difference
+from latentmas.evaluation.scoring import Evaluation, evaluate, pass_at
 from latentmas.evaluation.timing import Timing, time_executors
 
 __all__ = [
@@ -12,9 +14,12 @@ __all__ = [
     "evaluate",
     "Evaluation",
     "exact_match",
+    "extract_answer",
     "Metric",
     "metrics",
     "paired_difference",
+    "pass_at",
+    "tango",
     "Timing",
     "time_executors",
     "wilson",

@@ -4,44 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from latentmas.errors import DataError
+from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.intervals import wilson
 from latentmas.evaluation.metrics import Metric, metrics
 from latentmas.runtime import RunResult, System
+from latentmas.runtime.options import check_on_error
 from latentmas.runtime.placement import check_system
+from latentmas.runtime.samples import Errors, bad_samples
 
-__all__ = ["Difference", "Evaluation", "evaluate", "paired_difference"]
+__all__ = ["Evaluation", "evaluate", "pass_at"]
 
 Row = Mapping[str, Any]
-DRAWS = 4000
-"""Resamples of the paired bootstrap."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much better one team answers than another, on the same rows."""
-
-    mean: float
-    """Share of right answers less the other's."""
-    interval: tuple[float, float]
-    """95 % interval of it, from a paired bootstrap over rows."""
-    won: int
-    """Rows that only this team has right."""
-    lost: int
-    """Rows that only the other has right."""
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"{self.mean:+.1%}, 95 % interval {low:+.1%} to {high:+.1%}; "
-            f"{self.won} rows won, {self.lost} lost"
-        )
+_SHOWN = 10
+"""Most failed rows that are named."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +31,14 @@ class Evaluation:
     metric: str
     rows: int
     score: float
-    """Share of right answers, 0 to 1."""
+    """Share of right answers, 0 to 1; of several answers a row, the mean over all."""
     interval: tuple[float, float]
-    """95 % interval of the score (Wilson)."""
-    right: tuple[bool, ...] = field(repr=False)
-    """By row."""
-    texts: tuple[str, ...] = field(repr=False)
-    """What the team wrote, by row."""
+    """95 % interval of the score (Wilson's over rows; with several answers it is on the safe
+    side)."""
+    marks: tuple[tuple[bool, ...], ...] = field(repr=False)
+    """Whether each answer is right, by row; a row that failed has none and counts as wrong."""
+    sequences: tuple[tuple[str, ...], ...] = field(repr=False)
+    """All answers, by row."""
     new_tokens: int
     """Tokens that agents wrote, over all rows."""
     latent_steps: int
@@ -65,16 +46,41 @@ class Evaluation:
     prompt_tokens: int
     """Prompt positions that agents read, over all rows."""
     seconds: float
+    pass_at: dict[int, float] = field(default_factory=dict)
+    """k → share of rows of which at least one of k answers is right; with several answers."""
+    errors: Errors = field(default_factory=dict)
+    """Number of a row → why it failed; with `on_error="keep"`."""
+    manifest_error: Exception | None = field(default=None, repr=False)
+    """Why the manifest could not be written, as in `RunResult`."""
     twin: Evaluation | None = None
     """The same of the text twin."""
     difference: Difference | None = None
     """This team against its twin."""
+
+    @property
+    def right(self) -> tuple[bool, ...]:
+        """Whether each row's first answer is right."""
+        return tuple(any(own[:1]) for own in self.marks)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Each row's first answer; empty for a row that failed."""
+        return tuple(own[0] if own else "" for own in self.sequences)
+
+    @property
+    def row_scores(self) -> tuple[float, ...]:
+        """Share of right answers of each row."""
+        return tuple(_mean(own) for own in self.marks)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without texts."""
         names = ("metric", "rows", "score", "new_tokens", "latent_steps", "prompt_tokens")
         facts: dict[str, Any] = {name: getattr(self, name) for name in names}
         facts |= {"interval": list(self.interval), "seconds": self.seconds}
+        if self.pass_at:
+            facts["pass_at"] = {str(k): share for k, share in self.pass_at.items()}
+        if self.errors:
+            facts["errors"] = {str(row): str(error) for row, error in self.errors.items()}
         if self.twin is not None and self.difference is not None:
             paired = self.difference
             facts["twin"] = self.twin.to_dict()
@@ -94,7 +100,21 @@ class Evaluation:
         ]
         if self.twin is not None:
             lines += [self.twin._line("twin"), f"team less twin: {self.difference}"]
-        return "\n".join(lines)
+        lines += self._more("team")
+        return "\n".join(lines + ([] if self.twin is None else self.twin._more("twin")))
+
+    def _more(self, name: str) -> list[str]:
+        """What only some evaluations have to tell."""
+        lines = []
+        if self.pass_at:
+            shares = ", ".join(f"pass@{k} {share:.1%}" for k, share in self.pass_at.items())
+            lines.append(f"{name}, at least one of k answers right: {shares}")
+        if self.errors:
+            numbers = ", ".join(map(str, sorted(self.errors)[:_SHOWN]))
+            more = ", …" if len(self.errors) > _SHOWN else ""
+            count = f"{len(self.errors)} of {self.rows} rows failed and count as wrong"
+            lines.append(f"{name}: {count} (from 0: {numbers}{more})")
+        return lines
 
     def _line(self, name: str) -> str:
         low, high = self.interval
@@ -127,13 +147,15 @@ def evaluate(
         manifest: file for what the team's run depends on and gave, with its score, which
             `latentmas.rerun` repeats. The twin's run is not in it.
         data: the file that the rows come from, which the manifest names; without one it keeps them.
-        **options: of `system.run`, for both.
+        **options: of `system.run`, for both. With `num_return_sequences`, all answers are scored.
+            With `on_error="keep"`, rows that fail count as wrong and are told of apart.
 
     Returns:
         Score with interval, cost, and the paired difference to the twin.
 
     Raises:
-        DataError: there are no rows, or one has no answer or lacks an input.
+        DataError: there are no rows, or some have no answer, lack an input, or cannot be judged;
+            all are named.
         UnknownNameError: there is no such metric.
     """
     for argument, team in (("system", system), ("twin", twin)):
@@ -141,65 +163,107 @@ def evaluate(
             check_system(argument, team)
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     judge = metrics.get(metric) if isinstance(metric, str) else metric
-    answers = _answers(rows, answer_field)
+    keep = check_on_error(options.get("on_error", "raise")) == "keep"
+    answers, unanswered = _answers(rows, answer_field)
+    if unanswered and not keep:
+        raise bad_samples(unanswered, len(rows))
+
+    def scored(result: RunResult) -> Evaluation:
+        return _scored(result, name, judge, answers, unanswered)
 
     def score(result: RunResult) -> dict[str, Any]:
-        told = _scored(result, name, judge, answers).to_dict()
-        return {key: told[key] for key in ("metric", "rows", "score", "interval")}
+        told = scored(result).to_dict()
+        return {k: told[k] for k in ("metric", "rows", "score", "interval", "pass_at") if k in told}
+
+    def run(team: System, recorder: Any) -> Evaluation:
+        found = scored(team.run(rows, manifest=recorder, **options))
+        if found.errors and not keep:
+            raise bad_samples(found.errors, len(rows))
+        return found
 
     recorder = None if manifest is None else system.recorder(manifest, data=data, score=score)
-    found = _scored(system.run(rows, manifest=recorder, **options), name, judge, answers)
+    found = run(system, recorder)
     if twin is None:
         return found
-    other = _scored(twin.run(rows, **options), name, judge, answers)
-    facts = {key: value for key, value in vars(found).items() if key not in ("twin", "difference")}
-    return Evaluation(**facts, twin=other, difference=paired_difference(found.right, other.right))
+    other = run(twin, None)
+    difference = paired_difference(found.row_scores, other.row_scores)
+    return replace(found, twin=other, difference=difference)
 
 
-def paired_difference(one: Sequence[bool], other: Sequence[bool], *, seed: int = 0) -> Difference:
-    """The difference of two shares over the same rows, with a paired bootstrap's 95 % interval.
+def pass_at(k: int, right: int, answers: int) -> float:
+    """Chance that at least one of k answers is right, k of `answers` being drawn without return.
+
+    The unbiased estimate of Chen et al. (2021, arXiv 2107.03374): 1 - C(n - c, k) / C(n, k).
 
     Args:
-        one: which rows the first has right.
-        other: which the second has.
-        seed: of the resampling.
+        k: 1 to `answers`.
+        right: how many answers are right, c.
+        answers: how many there are, n.
 
     Raises:
-        ValueError: the two differ in number, or are empty.
+        ValueError: a number is out of range.
     """
-    if len(one) != len(other) or not one:
-        raise ValueError(f"as many rows of each, at least one; not {len(one)} and {len(other)}")
-    n = len(one)
-    won = sum(a and not b for a, b in zip(one, other, strict=True))
-    lost = sum(b and not a for a, b in zip(one, other, strict=True))
-    shares = np.array([won, lost, n - won - lost]) / n
-    drawn = np.random.default_rng(seed).multinomial(n, shares, size=DRAWS)
-    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / n, [0.025, 0.975])
-    return Difference((won - lost) / n, (float(low), float(high)), won, lost)
+    if not 1 <= k <= answers or not 0 <= right <= answers:
+        raise ValueError(f"k of 1 to {answers} answers, of which 0 to {answers} are right")
+    return 1 - math.comb(answers - right, k) / math.comb(answers, k)
 
 
-def _answers(rows: Sequence[Row], name: str) -> list[str]:
+def _answers(rows: Sequence[Row], name: str) -> tuple[list[str], Errors]:
+    """The right answers, and the errors of rows without one."""
     if not rows:
         raise DataError("there are no rows to evaluate on")
-    for number, row in enumerate(rows, start=1):
-        if name not in row:
-            has = ", ".join(row) or "nothing"
-            raise DataError(f"row {number} lacks the field {name!r}; it has: {has}")
-    return [str(row[name]) for row in rows]
+    answers, errors = list[str](), Errors()
+    for number, row in enumerate(rows):
+        if isinstance(row, Mapping) and name in row:
+            answers.append(str(row[name]))
+            continue
+        has = (", ".join(map(str, row)) or "nothing") if isinstance(row, Mapping) else repr(row)
+        answers.append("")
+        errors[number] = DataError(f"sample {number} lacks the field {name!r}; it has: {has:.200}")
+    return answers, errors
 
 
-def _scored(result: RunResult, name: str, judge: Metric, answers: Sequence[str]) -> Evaluation:
-    right = tuple(bool(judge(t, a)) for t, a in zip(result.texts, answers, strict=True))
-    score = math.fsum(right) / len(right)
+def _scored(
+    result: RunResult, name: str, judge: Metric, answers: Sequence[str], unanswered: Errors
+) -> Evaluation:
+    marks, errors = list[tuple[bool, ...]](), {**result.errors, **unanswered}
+    for number, (texts, answer) in enumerate(zip(result.sequences, answers, strict=True)):
+        own: tuple[bool, ...] = ()
+        try:
+            if number not in errors:
+                own = tuple(bool(judge(text, answer)) for text in texts)
+        except Exception as error:  # a metric may be the caller's own
+            told = f"sample {number}: the metric {name!r} failed: {type(error).__name__}: {error}"
+            errors[number] = DataError(told)
+        marks.append(own)
+    score = math.fsum(map(_mean, marks)) / len(marks)
     return Evaluation(
         metric=name,
-        rows=len(right),
+        rows=len(marks),
         score=score,
-        interval=wilson(score, len(right)),
-        right=right,
-        texts=tuple(result.texts),
+        interval=wilson(score, len(marks)),
+        marks=tuple(marks),
+        sequences=tuple(map(tuple, result.sequences)),
         new_tokens=sum(record.new_tokens for record in result.accounting),
         latent_steps=sum(record.latent_steps for record in result.accounting),
         prompt_tokens=sum(record.prompt_tokens for record in result.accounting),
         seconds=result.seconds,
+        pass_at=_passes(marks),
+        errors=dict(sorted(errors.items())),
+        manifest_error=result.manifest_error,
     )
+
+
+def _mean(marks: Sequence[bool]) -> float:
+    return sum(marks) / len(marks) if marks else 0.0
+
+
+def _passes(marks: Sequence[Sequence[bool]]) -> dict[int, float]:
+    """pass@k for powers of two, and for all answers; nothing where there is one of each row."""
+    most = max(map(len, marks))
+    powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
+    return {
+        k: math.fsum(pass_at(k, sum(own), len(own)) for own in marks if own) / len(marks)
+        for k in (*powers, most)
+        if most > 1
+    }

@@ -18,7 +18,7 @@ from latentmas.spec._plain import parse_json, read_limited
 
 __all__ = ["Answer", "DataRecord", "RunArguments", "RunManifest", "TeamRecord"]
 
-VERSION = 1
+VERSION = 2
 LARGEST = 512 * 2**20
 MOST_ITEMS = 50_000_000
 """A token id is one."""
@@ -65,7 +65,8 @@ class RunArguments(Frozen):
 
     rounds: int | None = None
     latent_steps: int | None = None
-    max_new_tokens: int
+    max_new_tokens: int | dict[str, int] | None
+    """For all agents, or by agent; None: the agents' own limits."""
     do_sample: bool
     temperature: float
     top_p: float
@@ -80,6 +81,7 @@ class RunArguments(Frozen):
     executor: str
     batch_size: int
     refill: float = 1.0
+    on_error: Literal["raise", "keep"] = "raise"
 
 
 class Answer(Frozen):
@@ -131,7 +133,7 @@ class RunManifest(Frozen):
                 data, left_out = without_unknown(cls, data)
                 if left_out:
                     say_left_out(str(path), data, left_out)
-            return cls.model_validate(data)
+            return _as_now(cls.model_validate(data))
         except DataError:
             raise
         except (OSError, ValidationError, ValueError, RecursionError) as error:
@@ -140,3 +142,13 @@ class RunManifest(Frozen):
             raise DataError(
                 f"LM512 {redact(str(path))!r} is no manifest of a run: {error}{hint}"
             ) from error
+
+
+def _as_now(told: RunManifest) -> RunManifest:
+    """In version 1 the run's limit of tokens held only for agents without one of their own."""
+    limit = told.arguments.max_new_tokens
+    if told.version > 1 or not isinstance(limit, int):
+        return told
+    free = {a.name: limit for a in told.team.graph.agents if a.max_new_tokens is None}
+    arguments = told.arguments.model_copy(update={"max_new_tokens": free})
+    return told.model_copy(update={"arguments": arguments})

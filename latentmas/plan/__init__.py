@@ -3,12 +3,14 @@
 from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone
 from latentmas.plan.explanation import Explanation, StepCost
 from latentmas.plan.hardware import Hardware
+from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
 from latentmas.plan.steps import Decode, Rollout, Step, Transfer, rollouts_together
 from latentmas.plan.verify import reads, verify_steps
 
 __all__ = [
+    "DEFAULT_MAX_NEW_TOKENS",
     "BackboneCosts",
     "BackboneInfo",
     "Decode",
@@ -20,8 +22,10 @@ __all__ = [
     "Rollout",
     "Step",
     "StepCost",
+    "TokenLimit",
     "Transfer",
     "reads",
     "rollouts_together",
     "verify_steps",
+    "with_limits",
 ]

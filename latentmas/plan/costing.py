@@ -41,7 +41,6 @@ class Costing:
     reading: Reading
     hardware: Hardware
     batch: int
-    max_new_tokens: int
     models: Mapping[str, Model | None]
     """By backbone key; None where its counts are not known."""
     memory: Memory
@@ -112,7 +111,7 @@ class Costing:
     def _turn(self, indices: list[int]) -> StepCost:
         turns = tuple(t for i in indices if not isinstance(t := self.plan.steps[i], Transfer))
         first, steps = turns[0], 0
-        tokens = self._tokens(first) if isinstance(first, Decode) else 0
+        tokens = (first.max_new_tokens or 0) if isinstance(first, Decode) else 0
         if isinstance(first, Rollout):
             steps = first.latent_steps
         positions = self._longest(turns)
@@ -247,9 +246,6 @@ class Costing:
         lengths = [self.reading.positions(turn) for turn in turns]
         known = [length for length in lengths if length is not None]
         return max(known) if len(known) == len(turns) else None
-
-    def _tokens(self, turn: Decode) -> int:
-        return self.max_new_tokens if turn.max_new_tokens is None else turn.max_new_tokens
 
     def _model(self, agent: str) -> Model | None:
         return self.models[self.plan.graph.agent(agent).backbone]

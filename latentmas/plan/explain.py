@@ -11,13 +11,14 @@ from latentmas.plan.cost import FLOAT32, Model
 from latentmas.plan.costing import Costing
 from latentmas.plan.explanation import Explanation, StepCost
 from latentmas.plan.hardware import SIZES, Hardware, find_hardware
+from latentmas.plan.limits import TokenLimit, with_limits
 from latentmas.plan.memory import Memory
 from latentmas.plan.plan import Plan
 from latentmas.plan.reading import WORTHWHILE, Estimate, Reading, Turn
 from latentmas.plan.steps import Decode, Transfer
 from latentmas.spec import full_dtype
 
-__all__ = ["FIXED", "explain_plan"]
+__all__ = ["EXPLAINED", "explain_plan"]
 
 NOTICEABLE = 0.2
 """Part of a prompt that is read again before anything is said about it."""
@@ -29,7 +30,7 @@ def explain_plan(
     *,
     batch: int,
     input_tokens: int | Mapping[str, int],
-    max_new_tokens: int,
+    max_new_tokens: TokenLimit,
     dtype: str | Mapping[str, str] | None,
     executor: str = "cached",
     characters_per_token: float = 4.0,
@@ -42,27 +43,28 @@ def explain_plan(
         hardware: where.
         batch: samples that run together.
         input_tokens: of sample fields.
-        max_new_tokens: of agents that set no limit.
+        max_new_tokens: of all agents, or by agent; None takes their own limits, else the default.
         dtype: of the weights; one, or one by backbone key.
         executor: whose memory is meant.
         characters_per_token: of templates.
         counted: exact lengths, in place of estimated ones.
     """
     machine = find_hardware(hardware)
-    _check(plan, batch, input_tokens, max_new_tokens, characters_per_token)
+    _check(plan, batch, input_tokens, characters_per_token)
+    plan = with_limits(plan, max_new_tokens)
     models, notes = _models(plan, machine, dtype)
     estimate = Estimate(
         plan,
         input_tokens=input_tokens,
-        max_new_tokens=max_new_tokens,
         characters_per_token=characters_per_token,
     )
     reading = counted or estimate
-    if executor not in (*GROWING, *FIXED):
-        raise UnknownNameError("executor for explain:", executor, (*GROWING, *FIXED))
+    if executor not in EXPLAINED:
+        raise UnknownNameError("executor for explain:", executor, EXPLAINED)
+    alone = executor == OFFLOAD
     links = plan.n_parameters * FLOAT32
-    memory = Memory(models, links, _buffers(executor, machine))
-    costing = Costing(plan, reading, machine, batch, max_new_tokens, models, memory)
+    memory = Memory(models, links, _buffers(executor, machine), alone=alone)
+    costing = Costing(plan, reading, machine, batch, models, memory)
     rows = costing.rows()
     known = [model.weights for model in models.values() if model is not None]
     return Explanation(
@@ -70,18 +72,23 @@ def explain_plan(
         hardware=machine,
         batch=batch,
         executor=executor,
-        basis=_basis(input_tokens, max_new_tokens) if counted is None else COUNTED,
-        weights=sum(known) if len(known) == len(models) else None,
+        basis=_basis(plan, input_tokens) if counted is None else COUNTED,
+        weights=(max if alone else sum)(known) if len(known) == len(models) else None,
         links=links,
         rows=rows,
         unknown=tuple(_unknown(plan, reading)),
         obstacles=tuple(_obstacles(plan, estimate, rows)),
-        notes=(*notes, *_left_out(plan, counted is not None)),
+        notes=(*notes, *([COPIES] if alone else []), *_left_out(plan, counted is not None)),
     )
 
 
-GROWING, FIXED = ("cached",), ("static", "cuda_graph")
-"""Executors by what they keep states in."""
+FIXED, OFFLOAD = ("static", "cuda_graph"), "offload"
+"""Executors that keep states in buffers of fixed size; the one that has a backbone at a time."""
+EXPLAINED = ("cached", *FIXED, OFFLOAD)
+COPIES = (
+    "offload: memory is that of the largest backbone alone, the least that suffices; the time to "
+    "copy weights to the device is not counted"
+)
 
 
 def _buffers(executor: str, machine: Hardware) -> Buffers | None:
@@ -94,19 +101,20 @@ def _buffers(executor: str, machine: Hardware) -> Buffers | None:
 COUNTED = "prompts as these samples and the backbones' tokenizers make them"
 
 
-def _basis(input_tokens: int | Mapping[str, int], max_new_tokens: int) -> str:
+def _basis(plan: Plan, input_tokens: int | Mapping[str, int]) -> str:
     if isinstance(input_tokens, int):
         fields = f"{input_tokens} tokens for each field"
     else:
         fields = ", ".join(f"{n} tokens for {name}" for name, n in input_tokens.items())
-    return f"prompts estimated from their templates, {fields}; answers of {max_new_tokens} tokens"
+    last = plan.steps[-1]
+    answer = last.max_new_tokens if isinstance(last, Decode) else 0
+    return f"prompts estimated from their templates, {fields}; answers of {answer} tokens"
 
 
 def _check(
     plan: Plan,
     batch: int,
     input_tokens: int | Mapping[str, int],
-    max_new_tokens: int,
     characters_per_token: float,
 ) -> None:
     """Numbers in range, and a length for every field.
@@ -116,10 +124,8 @@ def _check(
         DataError: a field has no length.
     """
     lengths = {"": input_tokens} if isinstance(input_tokens, int) else dict(input_tokens)
-    numbers = {"batch": batch, "max_new_tokens": max_new_tokens}
-    for name, number in numbers.items():
-        if number < 1:
-            raise LatentMASError(f"{name} is {number}; choose at least 1")
+    if batch < 1:
+        raise LatentMASError(f"batch is {batch}; choose at least 1")
     if characters_per_token <= 0:
         raise LatentMASError(
             f"characters_per_token is {characters_per_token}; choose a number above 0"

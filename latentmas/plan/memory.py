@@ -26,6 +26,8 @@ class Memory:
     links: int
     buffers: Buffers | None = None
     """Of an executor that keeps states in buffers of fixed size; None: states grow."""
+    alone: bool = False
+    """Whether the backbones take turns on the device, one at a time."""
     values: dict[str, int] = field(default_factory=dict)
     """States and messages that later steps read."""
     put_by: dict[str, int] = field(default_factory=dict)
@@ -50,7 +52,8 @@ class Memory:
             return None
         position = run.model.info.hidden_size * run.model.size
         copies = 1 if run.agents == 1 else 2  # each prompt by itself, and all as one batch
-        standing = sum(model.weights for model in models) + self.links
+        there = [run.model] if self.alone else models
+        standing = sum(model.weights for model in there) + self.links
         standing += sum(self.values.values()) + sum(self.put_by.values())
         standing += run.rows * run.positions * (copies * position + 2 * INDEX)
         moments = [*self._reading(run), self._end(run, position)]

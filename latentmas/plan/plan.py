@@ -30,6 +30,7 @@ from latentmas.tools import Tool
 if TYPE_CHECKING:
     from latentmas.plan.explanation import Explanation
     from latentmas.plan.hardware import Hardware
+    from latentmas.plan.limits import TokenLimit
     from latentmas.runtime import System
 
 __all__ = ["Plan"]
@@ -267,7 +268,7 @@ class Plan(Frozen):
         *,
         batch: int = 1,
         input_tokens: int | Mapping[str, int] = 100,
-        max_new_tokens: int = 256,
+        max_new_tokens: TokenLimit = None,
         dtype: str | None = None,
         executor: str = "cached",
         characters_per_token: float = 4.0,
@@ -282,10 +283,12 @@ class Plan(Frozen):
                 machine of your own. One machine holds all backbones.
             batch: samples that run together.
             input_tokens: of each sample field; one number, or one by field.
-            max_new_tokens: written by agents that set no limit of their own.
+            max_new_tokens: tokens that each agent writes; a number for all, or numbers by agent.
+                None takes the agents' own limits, else 256.
             dtype: of the weights, in place of what the backbones declare.
-            executor: whose memory is meant: `"cached"`, or `"cuda_graph"` and `"static"`, whose
-                buffers have fixed sizes.
+            executor: executor whose memory to estimate: `"cached"`; `"cuda_graph"` and `"static"`,
+                whose buffers have fixed sizes; or `"offload"`, which holds one backbone on the
+                device at a time.
             characters_per_token: of templates and constant texts.
 
         Returns:

@@ -61,7 +61,6 @@ class Estimate:
         plan: Plan,
         *,
         input_tokens: int | Mapping[str, int],
-        max_new_tokens: int,
         characters_per_token: float,
     ) -> None:
         """Take what templates do not say.
@@ -69,11 +68,10 @@ class Estimate:
         Args:
             plan: whose prompts.
             input_tokens: of each sample field: one number, or one by field.
-            max_new_tokens: of agents that set no limit and whose words others read.
             characters_per_token: of templates and constant texts.
         """
         self.plan = plan
-        self.input_tokens, self.max_new_tokens = input_tokens, max_new_tokens
+        self.input_tokens = input_tokens
         self.characters_per_token = characters_per_token
         self._makers = {step.output: step for step in plan.steps}
         self._parts: dict[tuple[str, tuple[tuple[str, str], ...]], list[Part] | None] = {}
@@ -175,8 +173,7 @@ class Estimate:
         """A slot filled by text: an agent's, or from outside."""
         made = self._makers.get(value)
         if isinstance(made, Decode):
-            limit = made.max_new_tokens
-            return Part("words", value, self.max_new_tokens if limit is None else limit, slot)
+            return Part("words", value, made.max_new_tokens or 0, slot)
         outside = {source.name: source.text for source in self.plan.graph.text_sources}
         text = outside.get(value)
         if text is None:

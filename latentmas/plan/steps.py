@@ -43,7 +43,7 @@ class Decode(_Turn):
     final: bool
     """The team's answer; others are the source of text edges."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens written; None takes the run's."""
+    """Most tokens written; None takes the default, unless a run sets a limit."""
 
 
 class Transfer(Frozen):

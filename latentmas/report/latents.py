@@ -149,8 +149,9 @@ def _details(
     *,
     open_: bool = False,
 ) -> Iterator[str]:
-    count = max(len(reading.nearest) for reading in readings)
-    parts = [_near(number, readings, shown) for number in range(min(count, shown.samples))]
+    count = min(max(len(reading.nearest) for reading in readings), shown.samples)
+    there = [n for n in range(count) if any(reading.nearest[n] for reading in readings)]
+    parts = [_near(number, readings, shown) for number in there]
     inside = tag("summary", mark(name)) + charts(parts)
     yield f"<details{' open' if open_ else ''}>{inside}</details>"
 

@@ -93,13 +93,20 @@ def _answers(result: RunResult, record: RunRecord, twin: RunResult | None) -> li
         asked = "\n".join(
             text if len(sample) == 1 else f"{name}: {text}" for name, text in sample.items()
         )
-        row = [f"{number + 1}", asked, result.texts[number]]
-        texts = row + ([twin.texts[number]] if twin else [])
+        row = [f"{number + 1}", asked, _answer(result, number)]
+        texts = row + ([_answer(twin, number)] if twin else [])
         rows.append([_cell(shorten(text, _LONGEST)) for text in texts])
     heads = ["sample", "asked", "answer", *["text twin's answer"] * (twin is not None)]
     left = len(result.texts) - len(rows)
     more = f"; {left} more ran" if left else ""
+    more += f"; {len(result.errors)} failed in all" if result.errors else ""
     return [table(f"The first samples{more}", heads, rows)]
+
+
+def _answer(result: RunResult, number: int) -> str:
+    """What is shown in the answer's place where a sample has failed."""
+    error = result.errors.get(number)
+    return result.texts[number] if error is None else f"failed: {error}"
 
 
 def _cell(text: str) -> Cell:

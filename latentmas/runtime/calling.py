@@ -54,7 +54,11 @@ class ToolCall:
     failed: bool = False
     """Whether the result is an error's message."""
     sequence: int = 0
-    """Which of the sample's answers it belongs to."""
+    """Which of the sample's answers it belongs to; 0 for agents that do not write the answer."""
+    agent: str = ""
+    """The agent that made the call."""
+    round: int = 0
+    """The round in which it was made."""
 
 
 @dataclass

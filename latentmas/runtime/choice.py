@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from latentmas.runtime.executors import executors
+from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.feeds import PositionMode
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
-__all__ = ["AUTO", "Choice", "choose_executor", "choose_refill", "known_executor"]
+__all__ = [
+    "AUTO",
+    "Choice",
+    "choose_executor",
+    "choose_refill",
+    "executor_name",
+    "known_executor",
+    "make_executor",
+]
 
 AUTO = "auto"
 """Stands for the fastest executor that applies."""
@@ -45,6 +55,20 @@ def choose_executor(system: System) -> Choice:
         if backbone.static_reason is not None:
             return Choice("cached", f"no cuda_graph for {who}: {backbone.static_reason}")
     return Choice("cuda_graph", "every backbone is on a CUDA device and runs on fixed buffers")
+
+
+def executor_name(system: System, wanted: str | Executor | None) -> str | Executor:
+    """The name of an executor, or one of the caller's own making; None takes the system's."""
+    if isinstance(wanted, Executor):
+        return wanted
+    name = known_executor(wanted or system.executor)
+    return choose_executor(system).name if name == AUTO else name
+
+
+def make_executor(system: System, wanted: str | Executor | None, mode: PositionMode) -> Executor:
+    """The executor of a run; arguments as `System.run`."""
+    name = executor_name(system, wanted)
+    return name if isinstance(name, Executor) else executors.get(name)(mode)
 
 
 def choose_refill(system: System) -> float:

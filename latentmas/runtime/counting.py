@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from latentmas.errors import DataError
-from latentmas.plan import Decode, Explanation, Hardware, Plan, Rollout, Transfer
-from latentmas.plan.explain import FIXED, explain_plan
+from latentmas.plan import (
+    Decode,
+    Explanation,
+    Hardware,
+    Plan,
+    Rollout,
+    TokenLimit,
+    Transfer,
+    with_limits,
+)
+from latentmas.plan.explain import EXPLAINED, explain_plan
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import prompt_ids
 from latentmas.runtime.prefixes import MESSAGE, shared_columns
@@ -34,18 +43,15 @@ class CountedPrompts:
         system: System,
         plan: Plan,
         samples: Sequence[Mapping[str, Any]],
-        max_new_tokens: int,
     ) -> None:
         """Take the batch.
 
         Args:
             system: whose tokenizers, text sources and tools.
-            plan: whose turns.
+            plan: whose turns, with limits on what agents write.
             samples: B mappings of sample fields.
-            max_new_tokens: taken for texts that agents are yet to write.
         """
         self.system, self.plan, self.samples = system, plan, samples
-        self.max_new_tokens = max_new_tokens
         self._texts = system.outside_texts(samples)
         self._makers = {step.output: step for step in plan.steps}
         self._ids: dict[tuple[str, tuple[tuple[str, str], ...]], Tensor] = {}
@@ -85,8 +91,7 @@ class CountedPrompts:
             if isinstance(maker, Transfer):
                 sizes[slot] = graph.steps_of(graph.agent(maker.agent))
             elif isinstance(maker, Decode):
-                limit = maker.max_new_tokens
-                count = self.max_new_tokens if limit is None else limit
+                count = maker.max_new_tokens or 0
                 if slot in misused_variables(agent):  # the template reads it as text
                     texts[slot] = [" a" * count] * len(self.samples)
                 else:
@@ -108,12 +113,13 @@ def explain_samples(
     samples: Sequence[Mapping[str, Any]],
     hardware: str | Hardware,
     *,
-    max_new_tokens: int,
+    max_new_tokens: TokenLimit,
     executor: str,
 ) -> Explanation:
     """The cost of one batch of these samples; arguments as `System.explain`."""
     if not samples:
         raise DataError("explain takes at least one sample; Plan.explain needs none")
+    plan = with_limits(plan, max_new_tokens)
     dtypes = {
         agent.backbone: str(system.backbone_of(agent.name).dtype).removeprefix("torch.")
         for agent in plan.graph.agents
@@ -125,6 +131,6 @@ def explain_samples(
         input_tokens=0,
         max_new_tokens=max_new_tokens,
         dtype=dtypes,
-        executor=executor if executor in FIXED else "cached",
-        counted=CountedPrompts(system, plan, samples, max_new_tokens),
+        executor=executor if executor in EXPLAINED else "cached",
+        counted=CountedPrompts(system, plan, samples),
     )

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from latentmas.runtime.executors._base import Executor
     from latentmas.runtime.feeds import Feed
 
-__all__ = ["Pool", "Writing", "Written"]
+__all__ = ["FinishReason", "Pool", "Writing", "Written"]
 
+FinishReason = Literal["stop", "length"]
+"""`stop`: the model ended its turn, or wrote a stop string. `length`: a limit of tokens, or the end
+of the context."""
 AHEAD = 256
 """Positions that a feed is told to expect, at most."""
 
@@ -63,6 +66,8 @@ class Written:
     waiting: deque[int] = field(default_factory=deque)
     """Tokens that are in `ids` and not yet fed."""
     open: bool = True
+    finish: FinishReason = "stop"
+    """Why it has ended."""
     seconds: float = 0.0
     """The row's share of the time that the pool's steps took."""
 
@@ -81,8 +86,13 @@ class Written:
         """Whether it may choose no further token."""
         return self.chosen >= self.budget or (self.room is not None and len(self.ids) >= self.room)
 
-    def go_on(self, follow: Next) -> bool:
-        """Take tokens that it did not choose; False when its context has no room."""
+    def lead(self, follow: Next) -> None:
+        """Go on with tokens that it did not choose, or end where its context has no room."""
+        self.open = self._take(follow)
+        if not self.open:
+            self.finish = "length"
+
+    def _take(self, follow: Next) -> bool:
         if self.room is not None and len(self.ids) + len(follow.tokens) >= self.room:
             return False
         self.add(follow.tokens)
@@ -151,7 +161,7 @@ class Pool:
         assert self._feed is not None
         assert self._h_BD is not None
         began, live = time.perf_counter(), [row for row in self._rows if row.open]
-        self._end([row for row in self._rows if row.ready and row.spent])
+        self._end([row for row in self._rows if row.ready and row.spent], "length")
         ready = [i for i, row in enumerate(self._rows) if row.ready]
         if ready:
             self._settle(dict(zip(ready, self._choose(self._feed, self._h_BD, ready), strict=True)))
@@ -193,7 +203,7 @@ class Pool:
 
     def _settle(self, chosen: Mapping[int, int]) -> None:
         """Take in the chosen tokens, and what the steerings make of them."""
-        wrote, ended = list[Written](), list[Written]()
+        wrote, ended, spent = list[Written](), list[Written](), list[Written]()
         for i, token in chosen.items():
             row = self._rows[i]
             if token in self._backbone.stop_ids:
@@ -208,20 +218,23 @@ class Pool:
             for row in rows:
                 follow = follows.get(row.index)
                 if follow is None:
-                    ended += [row] if row.spent else []
+                    spent += [row] if row.spent else []
                 elif follow.end:
                     ended.append(row)
                 else:
-                    row.open = row.go_on(follow)
-        self._end(ended)
+                    row.lead(follow)
+        self._end(ended, "stop")
+        self._end(spent, "length")
 
     @staticmethod
-    def _end(ended: Sequence[Written]) -> None:
+    def _end(ended: Sequence[Written], why: FinishReason) -> None:
         """Close rows, but for those that their steering leads on."""
         for writing, rows in _by_writing(ended):
             follows = writing.steering.at_end({row.index: row.ids for row in rows})
             for row in rows:
-                row.open = row.index in follows and row.go_on(follows[row.index])
+                row.open, row.finish = False, why
+                if row.index in follows:
+                    row.lead(follows[row.index])
 
     def _shed(self, feed: Feed) -> None:
         """Drop ended rows where that pays."""

@@ -4,8 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-__all__ = ["Event", "RunBegin", "RunEnd", "StepBegin", "StepEnd", "Token", "TurnRecord", "Watcher"]
+if TYPE_CHECKING:
+    from latentmas.errors import LatentMASError
+    from latentmas.runtime.calling import ToolCall
+    from latentmas.runtime.decoding import FinishReason
+
+__all__ = [
+    "Event",
+    "RunBegin",
+    "RunEnd",
+    "SampleEnd",
+    "StepBegin",
+    "StepEnd",
+    "Token",
+    "TurnRecord",
+    "Watcher",
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +94,24 @@ class Token:
 
 
 @dataclass(frozen=True)
+class SampleEnd:
+    """All answers of a sample are written, or it has failed for good."""
+
+    sample: int
+    """Its number in the run."""
+    texts: tuple[str, ...] = ()
+    """Its answers; none where it has failed."""
+    token_ids: tuple[tuple[int, ...], ...] = ()
+    """Their tokens."""
+    finish_reasons: tuple[FinishReason, ...] = ()
+    """Why each answer ended, as in `RunResult.finish_reasons`."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls of all agents."""
+    error: LatentMASError | None = None
+    """Why it has no answer; with `on_error="keep"`."""
+
+
+@dataclass(frozen=True)
 class RunEnd:
     """A run has ended, whole or by an exception."""
 
@@ -85,6 +119,6 @@ class RunEnd:
     error: str | None
 
 
-Event = RunBegin | StepBegin | StepEnd | Token | RunEnd
+Event = RunBegin | StepBegin | StepEnd | Token | SampleEnd | RunEnd
 Watcher = Callable[[Event], None]
 """Whoever wants events: `system.run(..., on_event=watcher)`."""

@@ -8,70 +8,176 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from latentmas.errors import ExecutionError
 from latentmas.plan import Decode
+from latentmas.runtime.calling import ToolCall
+from latentmas.runtime.decoding import Pool
+from latentmas.runtime.events import SampleEnd
 from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.samples import Errors
+from latentmas.runtime.writing import Answer
 
-__all__ = ["by_length", "flow"]
+__all__ = ["Flow", "by_length"]
 
 
-def by_length(samples: Sequence[Mapping[str, Any]], inputs: Sequence[str]) -> list[int]:
-    """Numbers of the samples, longest first, so that batches have little padding.
+def by_length(
+    samples: Sequence[Mapping[str, Any]], inputs: Sequence[str], numbers: Sequence[int]
+) -> list[int]:
+    """Numbers of samples, longest first, so that batches have little padding.
 
     The longest come first because memory then runs out at once or never.
     """
-    sizes = [sum(len(str(sample[name])) for name in inputs) for sample in samples]
-    return sorted(range(len(samples)), key=lambda i: -sizes[i])
+    sizes = {i: sum(len(str(samples[i][name])) for name in inputs) for i in numbers}
+    return sorted(numbers, key=lambda i: -sizes[i])
 
 
-def flow(
-    interpreter: Interpreter,
-    samples: Sequence[Mapping[str, Any]],
-    *,
-    batch_size: int,
-    refill: float,
-    put_away: Callable[[Walk], None],
-) -> list[Walk]:
-    """Walk all samples.
+@dataclass
+class Flow:
+    """Walks samples in batches; where errors are kept, a failing row costs no other its answer.
 
-    Args:
-        interpreter: walks.
-        samples: mappings of sample fields.
-        batch_size: most samples that are under way at once.
-        refill: the share of them that must have ended before others join; 1 waits for all.
-        put_away: called with each walk that is done.
-
-    Returns:
-        A walk for each batch, in the order in which they began.
+    A batch that fails is halved until the row at fault stands alone: a row gives the same alone as
+    in its batch. What is tried again runs apart from all other rows, so that it is known who fails.
     """
-    plan = interpreter.plan
-    last = plan.steps[-1]
-    assert isinstance(last, Decode)
-    pool = interpreter.pool(last)
-    order = list(range(len(samples)))
-    if len(samples) > batch_size:
-        order = by_length(samples, plan.graph.inputs)
-    waiting, walks, open_ = deque(order), list[Walk](), list[Walk]()
-    try:
-        while waiting or open_:
-            room = batch_size - -(-pool.live // interpreter.num_return_sequences)
-            free = room == batch_size or (pool.joins() and room >= max(1, refill * batch_size))
-            if waiting and free:
-                rows = [waiting.popleft() for _ in range(min(room, len(waiting)))]
-                batch = [samples[i] for i in rows]
-                walk = interpreter.walk(batch, pool=pool, rows=rows, batch=len(walks))
-                walks.append(walk)
-                open_.append(walk)
-            else:
-                with interpreter.blame(len(plan.steps) - 1):
-                    interpreter.executor.prepare(interpreter.system.backbone_of(last.agent))
-                    pool.advance()
-            for walk in [walk for walk in open_ if walk.draft is None or walk.draft.done]:
-                if walk.draft is not None:
-                    interpreter.complete(walk)
-                put_away(walk)
-                open_.remove(walk)
-    finally:
+
+    interpreter: Interpreter
+    samples: Sequence[Mapping[str, Any]]
+    """All samples of the run."""
+    batch_size: int
+    """Most samples that are under way at once."""
+    refill: float
+    """The share of them that must have ended before others join; 1 waits for all."""
+    put_away: Callable[[Walk], None]
+    """Called with each walk that is done."""
+    keeps: Callable[[], bool]
+    """Whether an error is kept for its row, or raised."""
+    errors: Errors = field(default_factory=dict)
+    """Rows that have failed."""
+    walks: list[Walk] = field(default_factory=list)
+    """Those that are done."""
+    begun: list[int] = field(default_factory=list)
+    """Rows whose latent phase is over, in order; those that ran again are in it again."""
+    _again: deque[list[int]] = field(default_factory=deque)
+    """Rows of failed batches."""
+    _open: list[Walk] = field(default_factory=list)
+    _batches: int = 0
+    _retries: bool = False
+    """Whether rows of a failed batch are under way, beside which no others may run."""
+    _told: set[int] = field(default_factory=set)
+
+    def run(self, numbers: Sequence[int]) -> None:
+        """Walk the samples of these numbers."""
+        order = list(numbers)
+        if len(order) > self.batch_size:
+            order = by_length(self.samples, self.interpreter.plan.graph.inputs, order)
+        waiting, pool = deque(order), self._pool()
+        try:
+            while waiting or self._again or self._open:
+                if self._again and not self._open:
+                    self._retries = True
+                    self._begin(self._again.popleft(), pool)
+                elif waiting and not self._again and (room := self._room(pool)):
+                    self._begin([waiting.popleft() for _ in range(min(room, len(waiting)))], pool)
+                else:
+                    self._advance(pool)
+                self._finish()
+        finally:
+            pool.close()
+
+    def _pool(self) -> Pool:
+        last = self.interpreter.plan.steps[-1]
+        assert isinstance(last, Decode)
+        return self.interpreter.pool(last)
+
+    def _room(self, pool: Pool) -> int:
+        """How many samples may join now."""
+        size, live = self.batch_size, -(-pool.live // self.interpreter.num_return_sequences)
+        room = size - live
+        free = room == size or (pool.joins() and room >= max(1, self.refill * size))
+        return room if free and not self._retries else 0
+
+    def _begin(self, rows: list[int], pool: Pool) -> None:
+        """The latent phase of a batch, and the beginning of its texts."""
+        self._batches += 1
+        batch = [self.samples[i] for i in rows]
+        try:
+            walk = self.interpreter.walk(batch, pool=pool, rows=rows, batch=self._batches - 1)
+        except ExecutionError as error:
+            self.interpreter.system.taps.forget(len(self.begun))
+            if error.step == len(self.interpreter.plan.steps) - 1:  # it may have spoilt the pool
+                rows = [*self._drop(pool), *rows]
+            self._failed(rows, error)
+            return
+        self.begun += rows
+        self._open.append(walk)
+
+    def _advance(self, pool: Pool) -> None:
+        """A token of each row that writes."""
+        plan = self.interpreter.plan
+        try:
+            with self.interpreter.blame(len(plan.steps) - 1):
+                backbone = self.interpreter.system.backbone_of(plan.steps[-1].agent)
+                self.interpreter.executor.prepare(backbone)
+                pool.advance()
+        except ExecutionError as error:
+            self._failed(self._drop(pool), error)
+
+    def _drop(self, pool: Pool) -> list[int]:
+        """Give up the batches that are under way; their rows."""
         pool.close()
-    return walks
+        rows = [row for walk in self._open for row in walk.rows]
+        self._open.clear()
+        return rows
+
+    def _failed(self, rows: list[int], error: ExecutionError) -> None:
+        """Try the halves of a batch again, or keep the error of a single row."""
+        if not self.keeps():
+            raise error
+        if len(rows) > 1:
+            middle = len(rows) // 2
+            self._again += [rows[:middle], rows[middle:]]
+        else:
+            self.errors[rows[0]] = _light(error)
+            self._tell(SampleEnd(rows[0], error=error))
+
+    def _finish(self) -> None:
+        """Tell of the samples that have ended, and put away the batches that have."""
+        for walk in list(self._open):
+            ended = {} if walk.draft is None else walk.draft.ended()
+            for i, answers in ended.items():
+                self._tell(_ended(walk.rows[i], walk.calls[i], answers))
+            if walk.draft is None or walk.draft.done:
+                if walk.draft is not None:
+                    self.interpreter.complete(walk)
+                self.put_away(walk)
+                self.walks.append(walk)
+                self._open.remove(walk)
+        self._retries = self._retries and bool(self._open)
+
+    def _tell(self, event: SampleEnd) -> None:
+        """Tell of a sample once, though it may run again beside one that has failed."""
+        if event.sample not in self._told:
+            self._told.add(event.sample)
+            self.interpreter.on_event(event)
+
+
+def _ended(sample: int, calls: Sequence[ToolCall], answers: Sequence[Answer]) -> SampleEnd:
+    return SampleEnd(
+        sample,
+        texts=tuple(answer.text for answer in answers),
+        token_ids=tuple(tuple(answer.ids) for answer in answers),
+        finish_reasons=tuple(answer.finish for answer in answers),
+        tool_calls=(*calls, *(call for answer in answers for call in answer.calls)),
+    )
+
+
+def _light(error: ExecutionError) -> ExecutionError:
+    """Without tracebacks: their frames hold on to the batch's tensors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        cause.with_traceback(None)
+        cause.__context__ = None
+        cause = cause.__cause__
+    return error

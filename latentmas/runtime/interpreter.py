@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentmas.errors import ExecutionError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads, rollouts_together
+from latentmas.runtime.calling import ToolCall
 from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
 from latentmas.runtime.inner import GroupedInner
@@ -26,7 +27,7 @@ from latentmas.runtime.steering import Retry
 from latentmas.runtime.taps import EditText, text_name
 from latentmas.runtime.toolbox import outside_text
 from latentmas.runtime.turns import Turn, make_turn
-from latentmas.runtime.writing import Draft
+from latentmas.runtime.writing import Answer, Draft
 
 if TYPE_CHECKING:
     from latentmas.runtime.executors._base import Executor
@@ -60,6 +61,8 @@ class Walk:
     texts: dict[str, list[str]] = field(default_factory=dict)
     """Edited texts, by the name of what passes along their edge."""
     records: list[TurnRecord] = field(default_factory=list)
+    calls: list[list[ToolCall]] = field(default_factory=list)
+    """Each sample's tool calls, of all agents so far."""
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     """Beginnings of prompts that agents read in several turns."""
     draft: Draft | None = None
@@ -113,6 +116,7 @@ class Interpreter:
             ExecutionError: from whatever failed, with step, agent and round.
         """
         walk = Walk(samples, range(len(samples)) if rows is None else rows, batch)
+        walk.calls = [[] for _ in samples]
         self._say_sources(walk)
         dead_after, turns = self._dead_after(), dict[int, Turn]()
         for index, step in enumerate(self.plan.steps):
@@ -133,9 +137,9 @@ class Interpreter:
         """Take in the final texts of a walk, which have been written in a pool."""
         draft, index = walk.draft, len(self.plan.steps) - 1
         assert draft is not None
-        walk.result, walk.draft = draft.answers(), None
-        walk.values[self.plan.steps[index].output] = [own[0].text for own in walk.result]
-        self._ended(walk, index, draft.seconds, _written(draft))
+        walk.draft = None
+        record = self._take_in(walk, draft)
+        self._ended(walk, index, draft.seconds, record)
 
     @contextmanager
     def blame(self, index: int) -> Iterator[None]:
@@ -213,10 +217,17 @@ class Interpreter:
         own = self.pool(step)
         draft.begin(own)
         own.run()
+        return self._take_in(walk, draft)
+
+    @staticmethod
+    def _take_in(walk: Walk, draft: Draft) -> TurnRecord:
+        """Give a walk the texts of a draft that is done, and the calls made for them."""
         answers = draft.answers()
-        walk.values[step.output] = [texts[0].text for texts in answers]
+        walk.values[draft.turn.step.output] = [own[0].text for own in answers]
         walk.result = answers
-        return _written(draft)
+        for calls, own in zip(walk.calls, answers, strict=True):
+            calls += [call for answer in own for call in answer.calls]
+        return _written(draft.turn, [answer for own in answers for answer in own])
 
     def _roll_together(self, index: int, walk: Walk) -> dict[int, Turn]:
         """Run the rollouts that begin at a step and need no others, where there are several.
@@ -358,11 +369,10 @@ def _record(turn: Turn, *, latent_steps: int = 0, **written: int) -> TurnRecord:
     )
 
 
-def _written(draft: Draft) -> TurnRecord:
-    """What a draft has cost."""
-    written = [answer for own in draft.answers() for answer in own]
+def _written(turn: Turn, written: Sequence[Answer]) -> TurnRecord:
+    """What a turn that wrote has cost."""
     return _record(
-        draft.turn,
+        turn,
         new_tokens=sum(answer.chosen for answer in written),
         tool_calls=sum(len(answer.calls) for answer in written),
         added_tokens=sum(len(answer.ids) - answer.chosen for answer in written),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from latentmas.errors import LatentMASError
 from latentmas.plan import Rollout, Transfer
@@ -13,7 +14,7 @@ from latentmas.runtime.interpreter import EditMessage
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry, find_retry
 
-__all__ = ["RECORDABLE", "RunOptions", "read_options"]
+__all__ = ["RECORDABLE", "OnError", "RunOptions", "check_on_error", "read_options"]
 
 RECORDABLE: dict[str, tuple[type, ...]] = {
     "messages": (Transfer,),
@@ -21,6 +22,10 @@ RECORDABLE: dict[str, tuple[type, ...]] = {
     "report": (Transfer, Rollout),
 }
 """What can be kept of a run, and the steps that make it."""
+
+
+OnError = Literal["raise", "keep"]
+"""Whether an error of one sample ends the run, or is kept beside the others' results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,7 @@ class RunOptions:
     refill: float
     watchers: tuple[Watcher, ...]
     edit_message: EditMessage | None
+    on_error: OnError
 
 
 def read_options(
@@ -48,6 +54,7 @@ def read_options(
     refill: float,
     on_event: Watcher | Sequence[Watcher],
     edit_message: EditMessage | None,
+    on_error: str,
 ) -> RunOptions:
     """Options as `System.run` takes them, judged.
 
@@ -61,6 +68,7 @@ def read_options(
         refill: the share of them that must have ended before others join.
         on_event: who is told.
         edit_message: replaces messages.
+        on_error: what a sample that cannot be run does to the others.
 
     Raises:
         LatentMASError: an option is of the wrong type or out of range.
@@ -90,7 +98,21 @@ def read_options(
         refill=number("refill", refill, lambda x: 0 < x <= 1, "above 0 and at most 1"),
         watchers=_watchers(on_event),
         edit_message=function("edit_message", edit_message),
+        on_error=check_on_error(on_error),
     )
+
+
+def check_on_error(value: object) -> OnError:
+    """What errors of single samples do.
+
+    Raises:
+        LatentMASError: it is neither `"raise"` nor `"keep"`.
+    """
+    if value == "raise":
+        return "raise"
+    if value == "keep":
+        return "keep"
+    raise refuse("on_error", value, "give 'raise' or 'keep'")
 
 
 def _watchers(on_event: Watcher | Sequence[Watcher]) -> tuple[Watcher, ...]:

@@ -21,7 +21,15 @@ from latentmas.runtime.prefixes import MESSAGE, PADDING, Prefix
 from latentmas.spec import AgentSpec
 from latentmas.spec.prompts import Segment
 
-__all__ = ["Packed", "answer_ids", "count_positions", "merge", "pack", "prompt_ids"]
+__all__ = [
+    "Packed",
+    "answer_ids",
+    "check_length",
+    "count_positions",
+    "merge",
+    "pack",
+    "prompt_ids",
+]
 
 
 class Packed(NamedTuple):
@@ -83,7 +91,7 @@ def pack(
         for i, sample in enumerate(samples)
     ]
     length = max(len(row.ids) for row in rows)
-    _check_length(backbone, agent, rows, room)
+    check_length(backbone, agent, length, room)
     ids_BT = _in_columns(rows)
     mask_BT = (ids_BT != PADDING).long()
     x_BTD, first = backbone.embed(ids_BT.where(ids_BT >= 0, backbone.pad_id)), length
@@ -217,11 +225,13 @@ def _begun(backbone: LoadedBackbone, row: _Row) -> _Row:
     return _Row([*begin, *row.ids], [(slot, at + len(begin)) for slot, at in row.spans])
 
 
-def _check_length(
-    backbone: LoadedBackbone, agent: AgentSpec, rows: Sequence[_Row], room: int
-) -> None:
+def check_length(backbone: LoadedBackbone, agent: AgentSpec, length: int, room: int) -> None:
+    """Refuse a prompt that leaves no room in its backbone's positions.
+
+    Raises:
+        DataError: naming the agent, its backbone and both lengths.
+    """
     most = backbone.planned.info.max_positions
-    length = max(len(row.ids) for row in rows)
     if most is not None and length + room > most:
         raise DataError(
             f"agent {agent.name!r}: a prompt of {length} positions and {room} more to come exceed "

@@ -5,9 +5,9 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ class Reading:
     """Mean norm of the raw states; None for messages."""
     nearest: list[list[Near]]
     """For each of the first samples and each latent step, the nearest tokens: likeliest next ones
-    of states, nearest input embeddings of a message."""
+    of states, nearest input embeddings of a message. Empty for a sample that failed."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Recorder:
     def __init__(self, system: System, plan: Plan, samples: Sequence[Mapping[str, Any]]) -> None:
         self.system, self.plan = system, plan
         inputs = plan.graph.inputs
-        self.samples = [{name: str(s[name]) for name in inputs} for s in samples[:SAMPLES]]
+        self.samples = [{name: str(s.get(name, "")) for name in inputs} for s in samples[:SAMPLES]]
         self._steps = [0.0] * len(plan.steps)
         self._prompts = [0.0] * len(plan.steps)
         self._began, self._now = 0.0, (0, 0)
@@ -112,9 +112,11 @@ class Recorder:
         self._pairs: dict[tuple[str, int, int], tuple[float, int]] = {}
         self._embedding_norms: dict[int, float] = {}
 
-    @contextmanager
-    def watching(self, executor: Executor) -> Iterator[None]:
-        """Note when this executor has read prompts."""
+    def timed(self, executor: Executor) -> Executor:
+        """The executor for this run, which notes when it has read prompts.
+
+        It is a copy: other threads may run the same executor, and must not see this run's clock.
+        """
         make = executor.feed
 
         def feed(backbone: LoadedBackbone) -> Feed:
@@ -133,11 +135,9 @@ class Recorder:
             made.feed_prompt = feed_prompt  # type: ignore[method-assign]
             return made
 
-        executor.feed = feed  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            del executor.feed  # the class's own again
+        own = copy.copy(executor)
+        own.feed = feed  # type: ignore[method-assign]
+        return own
 
     def on_event(self, event: Event) -> None:
         """Take in an event of the run."""
@@ -243,7 +243,7 @@ class Recorder:
             norms=_mean(sums.norms_K, sums.count) or [],
             embedding_norm=self._embedding_norm(agent),
             raw_norms=_mean(sums.raw_norms_K, sums.count),
-            nearest=[near for _, near in sorted(sums.nearest.items())],
+            nearest=[sums.nearest.get(number, []) for number in range(len(self.samples))],
         )
 
     def _embedding_norm(self, agent: str) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentmas.errors import LatentMASError
 from latentmas.runtime.calling import ToolCall
+from latentmas.runtime.decoding import FinishReason
 from latentmas.runtime.events import TurnRecord
 
 if TYPE_CHECKING:
@@ -34,8 +35,16 @@ class RunResult:
     """All answers of each sample, the first of which is in `texts`."""
     sequence_ids: list[list[list[int]]] = field(default_factory=list, repr=False)
     """Their tokens."""
+    finish_reasons: list[list[FinishReason]] = field(default_factory=list, repr=False)
+    """Why each answer ended: `"stop"`, or `"length"` at a limit of tokens or of the context."""
+    errors: dict[int, LatentMASError] = field(default_factory=dict)
+    """Number of a sample → why it has no answer; with `on_error="keep"`. Its text is empty, it has
+    no sequences, its rows of messages and states are NaN, and no record counts it."""
+    manifest_error: Exception | None = field(default=None, repr=False)
+    """Why the manifest could not be written; None if it was, or if none was asked for."""
     tool_calls: list[list[ToolCall]] = field(default_factory=list, repr=False)
-    """What was called for each sample while its answers were written."""
+    """The tool calls of all agents for each sample, in the order of the plan's steps; each names
+    its agent and round."""
     retried: list[int] = field(default_factory=list, repr=False)
     """Samples with an answer that was led on by a retry."""
     messages: dict[str, Tensor] = field(default_factory=dict, repr=False)

@@ -3,69 +3,58 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from latentmas.errors import DataError
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
-from latentmas.runtime.checks import is_unicode
-from latentmas.runtime.events import Event, RunBegin, RunEnd
+from latentmas.runtime.events import Event, RunBegin, RunEnd, SampleEnd, Watcher
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.flow import flow
+from latentmas.runtime.flow import Flow
 from latentmas.runtime.interpreter import Interpreter, Walk
 from latentmas.runtime.options import RECORDABLE, RunOptions
 from latentmas.runtime.recording import Recorder
 from latentmas.runtime.result import RunResult, add_up
+from latentmas.runtime.samples import Errors, bad_samples, check_prompts
+from latentmas.runtime.writing import Answer
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
-__all__ = ["Sample", "check_samples", "run_batches"]
+__all__ = ["judge_samples", "run_batches"]
 
-Sample = str | Mapping[str, Any]
-"""A string (the graph's first input) or input fields by name."""
+T = TypeVar("T")
 
 
-def check_samples(plan: Plan, samples: Sequence[Sample]) -> list[Mapping[str, Any]]:
-    """Samples as mappings that hold every input.
+def judge_samples(
+    system: System,
+    plan: Plan,
+    rows: Sequence[Mapping[str, Any]],
+    unread: Mapping[int, DataError],
+    options: RunOptions,
+) -> Errors:
+    """Errors of all samples that are known before the run to have no answer.
+
+    Args:
+        system: that is to run.
+        plan: at the run's depth.
+        rows: all samples.
+        unread: errors of those that are no mapping of the graph's inputs.
+        options: of the run.
 
     Raises:
-        DataError: naming the row and the field that is not there, or holds no Unicode.
+        DataError: naming all of them, unless errors are kept.
     """
-    if isinstance(samples, str | Mapping):
-        raise DataError("run takes a sequence of samples; for one, call system(sample)")
-    return [_check(plan, sample, row) for row, sample in enumerate(samples)]
-
-
-def _check(plan: Plan, sample: Sample, row: int) -> Mapping[str, Any]:
-    inputs = plan.graph.inputs
-    if isinstance(sample, str):
-        if len(inputs) != 1:
-            wanted = ", ".join(inputs) or "none"
-            raise DataError(f"sample {row} is a string, but the graph's inputs are: {wanted}")
-        sample = {inputs[0]: sample}
-    if not isinstance(sample, Mapping):
-        raise DataError(f"sample {row} is {type(sample).__name__}; give a string or a mapping")
-    for name in inputs:
-        if name not in sample:
-            found = ", ".join(map(str, sample)) or "nothing"
-            raise DataError(f"sample {row} lacks the field {name!r}; it has: {found}")
-        if sample[name] is None:
-            raise DataError(
-                f"sample {row}: the field {name!r} is null, which prompts would show as the word "
-                'None; give a text ("" for nothing)'
-            )
-        if not is_unicode(sample[name]):
-            raise DataError(
-                f"sample {row}, field {name!r}: {sample[name]!r:.60} is not Unicode: half of a "
-                "surrogate pair is in it; read the text as UTF-8"
-            )
-    return sample
+    edited = options.edit_message is not None or bool(system.taps.edits)
+    readable = {i: row for i, row in enumerate(rows) if i not in unread}
+    errors: Errors = {**unread, **check_prompts(system, plan, readable, edited=edited)}
+    if errors and options.on_error == "raise":
+        raise bad_samples(errors, len(rows))
+    return dict(sorted(errors.items()))
 
 
 def run_batches(
@@ -75,22 +64,58 @@ def run_batches(
     *,
     options: RunOptions,
     executor: Executor,
+    errors: Errors,
 ) -> RunResult:
-    """Run all samples in batches; options as `System.run`."""
-    record, watchers = options.record, options.watchers
-    kinds = tuple(kind for name in record for kind in RECORDABLE[name])
+    """Run all samples in batches, but for those with errors; options as `System.run`."""
+    record, watchers, broken = options.record, options.watchers, list[BaseException]()
     recorder = Recorder(system, plan, samples) if "report" in record else None
-    watched = nullcontext() if recorder is None else recorder.watching(executor)
-    watchers = watchers if recorder is None else (recorder.on_event, *watchers)
+    if recorder is not None:
+        executor = recorder.timed(executor)
+        watchers = (recorder.on_event, *watchers)
 
     def announce(event: Event) -> None:
-        for watcher in watchers:
-            watcher(event)
+        try:
+            for watcher in watchers:
+                watcher(event)
+        except BaseException as error:
+            broken.append(error)  # the caller's own, no sample's
+            raise
 
-    def put_away(walk: Walk) -> None:
-        _put_away(walk, recorder, record)
+    flow = Flow(
+        _interpreter(system, plan, options, executor, announce),
+        samples,
+        batch_size=options.batch_size,
+        refill=options.refill,
+        put_away=lambda walk: _put_away(walk, recorder, record),
+        keeps=lambda: options.on_error == "keep" and not broken,
+        errors=errors,
+    )
+    system.taps.begin()
+    announce(RunBegin(len(samples), len(plan.steps)))
+    for number, error in sorted(errors.items()):
+        announce(SampleEnd(number, error=error))
+    began = time.perf_counter()
+    try:
+        with torch.no_grad(), executor.running(system):
+            flow.run([number for number in range(len(samples)) if number not in errors])
+    except BaseException as error:
+        announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))
+        raise
+    seconds = time.perf_counter() - began
+    system.taps.end(flow.begun, failed=flow.errors)
+    announce(RunEnd(seconds, None))
+    result = _collect(plan, flow.walks, len(samples))
+    result = replace(result, seconds=seconds, executor=executor.name, errors=flow.errors)
+    if recorder is not None:
+        result = replace(result, record=recorder.record(batches=len(flow.walks)))
+    return result
 
-    interpreter = Interpreter(
+
+def _interpreter(
+    system: System, plan: Plan, options: RunOptions, executor: Executor, announce: Watcher
+) -> Interpreter:
+    kinds = tuple(kind for name in options.record for kind in RECORDABLE[name])
+    return Interpreter(
         system=system,
         plan=plan,
         executor=executor,
@@ -102,28 +127,6 @@ def run_batches(
         edit_message=system.taps.through(options.edit_message),
         edit_text=system.taps.through(None),
     )
-    system.taps.begin()
-    announce(RunBegin(len(samples), len(plan.steps)))
-    began = time.perf_counter()
-    try:
-        with torch.no_grad(), executor.running(system), watched:
-            walks = flow(
-                interpreter,
-                samples,
-                batch_size=options.batch_size,
-                refill=options.refill,
-                put_away=put_away,
-            )
-    except BaseException as error:
-        announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))
-        raise
-    seconds = time.perf_counter() - began
-    system.taps.end([row for walk in walks for row in walk.rows])
-    announce(RunEnd(seconds, None))
-    result = replace(_collect(plan, walks, seconds), executor=executor.name)
-    if recorder is not None:
-        result = replace(result, record=recorder.record(batches=len(walks)))
-    return result
 
 
 def _put_away(walk: Walk, recorder: Recorder | None, record: Sequence[str]) -> None:
@@ -141,10 +144,32 @@ def _put_away(walk: Walk, recorder: Recorder | None, record: Sequence[str]) -> N
     }
 
 
-def _collect(plan: Plan, walks: Sequence[Walk], seconds: float) -> RunResult:
+class _Places:
+    """Where what the walks have made belongs: in the order of the samples, with gaps."""
+
+    def __init__(self, count: int, walks: Sequence[Walk]) -> None:
+        self._count = count
+        self._numbers = [row for walk in walks for row in walk.rows]
+
+    def items(self, batches: Iterable[Sequence[T]], missing: Callable[[], T]) -> list[T]:
+        """An item for each sample."""
+        whole = [missing() for _ in range(self._count)]
+        flat = (item for batch in batches for item in batch)
+        for number, item in zip(self._numbers, flat, strict=True):
+            whole[number] = item
+        return whole
+
+    def rows(self, batches: Sequence[Tensor]) -> Tensor:
+        """A row for each sample; NaN where one is missing."""
+        rows = torch.cat(list(batches))
+        whole = rows.new_full((self._count, *rows.shape[1:]), torch.nan)
+        whole[self._numbers] = rows
+        return whole
+
+
+def _collect(plan: Plan, walks: Sequence[Walk], count: int) -> RunResult:
     """Results in the order of the samples, whatever that of the batches was."""
-    numbers = [row for walk in walks for row in walk.rows]
-    place = sorted(range(len(numbers)), key=numbers.__getitem__)
+    places = _Places(count, walks)
 
     def gather(kind: type) -> Iterator[tuple[str, list[Any]]]:
         for name in _names(plan, lambda step: isinstance(step, kind)):
@@ -152,29 +177,21 @@ def _collect(plan: Plan, walks: Sequence[Walk], seconds: float) -> RunResult:
             if values:
                 yield name, values
 
-    def said(texts: Sequence[Sequence[str]]) -> list[str]:
-        flat = [text for own in texts for text in own]
-        return [flat[i] for i in place]
-
-    spoken = {name: said(values) for name, values in gather(Decode)}
+    spoken = {name: places.items(values, str) for name, values in gather(Decode)}
     spoken.pop(plan.steps[-1].output, None)
-    unordered = [own for walk in walks for own in walk.result]
-    answers = [unordered[i] for i in place]
+    answers: list[list[Answer]] = places.items([walk.result for walk in walks], list)
     return RunResult(
-        texts=[own[0].text for own in answers],
-        token_ids=[own[0].ids for own in answers],
+        texts=[own[0].text if own else "" for own in answers],
+        token_ids=[own[0].ids if own else [] for own in answers],
         sequences=[[answer.text for answer in own] for own in answers],
         sequence_ids=[[answer.ids for answer in own] for own in answers],
-        tool_calls=[
-            [replace(call, sequence=k) for k, answer in enumerate(own) for call in answer.calls]
-            for own in answers
-        ],
+        finish_reasons=[[answer.finish for answer in own] for own in answers],
+        tool_calls=places.items([walk.calls for walk in walks], list),
         retried=[i for i, own in enumerate(answers) if any(answer.retried for answer in own)],
-        messages={name: torch.cat(values)[place] for name, values in gather(Transfer)},
-        states={name: torch.cat(values)[place] for name, values in gather(Rollout)},
+        messages={name: places.rows(values) for name, values in gather(Transfer)},
+        states={name: places.rows(values) for name, values in gather(Rollout)},
         spoken=spoken,
         accounting=add_up([record for walk in walks for record in walk.records]),
-        seconds=seconds,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import LatentMASError
+from latentmas.plan import DEFAULT_MAX_NEW_TOKENS
 from latentmas.runtime.checks import flag, number, seeds, strings, whole
 
 __all__ = ["Sampling", "pick", "random_stream"]
@@ -25,8 +26,8 @@ _OFF: dict[str, float | None] = {"temperature": 1.0, "top_p": 1.0, "top_k": None
 class Sampling:
     """How the next token is chosen; the filters mean what they mean in transformers."""
 
-    max_new_tokens: int = 256
-    """Most tokens written."""
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
+    """Most tokens written by an agent whose step sets no limit."""
     do_sample: bool = False
     """False: the most likely token. True: draw."""
     temperature: float = 1.0

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from latentmas.errors import missing_attribute
+from latentmas.redact import get_logger
 from latentmas.runtime.checks import refuse
 from latentmas.runtime.history import Score
 from latentmas.runtime.twin import load_beside
 from latentmas.spec import Graph
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from latentmas.io import LinkReport, RunRecorder
     from latentmas.runtime.result import RunResult
     from latentmas.runtime.system import System
 
 __all__ = ["Sharing"]
+
+log = get_logger("latentmas.runtime")
 
 
 _ELSEWHERE = {
@@ -56,6 +62,15 @@ class Sharing:
         system = self._system
         graph = Graph.from_spec(system.plan.graph)
         return load_beside(system, graph.as_text(max_new_tokens=max_new_tokens))
+
+    def link_state(self) -> dict[str, Tensor]:
+        """Weights of all links by `link id.parameter`, as they are written to files."""
+        system = self._system
+        return {
+            f"{id}.{name}": tensor
+            for id in system.link_ids()
+            for name, tensor in system.link(id).state_dict().items()
+        }
 
     def save_pretrained(self, folder: str | Path, *, scores: Sequence[Score] = ()) -> Path:
         """Write links, graph, prompts, training records and a model card (never backbones).
@@ -230,6 +245,18 @@ class Sharing:
             raise refuse("manifest", manifest, "give a path, or what `system.recorder` makes")
         manifest.begin(self._system, rows, arguments)
         return manifest
+
+    @staticmethod
+    def _recorded(recorder: RunRecorder | None, result: RunResult) -> RunResult:
+        """Write a run's manifest. A run that has finished is not lost when that fails."""
+        if recorder is None:
+            return result
+        try:
+            recorder.end(result)
+        except Exception as error:  # a full disk, or a score of the caller's own
+            log.error("the manifest %r could not be written: %s", str(recorder.path), error)
+            return replace(result, manifest_error=error)
+        return result
 
     if not TYPE_CHECKING:  # so that type checkers still find misspelt attributes
 

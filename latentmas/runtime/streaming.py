@@ -14,7 +14,7 @@ from latentmas.runtime.checks import function
 from latentmas.runtime.events import Event, RunEnd, Token
 
 if TYPE_CHECKING:
-    from latentmas.runtime.run import Sample
+    from latentmas.runtime.samples import Sample
     from latentmas.runtime.system import System
 
 __all__ = ["OnText", "TextWatcher", "stream"]

@@ -10,27 +10,33 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import UnknownNameError, spelled
 from latentmas.links import Link
-from latentmas.plan import Explanation, Hardware, Plan
+from latentmas.plan import Explanation, Hardware, Plan, TokenLimit, with_limits
 from latentmas.runtime.assembly import check_chat_template
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.checks import seeds, strings, whole
-from latentmas.runtime.choice import AUTO, Choice, choose_executor, choose_refill, known_executor
+from latentmas.runtime.choice import (
+    AUTO,
+    Choice,
+    choose_executor,
+    choose_refill,
+    executor_name,
+    known_executor,
+    make_executor,
+)
 from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
-from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.feeds import PositionMode, check_position_mode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import attach_links, build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import EditMessage, Value
-from latentmas.runtime.options import read_options
+from latentmas.runtime.options import OnError, read_options
 from latentmas.runtime.placement import (
     check_dtype,
     check_plan,
@@ -41,7 +47,8 @@ from latentmas.runtime.placement import (
     place_links,
 )
 from latentmas.runtime.result import RunResult
-from latentmas.runtime.run import Sample, check_samples, run_batches
+from latentmas.runtime.run import judge_samples, run_batches
+from latentmas.runtime.samples import Sample, check_samples, read_samples
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.sharing import Sharing
 from latentmas.runtime.steering import Retry
@@ -190,7 +197,7 @@ class System(Sharing, nn.Module):
         *,
         rounds: int | None = None,
         latent_steps: int | None = None,
-        max_new_tokens: int = 256,
+        max_new_tokens: TokenLimit = None,
         do_sample: bool = False,
         temperature: float = 1.0,
         top_p: float = 1.0,
@@ -209,6 +216,7 @@ class System(Sharing, nn.Module):
         on_event: Watcher | Sequence[Watcher] = (),
         on_text: OnText | None = None,
         edit_message: EditMessage | None = None,
+        on_error: OnError = "raise",
         manifest: str | Path | RunRecorder | None = None,
     ) -> RunResult:
         """Run the team over samples, without gradients.
@@ -217,7 +225,9 @@ class System(Sharing, nn.Module):
             samples: strings (the graph's only or first input) or mappings of input fields.
             rounds: R; None takes the plan's.
             latent_steps: K for every agent; None takes the plan's.
-            max_new_tokens: most tokens an agent writes that sets no limit of its own.
+            max_new_tokens: maximum number of tokens for every agent that writes, in place of the
+                agents' own limits; or limits by agent, which leave the other agents theirs. None
+                takes the agents' own limits, else 256.
             do_sample: draw tokens in place of taking the likeliest.
             temperature: of drawing.
             top_p: nucleus of drawing.
@@ -242,13 +252,17 @@ class System(Sharing, nn.Module):
             on_text: called with (number of a sample, text added to its answer) while it is
                 written.
             edit_message: replaces messages on their way: a control, or an experiment.
+            on_error: `"raise"`: a sample that cannot be run ends the run, and those whose fields or
+                prompts are at fault are all named before anything runs. `"keep"`: the others run,
+                and the result's `errors` tell what is wrong with these.
             manifest: file for what the run depends on and gave, which `latentmas.rerun` repeats.
 
         Returns:
-            Texts, token ids, what was recorded, and the accounting.
+            Texts, token ids, what was recorded, and the accounting. If the manifest cannot be
+            written in the end, the result is returned all the same, with `manifest_error`.
 
         Raises:
-            DataError: a sample lacks a field.
+            DataError: a sample lacks a field, or its prompt cannot be rendered or is too long.
             GraphError: rounds or latent steps out of range.
             LatentMASError: an option of the wrong type or out of range; LM512 when `manifest` could
                 not repeat the run.
@@ -258,8 +272,8 @@ class System(Sharing, nn.Module):
         plan = self.plan
         if rounds is not None or latent_steps is not None:
             plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
+        plan = with_limits(plan, max_new_tokens)
         sampling = Sampling(
-            max_new_tokens=max_new_tokens,
             do_sample=do_sample,
             temperature=temperature,
             top_p=top_p,
@@ -269,7 +283,7 @@ class System(Sharing, nn.Module):
             stop=strings("stop", stop),
             seed=seeds(seed),
         )
-        rows = check_samples(plan, samples)
+        rows, unread = read_samples(plan, samples)
         options = read_options(
             len(rows),
             sampling,
@@ -280,31 +294,20 @@ class System(Sharing, nn.Module):
             refill=choose_refill(self) if refill is None else refill,
             on_event=on_event,
             edit_message=edit_message,
+            on_error=on_error,
         )
         if on_text is not None:
             tokenizer = self.backbone_of(plan.output).tokenizer
             listener = TextWatcher(tokenizer, on_text, sampling.stop)
             options = replace(options, watchers=(*options.watchers, listener))
-        given: dict[str, Any] = asdict(sampling) | {"rounds": rounds, "latent_steps": latent_steps}
-        given |= {"batch_size": options.batch_size, "refill": options.refill, "retry": retry}
-        given |= {"num_return_sequences": num_return_sequences, "position_mode": position_mode}
-        given |= {"edit_message": edit_message, "executor": self._executor_name(executor)}
-        chosen = self._executor(executor, check_position_mode(position_mode))
+        given: dict[str, Any] = asdict(sampling) | vars(options) | {"retry": retry}
+        given |= {"rounds": rounds, "latent_steps": latent_steps, "max_new_tokens": max_new_tokens}
+        given |= {"position_mode": position_mode, "executor": executor_name(self, executor)}
+        chosen = make_executor(self, executor, check_position_mode(position_mode))
+        errors = judge_samples(self, plan, rows, unread, options)
         recorder = self._recorder(manifest, rows, given)
-        result = run_batches(self, plan, rows, options=options, executor=chosen)
-        if recorder is not None:
-            recorder.end(result)
-        return result
-
-    def _executor(self, wanted: str | Executor | None, mode: PositionMode) -> Executor:
-        name = self._executor_name(wanted)
-        return name if isinstance(name, Executor) else executors.get(name)(mode)
-
-    def _executor_name(self, wanted: str | Executor | None) -> str | Executor:
-        if isinstance(wanted, Executor):
-            return wanted
-        name = known_executor(wanted or self.executor)
-        return self.choose_executor().name if name == AUTO else name
+        result = run_batches(self, plan, rows, options=options, executor=chosen, errors=errors)
+        return self._recorded(recorder, result)
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""
@@ -343,7 +346,7 @@ class System(Sharing, nn.Module):
         *,
         rounds: int | None = None,
         latent_steps: int | None = None,
-        max_new_tokens: int = 256,
+        max_new_tokens: TokenLimit = None,
         executor: str | Executor | None = None,
     ) -> Explanation:
         """What a run over samples, as one batch, takes; as `Plan.explain`, with counted prompts.
@@ -353,9 +356,9 @@ class System(Sharing, nn.Module):
             hardware: a name, or a machine of your own.
             rounds: R; None takes the plan's.
             latent_steps: K for every agent; None takes the plan's.
-            max_new_tokens: written by agents that set no limit of their own.
-            executor: whose memory is meant; None takes the system's. Others than `cuda_graph` and
-                `static` count as `cached`.
+            max_new_tokens: tokens that each agent writes; as in `run`.
+            executor: executor whose memory to estimate; None takes the system's. `reference` and
+                executors of your own count as `cached`.
 
         Raises:
             DataError: there is no sample, one lacks a field, or a prompt cannot be rendered.
@@ -372,7 +375,7 @@ class System(Sharing, nn.Module):
             check_samples(plan, samples),
             hardware,
             max_new_tokens=max_new_tokens,
-            executor=self._executor(executor, "mask").name,
+            executor=make_executor(self, executor, "mask").name,
         )
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
@@ -380,14 +383,6 @@ class System(Sharing, nn.Module):
         return {
             source.name: outside_text(source, self.text_functions, samples)
             for source in self.plan.graph.text_sources
-        }
-
-    def link_state(self) -> dict[str, torch.Tensor]:
-        """Weights of all links by `link id.parameter`, as they are written to files."""
-        return {
-            f"{id}.{name}": tensor
-            for id in self.link_ids()
-            for name, tensor in self.link(id).state_dict().items()
         }
 
     def __repr__(self) -> str:

@@ -5,7 +5,7 @@ Shapes: `B` batch, `K` latent steps, `D` width of the receiver.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -109,13 +109,22 @@ class Taps:
         for tap in self.open:
             tap.messages, tap.texts = {}, {}
 
-    def end(self, rows: Sequence[int]) -> None:
+    def forget(self, count: int) -> None:
+        """A batch has failed: only what was read of the `count` rows before it stays."""
+        for tap in self.open:
+            tap.messages = {name: value[:count] for name, value in tap.messages.items()}
+            tap.texts = {name: texts[:count] for name, texts in tap.texts.items()}
+
+    def end(self, rows: Sequence[int], failed: Container[int] = ()) -> None:
         """A run has ended: what was read is put in the order of the samples.
 
         Args:
-            rows: numbers of the samples, in the order in which they ran.
+            rows: numbers of the samples, in the order in which they ran; of one that ran again,
+                the last time counts.
+            failed: those whose rows are left out.
         """
-        place = sorted(range(len(rows)), key=rows.__getitem__)
+        last = {number: i for i, number in enumerate(rows)}
+        place = [last[number] for number in sorted(last) if number not in failed]
         for tap in self.open:
             tap.messages = {name: value[place] for name, value in tap.messages.items()}
             tap.texts = {name: [texts[i] for i in place] for name, texts in tap.texts.items()}

@@ -32,8 +32,8 @@ def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
                     f"tool of agent {agent.name!r}:",
                     name,
                     [*given, *registered.names()],
-                    fix=f'if it is your own, pass tools={{"{name}": function}} when you load the team; '
-                    "on the command line, register it with "
+                    fix=f'if it is your own, pass tools={{"{name}": function}} when you load the '
+                    "team; on the command line, register it with "
                     f'@latentmas.tools.register("{name}") in a file that --plugin names',
                 )
             found[name] = given[name] if name in given else registered.get(name)

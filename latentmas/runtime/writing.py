@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from latentmas.runtime.calling import CallSteering, ToolCall, call_steering
-from latentmas.runtime.decoding import Pool, Writing, Written
+from latentmas.runtime.decoding import FinishReason, Pool, Writing, Written
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry, RetrySteering, Steering, StopStrings, Together
 from latentmas.runtime.turns import Turn
@@ -27,6 +27,8 @@ class Answer:
     """Tokens that the agent chose itself."""
     calls: list[ToolCall]
     retried: bool
+    finish: FinishReason
+    """Why it ended."""
 
 
 class Draft:
@@ -77,6 +79,7 @@ class Draft:
             **({} if on_token is None else {"on_token": on_token}),
         )
         self._rows: list[Written] = []
+        self._answers: dict[int, list[Answer]] = {}
 
     def begin(self, pool: Pool) -> None:
         """Read the prompts; the rows write as the pool advances."""
@@ -87,27 +90,47 @@ class Draft:
         """Whether all rows have ended."""
         return not any(row.open for row in self._rows)
 
+    def ended(self) -> dict[int, list[Answer]]:
+        """Prompts all of whose texts have ended since this was last asked, and these texts."""
+        rows, times = self._rows, self._times
+        fresh = {
+            i: self._read(range(i * times, (i + 1) * times))
+            for i in range(len(rows) // times)
+            if i not in self._answers
+            and not any(row.open for row in rows[i * times : (i + 1) * times])
+        }
+        self._answers |= fresh
+        return fresh
+
     @property
     def seconds(self) -> float:
         """The rows' share of the pool's time."""
         return sum(row.seconds for row in self._rows)
 
     def answers(self) -> list[list[Answer]]:
-        """The texts of each prompt."""
-        parts = self._parts
+        """The texts of each prompt; all have ended."""
+        self.ended()
+        return [self._answers[i] for i in sorted(self._answers)]
+
+    def _read(self, numbers: Iterable[int]) -> list[Answer]:
+        """What some rows have written."""
+        parts, step = self._parts, self.turn.step
         calls = next((part.calls for part in parts if isinstance(part, CallSteering)), {})
         retried = next((part.retried for part in parts if isinstance(part, RetrySteering)), set())
-        answers = [
+        return [
             Answer(
-                ids=row.ids,
-                text=self._steering.text(i, self._text(row.ids)),
-                chosen=row.chosen,
-                calls=calls.get(i, []),
+                ids=self._rows[i].ids,
+                text=self._steering.text(i, self._text(self._rows[i].ids)),
+                chosen=self._rows[i].chosen,
+                calls=[
+                    replace(call, sequence=i % self._times, agent=step.agent, round=step.round)
+                    for call in calls.get(i, [])
+                ],
                 retried=i in retried,
+                finish=self._rows[i].finish,
             )
-            for i, row in enumerate(self._rows)
+            for i in numbers
         ]
-        return [answers[i : i + self._times] for i in range(0, len(answers), self._times)]
 
     def _text(self, ids: list[int]) -> str:
         return str(self.turn.backbone.tokenizer.decode(ids, skip_special_tokens=True))

@@ -64,7 +64,7 @@ class AgentSpec(Frozen):
     inner: LinkSpec = LinkSpec()
     """The inner link, from this agent's states back to its own input embeddings."""
     max_new_tokens: int | None = None
-    """Most tokens this agent writes when it decodes; None takes the run's."""
+    """Most tokens this agent writes when it decodes, where a run sets no limit; None: 256."""
     chat_options: dict[str, Any] = Field(default_factory=lambda: {"enable_thinking": False})
     """Keywords for the tokenizer's chat template."""
     tools: tuple[str, ...] = ()

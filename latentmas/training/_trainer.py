@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from latentmas.training._checkpoint import (
     find_checkpoint,
     writing_checkpoint,
 )
+from latentmas.training._log import MetricsLog
 from latentmas.training.config import _LinkTraining
 from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.recording import Recording
@@ -58,7 +58,8 @@ class LinkTrainer(Trainer):
 
     A checkpoint is a saved team (links, graph, prompts) beside the optimizer's state, so
     `System.from_pretrained(checkpoint)` opens it. `metrics.jsonl` in the output folder holds every
-    entry of the log. The system keeps a record of the training, which is saved with it.
+    entry of the log; the log of an earlier training there becomes `metrics-1.jsonl`. The system
+    keeps a record of the training, which is saved with it.
     """
 
     loop: str
@@ -78,6 +79,7 @@ class LinkTrainer(Trainer):
     ) -> None:
         self.system = system
         self.telemetry = Telemetry(system) if config.telemetry else None
+        self._log = MetricsLog(str(config.output_dir))
         self._recording: Recording | None = None
         self._before: dict[str, Tensor] = {}
         self._evaluated: list[tuple[float, float]] = []
@@ -118,6 +120,9 @@ class LinkTrainer(Trainer):
         rows: Any = self.train_dataset
         held_out: Any = self.eval_dataset
         self._recording = Recording(self.system, self.loop, self.args, rows, held_out)
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            self._log.begin(goes_on=found is not None and inside(folder, Path(found)))
         outcome = super().train(found, **options)
         self._recording.update(self.state.log_history, self.state.global_step)
         return outcome
@@ -224,10 +229,7 @@ class LinkTrainer(Trainer):
             logs = logs | self.telemetry.numbers
         super().log(logs, *args, **options)
         if self.is_world_process_zero():
-            path = Path(str(self.args.output_dir)) / "metrics.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": self.state.global_step, **logs}) + "\n")
+            self._log.write({"step": self.state.global_step, **logs})
 
     # --- checkpoints -----------------------------------------------------------------------------
 

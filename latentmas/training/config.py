@@ -174,7 +174,13 @@ class OuterConfig(_LinkTraining):
     eval_exact_match: bool = field(
         default=True, metadata={"help": "Evaluation also decodes and compares answers."}
     )
-    eval_max_new_tokens: int = field(default=64, metadata={"help": "Most tokens it decodes."})
+    eval_max_new_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Maximum tokens for every agent that writes in an evaluation. None: the "
+            "agents' own limits, else 256."
+        },
+    )
     executor: str = field(default="cached", metadata={"help": "How rollouts run."})
     checkpoint: str = field(
         default="auto",

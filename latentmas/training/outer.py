@@ -146,9 +146,9 @@ class OuterTrainer(LinkTrainer):
             )
 
     def _begin_watching(self) -> None:
-        super()._begin_watching()
         module: Any = self.accelerator.unwrap_model(self.model)
         assert self.telemetry is not None
+        self.telemetry.begin(module.plan)
         module.watch, module.round_losses = self.telemetry.message, {}
 
     def _end_watching(self) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from latentmas.links import Link
-from latentmas.plan import Plan, Rollout
+from latentmas.plan import LinkPlan, Plan, Rollout, Transfer
 from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
 from latentmas.training.data import Row
 
@@ -25,20 +25,26 @@ class Telemetry:
 
     `grad_norm/LINK`, `weight_norm/LINK`, `residual_ratio/LINK` (norm of the learnt branch over the
     residual's), `message_grad/MESSAGE` (|dL/dmessage|), `message_norm/MESSAGE` (mean row norm over
-    the receiver's mean embedding norm), `latent_norm/AGENT` (likewise, of the agent's own inputs).
+    the receiver's mean embedding norm), `latent_norm/AGENT` (likewise, of the agent's own inputs;
+    of agents that share an inner link, `latent_norm/ONE+OTHER`, of the one that used it last).
     """
 
     def __init__(self, system: System) -> None:
-        self.system = system
+        self.system, self.plan = system, system.plan
         self.numbers: dict[str, float] = {}
         self._hooks: list[Any] = []
         self._embedding_norms: dict[str, float] = {}
 
-    def begin(self) -> None:
-        """Listen to the links from now on."""
-        self.numbers = {}
-        for id in self.system.link_ids():
-            self._hooks.append(self.system.link(id).register_forward_hook(self._listener(id)))
+    def begin(self, plan: Plan | None = None) -> None:
+        """Listen to the links from now on.
+
+        Args:
+            plan: that is trained; None takes the system's.
+        """
+        self.numbers, self.plan = {}, plan or self.system.plan
+        for link in self.plan.links:
+            hook = self.system.link(link.id).register_forward_hook(self._listener(link))
+            self._hooks.append(hook)
 
     def end(self) -> None:
         """Stop listening."""
@@ -48,8 +54,9 @@ class Telemetry:
 
     def message(self, name: str, message_BKD: Tensor) -> Tensor:
         """See a message on its way; its gradient's norm is noted when it comes."""
-        receiver = name.rpartition("->")[2].partition(".")[0]
-        self._note_norm(f"message_norm/{name}", receiver, message_BKD)
+        (made,) = (step for step in self.plan.steps if step.output == name)
+        assert isinstance(made, Transfer)
+        self._note_norm(f"message_norm/{name}", made.target, message_BKD)
         if message_BKD.requires_grad:
             message_BKD.register_hook(lambda grad: self._note_gradient(name, grad))
         return message_BKD
@@ -67,17 +74,15 @@ class Telemetry:
         key = f"message_grad/{name}"
         self.numbers[key] = math.hypot(self.numbers.get(key, 0.0), float(grad.norm()))
 
-    def _listener(self, id: str) -> Any:
-        agent = id.removeprefix("inner.") if id.startswith("inner.") else None
-
+    def _listener(self, planned: LinkPlan) -> Any:
         @torch.no_grad()
         def listen(link: Link, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             branches = link.branches(inputs[0])
             if branches is not None:
                 learnt, residual = (float(branch.norm()) for branch in branches)
-                self.numbers[f"residual_ratio/{id}"] = learnt / max(residual, 1e-12)
-            if agent in self.system.serving:
-                self._note_norm(f"latent_norm/{agent}", str(agent), output)
+                self.numbers[f"residual_ratio/{planned.id}"] = learnt / max(residual, 1e-12)
+            if planned.role == "inner":  # its users share one backbone, and one embedding norm
+                self._note_norm(f"latent_norm/{'+'.join(planned.users)}", planned.users[0], output)
 
         return listen
 

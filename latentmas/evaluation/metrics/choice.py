@@ -7,7 +7,7 @@ import re
 from latentmas.evaluation.metrics import metrics
 from latentmas.evaluation.metrics._boxed import boxed, unwrapped
 
-__all__ = ["choice"]
+__all__ = ["choice", "letter"]
 
 _ALONE = re.compile(r"[\s(*]*([A-Z])(?:[\s).:*]|$)")
 _NAMED = re.compile(
@@ -22,11 +22,12 @@ def choice(written: str, right: str) -> bool:
     A text's letter is in its last `\boxed{…}`, else behind its last "answer", "option" or
     "choice", else at its beginning. A text without a letter is wrong: nothing is guessed.
     """
-    found = _letter(written)
-    return found is not None and found == _letter(right)
+    found = letter(written)
+    return found is not None and found == letter(right)
 
 
-def _letter(text: str) -> str | None:
+def letter(text: str) -> str | None:
+    """The option that a text chooses, A to Z; None without one."""
     inside = boxed(text)
     if inside is not None:
         match = _ALONE.match(unwrapped(inside))

@@ -1,0 +1,66 @@
+"""How many tokens agents may write: a run's limit, an agent's own, or the default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+
+from latentmas.errors import LatentMASError, UnknownNameError
+from latentmas.plan.plan import Plan
+from latentmas.plan.steps import Decode
+
+__all__ = ["DEFAULT_MAX_NEW_TOKENS", "TokenLimit", "with_limits"]
+
+DEFAULT_MAX_NEW_TOKENS = 256
+"""Most tokens written by an agent where neither it nor the run sets a limit."""
+TokenLimit = int | Mapping[str, int] | None
+"""A limit for all agents, or limits by agent; None leaves the agents' own."""
+
+
+def with_limits(plan: Plan, limit: TokenLimit) -> Plan:
+    """The plan with a limit of tokens on every decode.
+
+    A limit that is asked for goes before the agent's own, which goes before the default.
+
+    Args:
+        plan: whose decodes.
+        limit: for all agents, or by agent.
+
+    Raises:
+        LatentMASError: a limit is not a whole number of at least 1.
+        UnknownNameError: the plan has no such agent.
+    """
+    asked = _by_agent(plan, limit)
+    steps = tuple(
+        step.model_copy(
+            update={
+                "max_new_tokens": asked.get(step.agent)
+                or step.max_new_tokens
+                or DEFAULT_MAX_NEW_TOKENS
+            }
+        )
+        if isinstance(step, Decode)
+        else step
+        for step in plan.steps
+    )
+    return plan.model_copy(update={"steps": steps})
+
+
+def _by_agent(plan: Plan, limit: TokenLimit) -> dict[str, int]:
+    names = [agent.name for agent in plan.graph.agents]
+    if limit is None:
+        return {}
+    if not isinstance(limit, Mapping):
+        return dict.fromkeys(names, _whole("max_new_tokens", limit))
+    for name in limit:
+        if name not in names:
+            raise UnknownNameError("agent in max_new_tokens:", name, names)
+    return {name: _whole(f"max_new_tokens[{name!r}]", value) for name, value in limit.items()}
+
+
+def _whole(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
+        raise LatentMASError(
+            f"{name} is {value!r:.60}; give a whole number of at least 1, limits by agent, or None"
+        )
+    return int(value)
