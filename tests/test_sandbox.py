@@ -403,7 +403,7 @@ def test_every_layout_of_a_package_can_be_imported(kind, monkeypatch, tmp_path, 
 
 
 def test_a_program_must_be_text():
-    with pytest.raises(LatentMASError, match="must be the text of a program, not NoneType"):
+    with pytest.raises(LatentMASError, match="runs the text of a program, not None"):
         tools.python(None)
 
 

@@ -366,8 +366,8 @@ def test_a_model_inside_a_package_loads_without_importing_it(package):
     ("source", "words"),
     [
         ("package:no_such_package_at_all/x", "no Python package 'no_such_package_at_all'"),
-        ("package:tiny_models_for_a_test/models/two", "has no folder 'models/two'"),
-        ("package:tiny_models_for_a_test/../outside", "has no folder '../outside'"),
+        ("package:tiny_models_for_a_test/models/two", "has no folder or GGUF file 'models/two'"),
+        ("package:tiny_models_for_a_test/../outside", "has no folder or GGUF file '../outside'"),
         ("package:json.decoder/x", "no Python package"),
         ("package:../x", "no Python package"),
         ("package:", "no Python package"),

@@ -1,0 +1,97 @@
+"""The relay: one agent reads a passage, another must answer a question about it.
+
+The answerer sees the question and the reader's message, never the passage. Passages hold random
+facts about random people, so the answer cannot be known from anywhere else.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["KINDS", "PEOPLE", "answer_in", "make_rows", "split_rows"]
+
+Row = dict[str, Any]
+
+PEOPLE = (
+    *("Ann", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ida", "Jack", "Karl"),
+    *("Laura", "Max", "Nina", "Oscar", "Paul", "Rosa", "Sam", "Tom", "Vera"),
+)
+KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "job": (
+        "{name} is a {value}.",
+        "What is the job of {name}?",
+        ("lawyer", "doctor", "farmer", "teacher", "baker", "pilot", "nurse", "painter", "judge"),
+    ),
+    "city": (
+        "{name} lives in {value}.",
+        "In which city does {name} live?",
+        ("Vienna", "Paris", "Rome", "Berlin", "London", "Madrid", "Tokyo", "Cairo", "Oslo"),
+    ),
+    "pet": (
+        "{name} owns a {value}.",
+        "Which animal does {name} own?",
+        ("cat", "dog", "horse", "rabbit", "parrot", "snake", "turtle", "goat", "fish"),
+    ),
+    "food": (
+        "{name} likes {value}.",
+        "Which food does {name} like?",
+        ("pizza", "soup", "rice", "bread", "cheese", "cake", "salad", "pasta", "fruit"),
+    ),
+}
+"""Kind of a fact → its sentence, the question about it, and its values."""
+
+
+def make_rows(count: int, *, seed: int, facts: int = 2) -> list[Row]:
+    """Rows with a passage, a question about one of its facts, and the answer.
+
+    Args:
+        count: of rows.
+        seed: equal seeds make equal rows.
+        facts: in a passage, each about another person.
+    """
+    draw = random.Random(seed)
+    return [_row(draw, facts) for _ in range(count)]
+
+
+def split_rows(
+    train: int, heldout: int, *, seed: int, facts: int = 2
+) -> tuple[list[Row], list[Row]]:
+    """Rows to learn from, and rows whose passages are in none of these."""
+    draw = random.Random(seed)
+    learnt = [_row(draw, facts) for _ in range(train)]
+    seen = {row["passage"] for row in learnt}
+    others: list[Row] = []
+    while len(others) < heldout:
+        row = _row(draw, facts)
+        if row["passage"] not in seen:
+            seen.add(row["passage"])
+            others.append(row)
+    return learnt, others
+
+
+def _row(draw: random.Random, facts: int) -> Row:
+    told = []
+    for name in draw.sample(PEOPLE, facts):
+        sentence, question, values = KINDS[draw.choice(list(KINDS))]
+        value = draw.choice(values)
+        told.append((sentence.format(name=name, value=value), question.format(name=name), value))
+    _, question, answer = draw.choice(told)
+    return {
+        "passage": " ".join(sentence for sentence, _, _ in told),
+        "question": question,
+        "answer": answer,
+    }
+
+
+def answer_in(text: str, row: Row) -> bool:
+    """Whether a text names the answer, as a word of its own."""
+    return re.search(rf"\b{re.escape(row['answer'])}\b", text, re.IGNORECASE) is not None
+
+
+def share(texts: Sequence[str], rows: Sequence[Row]) -> float:
+    """Share of texts that name the answer."""
+    hits = sum(answer_in(text, row) for text, row in zip(texts, rows, strict=True))
+    return hits / len(rows)
