@@ -52,7 +52,7 @@ def test_a_twin_keeps_the_dtype_that_the_team_was_loaded_in() -> None:
 
 @pytest.mark.parametrize("limit", [0, {"solver": 3}, "4"])
 def test_the_limit_of_a_twin_is_checked(limit: Any) -> None:
-    with pytest.raises(lm.LatentMASError, match="max_new_tokens is .*whole number"):
+    with pytest.raises(lm.LatentMASError, match=r"max_new_tokens is .*whole number"):
         sequential().compile().load().text_twin(max_new_tokens=limit)
 
 
