@@ -191,6 +191,8 @@ LOSSY = {
         "in messages", "in messages if m.role != 'system'"
     ).replace("%s", "{{ m.content }}"),
     "cuts content": BODY.replace("%s", "{{ m.content[:200] }}"),
+    "keeps the first line": BODY.replace("%s", "{{ m.content.splitlines()[0] }}"),
+    "keeps the last paragraph": BODY.replace("%s", "{{ m.content.split('\\n\\n')[-1] }}"),
     "escapes content": BODY.replace("%s", "{{ m.content|e }}"),
     "repeats content": BODY.replace("%s", "{{ m.content }}{{ m.content }}"),
     "changes case": BODY.replace("%s", "{{ m.content|lower }}"),

@@ -214,3 +214,13 @@ def test_the_bar_moves_when_a_row_ends(monkeypatch: Any) -> None:
         ["a", "b"], on_event=watch
     )
     assert moved[-2:] == [1, 1] and sum(moved) == 2 * 5
+
+
+def test_rows_that_the_twin_fails_have_no_prediction_of_it(team: Path, tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "rows.jsonl", [{"question": "1?", "answer": "1"}, {"answer": "2"}])
+    out = tmp_path / "out.jsonl"
+    call("eval", team, "--data", data, "--twin", "-o", out, "--on-error", "keep")
+    good, bad = read_rows(out).rows
+    assert isinstance(good["twin_prediction"], str) and "twin_error" not in good
+    assert (bad["prediction"], bad["twin_prediction"], bad["twin_right"]) == (None, None, False)
+    assert "lacks the field 'question'" in bad["twin_error"]

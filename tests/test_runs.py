@@ -237,7 +237,7 @@ def test_failures_while_it_runs_are_kept_for_their_rows_alone():
     rows = ["a", "bad", "ccc", "long", "e", "f", "bad again"]
     with system.tap("planner->solver") as tap:
         result = system.run(rows, on_error="keep", max_new_tokens=3, batch_size=3, refill=0.5)
-    assert sorted(result.errors) == [1, 3, 6]
+    assert list(result.errors) == [1, 3, 6]  # in order, though batches fail in another one
     good = [0, 2, 4, 5]
     alone = system.run([rows[n] for n in good], max_new_tokens=3, batch_size=3)
     assert [result.texts[n] for n in good] == alone.texts and counts(result) == counts(alone)

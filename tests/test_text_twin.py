@@ -50,6 +50,12 @@ def test_a_twin_keeps_the_dtype_that_the_team_was_loaded_in() -> None:
     assert text_twin(system).backbone_of("solver") is system.backbone_of("solver")
 
 
+@pytest.mark.parametrize("limit", [0, {"solver": 3}, "4"])
+def test_the_limit_of_a_twin_is_checked(limit: Any) -> None:
+    with pytest.raises(lm.LatentMASError, match=r"max_new_tokens is .*whole number"):
+        sequential().compile().load().text_twin(max_new_tokens=limit)
+
+
 def test_a_twin_keeps_functions_and_tools() -> None:
     def shout(text: str) -> str:
         """Say it louder."""

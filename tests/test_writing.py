@@ -163,3 +163,30 @@ def test_looking_ahead_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
     with pytest.raises(WriteError, match="Is a directory; it is a folder; name a file"):
         check_writable(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
+def test_a_pipe_takes_what_is_written_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check_writable(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomically(pipe, "all of it")
+        assert os.read(reader, 100) == b"all of it"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_link_to_a_pipe_is_replaced_not_followed(tmp_path: Path) -> None:
+    """It may lie in a folder that somebody else made."""
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("there are no named pipes here")
+    os.mkfifo(tmp_path / "pipe")
+    link = tmp_path / "team.json"
+    link.symlink_to(tmp_path / "pipe")
+    write_atomically(link, "all of it")
+    assert not link.is_symlink()
+    assert link.read_text() == "all of it"

@@ -31,7 +31,7 @@ def gguf_config(source: str) -> Any:
     """The configuration of a GGUF file, of its unpacked folder where there is one.
 
     Raises:
-        WeightsError: `gguf` is not installed.
+        WeightsError: `gguf` is not installed, or the file cannot be read.
     """
     from transformers import AutoConfig
 
@@ -40,7 +40,13 @@ def gguf_config(source: str) -> Any:
         if (folder / DONE).exists():
             return AutoConfig.from_pretrained(folder)
     _require_gguf(source)
-    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    try:
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    except Exception as error:  # the reader of the format raises what it likes
+        raise WeightsError(
+            f"cannot read {source!r} as a GGUF file: {_reason(error)}; it may be incomplete or "
+            "damaged: download it again"
+        ) from error
 
 
 def unpacked(source: str, dtype: str) -> Path:
@@ -74,8 +80,9 @@ def unpacked(source: str, dtype: str) -> Path:
         part.replace(folder)
     except Exception as error:  # the readers of models and tokenizers raise what they like
         if not (folder / DONE).exists():  # else another process was faster
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise WeightsError(f"cannot unpack {source!r} into {folder}: {reason}") from error
+            raise WeightsError(
+                f"cannot unpack {source!r} into {folder}: {_reason(error)}"
+            ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
@@ -94,6 +101,10 @@ def _unpack(path: Path, folder: Path, dtype: str) -> None:
     )
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(path.parent, **own).save_pretrained(folder)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _home(path: Path) -> Path:

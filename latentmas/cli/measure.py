@@ -190,5 +190,9 @@ def _by_row(rows: dict[int, Row], found: Evaluation) -> list[Row]:
     ]
     if found.twin is None:
         return told
-    twins = zip(told, found.twin.texts, found.twin.right, strict=True)
-    return [row | {"twin_prediction": text, "twin_right": right} for row, text, right in twins]
+    twin = found.twin
+    for i, row in enumerate(told):
+        text = twin.texts[i] if twin.sequences[i] else None
+        row |= {"twin_prediction": text, "twin_right": twin.right[i]}
+        row |= {"twin_error": str(twin.errors[i])} if i in twin.errors else {}
+    return told

@@ -27,8 +27,9 @@ from latentmas.spec.prompts import (
 
 __all__ = ["Nonces", "Slot", "assemble", "check_chat_template"]
 
-FILLER = " and so on" * 200
-"""Text between two nonces when a chat template is tried, so that a cut is noticed."""
+FILLER = " and so on" * 200 + "\n\n"
+"""Text between two nonces when a chat template is tried, so that a cut is noticed: after so many
+characters, or at the end of a line."""
 
 
 class Slot(NamedTuple):

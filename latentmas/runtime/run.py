@@ -105,7 +105,8 @@ def run_batches(
     system.taps.end(flow.begun, failed=flow.errors)
     announce(RunEnd(seconds, None))
     result = _collect(plan, flow.walks, len(samples))
-    result = replace(result, seconds=seconds, executor=executor.name, errors=flow.errors)
+    errors = dict(sorted(flow.errors.items()))
+    result = replace(result, seconds=seconds, executor=executor.name, errors=errors)
     if recorder is not None:
         result = replace(result, record=recorder.record(batches=len(flow.walks)))
     return result

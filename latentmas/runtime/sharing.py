@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from latentmas.errors import missing_attribute
 from latentmas.redact import get_logger
-from latentmas.runtime.checks import refuse
+from latentmas.runtime.checks import refuse, whole
 from latentmas.runtime.history import Score
 from latentmas.runtime.twin import load_beside
 from latentmas.spec import Graph
@@ -58,8 +58,13 @@ class Sharing:
 
         Returns:
             A system of the graph that `Graph.as_text` makes. It has no links.
+
+        Raises:
+            LatentMASError: `max_new_tokens` is not a whole number of at least 1.
         """
         system = self._system
+        if max_new_tokens is not None:
+            max_new_tokens = whole("max_new_tokens", max_new_tokens)
         graph = Graph.from_spec(system.plan.graph)
         return load_beside(system, graph.as_text(max_new_tokens=max_new_tokens))
 

@@ -60,12 +60,16 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 def replacing_file(path: Path) -> Iterator[Path]:
     """Give an empty file beside `path` to write to, and put it in the place of `path` at the end.
 
-    When the block raises, the old file stays and the new one is removed.
+    When the block raises, the old file stays and the new one is removed. A device or a pipe is
+    given itself: it would be lost if another file took its place.
 
     Raises:
         WriteError: the file cannot be written; the error names `path`.
     """
     try:
+        if _is_special(path):
+            yield path
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -83,6 +87,17 @@ def replacing_file(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path names a device or a pipe.
+
+    Links count in `/dev` alone (`/dev/stdout` is one): elsewhere a link may lie in a folder that
+    somebody else made, and is replaced, never followed.
+    """
+    if path.parent.resolve() == Path("/dev"):
+        return path.exists()
+    return not path.is_symlink() and path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _sync(path: Path) -> None:
@@ -106,6 +121,10 @@ def check_writable(path: str | Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if _is_special(path):
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
         folder = next((above for above in path.parents if above.exists()), path.parent)
         with tempfile.TemporaryFile(dir=folder):
             pass
