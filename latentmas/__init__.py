@@ -16,6 +16,7 @@ from latentmas.errors import (
     LatentMASError,
     PlanError,
     Problem,
+    TrainingInterrupted,
     UnknownNameError,
     WeightsError,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "TeamReport",
     "templates",
     "training_report",
+    "TrainingInterrupted",
     "UnknownNameError",
     "WeightsError",
 ]
