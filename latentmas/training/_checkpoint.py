@@ -20,7 +20,13 @@ from latentmas.redact import get_logger
 from latentmas.runtime import System
 from latentmas.spec import WriteError, write_error
 
-__all__ = ["check_checkpoint", "find_checkpoint", "set_aside_checkpoints", "writing_checkpoint"]
+__all__ = [
+    "check_checkpoint",
+    "find_checkpoint",
+    "has_checkpoint",
+    "set_aside_checkpoints",
+    "writing_checkpoint",
+]
 
 log = get_logger("latentmas.training")
 
@@ -109,6 +115,11 @@ def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
         f"cannot resume: {output_dir!r} has no checkpoint; train with "
         'save_strategy="steps", or without resume'
     )
+
+
+def has_checkpoint(output_dir: Path) -> bool:
+    """Whether a training left a checkpoint here that is whole."""
+    return any(not _damage(path) for path in _numbered(output_dir))
 
 
 def set_aside_checkpoints(output_dir: Path) -> None:

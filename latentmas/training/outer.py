@@ -12,10 +12,10 @@ from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System, executors
+from latentmas.training._estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
 from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
-from latentmas.training.estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.select import check_reach, choose_links, freeze_all_but
 from latentmas.training.targets import find_targets
