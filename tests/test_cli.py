@@ -522,7 +522,7 @@ def test_train_inner_targets(team, tmp_path):
         (["--set", "save_strategy=sometimes"], 1, "these training arguments do not fit"),
         (["--links", "outer.nobody"], 1, "unknown link"),
         (["--rounds", "1", "--links", "outer"], 1, "LM401"),
-        (["--resume"], 1, "no whole checkpoint"),
+        (["--resume"], 1, "has no checkpoint"),
         (["--answer-field", "reply"], 1, "reply"),
         (["--device", "cuda:77"], 1, "cuda:77"),
         (["--eval-data", "no.jsonl"], 1, "no.jsonl"),

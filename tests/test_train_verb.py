@@ -111,10 +111,9 @@ def test_it_equals_the_loops_one_after_another(tmp_path: Path) -> None:
     system, single = PLAN.load(), PLAN.load()
     lm.train(system, ROWS, output_dir=tmp_path / "verb", progress=False, **BRIEF)
     for name in chosen(PLAN, ROWS):
-        make, kind = loops.get(name).parts()
+        trainer, kind = loops.get(name).parts()
         folder = str(tmp_path / name)
         config: Any = kind(output_dir=folder, use_cpu=True, progress=False, **BRIEF)
-        trainer: Any = make
         trainer(single, config, train_dataset=ROWS).train()
     assert changed(weights(system), weights(single)) == set()
 
@@ -167,16 +166,16 @@ def test_resuming_needs_the_same_team_and_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", loops.names())
 def test_every_loop_keeps_its_contract(name: str, tmp_path: Path) -> None:
     loop = loops.get(name)
-    make, kind = loop.parts()
+    trainer, kind = loop.parts()
+    make: Any = trainer
     assert make.loop == name and loop.summary.endswith(".") and loop.steps > 0 < loop.epochs
     fields = {field for field in loop.flags if field != "dry_run"}
     assert fields <= set(kind.__dataclass_fields__)
     assert ("dry_run" in loop.flags) == hasattr(make, "dry_run")
     config: Any = kind(output_dir=str(tmp_path), use_cpu=True, **BRIEF)
-    trainer: Any = make
     before = weights(system := PLAN.load())
     rows = [{**row, "one": "x", "two": "y"} for row in ROWS]
-    trainer(system, config, train_dataset=rows, eval_dataset=rows[:2], callbacks=[]).train()
+    make(system, config, train_dataset=rows, eval_dataset=rows[:2], callbacks=[]).train()
     assert changed(before, weights(system))
     assert system.history[-1].loop == name
     assert (tmp_path / "metrics.jsonl").exists() and (tmp_path / "training.json").exists()

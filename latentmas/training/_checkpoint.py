@@ -112,8 +112,7 @@ def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
         newest, why = next(iter(broken.items()))
         raise DataError(f"cannot resume: {_cut_short(str(newest), why)}; it is left as it is")
     raise DataError(
-        f"cannot resume: {output_dir!r} has no checkpoint; train with "
-        'save_strategy="steps", or without resume'
+        f"cannot resume: {output_dir!r} has no checkpoint; train without resume (--resume)"
     )
 
 

@@ -16,7 +16,7 @@ from latentmas.training.recording import plain_arguments
 __all__ = ["write_settings"]
 
 FILE = "training.json"
-NOTHING = ("", "none", [])
+NOTHING: tuple[Any, ...] = ("", "none", [])
 """Defaults that transformers writes as an empty list."""
 
 

@@ -69,8 +69,9 @@ class LinkTrainer(Trainer):
     keeps a record of the training, which is saved with it.
     """
 
+    args: LinkConfig
     loop: str
-    """Name of the loop in the system's history."""
+    """Name of the loop in the registry and in the system's history."""
     left_out: list[int]
     """Numbers of rows that are longer than the agents can read."""
 

@@ -136,7 +136,7 @@ def _stage(name: str, runs: bool, reason: str, own: Mapping[str, Any], rows: int
     """A loop with the steps and the rate of its own settings, or by default."""
     loop = loops.get(name)
     kind = loop.parts()[1]
-    values = {one.name: one.default for one in fields(kind)} | dict(own)
+    values: dict[str, Any] = {one.name: one.default for one in fields(kind)} | dict(own)
     batch = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
     in_epoch = max(1, math.ceil(rows / batch))
     steps = int(values["max_steps"])

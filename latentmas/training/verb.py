@@ -130,7 +130,7 @@ def _run(
     make, kind = registry.get(stage.loop).parts()
     config = kind(**{**common, **stage.settings, "output_dir": str(place)})
     options: dict[str, Any] = {"train_dataset": rows, "eval_dataset": eval_rows}
-    trainer: Any = make(system, config, **options, callbacks=list(callbacks))  # type: ignore[call-arg]
+    trainer = make(system, config, **options, callbacks=list(callbacks))
     outcome = trainer.train(resume_from_checkpoint=has_checkpoint(place) or None)
     scores = trainer.evaluate() if eval_rows is not None else {}
     save_system(system, place / "team")

@@ -28,7 +28,8 @@ def render() -> str:
 
 
 def _leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         if hasattr(command, "commands"):
             yield from _leaves(command, f"{prefix}{name} ")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -77,8 +77,8 @@ class Loop(ABC):
 
     @staticmethod
     @abstractmethod
-    def parts() -> tuple[type[LinkTrainer], type[LinkConfig]]:
-        """The trainer and its configuration; `trainer(system, config, train_dataset=…)`."""
+    def parts() -> tuple[Callable[..., LinkTrainer], type[LinkConfig]]:
+        """Its trainer, which is called like `InnerTrainer`, and the class of its configuration."""
 
     @staticmethod
     @abstractmethod
