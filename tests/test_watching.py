@@ -6,14 +6,17 @@ import json
 import os
 import signal
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
 import latentmas as lm
 from latentmas.training import _progress
+from latentmas.training.telemetry import row_cosine
 from tests.test_training import PLAN, ROWS, changed, outer, weights
 
 
@@ -148,3 +151,43 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     assert not isinstance(caught.value, lm.TrainingInterrupted)
     assert not (tmp_path / "checkpoint-3").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- what is watched --------------------------------------------------------------------------
+
+
+def test_the_cosine_is_the_mean_over_pairs_of_rows() -> None:
+    message_BKD = torch.randn(5, 3, 4, dtype=torch.float64)
+    flat = [row.flatten() for row in message_BKD]
+    pairs = [torch.cosine_similarity(a, b, dim=0) for a, b in combinations(flat, 2)]
+    wanted = pytest.approx(float(torch.stack(pairs).mean()), abs=1e-6)
+    assert row_cosine(message_BKD) == wanted
+    assert row_cosine(message_BKD[:1]) is None
+
+
+def test_messages_that_do_not_depend_on_the_input_are_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{**ROWS[0], "number": i} for i in range(8)]
+    caplog.set_level("WARNING", "latentmas")
+    outer(PLAN.load(), tmp_path / "same", rows, max_steps=6).train()
+    said = [line for line in caplog.messages if "hardly depends on the input" in line]
+    assert len(said) == 1 and "1.000" in said[0]
+    first = json.loads((tmp_path / "same" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["message_cosine/round1.one->two"] == pytest.approx(1.0, abs=1e-4)
+    caplog.clear()
+    outer(PLAN.load(), tmp_path / "other", max_steps=6, learning_rate=0.0).train()
+    log = (tmp_path / "other" / "metrics.jsonl").read_text().splitlines()
+    cosines = [v for k, v in json.loads(log[0]).items() if k.startswith("message_cosine/")]
+    assert len(cosines) == 3 and min(cosines) < 0.999
+
+
+def test_the_page_begins_with_settings_and_data(tmp_path: Path) -> None:
+    outer(PLAN.load(), tmp_path, learning_rate=0.0123, eval_dataset=ROWS[:2]).train()
+    page = lm.training_report(tmp_path).read_text()
+    parts = ["Data and links", "Settings that differ from the defaults", "0.0123"]
+    parts += ["All other settings", "Target tokens per second", "messages of different rows"]
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+    (tmp_path / "training.json").write_text("{")
+    assert "Data and links" not in lm.training_report(tmp_path).read_text()

@@ -176,15 +176,27 @@ class LinkTrainer(Trainer):
         return scores
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> Any:
-        """As transformers', with the exact loss."""
+        """As transformers', with the exact loss and the loop's own scores."""
         self._evaluated, self._held_out = [], dataloader.dataset is self.eval_dataset
         output = super().evaluation_loop(dataloader, *args, **options)
         total = torch.tensor(self._evaluated).sum(dim=0)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total.to(self.args.device))
+        found = {"loss": float(total[0] / total[1].clamp_min(1))}
+        found |= self.held_out_metrics(dataloader.dataset.plain())
         prefix = options.get("metric_key_prefix", "eval")
-        exact = {f"{prefix}_loss": float(total[0] / total[1].clamp_min(1))}
-        return output._replace(metrics={**(output.metrics or {}), **exact})
+        scores = {f"{prefix}_{name}": value for name, value in found.items()}
+        return output._replace(metrics={**(output.metrics or {}), **scores})
+
+    def held_out_metrics(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Scores beside the loss, by name without prefix; loops override it.
+
+        They are logged, and may choose the best checkpoint or end the training.
+
+        Args:
+            rows: that are evaluated on.
+        """
+        return {}
 
     # --- items: the loss is a mean over all terms of a step, on all processes ------------------
 
