@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +182,35 @@ def test_every_loop_keeps_its_contract(name: str, tmp_path: Path) -> None:
     assert changed(before, weights(system))
     assert system.history[-1].loop == name
     assert (tmp_path / "metrics.jsonl").exists() and (tmp_path / "training.json").exists()
+
+
+TWO = """
+import sys
+import latentmas as lm
+
+ROWS = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]
+small, folder, resume = sys.argv[1:]
+graph = lm.Graph("two", inputs=["question"], rounds=1, latent_steps=1)
+for name, prompt in (("reader", "{{ question }}"), ("writer", "{{ reader }}")):
+    graph.add_agent(name, lm.Backbone(small), prompt=prompt)
+graph.connect("reader", "writer")
+system = graph.output("writer").compile().load()
+options = {"resume": True} if resume == "yes" else {"loops": ["inner", "edge"], "max_steps": 2}
+lm.train(system, ROWS, output_dir=folder, **options)
+"""
+
+
+def test_several_processes_train_one_team(tmp_path: Path) -> None:
+    """One of them writes; the others wait for it where they must."""
+    (script := tmp_path / "two.py").write_text(TWO)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for resume in ("no", "yes"):
+        words = [str(script), tiny("llama", 16).source, str(tmp_path / "out"), resume]
+        done = subprocess.run(
+            [*two, *words], env=environment, capture_output=True, text=True, timeout=110
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr.count("because ") == 2
+    saved = lm.System.from_pretrained(tmp_path / "out" / "team")
+    assert [record.manifest["processes"] for record in saved.history] == [2, 2]

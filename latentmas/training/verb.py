@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -89,6 +90,7 @@ def train(
         TrainingInterrupted: Ctrl-C was pressed.
     """
     folder, data = Path(output_dir), read_rows(rows, common.get("columns"))
+    main = os.environ.get("RANK", "0") == "0"  # of several processes, one writes
     check_writable(folder / FILE)
     if resume:
         plan = _resumed(folder, system, data)
@@ -96,8 +98,9 @@ def train(
         plan = plan_training(
             system.plan, rows, history=system.history, loops=loops, settings=settings, **common
         )
-        _begin(folder, system, data, plan)
-    if common.get("progress", True):
+        if main:
+            _begin(folder, system, data, plan)
+    if main and common.get("progress", True):
         print(plan, file=sys.stderr)
     common = {"use_cpu": all(b.device.type == "cpu" for b in system.serving.values())}
     stages = []
@@ -113,7 +116,10 @@ def train(
             stages.append(_run(system, stage, place, rows, eval_rows, common, callbacks))
         except TrainingInterrupted as stop:
             raise TrainingInterrupted(stop.step, stop.checkpoint, again) from None
-    save_system(system, folder / "team")
+        if main:
+            save_system(system, place / "team")
+    if main:
+        save_system(system, folder / "team")
     return Training(folder / "team", plan, stages)
 
 
@@ -126,14 +132,13 @@ def _run(
     common: dict[str, Any],
     callbacks: Sequence[TrainerCallback],
 ) -> TrainedStage:
-    """One loop, from its last checkpoint if it has one; the team after it is saved."""
+    """One loop, from its last checkpoint if it has one."""
     make, kind = registry.get(stage.loop).parts()
     config = kind(**{**common, **stage.settings, "output_dir": str(place)})
     options: dict[str, Any] = {"train_dataset": rows, "eval_dataset": eval_rows}
     trainer = make(system, config, **options, callbacks=list(callbacks))
     outcome = trainer.train(resume_from_checkpoint=has_checkpoint(place) or None)
     scores = trainer.evaluate() if eval_rows is not None else {}
-    save_system(system, place / "team")
     return TrainedStage(stage.loop, place, outcome.global_step, outcome.training_loss, scores)
 
 
