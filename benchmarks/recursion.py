@@ -69,6 +69,8 @@ class Bench:
             "per_device_train_batch_size": batch,
             "warmup_steps": 10,
             "use_cpu": True,
+            "max_grad_norm": 1.0,
+            "save_strategy": "no",
             "telemetry": False,
             "seed": seed,
         } | more

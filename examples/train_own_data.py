@@ -1,4 +1,4 @@
-"""Teaches: rows from a JSONL file, inner loop, outer loop, save, load, run."""
+"""Teaches: rows from a JSONL file, the loops that suit them, save, load, run."""
 
 import json
 from pathlib import Path
@@ -19,12 +19,9 @@ expert, learner = tiny_backbone("llama", 32), tiny_backbone("qwen2", 16)
 graph = lm.templates.distillation(expert=expert, learner=learner, rounds=2, latent_steps=2)
 system = graph.compile().load()
 
-inner = lm.InnerConfig("out/inner", max_steps=5, targets={"expert": "plan"})
-lm.InnerTrainer(system, inner, train_dataset=rows).train()
-outer = lm.OuterConfig("out/outer", max_steps=5, save_strategy="steps", save_steps=5)
-trainer = lm.OuterTrainer(system, outer, train_dataset=rows, eval_dataset=rows[:4])
-trainer.train()
-print(trainer.evaluate())
+options = {"targets": {"expert": "plan"}, "eval_rows": rows[:4], "max_steps": 5}
+done = lm.train(system, rows, output_dir="out", **options)
+for stage in done.stages:
+    print(stage.loop, stage.steps, stage.scores)
 
-system.save_pretrained("out/team")
-print(lm.System.from_pretrained("out/team")("3 + 1 =", max_new_tokens=4).text)
+print(lm.System.from_pretrained(done.team)("3 + 1 =", max_new_tokens=4).text)

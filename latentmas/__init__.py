@@ -16,6 +16,7 @@ from latentmas.errors import (
     LatentMASError,
     PlanError,
     Problem,
+    TrainingInterrupted,
     UnknownNameError,
     WeightsError,
 )
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         InnerTrainer,
         OuterConfig,
         OuterTrainer,
+        train,
     )
 
 __version__ = "0.1.0"
@@ -68,6 +70,7 @@ _LAZY = {
     "link_kinds": "latentmas.links",
     "load_release": "latentmas.interop",
     "rerun": "latentmas.io",
+    "train": "latentmas.training",
     "training_report": "latentmas.report",
 }
 
@@ -107,7 +110,9 @@ __all__ = [
     "TeamDifference",
     "TeamReport",
     "templates",
+    "train",
     "training_report",
+    "TrainingInterrupted",
     "UnknownNameError",
     "WeightsError",
 ]

@@ -8,6 +8,8 @@ LatentMASError
 ├ WeightsError(RuntimeError)    missing / unexpected / wrong shape / digest mismatch
 ├ DataError(ValueError)         a dataset row lacks a field, or a file cannot be read
 └ ExecutionError(RuntimeError)  .step .agent .round, raised from the cause
+
+TrainingInterrupted(KeyboardInterrupt)  Ctrl-C in a training: .step .checkpoint .resume
 ```
 """
 
@@ -31,6 +33,7 @@ __all__ = [
     "LatentMASError",
     "PlanError",
     "Problem",
+    "TrainingInterrupted",
     "UnknownNameError",
     "WeightsError",
     "closest",
@@ -196,6 +199,21 @@ class ExecutionError(LatentMASError, RuntimeError):
     def __init__(self, message: str, *, step: int, agent: str, round: int) -> None:
         self.step, self.agent, self.round = step, agent, round
         super().__init__(f"round {round}, agent {agent!r} (step {step}): {message}")
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a training, after it had saved a checkpoint.
+
+    `step`: steps that were done. `checkpoint`: the folder. `resume`: the call or command that
+    continues from there.
+    """
+
+    def __init__(self, step: int, checkpoint: str, resume: str) -> None:
+        super().__init__(
+            f"interrupted after step {step}; the checkpoint is {checkpoint}; to continue:\n"
+            f"  {resume}"
+        )
+        self.step, self.checkpoint, self.resume = step, checkpoint, resume
 
 
 def more_about(message: str) -> str:

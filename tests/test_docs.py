@@ -26,6 +26,7 @@ from latentmas.compiler import compile_graph
 from latentmas.errors import CODES, GraphError, LatentMASError
 from latentmas.io import push_folder
 from latentmas.testing import tiny_backbone
+from latentmas.training.loops import loops
 from latentmas.training.select import check_reach, choose_links
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +48,7 @@ def of(path: Path) -> str:
 @pytest.fixture(autouse=True)
 def _own_registry():
     """What pages register is gone after the test."""
-    registries = (lm.link_kinds, families, evaluation.metrics)
+    registries = (lm.link_kinds, families, evaluation.metrics, loops)
     before = [set(registry.names()) for registry in registries]
     yield
     for registry, names in zip(registries, before, strict=True):
@@ -108,8 +109,11 @@ def resolve(words: list[str]) -> click.Command:
     command: Any = typer.main.get_command(app)
     for word in words:
         if hasattr(command, "commands"):
-            if word in command.commands:
-                command = command.commands[word]
+            found = command.get_command(None, word)
+            if found is None and words[0] == "train":
+                found = command.get_command(None, "TEAM")
+            if found is not None:
+                command = found
             elif words.index(word) == 0 and not word.startswith("-"):
                 raise AssertionError(f"there is no command `latentmas {word}`")
     return command
@@ -128,7 +132,7 @@ def test_every_command_is_on_its_page():
     page = (DOCS / "cli.md").read_text()
     command: Any = typer.main.get_command(app)
     for name, sub in command.commands.items():
-        below = getattr(sub, "commands", {})
+        below = sub.list_commands(None) if hasattr(sub, "commands") else ()
         for full in [f"{name} {part}" for part in below] or [name]:
             assert f"`latentmas {full}" in page, full
 

@@ -25,9 +25,9 @@ from latentmas.runtime import executors
 from latentmas.runtime.packing import answer_ids, pack
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import stability
+from latentmas.training._estimate import dry_run, estimate
 from latentmas.training.constant import BLOCK, ConstantStates, constant_rollouts
 from latentmas.training.data import TrainingRows
-from latentmas.training.estimate import dry_run, estimate
 from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.saving import saved_bytes

@@ -13,7 +13,7 @@ import yaml
 from latentmas.cli._options import pairs, unknown
 from latentmas.errors import DataError
 
-__all__ = ["make_config", "parse_value"]
+__all__ = ["make_config", "parse_value", "read_sets"]
 
 
 def make_config(
@@ -32,6 +32,22 @@ def make_config(
         DataError: the values do not fit.
     """
     flags = {key: value for key, value in given.items() if value is not None}
+    own = read_sets(kind, sets)
+    for key in own:
+        if key in flags:
+            raise typer.BadParameter(f"--set {key}: a flag of its own gives it already")
+    try:
+        return kind(**{**defaults, **flags, **own})
+    except (TypeError, ValueError, ImportError) as error:
+        raise DataError(f"these training arguments do not fit: {error}") from error
+
+
+def read_sets(kind: type[Any], sets: Iterable[str]) -> dict[str, Any]:
+    """Fields of a configuration from `key=value` texts of `--set`.
+
+    Raises:
+        typer.BadParameter: a key is unknown or takes another type.
+    """
     known = [field.name for field in dataclasses.fields(kind) if field.init]
     own: dict[str, Any] = {}
     types = get_type_hints(kind) if sets else {}
@@ -39,13 +55,8 @@ def make_config(
         if key not in known:
             instead = f"neither {kind.__name__} nor transformers.TrainingArguments has it"
             raise unknown("training argument", key, known, instead)
-        if key in flags:
-            raise typer.BadParameter(f"--set {key}: a flag of its own gives it already")
         own[key] = _fitting(key, text, types[key])
-    try:
-        return kind(**{**defaults, **flags, **own})
-    except (TypeError, ValueError, ImportError) as error:
-        raise DataError(f"these training arguments do not fit: {error}") from error
+    return own
 
 
 _SIMPLE = {

@@ -57,7 +57,7 @@ def report(error: BaseException, *, debug: bool) -> int:
         debug: show the traceback.
     """
     if isinstance(error, KeyboardInterrupt):
-        stderr_console().print("interrupted")
+        stderr_console().print(str(error) or "interrupted")
         return INTERRUPTED
     if debug:
         print(redact("".join(traceback.format_exception(error))), end="", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar where there is a terminal, lines of a training's log anywhere."""
+"""Progress of runs on stderr: a bar where there is a terminal, elsewhere lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.progress import (
     BarColumn,
@@ -22,11 +22,9 @@ from rich.text import Text
 from latentmas.cli._console import note, stderr_console
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
-
     from latentmas.runtime import Event, Watcher
 
-__all__ = ["progress_bar", "run_progress", "train_progress"]
+__all__ = ["progress_bar", "run_progress"]
 
 AT_MOST = 0.2
 """Seconds between two counts of tokens on a bar."""
@@ -132,28 +130,3 @@ class _Lines:
             done = f"{self._done} of {self._rows} rows finished{failed}"
             note(f"{done}, {self._tokens} tokens of answers, {now - self._begun:.0f} s")
             self._said = now
-
-
-@contextmanager
-def train_progress() -> Iterator[TrainerCallback]:
-    """A callback of `transformers` that draws the steps and prints each log entry."""
-    from transformers import TrainerCallback
-
-    with progress_bar() as bar:
-        task = bar.add_task("train", total=None)
-
-        class Progressing(TrainerCallback):
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                bar.update(task, total=state.max_steps, completed=state.global_step)
-
-            def on_log(self, args: Any, state: Any, control: Any, **options: Any) -> None:
-                bar.console.print(_entry(state, options.get("logs") or {}))
-
-        yield Progressing()
-
-
-def _entry(state: Any, logs: dict[str, Any]) -> str:
-    """What a person looks at; of each link, message and agent, metrics.jsonl tells."""
-    told = {k: v for k, v in logs.items() if "/" not in k}
-    values = [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in told.items()]
-    return f"step {state.global_step}/{state.max_steps}: {', '.join(values)}"

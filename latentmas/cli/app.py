@@ -101,19 +101,16 @@ def _global_options(
         import_plugin(path)
 
 
-_training = typer.Typer(help="Train the links of a team: inner loop, edge loop, outer loop.")
-_training.command(
-    epilog="Example: latentmas train inner team.yaml --data rows.jsonl --output-dir out/inner "
-    "--steps 200"
-)(train.inner)
-_training.command(
-    epilog="Example: latentmas train edges out/inner/team --data rows.jsonl --output-dir out/edges "
-    "--steps 100"
-)(train.edges)
-_training.command(
-    epilog="Example: latentmas train outer out/inner/team --data rows.jsonl --output-dir out/outer "
-    "--rounds 3 --set warmup_steps=20"
-)(train.outer)
+_training = typer.Typer(
+    cls=train.Training,
+    help="Train the links of a team, with the loops that suit it or with one loop.",
+)
+
+
+@_training.callback()
+def _train_options() -> None:
+    """Nothing of its own: a group without a command needs a callback."""
+
 
 app.command(epilog="Example: latentmas templates --json")(graph.templates)
 app.command(epilog="Example: latentmas new my-team --template mixture --backbone Qwen/Qwen3-0.6B")(

@@ -68,7 +68,7 @@ def new(
     if not backbone:
         note("its models are the demo's, too small to talk; put your own in, or use --backbone")
     graph = shlex.quote(str(next(iter(files))))
-    train = f"train inner {graph} --data rows.jsonl --output-dir out/inner"
+    train = f"train {graph} --data rows.jsonl --output-dir out"
     commands = (f"check {graph}", f"plan {graph}", train)
     note("\n".join(["next:", *(f"  latentmas {command}" for command in commands)]))
 

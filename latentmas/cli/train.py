@@ -1,213 +1,66 @@
-"""Commands that train links: train inner, train edges, train outer."""
+"""Commands that train links: a team with the loops that suit it, or one loop alone."""
 
 from __future__ import annotations
 
 import shlex
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from latentmas.cli._config import make_config
+from latentmas.cli._config import make_config, read_sets
 from latentmas.cli._console import emit, emit_json, note
 from latentmas.cli._data import read_rows
-from latentmas.cli._options import Device, Json, Rounds, Team, pairs
-from latentmas.cli._progress import train_progress
-from latentmas.cli._team import open_team
-from latentmas.errors import LatentMASError
+from latentmas.cli._options import pairs, unknown
+from latentmas.cli._team import open_plan, open_team
+from latentmas.cli._train_group import TrainGroup
+from latentmas.errors import LatentMASError, TrainingInterrupted
 from latentmas.report import training_report
 from latentmas.spec import check_writable
 
 if TYPE_CHECKING:
-    from latentmas.runtime import System
+    from latentmas.runtime import System, TrainingRecord
 
-__all__ = ["edges", "inner", "outer"]
-
-Data = Annotated[Path, typer.Option("--data", help="JSONL file of training rows.")]
-OutputDir = Annotated[
-    Path, typer.Option(file_okay=False, help="Folder for checkpoints and the trained team.")
-]
-EvalData = Annotated[Path | None, typer.Option(help="JSONL file to evaluate on at the end.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Optimiser steps; goes before --epochs.")]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
-Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Rows of a batch.")]
-Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
-Links = Annotated[
-    list[str] | None,
-    typer.Option("--links", help="outer, inner, all, or the id of a link; may be repeated."),
-]
-Answer = Annotated[str | None, typer.Option(help="Field that holds the answer.")]
-Seed = Annotated[int | None, typer.Option(help="Of the data's order, and of untrained links.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any field of the configuration as key=value; may be repeated."),
-]
+__all__ = ["Training", "train_loop", "train_team"]
 
 
-def inner(
-    team: Team,
-    data: Data,
-    output_dir: OutputDir,
-    eval_data: EvalData = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option("--target", help="An agent's own text as agent=field; may be repeated."),
-    ] = None,
-    steps: Steps = None,
-    epochs: Epochs = None,
-    batch_size: Batch = None,
-    learning_rate: Rate = None,
-    answer_field: Answer = None,
-    seed: Seed = None,
-    device: Device = "cpu",
-    resume: Resume = False,
-    set_: Sets = None,
-    json: Json = False,
-) -> None:
-    """Train inner links: an agent's states become its own input embeddings."""
-    given = _common(output_dir, steps, epochs, batch_size, learning_rate, answer_field, seed)
-    given["targets"] = pairs("--target", target or []) or None
-    paths = (team, data, eval_data, output_dir)
-    _train("Inner", *paths, given, set_ or [], device=device, resume=resume, json=json)
-
-
-def edges(
-    team: Team,
-    data: Data,
-    output_dir: OutputDir,
-    eval_data: EvalData = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target", help="An agent's own text as agent=field; without it the twin speaks."
-        ),
-    ] = None,
-    links: Links = None,
-    steps: Steps = None,
-    epochs: Epochs = None,
-    batch_size: Batch = None,
-    learning_rate: Rate = None,
-    answer_field: Answer = None,
-    seed: Seed = None,
-    device: Device = "cpu",
-    resume: Resume = False,
-    set_: Sets = None,
-    json: Json = False,
-) -> None:
-    """Train edges, each by itself: a message becomes what its sender would have said in words."""
-    given = _common(output_dir, steps, epochs, batch_size, learning_rate, answer_field, seed)
-    given["targets"] = pairs("--target", target or []) or None
-    given["train_links"] = links[0] if links and len(links) == 1 else links or None
-    paths = (team, data, eval_data, output_dir)
-    _train("Edge", *paths, given, set_ or [], device=device, resume=resume, json=json)
-
-
-def outer(
-    team: Team,
-    data: Data,
-    output_dir: OutputDir,
-    eval_data: EvalData = None,
-    rounds: Rounds = None,
-    recipe: Annotated[str | None, typer.Option(help="on_policy, or released.")] = None,
-    links: Links = None,
-    steps: Steps = None,
-    epochs: Epochs = None,
-    batch_size: Batch = None,
-    learning_rate: Rate = None,
-    answer_field: Answer = None,
-    seed: Seed = None,
-    device: Device = "cpu",
-    resume: Resume = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="One step: what it takes, beside the estimate.")
-    ] = False,
-    set_: Sets = None,
-    json: Json = False,
-) -> None:
-    """Train links from the final answer, through all rounds."""
-    given = _common(output_dir, steps, epochs, batch_size, learning_rate, answer_field, seed)
-    given |= {"rounds": rounds, "recipe": recipe}
-    given["train_links"] = links[0] if links and len(links) == 1 else links or None
-    paths = (team, data, eval_data, output_dir)
-    how: dict[str, Any] = {"device": device, "resume": resume, "json": json, "dry": dry_run}
-    _train("Outer", *paths, given, set_ or [], **how)
-
-
-def _common(
-    output_dir: Path,
-    steps: int | None,
-    epochs: float | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    answer_field: str | None,
-    seed: int | None,
-) -> dict[str, Any]:
-    """Flags of both loops as fields of their configurations."""
-    return {
-        "output_dir": str(output_dir),
-        "max_steps": steps,
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "answer_field": answer_field,
-        "seed": seed,
-    }
-
-
-def _train(
-    loop: str,
+def train_loop(
+    name: str,
+    *,
     team: Path,
     data: Path,
-    eval_data: Path | None,
     output_dir: Path,
-    given: dict[str, Any],
-    sets: list[str],
-    *,
+    eval_data: Path | None,
+    set_: list[str] | None,
     device: str,
     resume: bool,
     json: bool,
-    dry: bool = False,
+    dry_run: bool = False,
+    **given: Any,
 ) -> None:
-    """Train with one of the loops, save the team and report."""
+    """Train with one loop, save the team and report."""
     rows = read_rows(data).rows
     eval_rows = None if eval_data is None else read_rows(eval_data).rows
     folder = _free(output_dir / "team")
-    from latentmas import training
+    from latentmas.training.loops import loops
 
-    trainer_class = getattr(training, f"{loop}Trainer")
-    config = make_config(
-        getattr(training, f"{loop}Config"), given, sets, {"use_cpu": device.startswith("cpu")}
-    )
+    make, kind = loops.get(name).parts()
+    flags = {**_fields(**given), "output_dir": str(output_dir)}
+    config = make_config(kind, flags, set_ or [], {"use_cpu": device.startswith("cpu")})
     system = open_team(team, device=device, seed=given["seed"] or 0, answers=False)
-    with train_progress() as progress:
-        trainer = trainer_class(
-            system, config, train_dataset=rows, eval_dataset=eval_rows, callbacks=[progress]
-        )
-        if dry:
-            _report_dry(trainer.dry_run(), json)
-            return
+    trainer: Any = make(system, config, train_dataset=rows, eval_dataset=eval_rows)
+    if dry_run:
+        found = trainer.dry_run()
+        emit_json(asdict(found)) if json else emit(str(found))
+        return
+    with _resumable():
         outcome = trainer.train(resume_from_checkpoint=resume or None)
-        scores = trainer.evaluate() if eval_rows is not None else {}
+    scores = trainer.evaluate() if eval_rows is not None else {}
     system.save_pretrained(folder)
     note(f"curves: {training_report(output_dir)}")
-    _report(system, folder, outcome, scores, json)
-
-
-def _report_dry(found: Any, json: bool) -> None:
-    if json:
-        emit_json(asdict(found))
-    else:
-        emit(str(found))
-
-
-def _report(
-    system: System, folder: Path, outcome: Any, scores: dict[str, float], json: bool
-) -> None:
-    links = {id: system.link(id).parameters() for id in system.link_ids()}
-    trained = [id for id, weights in links.items() if any(w.requires_grad for w in weights)]
+    trained = [id for id in system.link_ids() if _learns(system, id)]
     if json:
         numbers = {"steps": outcome.global_step, "train_loss": outcome.training_loss}
         scores_of = {"metrics": outcome.metrics, "eval": scores}
@@ -215,6 +68,132 @@ def _report(
         return
     count = f"{len(trained)} link{'s' if len(trained) != 1 else ''}"
     note(f"trained {count} in {outcome.global_step} steps, loss {outcome.training_loss:.4g}")
+    _say_next(folder)
+
+
+def train_team(
+    *,
+    team: Path,
+    data: Path,
+    output_dir: Path,
+    eval_data: Path | None,
+    loop: list[str] | None,
+    set_: list[str] | None,
+    device: str,
+    resume: bool,
+    dry_run: bool,
+    json: bool,
+    **given: Any,
+) -> None:
+    """Choose the loops, run them, save the team and report."""
+    rows = read_rows(data).rows
+    eval_rows = None if eval_data is None else read_rows(eval_data).rows
+    from latentmas.training import plan_training, train
+
+    options: dict[str, Any] = {"loops": loop or None, **_split(set_ or [])}
+    options |= {key: value for key, value in _fields(**given).items() if value is not None}
+    if dry_run:
+        plan = plan_training(open_plan(team), rows, history=_history(team), **options)
+        emit_json(asdict(plan)) if json else emit(str(plan))
+        return
+    folder = _free(output_dir / "team")
+    system = open_team(team, device=device, seed=given["seed"] or 0, answers=False)
+    with _resumable():
+        done = train(
+            system,
+            rows,
+            output_dir=output_dir,
+            eval_rows=eval_rows,
+            resume=resume,
+            **options,
+        )
+    note(f"curves: {training_report(output_dir)}")
+    if json:
+        emit_json({"team": str(folder), "stages": [_told(stage) for stage in done.stages]})
+        return
+    _say_next(folder)
+
+
+class Training(TrainGroup):
+    """The group `latentmas train`."""
+
+    run_loop, run_team = staticmethod(train_loop), staticmethod(train_team)
+
+
+def _fields(
+    *,
+    steps: int | None,
+    epochs: float | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    answer_field: str | None,
+    seed: int | None,
+    target: list[str] | None = None,
+    links: list[str] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Flags as fields of configurations; None for those that are not given."""
+    return {
+        "max_steps": steps,
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "answer_field": answer_field,
+        "seed": seed,
+        "targets": pairs("--target", target or []) or None,
+        "train_links": links[0] if links and len(links) == 1 else links or None,
+        **more,
+    }
+
+
+def _split(sets: list[str]) -> dict[str, Any]:
+    """`--set` of all loops as keywords, and those of one loop under `settings`."""
+    from latentmas.training.loops import in_order
+
+    kinds = {name: loop.parts()[1] for name, loop in in_order().items()}
+    common: dict[str, Any] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for text in sets:
+        name, dot, _ = text.partition("=")[0].partition(".")
+        if dot and name not in kinds:
+            raise unknown("training loop", name, kinds, f"there are: {', '.join(kinds)}")
+        if dot:
+            settings.setdefault(name, {}).update(read_sets(kinds[name], [text.partition(".")[2]]))
+            continue
+        having = [kind for kind in kinds.values() if name in kind.__dataclass_fields__]
+        common |= read_sets((having or list(kinds.values()))[-1], [text])
+    return {"settings": settings, **common}
+
+
+def _history(team: Path) -> list[TrainingRecord]:
+    """Earlier trainings of a saved team; a graph file has none."""
+    if not (team / "latentmas.json").exists():
+        return []
+    from latentmas.io import read_history
+
+    return read_history(team)
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Ctrl-C tells the command that continues."""
+    try:
+        yield
+    except TrainingInterrupted as stop:
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        command = f"latentmas {shlex.join(words)} --resume"
+        raise TrainingInterrupted(stop.step, stop.checkpoint, command) from None
+
+
+def _told(stage: Any) -> dict[str, Any]:
+    return {**asdict(stage), "folder": str(stage.folder)}
+
+
+def _learns(system: System, id: str) -> bool:
+    return any(weight.requires_grad for weight in system.link(id).parameters())
+
+
+def _say_next(folder: Path) -> None:
     note(f'next: latentmas run {shlex.quote(str(folder))} "…"')
     emit(str(folder))
 

@@ -49,6 +49,9 @@ class Recipe:
     outer_steps: int = 100
     outer_rate: float = 5e-5
     warmup: int = 10
+    """Steps in which the outer loop's rate rises; the inner loop's does not."""
+    clip: float = 1.0
+    """Gradient norm of both loops; these models are small, and so are their gradients."""
     batch_size: int = 64
     train_links: str = "all"
     round_weights: tuple[float, ...] | None = None
@@ -171,6 +174,10 @@ def _train_inner(system: lm.System, recipe: Recipe, seed: int, folder: Path, sho
         max_steps=recipe.inner_steps,
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.inner_rate,
+        warmup_steps=0,
+        max_grad_norm=recipe.clip,
+        save_strategy="no",
+        progress=False,
         seed=seed,
     )
     rows = inner_rows(recipe.inner_steps * recipe.batch_size, seed)
@@ -190,6 +197,9 @@ def _train_outer(system: lm.System, recipe: Recipe, seed: int, folder: Path, sho
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=recipe.outer_rate,
         warmup_steps=min(recipe.warmup, recipe.outer_steps),
+        max_grad_norm=recipe.clip,
+        save_strategy="no",
+        progress=False,
         seed=seed,
     )
     rows = train_rows(recipe.outer_steps * recipe.batch_size, seed)

@@ -15,6 +15,7 @@ from latentmas.report.charts import STYLE, chart, charts
 from latentmas.report.depths import FILE as DEPTHS
 from latentmas.report.depths import DepthMap
 from latentmas.report.figures import curves_png
+from latentmas.report.settings import settings
 from latentmas.spec import write_atomically, write_text_atomically
 from latentmas.spec._plain import parse_json
 
@@ -44,6 +45,7 @@ _GROUPS = {
     "residual_ratio/": ("Learnt branch over residual", False),
     "message_grad/": ("Gradient norm at each message", True),
     "message_norm/": ("Norm of each message over embeddings", False),
+    "message_cosine/": ("Mean cosine between messages of different rows", False),
     "latent_norm/": ("Norm of what agents feed back over embeddings", False),
 }
 _TOTALS = {
@@ -58,7 +60,9 @@ _DULL = ("_runtime", "_per_second", "epoch", "_mem_", "total_flos")
 def training_report(
     folder: str | Path, path: str | Path | None = None, *, png: str | Path | None = None
 ) -> Path:
-    """Write what a training logged as a page of HTML: one file that needs no network.
+    """Write a training as a page of HTML: its settings, its data and what it logged.
+
+    It is one file that needs no network.
 
     Args:
         folder: an output folder of a trainer, or one that holds several; every `metrics.jsonl` and
@@ -71,7 +75,9 @@ def training_report(
         LatentMASError: `png` without matplotlib.
     """
     folder = Path(folder)
-    logs = {_place(file, folder): _read(file) for file in sorted(folder.rglob(FILE))}
+    found = sorted(folder.rglob(FILE))
+    logs = {_place(file, folder): _read(file) for file in found}
+    homes = {_place(file, folder): file.parent for file in found}
     maps = {_place(f, folder): DepthMap.load(f) for f in sorted(folder.rglob(DEPTHS))}
     if not logs and not maps:
         raise DataError(
@@ -82,9 +88,9 @@ def training_report(
     name = "Training: " + "/".join(folder.resolve().parts[-2:]).lstrip("/")
     body = [heading(1, name)]
     for place, entries in logs.items():
-        body += [heading(2, place), *_shown(entries)]
-    for place, found in maps.items():
-        body += [heading(2, f"{place}: rounds of training and of running"), found.html()]
+        body += [heading(2, place), *settings(homes[place]), *_shown(entries)]
+    for place, depths in maps.items():
+        body += [heading(2, f"{place}: rounds of training and of running"), depths.html()]
     return write_text_atomically(
         Path(path or folder / "report.html"), page(name, body, style=STYLE)
     )
@@ -164,6 +170,8 @@ def _curves(entries: Sequence[Mapping[str, Any]]) -> Iterator[_Curves]:
             title = name.removeprefix("eval_").replace("_", " ").capitalize()
             yield from _chart(title, entries, {name: name})
     yield from _chart("Gradient norm of all links", entries, _only("grad_norm", names), log=True)
+    speed = "target_tokens_per_second"
+    yield from _chart("Target tokens per second", entries, {speed: speed})
     yield from _chart("Learning rate", entries, _only("learning_rate", names))
     for prefix, (title, log) in _GROUPS.items():
         inside = sorted(name for name in names if name.startswith(prefix))

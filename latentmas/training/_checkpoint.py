@@ -20,7 +20,13 @@ from latentmas.redact import get_logger
 from latentmas.runtime import System
 from latentmas.spec import WriteError, write_error
 
-__all__ = ["check_checkpoint", "find_checkpoint", "writing_checkpoint"]
+__all__ = [
+    "check_checkpoint",
+    "find_checkpoint",
+    "has_checkpoint",
+    "set_aside_checkpoints",
+    "writing_checkpoint",
+]
 
 log = get_logger("latentmas.training")
 
@@ -93,11 +99,7 @@ def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
         if why := _damage(Path(resume)):
             raise DataError(f"cannot resume: {_cut_short(resume, why)}")
         return resume
-    numbered = {
-        path: int(match[1])
-        for path in Path(output_dir).glob("checkpoint-*")
-        if (match := _FOLDER.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
-    }
+    numbered = _numbered(Path(output_dir))
     broken: dict[Path, str] = {}
     for path in sorted(numbered, key=lambda path: numbered[path], reverse=True):
         why = _damage(path)
@@ -110,9 +112,39 @@ def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
         newest, why = next(iter(broken.items()))
         raise DataError(f"cannot resume: {_cut_short(str(newest), why)}; it is left as it is")
     raise DataError(
-        f"cannot resume: {output_dir!r} has no checkpoint; train with "
-        'save_strategy="steps", or without resume'
+        f"cannot resume: {output_dir!r} has no checkpoint; train without resume (--resume)"
     )
+
+
+def has_checkpoint(output_dir: Path) -> bool:
+    """Whether a training left a checkpoint here that is whole."""
+    return any(not _damage(path) for path in _numbered(output_dir))
+
+
+def set_aside_checkpoints(output_dir: Path) -> None:
+    """Rename the checkpoints of an earlier training, when another one begins in its folder.
+
+    Resuming and the limit on their number go by their steps, and would confuse the two.
+    """
+    for path in _numbered(output_dir):
+        aside = _free_name(path, "earlier")
+        path.rename(aside)
+        log.info("the checkpoint of an earlier training is now %s", aside)
+
+
+def _numbered(folder: Path) -> dict[Path, int]:
+    """Checkpoints in a folder, and their steps."""
+    return {
+        path: int(match[1])
+        for path in folder.glob("checkpoint-*")
+        if (match := _FOLDER.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
+    }
+
+
+def _free_name(path: Path, why: str) -> Path:
+    """A name beside `path`, with a word before it, that nothing has."""
+    free = (f"{why}-{path.name}{'-' * bool(n)}{n or ''}" for n in range(1 << 30))
+    return next(other for name in free if not (other := path.with_name(name)).exists())
 
 
 def _damage(checkpoint: Path) -> str:
@@ -143,8 +175,7 @@ def _links_alone(checkpoint: str) -> str:
 
 def _set_aside(checkpoint: Path) -> None:
     """Rename a damaged checkpoint, so that no later one takes its place."""
-    free = (f"damaged-{checkpoint.name}{'-' * bool(n)}{n or ''}" for n in range(1000))
-    aside = next(path for name in free if not (path := checkpoint.with_name(name)).exists())
+    aside = _free_name(checkpoint, "damaged")
     with suppress(FileNotFoundError):  # another process of this training was first
         checkpoint.rename(aside)
         log.warning("%s was cut short; it is kept as %s", checkpoint, aside)

@@ -1,8 +1,9 @@
-"""What both trainers share: rows of text in, links-only checkpoints out."""
+"""What all trainers share: rows of text in, links-only checkpoints out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from latentmas.errors import LatentMASError, WeightsError
+from latentmas.errors import LatentMASError, TrainingInterrupted, WeightsError
 from latentmas.io import load_link_weights, save_system
 from latentmas.io._bounded import inside
 from latentmas.runtime import System
@@ -19,15 +20,21 @@ from latentmas.spec import check_writable
 from latentmas.training._checkpoint import (
     check_checkpoint,
     find_checkpoint,
+    set_aside_checkpoints,
     writing_checkpoint,
 )
+from latentmas.training._interrupt import Interruption
 from latentmas.training._log import MetricsLog
-from latentmas.training.config import _LinkTraining
+from latentmas.training._progress import Pace, ProgressLines
+from latentmas.training._settings import write_settings
+from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.recording import Recording
 from latentmas.training.telemetry import Telemetry
 
 __all__ = ["LinkTrainer", "check_parts"]
+
+SPEED = "target_tokens_per_second"
 
 
 def _copies(system: System) -> dict[str, Tensor]:
@@ -42,7 +49,7 @@ class LossModule(Protocol):
         ...
 
 
-def check_parts(system: Any, config: Any, kind: type[_LinkTraining]) -> None:
+def check_parts(system: Any, config: Any, kind: type[LinkConfig]) -> None:
     """Refuse a plan in place of a system, and another loop's arguments.
 
     Raises:
@@ -62,8 +69,9 @@ class LinkTrainer(Trainer):
     keeps a record of the training, which is saved with it.
     """
 
+    args: LinkConfig
     loop: str
-    """Name of the loop in the system's history."""
+    """Name of the loop in the registry and in the system's history."""
     left_out: list[int]
     """Numbers of rows that are longer than the agents can read."""
 
@@ -71,7 +79,7 @@ class LinkTrainer(Trainer):
         self,
         system: System,
         loss: nn.Module,
-        config: _LinkTraining,
+        config: LinkConfig,
         *,
         train_dataset: TrainingRows,
         eval_dataset: TrainingRows | None,
@@ -85,6 +93,10 @@ class LinkTrainer(Trainer):
         self._evaluated: list[tuple[float, float]] = []
         """Loss and number of terms of each batch of an evaluation."""
         self._held_out = False
+        self._pace = Pace()
+        self._progress = ProgressLines(self.loop, self._pace) if config.progress else None
+        self._interruption = Interruption()
+        watchers = [self._progress, self._interruption]
         check_writable(Path(str(config.output_dir)) / "metrics.jsonl")  # the folder is made next
         super().__init__(
             model=loss,
@@ -92,7 +104,7 @@ class LinkTrainer(Trainer):
             data_collator=_collate,
             train_dataset=train_dataset,  # type: ignore[arg-type]  # any sequence
             eval_dataset=eval_dataset,  # type: ignore[arg-type]
-            callbacks=list(callbacks or []),
+            callbacks=[*(callbacks or []), *(one for one in watchers if one is not None)],
         )
         self.remove_callback(PrinterCallback)  # logs are data for callbacks, not for stdout
         self.can_return_loss = True
@@ -104,6 +116,8 @@ class LinkTrainer(Trainer):
     ) -> Any:
         """Train; as `transformers.Trainer.train`, with backbones left frozen and in eval mode.
 
+        Ctrl-C lets the step finish, saves a checkpoint and raises; a second Ctrl-C ends at once.
+
         Args:
             resume_from_checkpoint: a checkpoint's folder, or True for the last whole one.
             **options: of `transformers.Trainer.train`.
@@ -112,6 +126,7 @@ class LinkTrainer(Trainer):
             DataError: there is no checkpoint to resume from, or one cannot be written.
             WeightsError: a part of the checkpoint is unsound; no link has changed.
             LatentMASError: LM403, a loss or gradient is not finite.
+            TrainingInterrupted: Ctrl-C was pressed; it names the checkpoint.
         """
         found = find_checkpoint(str(self.args.output_dir), resume_from_checkpoint)
         if found is not None:
@@ -122,10 +137,30 @@ class LinkTrainer(Trainer):
         self._recording = Recording(self.system, self.loop, self.args, rows, held_out)
         if self.is_world_process_zero():
             folder = Path(str(self.args.output_dir))
-            self._log.begin(goes_on=found is not None and inside(folder, Path(found)))
-        outcome = super().train(found, **options)
+            goes_on = found is not None and inside(folder, Path(found))
+            self._log.begin(goes_on=goes_on)
+            write_settings(folder, self._recording.facts, self.args)
+            if not goes_on:
+                set_aside_checkpoints(folder)
+        self._pace.restart()
+        # Processes of one training would stop at different steps, and wait for each other.
+        alone = self.args.world_size == 1
+        try:
+            with self._interruption.listening() if alone else nullcontext():
+                outcome = super().train(found, **options)
+        finally:
+            if self._progress is not None:
+                self._progress.close()
         self._recording.update(self.state.log_history, self.state.global_step)
+        if self._interruption.asked:
+            raise self._interrupted()
         return outcome
+
+    def _interrupted(self) -> TrainingInterrupted:
+        step = self.state.global_step
+        checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{step}"
+        again = "the same trainer, then: trainer.train(resume_from_checkpoint=True)"
+        return TrainingInterrupted(step, str(checkpoint), again)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """Evaluate, and note it in the record of a training that has ended.
@@ -141,15 +176,27 @@ class LinkTrainer(Trainer):
         return scores
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> Any:
-        """As transformers', with the exact loss."""
+        """As transformers', with the exact loss and the loop's own scores."""
         self._evaluated, self._held_out = [], dataloader.dataset is self.eval_dataset
         output = super().evaluation_loop(dataloader, *args, **options)
         total = torch.tensor(self._evaluated).sum(dim=0)
         if self.args.world_size > 1:
             total = self.accelerator.reduce(total.to(self.args.device))
+        found = {"loss": float(total[0] / total[1].clamp_min(1))}
+        found |= self.held_out_metrics(dataloader.dataset.plain())
         prefix = options.get("metric_key_prefix", "eval")
-        exact = {f"{prefix}_loss": float(total[0] / total[1].clamp_min(1))}
-        return output._replace(metrics={**(output.metrics or {}), **exact})
+        scores = {f"{prefix}_{name}": value for name, value in found.items()}
+        return output._replace(metrics={**(output.metrics or {}), **scores})
+
+    def held_out_metrics(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Scores beside the loss, by name without prefix; loops override it.
+
+        They are logged, and may choose the best checkpoint or end the training.
+
+        Args:
+            rows: that are evaluated on.
+        """
+        return {}
 
     # --- items: the loss is a mean over all terms of a step, on all processes ------------------
 
@@ -160,6 +207,7 @@ class LinkTrainer(Trainer):
         count = sum(module.n_items(batch["rows"], batch["numbers"]) for batch in batch_samples)
         if not batch_samples:
             return None
+        self._pace.begin_step(count)
         items = torch.tensor(count, device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             items = self.accelerator.gather(items).sum()
@@ -187,6 +235,8 @@ class LinkTrainer(Trainer):
         if not torch.isfinite(value.detach()).all():
             raise LatentMASError(self._not_finite("the loss", inputs))
         self._last_numbers = inputs.get("numbers")
+        if model.training:
+            self._pace.add(float(value.detach()))
         return found
 
     def _logs_next(self) -> bool:
@@ -226,7 +276,7 @@ class LinkTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         """Log, with telemetry beside the loss, and write a line of `metrics.jsonl`."""
         if self.telemetry is not None and "loss" in logs:
-            logs = logs | self.telemetry.numbers
+            logs = logs | self.telemetry.numbers | {SPEED: self._pace.recent_rate()}
         super().log(logs, *args, **options)
         if self.is_world_process_zero():
             self._log.write({"step": self.state.global_step, **logs})

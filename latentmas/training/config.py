@@ -1,4 +1,4 @@
-"""Arguments of the two loops: `transformers.TrainingArguments` plus a few fields."""
+"""Arguments of the loops: `transformers.TrainingArguments` plus a few fields."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from transformers import TrainingArguments
 
 from latentmas.errors import unexpected_keyword
 
-__all__ = ["EdgeConfig", "InnerConfig", "OuterConfig"]
+__all__ = ["EdgeConfig", "InnerConfig", "LinkConfig", "OuterConfig"]
+
+SAVE_STEPS = 0.2
+"""Share of all steps between two checkpoints."""
 
 
 @dataclass
-class _LinkTraining(TrainingArguments):
-    """What both loops set differently from transformers."""
+class LinkConfig(TrainingArguments):
+    """What all loops set differently from transformers."""
 
     columns: dict[str, str] | None = field(
         default=None,
@@ -36,10 +39,53 @@ class _LinkTraining(TrainingArguments):
     )
     per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of a batch."})
     per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows of a batch."})
+    progress: bool = field(
+        default=True,
+        metadata={
+            "help": "Show step, loss, target tokens per second and time left on stderr: a bar on a "
+            "terminal, elsewhere a line every 15 seconds at most. False: nothing is shown."
+        },
+    )
+    warmup_steps: float = field(
+        default=0.05,
+        metadata={
+            "help": "Steps in which the rate rises from 0; below 1, a share of all steps. The "
+            "default is 5 to 10 steps of 100 to 200: Adam's first steps have full size whatever "
+            "the gradient is, and would undo a good start."
+        },
+    )
+    max_grad_norm: float = field(
+        default=1.0,
+        metadata={
+            "help": "Norm to which gradients are clipped. Gradients of a regression stay below 1 "
+            "once it has begun, so that this bounds single bad batches."
+        },
+    )
+    weight_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight decay of AdamW. None: a link is small, and decay would pull it away "
+            "from its start, which is close to where it works."
+        },
+    )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the rate."})
     adam_beta2: float = field(default=0.95, metadata={"help": "As the published trainer."})
     report_to: Any = field(default="none", metadata={"help": "Trackers; none by default."})
-    save_strategy: str = field(default="no", metadata={"help": "When to write checkpoints."})
+    save_strategy: str = field(
+        default="steps",
+        metadata={"help": "When to write checkpoints, which hold links and never a backbone."},
+    )
+    save_steps: float = field(
+        default=SAVE_STEPS,
+        metadata={
+            "help": "Steps between checkpoints; below 1, a share of all steps. The default makes "
+            "five. With load_best_model_at_end, the default follows the evaluations."
+        },
+    )
+    save_total_limit: int | None = field(
+        default=2,
+        metadata={"help": "Checkpoints that are kept: the newest, and the best. None keeps all."},
+    )
     logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Rows stay whole."})
     dataloader_pin_memory: bool = field(default=False, metadata={"help": "Rows are text."})
@@ -49,7 +95,9 @@ class _LinkTraining(TrainingArguments):
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "A loss that is not finite ends the training instead."}
     )
-    disable_tqdm: bool | None = field(default=True, metadata={"help": "No bar of transformers'."})
+    disable_tqdm: bool | None = field(
+        default=True, metadata={"help": "No bar of transformers' own; see `progress`."}
+    )
 
     def __new__(cls, *_: Any, **given: Any) -> Self:
         """Refuse misspelt arguments before the generated `__init__`, which names no other."""
@@ -79,7 +127,19 @@ class _LinkTraining(TrainingArguments):
                 "early_stopping_patience needs metric_for_best_model, such as 'eval_loss', with "
                 "eval_strategy='steps' and load_best_model_at_end=True"
             )
+        if self.load_best_model_at_end and self.save_steps == SAVE_STEPS:
+            self.save_strategy = self.eval_strategy
+            self.save_steps = self.logging_steps if self.eval_steps is None else self.eval_steps
         super().__post_init__()
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """Whole steps of a share, rounded down: the first of them has a rate of 0.
+
+        One of few steps would be lost; a training of one step would learn nothing.
+        """
+        if self.warmup_steps >= 1:
+            return int(self.warmup_steps)
+        return int(num_training_steps * self.warmup_steps)
 
     @property
     def place_model_on_device(self) -> bool:
@@ -88,7 +148,7 @@ class _LinkTraining(TrainingArguments):
 
 
 @dataclass
-class InnerConfig(_LinkTraining):
+class InnerConfig(LinkConfig):
     """Arguments of the inner loop (RecursiveMAS, arXiv 2604.25917).
 
     Every field of `transformers.TrainingArguments` is one too.
@@ -110,7 +170,7 @@ class InnerConfig(_LinkTraining):
 
 
 @dataclass
-class EdgeConfig(_LinkTraining):
+class EdgeConfig(LinkConfig):
     """Arguments of the edge loop: messages learn to be what the receiver would have read.
 
     Every field of `transformers.TrainingArguments` is one too.
@@ -136,7 +196,7 @@ class EdgeConfig(_LinkTraining):
 
 
 @dataclass
-class OuterConfig(_LinkTraining):
+class OuterConfig(LinkConfig):
     """Arguments of the outer loop: cross-entropy through the unrolled recursion, on-policy.
 
     Every field of `transformers.TrainingArguments` is one too.
@@ -204,4 +264,17 @@ class OuterConfig(_LinkTraining):
         default=None,
         metadata={"help": "Evaluations without improvement after which training ends."},
     )
-    learning_rate: float = field(default=3e-4, metadata={"help": "Peak rate of AdamW."})
+    learning_rate: float = field(
+        default=3e-4,
+        metadata={
+            "help": "Peak rate of AdamW. 3e-4 to 1e-3 were stable on real models from links that "
+            "work (soft_token, or trained by other loops); a team that is nearly right takes less."
+        },
+    )
+    max_grad_norm: float = field(
+        default=10.0,
+        metadata={
+            "help": "Norm to which gradients are clipped. Through rollouts, norms of 5 to 20 are "
+            "usual; a bound of 1 would clip every step and hide which batches are unusual."
+        },
+    )

@@ -12,10 +12,10 @@ from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System, executors
+from latentmas.training._estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
-from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
-from latentmas.training.estimate import DryRun, Estimate, available_bytes, dry_run, estimate
+from latentmas.training.data import Data, Reading, Row, drop_long_rows, read_rows
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.select import check_reach, choose_links, freeze_all_but
 from latentmas.training.targets import find_targets
@@ -167,12 +167,10 @@ class OuterTrainer(LinkTrainer):
         module.set_plan(self.depths[-1], self.args.round_weights)  # a curriculum sets its own again
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> Any:
-        """The loss, and exact match, which may choose the best checkpoint or end the training."""
-        output = super().evaluation_loop(dataloader, *args, **options)
+    def held_out_metrics(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Exact match of decoded answers, where `eval_exact_match` wants it."""
         if not self.args.eval_exact_match:
-            return output
-        rows = dataloader.dataset.plain()
+            return {}
         result = self.system.run(
             rows,
             rounds=self.depths[-1].graph.rounds,
@@ -181,9 +179,7 @@ class OuterTrainer(LinkTrainer):
             batch_size=self.args.per_device_eval_batch_size,
         )
         answers = [str(row[self.args.answer_field]) for row in rows]
-        prefix = options.get("metric_key_prefix", "eval")
-        scores = {f"{prefix}_exact_match": accuracy(result.texts, answers)}
-        return output._replace(metrics={**(output.metrics or {}), **scores})
+        return {"exact_match": accuracy(result.texts, answers)}
 
 
 class _Curriculum(TrainerCallback):

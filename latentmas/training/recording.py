@@ -14,7 +14,7 @@ from latentmas.io import digest_rows, read_history, weights_digest
 from latentmas.runtime import System, TrainingRecord
 from latentmas.training.data import TrainingRows
 
-__all__ = ["Recording"]
+__all__ = ["Recording", "plain_arguments"]
 
 ELSEWHERE = ("output_dir", "logging_dir", "run_name", "local_rank", "hub_model_id")
 """Arguments that mean something on one machine only."""
@@ -35,7 +35,7 @@ class Recording:
 
         Args:
             system: whose links are trained.
-            loop: `"inner"`, `"edge"` or `"outer"`.
+            loop: its name in the registry of loops.
             args: of the trainer.
             train_rows: the data.
             eval_rows: held out.
@@ -61,6 +61,11 @@ class Recording:
             "hardware": hardware(),
         }
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What holds from the beginning: loop, data, links, versions."""
+        return dict(self._fixed)
+
     def resume(self, checkpoint: str) -> None:
         """Go on with the record that a checkpoint's folder holds, after the trainings before it."""
         history = read_history(checkpoint)
@@ -85,7 +90,7 @@ class Recording:
         manifest = self._fixed | self._before
         manifest |= {"steps": step, "seconds": round(seconds, 3)}
         manifest["links_after"] = weights_digest(self._system)
-        record = TrainingRecord(self._loop, _arguments(self._args), list(log), manifest)
+        record = TrainingRecord(self._loop, plain_arguments(self._args), list(log), manifest)
         self._system.history[self._place :] = [record]
 
 
@@ -97,7 +102,7 @@ def _told(rows: TrainingRows) -> dict[str, Any]:
     return {"rows": len(rows), "digest": digest_rows(row for _, row in rows)}
 
 
-def _arguments(args: TrainingArguments) -> dict[str, Any]:
+def plain_arguments(args: TrainingArguments) -> dict[str, Any]:
     """Every argument but tokens and places on this machine."""
     return {
         name: value

@@ -11,13 +11,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from latentmas.links import Link
 from latentmas.plan import LinkPlan, Plan, Rollout, Transfer
+from latentmas.redact import get_logger
 from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
 from latentmas.training.data import Row
 
-__all__ = ["Telemetry", "stability"]
+__all__ = ["Telemetry", "row_cosine", "stability"]
+
+log = get_logger("latentmas.training")
+
+COLLAPSED = 0.95
+"""Mean cosine above which messages are taken not to depend on the input."""
+PATIENCE = 3
+"""Watched batches in a row after which that is warned of."""
 
 
 class Telemetry:
@@ -25,8 +34,11 @@ class Telemetry:
 
     `grad_norm/LINK`, `weight_norm/LINK`, `residual_ratio/LINK` (norm of the learnt branch over the
     residual's), `message_grad/MESSAGE` (|dL/dmessage|), `message_norm/MESSAGE` (mean row norm over
-    the receiver's mean embedding norm), `latent_norm/AGENT` (likewise, of the agent's own inputs;
+    the receiver's mean embedding norm), `message_cosine/MESSAGE` (mean cosine between the messages
+    of different rows of a batch), `latent_norm/AGENT` (as `message_norm`, of an agent's inputs;
     of agents that share an inner link, `latent_norm/ONE+OTHER`, of the one that used it last).
+
+    Messages whose cosine stays near 1 do not depend on the input; the first such is warned of.
     """
 
     def __init__(self, system: System) -> None:
@@ -34,6 +46,9 @@ class Telemetry:
         self.numbers: dict[str, float] = {}
         self._hooks: list[Any] = []
         self._embedding_norms: dict[str, float] = {}
+        self._alike: dict[str, int] = {}
+        """Batches in a row in which a message was nearly the same for all rows."""
+        self._warned = False
 
     def begin(self, plan: Plan | None = None) -> None:
         """Listen to the links from now on.
@@ -57,6 +72,7 @@ class Telemetry:
         (made,) = (step for step in self.plan.steps if step.output == name)
         assert isinstance(made, Transfer)
         self._note_norm(f"message_norm/{name}", made.target, message_BKD)
+        self._note_cosine(name, message_BKD)
         if message_BKD.requires_grad:
             message_BKD.register_hook(lambda grad: self._note_gradient(name, grad))
         return message_BKD
@@ -73,6 +89,23 @@ class Telemetry:
     def _note_gradient(self, name: str, grad: Tensor) -> None:
         key = f"message_grad/{name}"
         self.numbers[key] = math.hypot(self.numbers.get(key, 0.0), float(grad.norm()))
+
+    def _note_cosine(self, name: str, message_BKD: Tensor) -> None:
+        """Note how alike the messages of different rows are, and warn once."""
+        cosine = row_cosine(message_BKD)
+        if cosine is None:
+            return
+        self.numbers[f"message_cosine/{name}"] = cosine
+        self._alike[name] = self._alike.get(name, 0) + 1 if cosine > COLLAPSED else 0
+        if self._alike[name] == PATIENCE and not self._warned:
+            self._warned = True
+            log.warning(
+                "message %s hardly depends on the input: the mean cosine between different rows is "
+                "%.3f; train the inner and the edge loop first, or check that the sender's prompt "
+                "shows what differs between rows",
+                name,
+                cosine,
+            )
 
     def _listener(self, planned: LinkPlan) -> Any:
         @torch.no_grad()
@@ -94,6 +127,17 @@ class Telemetry:
         if rows.numel():
             norm = float(rows.detach().float().norm(dim=-1).mean())
             self.numbers[key] = norm / max(self._embedding_norms[agent], 1e-12)
+
+
+@torch.no_grad()
+def row_cosine(message_BKD: Tensor) -> float | None:
+    """Mean cosine between the messages of different rows; None for fewer than two rows."""
+    count = len(message_BKD)
+    if count < 2 or not message_BKD.numel():
+        return None
+    rows_BN = F.normalize(message_BKD.float().flatten(start_dim=1), dim=-1)
+    pairs = rows_BN.sum(dim=0).square().sum() - rows_BN.square().sum()
+    return float(pairs) / (count * (count - 1))
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

@@ -28,7 +28,8 @@ def render() -> str:
 
 
 def _leaves(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
         if hasattr(command, "commands"):
             yield from _leaves(command, f"{prefix}{name} ")
         else:
@@ -39,7 +40,7 @@ def _section(name: str, command: Any) -> str:
     usage = " ".join(p.metavar or p.name.upper() for p in command.params if _is_argument(p))
     example = command.epilog.removeprefix("Example: ")
     text = "\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n"))
-    shown = f"{name} {usage}".strip()
+    shown = f"{name.removesuffix(f' {usage}')} {usage}".strip()
     return (
         f"## {name}\n\n{text}\n\n```text\n{shown} [OPTIONS]\n```\n\n{_table(command)}\n"
         f"```\n{example}\n```\n"

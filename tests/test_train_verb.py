@@ -1,0 +1,216 @@
+"""One verb for training: which loops a team goes through, in which folders, and how it resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerCallback
+
+import latentmas as lm
+from latentmas.training import plan_training
+from latentmas.training.loops import loops
+from tests.test_training import PLAN, ROWS, changed, tiny, weights
+from tests.test_watching import Interrupts
+
+BRIEF: dict[str, Any] = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1}
+
+
+def team(**edge: Any) -> lm.Plan:
+    """A reader that speaks to an answerer over one edge."""
+    graph = lm.Graph("relay", inputs=["question"], rounds=1, latent_steps=2)
+    one, two = tiny("llama", 16), tiny("llama", 32, seed=1)
+    soft = {"kind": "soft_token"} if edge else {}
+    graph.add_agent("reader", one, prompt="{{ question }}", **({"inner": soft} if soft else {}))
+    graph.add_agent("writer", two, prompt="{{ reader }}", **({"inner": soft} if soft else {}))
+    graph.connect("reader", "writer", **edge)
+    return graph.output("writer").compile()
+
+
+RANDOM = team()
+SOFT = team(link="soft_token", residual=True)
+INPUTS = [{"question": "a"}] * 4
+
+
+def chosen(plan: lm.Plan, rows: Any, **options: Any) -> list[str]:
+    return [stage.loop for stage in plan_training(plan, rows, **options).running]
+
+
+# --- the choice -------------------------------------------------------------------------------
+
+
+def test_random_links_need_all_loops_and_working_links_only_the_answer() -> None:
+    assert chosen(RANDOM, ROWS) == ["inner", "edge", "outer"]
+    assert chosen(SOFT, ROWS) == ["outer"]
+
+
+def test_the_fields_of_the_rows_decide() -> None:
+    assert chosen(RANDOM, INPUTS) == ["edge"]
+    texts = [{"question": "a", "reader": "b", "writer": "c"}] * 4
+    assert chosen(RANDOM, texts) == ["inner", "edge"]
+    found = plan_training(RANDOM, texts)
+    assert found.running[1].settings["targets"] == {"reader": "reader", "writer": "writer"}
+    assert "reader from 'reader'" in str(found) and "no field 'answer'" in str(found)
+    renamed = [{"question": "a", "reply": "b"}] * 4
+    assert chosen(SOFT, renamed, answer_field="reply") == ["outer"]
+    assert chosen(SOFT, renamed, columns={"answer": "reply"}) == ["outer"]
+
+
+def test_links_that_were_trained_need_the_outer_loop_alone(tmp_path: Path) -> None:
+    system = PLAN.load()
+    lm.train(system, ROWS, output_dir=tmp_path, loops=["inner", "edge"], progress=False, **BRIEF)
+    assert chosen(PLAN, ROWS, history=system.history) == ["outer"]
+
+
+def test_without_anything_to_train_the_reasons_are_told() -> None:
+    plan = team(link="soft_token")
+    with pytest.raises(lm.LatentMASError, match=r"LM402.*outer: no outer link has weights"):
+        plan_training(plan, ROWS)
+    with pytest.raises(lm.LatentMASError, match=r"LM402.*no field 'answer'"):
+        plan_training(SOFT, INPUTS)
+
+
+def test_slips_are_named() -> None:
+    with pytest.raises(lm.UnknownNameError, match="'outer'"):
+        plan_training(PLAN, ROWS, loops=["outr"])
+    with pytest.raises(lm.UnknownNameError, match="'inner'"):
+        plan_training(PLAN, ROWS, settings={"iner": {}})
+    with pytest.raises(TypeError, match="did you mean 'learning_rate'"):
+        plan_training(PLAN, ROWS, lerning_rate=1.0)
+    with pytest.raises(lm.DataError, match="lacks the field 'question'"):
+        plan_training(PLAN, [{"answer": "b"}])
+
+
+def test_steps_follow_the_data_and_what_is_asked_for() -> None:
+    def steps(rows: int, **options: Any) -> list[int]:
+        return [s.steps for s in plan_training(PLAN, ROWS[:1] * rows, **options).running]
+
+    assert steps(16) == [10, 10, 5]
+    assert steps(16_000) == [200, 200, 150]
+    assert steps(64, num_train_epochs=3) == [12, 12, 12]
+    assert steps(64, max_steps=7, settings={"outer": {"max_steps": 3}}) == [7, 7, 3]
+
+
+# --- the training -----------------------------------------------------------------------------
+
+
+def test_each_loop_has_a_folder_and_the_team_is_saved(tmp_path: Path, capfd: Any) -> None:
+    done = lm.train(PLAN.load(), ROWS, output_dir=tmp_path, eval_rows=ROWS[:2], **BRIEF)
+    said = capfd.readouterr()
+    assert said.out == "" and "because inner.one, inner.two start at random" in said.err
+    assert [stage.folder.name for stage in done.stages] == ["1-inner", "2-edge", "3-outer"]
+    assert all(stage.steps == 2 and "eval_loss" in stage.scores for stage in done.stages)
+    again = lm.System.from_pretrained(done.team)
+    assert [record.loop for record in again.history] == ["inner", "edge", "outer"]
+    assert lm.training_report(tmp_path).exists()
+
+
+def test_it_equals_the_loops_one_after_another(tmp_path: Path) -> None:
+    system, single = PLAN.load(), PLAN.load()
+    lm.train(system, ROWS, output_dir=tmp_path / "verb", progress=False, **BRIEF)
+    for name in chosen(PLAN, ROWS):
+        trainer, kind = loops.get(name).parts()
+        folder = str(tmp_path / name)
+        config: Any = kind(output_dir=folder, use_cpu=True, progress=False, **BRIEF)
+        trainer(single, config, train_dataset=ROWS).train()
+    assert changed(weights(system), weights(single)) == set()
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_an_interrupted_training_resumes_at_its_loop(tmp_path: Path, step: int) -> None:
+    """Ctrl-C in the first loop, in the second, and at the end of the second."""
+
+    class Counts(Interrupts):
+        seen = 0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+            Counts.seen += 1
+            if Counts.seen == step:
+                self.step = state.global_step + 1
+                super().on_step_begin(args, state, control, **options)
+
+    options: dict[str, Any] = {"loops": ["inner", "edge"], "progress": False, **BRIEF}
+    whole, system = PLAN.load(), PLAN.load()
+    lm.train(whole, ROWS, output_dir=tmp_path / "whole", **options)
+    watchers: list[TrainerCallback] = [Counts(0)]
+    with pytest.raises(lm.TrainingInterrupted, match=r"lm\.train\(.*resume=True\)"):
+        lm.train(system, ROWS, output_dir=tmp_path / "out", callbacks=watchers, **options)
+    with pytest.raises(lm.DataError, match=r"holds a training .*resume=True"):
+        lm.train(system, ROWS, output_dir=tmp_path / "out", **options)
+    for again in (PLAN.load(), system):  # a new session, or the same one
+        done = lm.train(again, ROWS, output_dir=tmp_path / "out", resume=True, progress=False)
+        assert [stage.loop for stage in done.stages] == ["inner", "edge"]
+        assert changed(weights(whole), weights(again)) == set()
+        assert [record.loop for record in again.history] == ["inner", "edge"]
+
+
+def test_resuming_needs_the_same_team_and_rows(tmp_path: Path) -> None:
+    system = PLAN.load()
+    with pytest.raises(lm.DataError, match="holds no training"):
+        lm.train(system, ROWS, output_dir=tmp_path, resume=True)
+    lm.train(system, ROWS, output_dir=tmp_path, loops=["inner"], progress=False, **BRIEF)
+    with pytest.raises(lm.DataError, match="the data is not the one"):
+        lm.train(system, ROWS[:4], output_dir=tmp_path, resume=True)
+    with pytest.raises(lm.DataError, match="the team is not the one"):
+        lm.train(RANDOM.load(), ROWS, output_dir=tmp_path, resume=True)
+    (tmp_path / "stages.json").write_text(json.dumps({"team": 1}))
+    with pytest.raises(lm.DataError, match=r"stages\.json' is damaged|not the one"):
+        lm.train(system, ROWS, output_dir=tmp_path, resume=True)
+
+
+# --- the registry -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", loops.names())
+def test_every_loop_keeps_its_contract(name: str, tmp_path: Path) -> None:
+    loop = loops.get(name)
+    trainer, kind = loop.parts()
+    make: Any = trainer
+    assert make.loop == name and loop.summary.endswith(".") and loop.steps > 0 < loop.epochs
+    fields = {field for field in loop.flags if field != "dry_run"}
+    assert fields <= set(kind.__dataclass_fields__)
+    assert ("dry_run" in loop.flags) == hasattr(make, "dry_run")
+    config: Any = kind(output_dir=str(tmp_path), use_cpu=True, **BRIEF)
+    before = weights(system := PLAN.load())
+    rows = [{**row, "one": "x", "two": "y"} for row in ROWS]
+    make(system, config, train_dataset=rows, eval_dataset=rows[:2], callbacks=[]).train()
+    assert changed(before, weights(system))
+    assert system.history[-1].loop == name
+    assert (tmp_path / "metrics.jsonl").exists() and (tmp_path / "training.json").exists()
+
+
+TWO = """
+import sys
+import latentmas as lm
+
+ROWS = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]
+small, folder, resume = sys.argv[1:]
+graph = lm.Graph("two", inputs=["question"], rounds=1, latent_steps=1)
+for name, prompt in (("reader", "{{ question }}"), ("writer", "{{ reader }}")):
+    graph.add_agent(name, lm.Backbone(small), prompt=prompt)
+graph.connect("reader", "writer")
+system = graph.output("writer").compile().load()
+options = {"resume": True} if resume == "yes" else {"loops": ["inner", "edge"], "max_steps": 2}
+lm.train(system, ROWS, output_dir=folder, **options)
+"""
+
+
+def test_several_processes_train_one_team(tmp_path: Path) -> None:
+    """One of them writes; the others wait for it where they must."""
+    (script := tmp_path / "two.py").write_text(TWO)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for resume in ("no", "yes"):
+        words = [str(script), tiny("llama", 16).source, str(tmp_path / "out"), resume]
+        done = subprocess.run(
+            [*two, *words], env=environment, capture_output=True, text=True, timeout=110
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stderr.count("because ") == 2
+    saved = lm.System.from_pretrained(tmp_path / "out" / "team")
+    assert [record.manifest["processes"] for record in saved.history] == [2, 2]
