@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         InnerTrainer,
         OuterConfig,
         OuterTrainer,
+        RolloutConfig,
+        RolloutTrainer,
     )
 
 __version__ = "0.1.0"
@@ -58,6 +60,8 @@ _LAZY = {
     "LinkReport": "latentmas.io",
     "OuterConfig": "latentmas.training",
     "OuterTrainer": "latentmas.training",
+    "RolloutConfig": "latentmas.training",
+    "RolloutTrainer": "latentmas.training",
     "RunResult": "latentmas.runtime",
     "Score": "latentmas.runtime",
     "System": "latentmas.runtime",
@@ -101,6 +105,8 @@ __all__ = [
     "Problem",
     "prompt_file",
     "rerun",
+    "RolloutConfig",
+    "RolloutTrainer",
     "RunResult",
     "Score",
     "System",

@@ -101,7 +101,7 @@ def _global_options(
         import_plugin(path)
 
 
-_training = typer.Typer(help="Train the links of a team: inner loop, edge loop, outer loop.")
+_training = typer.Typer(help="Train the links of a team: inner, edge, rollout and outer loop.")
 _training.command(
     epilog="Example: latentmas train inner team.yaml --data rows.jsonl --output-dir out/inner "
     "--steps 200"
@@ -110,6 +110,10 @@ _training.command(
     epilog="Example: latentmas train edges out/inner/team --data rows.jsonl --output-dir out/edges "
     "--steps 100"
 )(train.edges)
+_training.command(
+    epilog="Example: latentmas train rollout out/edges/team --data rows.jsonl "
+    "--output-dir out/rollout --steps 200"
+)(train.rollout)
 _training.command(
     epilog="Example: latentmas train outer out/inner/team --data rows.jsonl --output-dir out/outer "
     "--rounds 3 --set warmup_steps=20"

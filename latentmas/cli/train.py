@@ -1,4 +1,4 @@
-"""Commands that train links: train inner, train edges, train outer."""
+"""Commands that train links: train inner, train edges, train rollout, train outer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from latentmas.spec import check_writable
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["edges", "inner", "outer"]
+__all__ = ["edges", "inner", "outer", "rollout"]
 
 Data = Annotated[Path, typer.Option("--data", help="JSONL file of training rows.")]
 OutputDir = Annotated[
@@ -105,6 +105,41 @@ def edges(
     _train("Edge", *paths, given, set_ or [], device=device, resume=resume, json=json)
 
 
+def rollout(
+    team: Team,
+    data: Data,
+    output_dir: OutputDir,
+    eval_data: EvalData = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", help="An agent's own text as agent=field; without it the twin speaks."
+        ),
+    ] = None,
+    links: Links = None,
+    passes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Maximum number of parallel passes over the links' own outputs."),
+    ] = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch_size: Batch = None,
+    learning_rate: Rate = None,
+    answer_field: Answer = None,
+    seed: Seed = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    set_: Sets = None,
+    json: Json = False,
+) -> None:
+    """Train links on their own outputs, so that latent steps stay on course."""
+    given = _common(output_dir, steps, epochs, batch_size, learning_rate, answer_field, seed)
+    given |= {"targets": pairs("--target", target or []) or None, "passes": passes}
+    given["train_links"] = links[0] if links and len(links) == 1 else links or None
+    paths = (team, data, eval_data, output_dir)
+    _train("Rollout", *paths, given, set_ or [], device=device, resume=resume, json=json)
+
+
 def outer(
     team: Team,
     data: Data,
@@ -145,7 +180,7 @@ def _common(
     answer_field: str | None,
     seed: int | None,
 ) -> dict[str, Any]:
-    """Flags of both loops as fields of their configurations."""
+    """Flags of all loops as fields of their configurations."""
     return {
         "output_dir": str(output_dir),
         "max_steps": steps,

@@ -1,10 +1,12 @@
-"""Training of links on `transformers.Trainer`: inner loop, edge loop, outer loop."""
+"""Training of links on `transformers.Trainer`: inner, edge, rollout and outer loop."""
 
-from latentmas.training.config import EdgeConfig, InnerConfig, OuterConfig
+from latentmas.training.config import EdgeConfig, InnerConfig, OuterConfig, RolloutConfig
+from latentmas.training.drift import rollout_accuracy
 from latentmas.training.edges import EdgeTrainer
 from latentmas.training.estimate import DryRun, Estimate, estimate
 from latentmas.training.inner import InnerTrainer
 from latentmas.training.outer import OuterTrainer
+from latentmas.training.rollouts import RolloutTrainer
 from latentmas.training.telemetry import stability
 
 __all__ = [
@@ -16,6 +18,9 @@ __all__ = [
     "InnerTrainer",
     "OuterConfig",
     "OuterTrainer",
+    "RolloutConfig",
+    "RolloutTrainer",
     "estimate",
+    "rollout_accuracy",
     "stability",
 ]
