@@ -31,6 +31,8 @@ class _Turn(NamedTuple):
     agent: str
     inner: str
     round: int
+    steps: int
+    """Latent steps, K."""
     uses: list[Use]
     """The edges that hear of it."""
 
@@ -162,7 +164,8 @@ class RolloutLoss(nn.Module):
         prompt = self.speech.prompt(turn.agent, turn.round, rows, said)
         reader = PassReader(backbone, prompt, real_BK)
         gold_BJD = backbone.embed(ids_BK[:, :-1])
-        count = min(self.passes, ids_BK.shape[1] - 1)
+        # By the agent's steps, not by this batch's longest text: a row's loss is its own.
+        count = min(self.passes, turn.steps - 1)
         boundary = self._boundary(turn, names, gold_BJD, scale)
         sums, wanted = list[Tensor](), list[Tensor]()
         for h_BKD, x_BKD in parallel_passes(reader, inner, gold_BJD, count, boundary):
@@ -235,9 +238,11 @@ class RolloutLoss(nn.Module):
 def _turns(speech: Speech) -> list[_Turn]:
     """The turns that messages come from, in the order of the plan."""
     turns: dict[tuple[str, int], _Turn] = {}
+    graph = speech.system.plan.graph
     for use in speech.uses:
         key = use.edge.source, use.round
-        turns.setdefault(key, _Turn(key[0], use.inner, use.round, [])).uses.append(use)
+        steps = graph.steps_of(graph.agent(use.edge.source))
+        turns.setdefault(key, _Turn(key[0], use.inner, use.round, steps, [])).uses.append(use)
     return list(turns.values())
 
 
