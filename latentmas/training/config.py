@@ -207,6 +207,8 @@ class RolloutConfig(_LinkTraining):
     mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate of AdamW."})
     warmup_steps: float = field(default=10, metadata={"help": "Steps of linear warm-up."})
+    # On SmolLM2 norms are 1 to 2: ordinary steps stay whole, and a chain that runs away is caught.
+    max_grad_norm: float = field(default=5.0, metadata={"help": "Norm that gradients are cut to."})
 
 
 @dataclass

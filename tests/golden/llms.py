@@ -21,8 +21,8 @@ HEAD = """\
 
 Declare agents and edges with `lm.Graph`, or take a graph of `lm.templates`; `graph.compile()`
 checks all and makes links; `plan.load(device)` loads backbones; `system.run(rows)` answers;
-`lm.InnerTrainer`, `lm.EdgeTrainer` and `lm.OuterTrainer` train links. A slot of a prompt,
-`{{ name }}`, is filled by one edge; feedback slots are guarded with `{% if name %}`.
+`lm.InnerTrainer`, `lm.EdgeTrainer`, `lm.RolloutTrainer` and `lm.OuterTrainer` train links. A slot
+of a prompt, `{{ name }}`, is filled by one edge; feedback slots are guarded with `{% if name %}`.
 `latentmas errors CODE` explains a message. In a clone, a page `x/` is the file `docs/x.md`.
 """
 
