@@ -14,12 +14,14 @@ from transformers import TrainerCallback
 
 import latentmas as lm
 from latentmas.runtime import executors
+from latentmas.runtime.sampling import random_stream
 from latentmas.testing import TINY_FAMILIES
-from latentmas.training import rollout_accuracy
+from latentmas.training import rollout_accuracy, rollout_loss
 from latentmas.training.drift import warn_of_drift
 from latentmas.training.passes import PassReader, parallel_passes
 from latentmas.training.regression import mean_square
 from latentmas.training.rollout_loss import RolloutLoss
+from latentmas.training.soft_targets import SoftTargets
 from latentmas.training.speech import Speech, as_read
 from latentmas.training.teaching import padded_ids
 from tests.teams import load64, tiny
@@ -240,9 +242,17 @@ def test_row_clip_bounds_what_passes_send_back() -> None:
     assert distance(found, some) < 1e-6  # the same bound, whatever the loss is divided by
 
 
-def test_mix_draws_words_by_seed_step_and_row_in_training_alone() -> None:
-    system = load()
+def test_mix_draws_words_by_seed_step_and_row_in_training_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system, drawn = load(), list[str]()
     loss = RolloutLoss(system, targets=TARGETS, mix=0.5)
+
+    def recorded(name: str) -> torch.Generator:
+        drawn.append(name)
+        return random_stream(name)
+
+    monkeypatch.setattr(rollout_loss, "random_stream", recorded)
 
     def value(**changes: Any) -> float:
         for name, own in changes.items():
@@ -251,6 +261,7 @@ def test_mix_draws_words_by_seed_step_and_row_in_training_alone() -> None:
             return float(loss(ROWS, [0, 1, 2])["loss"])
 
     first = value()
+    assert len(set(drawn)) == len(drawn) == 3 * 3 * 3  # each row, turn and pass draws anew
     assert first == value()
     assert first != value(step=1)
     assert first == value(step=0)
@@ -289,6 +300,20 @@ def test_soft_targets_are_the_soft_tokens_of_forced_states() -> None:
     }
     assert found[0.5] == pytest.approx(0.0, abs=1e-9)  # the temperature of the links
     assert found[2.0] > 1e-3
+
+
+def test_soft_targets_stay_those_of_the_forced_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    plain = SoftTargets.__call__
+
+    def counted(self: SoftTargets, sender: str, reader: str, h_ND: Tensor) -> Tensor:
+        asked.append((sender, reader))
+        return plain(self, sender, reader, h_ND)
+
+    monkeypatch.setattr(SoftTargets, "__call__", counted)
+    RolloutLoss(load(), targets=TARGETS, passes=3, soft_temperature=0.5)(ROWS)
+    turns = [("expert", "learner"), ("learner", "expert"), ("expert", "learner")]
+    assert asked == [pair for one, other in turns for pair in ((one, one), (one, other))]
 
 
 def soft(temperature: float = 0.5) -> lm.Graph:
@@ -386,6 +411,7 @@ def test_passes_grow_in_equal_parts(tmp_path: Path) -> None:
     class Passes(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
             seen.append(options["model"].passes)
+            assert options["model"].step == state.global_step - 1
 
     evaluating = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": ROWS}
     made = trainer(

@@ -128,7 +128,6 @@ class RolloutLoss(nn.Module):
         """
         said = self.speech.speak(rows, numbers)
         names = list(range(len(rows))) if numbers is None else list(numbers)
-        items = num_items_in_batch or max(1, self.n_items(rows, numbers))
         total = torch.zeros((), device=self.speech.system.backbone_of(self.turns[0].agent).device)
         scale: list[Tensor] = []
         found: list[_Pass] = []
@@ -140,13 +139,14 @@ class RolloutLoss(nn.Module):
         for one in found:
             total = total + one.weight * one.total.to(total.device)
         self._note(found)
+        count = sum(one.items for one in found if one.number == 0)
         if not total.requires_grad and torch.is_grad_enabled():  # no row says a word
             total = total + sum(0.0 * p.sum() for p in self.links.parameters() if p.requires_grad)
         if self.row_clip is not None and total.requires_grad:
             # How the trainer divides and scales the loss comes back as this gradient, which
             # arrives before any other: `row_clip` is then the same in every batch.
             total.register_hook(lambda grad: scale.append(grad.detach().abs()))
-        return {"loss": total / items}
+        return {"loss": total / (num_items_in_batch or max(count, 1))}
 
     def _passes(
         self,
@@ -216,12 +216,8 @@ class RolloutLoss(nn.Module):
             if not self.mix or not self.training:
                 return x_BJD
             stream = f"{self.seed}/{self.step}/{turn.agent}/{turn.round}/{number}"
-            taken_BJ = torch.stack(
-                [
-                    torch.rand(x_BJD.shape[1], generator=random_stream(f"{stream}/{n}"))
-                    for n in names
-                ]
-            )
+            streams = [random_stream(f"{stream}/{name}") for name in names]
+            taken_BJ = torch.stack([torch.rand(x_BJD.shape[1], generator=own) for own in streams])
             gold = (taken_BJ < self.mix).to(x_BJD.device)
             return torch.where(gold[..., None], gold_BJD.to(x_BJD.dtype), x_BJD)
 
