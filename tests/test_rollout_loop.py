@@ -17,7 +17,7 @@ from latentmas.runtime import executors
 from latentmas.runtime.sampling import random_stream
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import rollout_accuracy, rollout_loss
-from latentmas.training.drift import warn_of_drift
+from latentmas.training.drift import _right, warn_of_drift
 from latentmas.training.passes import PassReader, parallel_passes
 from latentmas.training.regression import mean_square
 from latentmas.training.rollout_loss import RolloutLoss
@@ -542,6 +542,15 @@ def test_links_through_the_vocabulary_do_not_drift(monkeypatch: pytest.MonkeyPat
     texts["ids"] = likeliest_BK
     found = rollout_accuracy(system, ROWS)
     assert found["message_cosine"] == pytest.approx(found["word_cosine"], abs=1e-5)
+
+
+def test_a_row_is_right_where_nothing_is_nearer_than_its_word() -> None:
+    """A word of two tokens is their mean, which no row of the table equals."""
+    receiver = load().backbone_of("learner")
+    one, two, other = receiver.embed(torch.tensor([[5], [9], [17]]))
+    words_ND = torch.cat([one, two, (one + two) / 2, one])
+    messages_ND = torch.cat([3 * one, other, (one + two) / 2, one + 0.01 * two])
+    assert _right(messages_ND, words_ND, receiver).tolist() == [True, False, True, True]
 
 
 def test_drift_and_collapse_are_told(caplog: pytest.LogCaptureFixture) -> None:

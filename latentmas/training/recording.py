@@ -35,7 +35,7 @@ class Recording:
 
         Args:
             system: whose links are trained.
-            loop: `"inner"`, `"edge"` or `"outer"`.
+            loop: `"inner"`, `"edge"`, `"rollout"` or `"outer"`.
             args: of the trainer.
             train_rows: the data.
             eval_rows: held out.
