@@ -44,6 +44,8 @@ if TYPE_CHECKING:
         InnerTrainer,
         OuterConfig,
         OuterTrainer,
+        RolloutConfig,
+        RolloutTrainer,
         train,
     )
 
@@ -60,6 +62,8 @@ _LAZY = {
     "LinkReport": "latentmas.io",
     "OuterConfig": "latentmas.training",
     "OuterTrainer": "latentmas.training",
+    "RolloutConfig": "latentmas.training",
+    "RolloutTrainer": "latentmas.training",
     "RunResult": "latentmas.runtime",
     "Score": "latentmas.runtime",
     "System": "latentmas.runtime",
@@ -104,6 +108,8 @@ __all__ = [
     "Problem",
     "prompt_file",
     "rerun",
+    "RolloutConfig",
+    "RolloutTrainer",
     "RunResult",
     "Score",
     "System",

@@ -23,7 +23,7 @@ from latentmas.testing import tiny_backbone
 
 COMMANDS = [
     *(["templates"], ["new"], ["check"], ["plan"], ["draw"], ["schema"], ["run"], ["train"]),
-    *(["train", "inner"], ["train", "outer"], ["report"], ["demo"], ["env"]),
+    *(["train", "inner"], ["train", "rollout"], ["train", "outer"], ["report"], ["demo"], ["env"]),
     *(["rerun"], ["push"], ["inspect"], ["diff"]),
     *(["eval"], ["bench"], ["errors"]),
 ]
@@ -494,6 +494,19 @@ def test_train_inner_then_outer_then_run(team, rows, tmp_path):
     assert "--text" in call("run", outer / "team", "x", "--text", code=2).stderr
     resumed = ("--output-dir", outer, "--steps", 3, "--resume", "--links", "all")
     assert "in 3 steps" in call("train", "outer", inner / "team", "--data", rows, *resumed).stderr
+
+
+def test_train_rollout(team, rows, tmp_path):
+    out = tmp_path / "rollout"
+    options = ("--data", rows, "--eval-data", rows, "--batch-size", 2, "--output-dir", out)
+    own = ("--steps", 2, "--passes", 2, "--links", "inner", "--set", "mix=0.1", "--json")
+    facts = json.loads(call("train", "rollout", team, *options, *own).stdout)
+    assert facts["steps"] == 2 and {id.split(".")[0] for id in facts["links"]} == {"inner"}
+    assert {"eval_loss", "eval_nearest_rollout", "eval_nearest_forced"} <= facts["eval"].keys()
+    assert lm.System.from_pretrained(out / "team").history[-1].arguments["passes"] == 2
+    wrong = call("train", "rollout", team, *options, "--set", "teacher=words", code=1)
+    assert "teacher is 'words'; it takes one of text, soft_token" in wrong.stderr
+    assert "--passes" in call("train", "rollout", team, *options, "--passes", 0, code=2).stderr
 
 
 def test_train_inner_targets(team, tmp_path):

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 import latentmas as lm
 from latentmas.runtime.packing import pack
 from latentmas.testing import tiny_backbone
-from latentmas.training.edge_loss import EdgeLoss, text_twin
+from latentmas.training.edge_loss import EdgeLoss
 from latentmas.training.regression import mean_square
+from latentmas.training.speech import text_twin
 from latentmas.training.teaching import teach
 from tests.teams import tiny
 
@@ -69,7 +70,7 @@ def test_without_texts_the_twin_speaks() -> None:
     loss = EdgeLoss(system)
     twin = text_twin(system)
     assert all(twin.backbone_of(n) is system.backbone_of(n) for n in ("expert", "learner"))
-    said = loss._speak(ROWS[:2], [0, 1])
+    said = loss.speech.speak(ROWS[:2], [0, 1])
     result = twin.run(ROWS[:2])
     assert said[1]["learner", 2] == result.texts[1]
     assert said[0]["expert", 2] == result.spoken["round2.expert.text"][0]
@@ -111,7 +112,7 @@ def test_turns_that_nobody_hears_of_are_left_out(tmp_path: Path) -> None:
     graph.add_agent("learner", wide, prompt="{{ expert }} {{ question }}")
     graph.connect("expert", "learner")
     system = graph.output("learner").compile().load()
-    assert [use.round for use in EdgeLoss(system).uses] == [3]
+    assert [use.round for use in EdgeLoss(system).speech.uses] == [3]
     for targets in (None, {"expert": "expert", "learner": "answer"}):
         losses = [e["loss"] for e in train(system, tmp_path, targets=targets).state.log_history[:2]]
         assert all(0 < loss < 10 for loss in losses)
@@ -128,7 +129,7 @@ def test_text_edges_and_sources_are_read_but_not_learnt(tmp_path: Path) -> None:
     ]
     system = graph.replace(edges=edges).compile().load()
     loss = EdgeLoss(system)
-    assert [use.edge.source for use in loss.uses] == ["learner"]
+    assert [use.edge.source for use in loss.speech.uses] == ["learner"]
     train(system, tmp_path, train_links=["outer.learner->expert.feedback"])
 
 

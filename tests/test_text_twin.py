@@ -13,7 +13,7 @@ import torch
 
 import latentmas as lm
 from latentmas.runtime import placement
-from latentmas.training.edge_loss import text_twin
+from latentmas.training.speech import text_twin
 from tests.teams import QUESTIONS, sequential, tiny
 
 

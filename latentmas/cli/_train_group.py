@@ -51,6 +51,10 @@ Links = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Run one step; print what it takes beside the estimate.")
 ]
+Passes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Maximum number of parallel passes over the links' own outputs."),
+]
 Recipe = Annotated[str | None, typer.Option(help="on_policy, or released.")]
 Named = Annotated[
     list[str] | None,
@@ -78,6 +82,7 @@ _LAST: Options = {"set_": (Sets, None), "json": (Json, False)}
 _OWN: dict[str, Options] = {
     "targets": {"target": (Target, None)},
     "train_links": {"links": (Links, None)},
+    "passes": {"passes": (Passes, None)},
     "rounds": {"rounds": (Rounds, None)},
     "recipe": {"recipe": (Recipe, None)},
     "dry_run": {"dry_run": (DryRun, False)},

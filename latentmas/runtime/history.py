@@ -33,7 +33,7 @@ class TrainingRecord:
     """
 
     loop: str
-    """`"inner"`, `"edge"` or `"outer"`."""
+    """`"inner"`, `"edge"`, `"rollout"` or `"outer"`."""
     arguments: Mapping[str, Any]
     """Of the trainer, without secrets and places on one machine."""
     log: Sequence[Mapping[str, Any]]

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from latentmas.errors import unexpected_keyword
 
-__all__ = ["EdgeConfig", "InnerConfig", "LinkConfig", "OuterConfig"]
+__all__ = ["EdgeConfig", "InnerConfig", "LinkConfig", "OuterConfig", "RolloutConfig"]
 
 SAVE_STEPS = 0.2
 """Share of all steps between two checkpoints."""
@@ -193,6 +193,82 @@ class EdgeConfig(LinkConfig):
         default=4.0, metadata={"help": "Most GiB of states that are kept for later epochs."}
     )
     learning_rate: float = field(default=3e-3, metadata={"help": "Peak rate of AdamW."})
+
+
+@dataclass
+class RolloutConfig(LinkConfig):
+    """Arguments of the rollout loop: links learn on the states that they bring about themselves.
+
+    Every field of `transformers.TrainingArguments` is one too.
+    """
+
+    targets: dict[str, str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Field with each agent's own text, as in the inner loop. None: the team's "
+            "text twin speaks, and no texts are needed."
+        },
+    )
+    train_links: list[str] | str = field(
+        default="all",
+        metadata={"help": "outer, inner, all, or a list of link ids. The others are frozen."},
+    )
+    passes: int = field(
+        default=4,
+        metadata={
+            "help": "Parallel passes over the links' own outputs, after the teacher-forced pass. "
+            "Training begins with one and adds one after each of as many equal parts. K - 1 "
+            "passes equal a rollout of K steps, and more are never run."
+        },
+    )
+    pass_weights: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Weights of the teacher-forced pass and of each pass after it: passes + 1 "
+            "positive numbers. None: all equal."
+        },
+    )
+    gradient: bool = field(
+        default=True,
+        metadata={
+            "help": "Gradients flow through the frozen backbone into earlier passes. False: each "
+            "pass is learnt from by itself, which is cheaper and helps much less."
+        },
+    )
+    mix: float = field(
+        default=0.0,
+        metadata={"help": "Probability that a position reads a word in place of a link's output."},
+    )
+    row_clip: float | None = field(
+        default=None,
+        metadata={
+            "help": "Maximum norm of the gradient that a row's summed loss sends from one pass "
+            "into the one before. None: no limit."
+        },
+    )
+    teacher: str = field(
+        default="text",
+        metadata={
+            "help": "text: links learn the embeddings of the words. soft_token: the mean embedding "
+            "under the backbone's own distribution over the next word, given the words so far."
+        },
+    )
+    teacher_temperature: float = field(
+        default=0.5, metadata={"help": "For soft_token: temperature of that distribution."}
+    )
+    rollout_rows: int = field(
+        default=64,
+        metadata={
+            "help": "Maximum number of held-out rows that are rolled out in an evaluation, to see "
+            "whether messages still say the right words; 0 for none."
+        },
+    )
+    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
+    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate of AdamW."})
+    warmup_steps: float = field(default=10, metadata={"help": "Steps of linear warm-up."})
+    # On SmolLM2 norms are 1 to 2: ordinary steps stay whole, and a chain that runs away is caught.
+    max_grad_norm: float = field(default=5.0, metadata={"help": "Norm that gradients are cut to."})
 
 
 @dataclass

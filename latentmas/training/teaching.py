@@ -17,7 +17,7 @@ from latentmas.backbones import LoadedBackbone, State
 from latentmas.runtime.feeds import positions
 from latentmas.runtime.packing import Packed
 
-__all__ = ["Taught", "cross_entropy", "teach"]
+__all__ = ["Taught", "cross_entropy", "padded_ids", "teach"]
 
 
 class Taught(NamedTuple):
@@ -43,18 +43,28 @@ def teach(backbone: LoadedBackbone, prompt: Packed, answers: Sequence[Sequence[i
         States and tokens of all answer positions, rows one after another. Differentiable in the
         prompt.
     """
-    longest = max(map(len, answers))
-    ids_BA = torch.full((len(answers), longest), backbone.pad_id)
-    real_BA = torch.zeros_like(ids_BA)
-    for row, answer in enumerate(answers):
-        ids_BA[row, : len(answer)] = torch.tensor(answer)
-        real_BA[row, : len(answer)] = 1
-    ids_BA, real_BA = ids_BA.to(backbone.device), real_BA.to(backbone.device)
+    ids_BA, real_BA = padded_ids(backbone, answers)
+    longest = ids_BA.shape[1]
     x_BLD = torch.cat([prompt.x_BTD, backbone.embed(ids_BA).to(prompt.x_BTD.dtype)], dim=1)
-    mask_BL = torch.cat([prompt.mask_BT, real_BA], dim=1)
+    mask_BL = torch.cat([prompt.mask_BT, real_BA.long()], dim=1)
     h_BLD = _read(backbone, x_BLD, mask_BL, prompt.fixed)
-    real = real_BA.bool()
-    return Taught(h_BLD[:, -longest - 1 : -1][real], ids_BA[real], h_BLD[:, -longest:][real])
+    before_BAD, after_BAD = h_BLD[:, -longest - 1 : -1], h_BLD[:, -longest:]
+    return Taught(before_BAD[real_BA], ids_BA[real_BA], after_BAD[real_BA])
+
+
+def padded_ids(backbone: LoadedBackbone, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Token ids padded on the right, and which of them are real, both (B, A) on the device.
+
+    Args:
+        backbone: whose padding token and device are taken.
+        texts: B lists of token ids, the longest of A tokens.
+    """
+    ids_BA = torch.full((len(texts), max(map(len, texts))), backbone.pad_id)
+    real_BA = torch.zeros_like(ids_BA, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        ids_BA[row, : len(text)] = torch.tensor(text, dtype=torch.long)
+        real_BA[row, : len(text)] = True
+    return ids_BA.to(backbone.device), real_BA.to(backbone.device)
 
 
 def _read(backbone: LoadedBackbone, x_BLD: Tensor, mask_BL: Tensor, fixed: int) -> Tensor:

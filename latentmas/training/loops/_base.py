@@ -66,13 +66,13 @@ class Loop(ABC):
     summary: ClassVar[str]
     """What it does, in one sentence: the help of its command."""
     order: ClassVar[int]
-    """Place among the loops that a team goes through: inner 10, edge 20, outer 40."""
+    """Place among the loops that a team goes through: inner 10, edge 20, rollout 30, outer 40."""
     steps: ClassVar[int]
     """Optimizer steps by default."""
     epochs: ClassVar[int]
     """Most passes over the data by default: small data ends the training earlier."""
     flags: ClassVar[tuple[str, ...]] = ()
-    """Options of its command beside those of all loops: targets, train_links, rounds, recipe
+    """Options of its command beside those of all loops: targets, train_links, rounds, recipe, passes
     (fields of its configuration) and dry_run (its trainer has the method)."""
 
     @staticmethod
