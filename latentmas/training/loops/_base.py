@@ -72,8 +72,8 @@ class Loop(ABC):
     epochs: ClassVar[int]
     """Most passes over the data by default: small data ends the training earlier."""
     flags: ClassVar[tuple[str, ...]] = ()
-    """Options of its command beside those of all loops: targets, train_links, rounds, recipe, passes
-    (fields of its configuration) and dry_run (its trainer has the method)."""
+    """Options of its command beside those of all loops: targets, train_links, rounds, recipe and
+    passes (fields of its configuration) and dry_run (its trainer has the method)."""
 
     @staticmethod
     @abstractmethod
