@@ -160,5 +160,5 @@ def _embed_text(sender: LoadedBackbone, receiver: LoadedBackbone, token: int) ->
     if token == sender.turn_end_id and receiver.turn_end_id is not None:
         return receiver.embed(torch.tensor(receiver.turn_end_id))
     text = str(sender.tokenizer.decode([token]))
-    ids = receiver.tokenizer(text, add_special_tokens=False).input_ids or [receiver.pad_id]
+    ids = outside_ids(receiver.tokenizer, text) or [receiver.pad_id]
     return receiver.embed(torch.tensor(ids)).mean(dim=0)
