@@ -1,16 +1,13 @@
-"""What the demo shows while it runs: a table that grows, progress bars, a picture."""
+"""What the demos show while they run: a table that grows, and a picture."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import TrainerCallback
 
 import latentmas as lm
 from latentmas.demo.task import ROUNDS
@@ -21,7 +18,7 @@ WIDTH = 36
 
 
 class Show:
-    """Writes the table to stdout (or nothing), progress to stderr."""
+    """Writes the table to stdout (or nothing), notes to stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.out = Console(file=sys.stdout, quiet=quiet, highlight=False)
@@ -42,22 +39,6 @@ class Show:
     def note(self, text: str) -> None:
         """A line on stderr."""
         self.err.print(text, markup=False, soft_wrap=True)
-
-    @contextmanager
-    def training(self, name: str, steps: int) -> Iterator[TrainerCallback]:
-        """A progress bar on stderr, moved by the callback handed out; silent without a terminal."""
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[loss]}"),
-        )
-        disable = not self.err.is_terminal
-        with Progress(*columns, console=self.err, transient=True, disable=disable) as progress:
-            if disable:
-                self.note(f"{name}: {steps} steps")
-            yield _Bar(progress, progress.add_task(name, total=steps, loss=""))
 
     def figure(self, report: Mapping[str, Any], path: Path) -> None:
         """Accuracy against rounds by difficulty, as a PNG."""
@@ -97,19 +78,3 @@ class Show:
             "team, drawing (team.svg), pages (run.html, training.html), figure (accuracy.png), "
             f"results.json: {folder}/"
         )
-
-
-class _Bar(TrainerCallback):
-    """Moves a progress bar with the trainer's steps."""
-
-    def __init__(self, progress: Progress, task: Any) -> None:
-        self.progress, self.task = progress, task
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One step further."""
-        self.progress.update(self.task, completed=state.global_step)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """The latest loss."""
-        if logs and "loss" in logs:
-            self.progress.update(self.task, loss=f"loss {logs['loss']:.3f}")

@@ -238,8 +238,7 @@ class _Relay:
             seed=self.seed,
         )
         began = time.perf_counter()
-        with self.show.training("outer loop", recipe.steps) as callback:
-            lm.OuterTrainer(system, config, train_dataset=self.rows, callbacks=[callback]).train()
+        lm.OuterTrainer(system, config, train_dataset=self.rows).train()
         return time.perf_counter() - began
 
     def _write(self, system: lm.System, twin: lm.System) -> None:

@@ -139,10 +139,10 @@ def _run_demo(folder: Path, seed: int, quick: bool, json: bool) -> dict[str, Any
     show.row("text twin", [None, None, accuracy["text_twin"]])
     accuracy["untrained"] = _by_round(system, rows)
     show.row("links untrained (aligned start)", accuracy["untrained"])
-    training = _train_inner(system, recipe, seed, folder, show)
+    training = _train_inner(system, recipe, seed, folder)
     accuracy["inner"] = _by_round(system, rows)
     show.row("after the inner loop", accuracy["inner"])
-    training += _train_outer(system, recipe, seed, folder, show)
+    training += _train_outer(system, recipe, seed, folder)
     accuracy |= _controls(system, rows, seed, show)
     report = {
         "accuracy": accuracy,
@@ -168,7 +168,7 @@ def _run_demo(folder: Path, seed: int, quick: bool, json: bool) -> dict[str, Any
     return report
 
 
-def _train_inner(system: lm.System, recipe: Recipe, seed: int, folder: Path, show: Show) -> float:
+def _train_inner(system: lm.System, recipe: Recipe, seed: int, folder: Path) -> float:
     config = lm.InnerConfig(
         output_dir=str(folder / "training" / "inner"),
         max_steps=recipe.inner_steps,
@@ -182,12 +182,11 @@ def _train_inner(system: lm.System, recipe: Recipe, seed: int, folder: Path, sho
     )
     rows = inner_rows(recipe.inner_steps * recipe.batch_size, seed)
     began = time.perf_counter()
-    with show.training("inner loop", recipe.inner_steps) as callback:
-        lm.InnerTrainer(system, config, train_dataset=rows, callbacks=[callback]).train()
+    lm.InnerTrainer(system, config, train_dataset=rows).train()
     return time.perf_counter() - began
 
 
-def _train_outer(system: lm.System, recipe: Recipe, seed: int, folder: Path, show: Show) -> float:
+def _train_outer(system: lm.System, recipe: Recipe, seed: int, folder: Path) -> float:
     config = lm.OuterConfig(
         output_dir=str(folder / "training" / "outer"),
         rounds=ROUNDS,
@@ -204,8 +203,7 @@ def _train_outer(system: lm.System, recipe: Recipe, seed: int, folder: Path, sho
     )
     rows = train_rows(recipe.outer_steps * recipe.batch_size, seed)
     began = time.perf_counter()
-    with show.training("outer loop", recipe.outer_steps) as callback:
-        lm.OuterTrainer(system, config, train_dataset=rows, callbacks=[callback]).train()
+    lm.OuterTrainer(system, config, train_dataset=rows).train()
     return time.perf_counter() - began
 
 
