@@ -389,6 +389,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(tmp_path: Path) -> No
         "max_steps": 6,
         "save_strategy": "steps",
         "save_steps": 2,
+        "save_total_limit": 3,
         "per_device_train_batch_size": 2,
         "mix": 0.5,
         "row_clip": 0.5,

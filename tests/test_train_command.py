@@ -36,10 +36,10 @@ def test_a_team_is_trained_by_the_loops_that_suit_it(
 ) -> None:
     common = ("train", team, "--data", rows, "--output-dir", tmp_path / "out")
     planned = call(*common, "--dry-run")
-    assert "1  inner" in planned.stdout and "3  outer" in planned.stdout
+    assert "1  inner" in planned.stdout and "4  outer" in planned.stdout
     assert not (tmp_path / "out").exists()
     stages = json.loads(call(*common, "--dry-run", "--json").stdout)["stages"]
-    assert [stage["loop"] for stage in stages] == ["inner", "edge", "outer"]
+    assert [stage["loop"] for stage in stages] == ["inner", "edge", "rollout", "outer"]
     done = call(*common, *BRIEF, "--set", "outer.learning_rate=0.25")
     assert done.stdout == f"{tmp_path / 'out' / 'team'}\n"
     assert "1 steps of 4 rows, rate 0.25" in done.stderr and "because" in done.stderr

@@ -45,14 +45,14 @@ def chosen(plan: lm.Plan, rows: Any, **options: Any) -> list[str]:
 
 
 def test_random_links_need_all_loops_and_working_links_only_the_answer() -> None:
-    assert chosen(RANDOM, ROWS) == ["inner", "edge", "outer"]
+    assert chosen(RANDOM, ROWS) == ["inner", "edge", "rollout", "outer"]
     assert chosen(SOFT, ROWS) == ["outer"]
 
 
 def test_the_fields_of_the_rows_decide() -> None:
-    assert chosen(RANDOM, INPUTS) == ["edge"]
+    assert chosen(RANDOM, INPUTS) == ["edge", "rollout"]
     texts = [{"question": "a", "reader": "b", "writer": "c"}] * 4
-    assert chosen(RANDOM, texts) == ["inner", "edge"]
+    assert chosen(RANDOM, texts) == ["inner", "edge", "rollout"]
     found = plan_training(RANDOM, texts)
     assert found.running[1].settings["targets"] == {"reader": "reader", "writer": "writer"}
     assert "reader from 'reader'" in str(found) and "no field 'answer'" in str(found)
@@ -90,10 +90,10 @@ def test_steps_follow_the_data_and_what_is_asked_for() -> None:
     def steps(rows: int, **options: Any) -> list[int]:
         return [s.steps for s in plan_training(PLAN, ROWS[:1] * rows, **options).running]
 
-    assert steps(16) == [10, 10, 5]
-    assert steps(16_000) == [200, 200, 150]
-    assert steps(64, num_train_epochs=3) == [12, 12, 12]
-    assert steps(64, max_steps=7, settings={"outer": {"max_steps": 3}}) == [7, 7, 3]
+    assert steps(16) == [10, 10, 10, 5]
+    assert steps(16_000) == [200, 200, 200, 150]
+    assert steps(64, num_train_epochs=3) == [12, 12, 12, 12]
+    assert steps(64, max_steps=7, settings={"outer": {"max_steps": 3}}) == [7, 7, 7, 3]
 
 
 # --- the training -----------------------------------------------------------------------------
@@ -103,10 +103,15 @@ def test_each_loop_has_a_folder_and_the_team_is_saved(tmp_path: Path, capfd: Any
     done = lm.train(PLAN.load(), ROWS, output_dir=tmp_path, eval_rows=ROWS[:2], **BRIEF)
     said = capfd.readouterr()
     assert said.out == "" and "because inner.one, inner.two start at random" in said.err
-    assert [stage.folder.name for stage in done.stages] == ["1-inner", "2-edge", "3-outer"]
+    assert [stage.folder.name for stage in done.stages] == [
+        "1-inner",
+        "2-edge",
+        "3-rollout",
+        "4-outer",
+    ]
     assert all(stage.steps == 2 and "eval_loss" in stage.scores for stage in done.stages)
     again = lm.System.from_pretrained(done.team)
-    assert [record.loop for record in again.history] == ["inner", "edge", "outer"]
+    assert [record.loop for record in again.history] == ["inner", "edge", "rollout", "outer"]
     assert lm.training_report(tmp_path).exists()
 
 
