@@ -50,6 +50,7 @@ def test_a_team_is_trained_by_the_loops_that_suit_it(
     assert [stage["loop"] for stage in json.loads(whole.stdout)["stages"]] == [
         "inner",
         "edge",
+        "rollout",
         "outer",
     ]
     saved = call(
