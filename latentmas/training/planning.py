@@ -82,7 +82,7 @@ def plan_training(
     Raises:
         DataError: the data cannot be read, or has no rows.
         LatentMASError: LM402, no loop is of use.
-        UnknownNameError: there is no such loop.
+        UnknownNameError: no loop has that name.
         TypeError: no loop has such a field.
     """
     known = in_order()
