@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from latentmas.sandbox import KINDS, Kind, working
 from latentmas.tools import Tool, python_tool
-from latentmas.tools._sandbox import KINDS, Kind, working
 
 MEBIBYTE = 2**20
 MOST_PROCESSES = 4  # of one name at a time, helpers of the sandbox included

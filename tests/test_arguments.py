@@ -8,7 +8,7 @@ import latentmas as lm
 from latentmas.backbones import read_info
 from latentmas.evaluation import evaluate
 from latentmas.evaluation.intervals import wilson
-from latentmas.spec.packs import read_prompt_pack
+from latentmas.prompts.packs import read_prompt_pack
 from latentmas.training.data import read_rows
 from tests.teams import sequential, tiny
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import latentmas as lm
 from latentmas.cli.app import app
-from latentmas.io._bounded import inside
+from latentmas.safe_data.files import inside
 from tests.hostile.base import Base
 from tests.hub import hub
 from tests.teams import sequential

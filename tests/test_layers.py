@@ -12,18 +12,22 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "latentmas"
-BASE = {"redact", "errors", "registry", "cache", "tools"}
-DATA = BASE | {"spec", "plan"}
+BASE = {"redact", "errors", "registry", "cache", "atomic", "safe_data", "sandbox", "tools"}
+DATA = BASE | {"spec", "prompts", "plan"}
 # What each layer may import from the package; a layer may always import itself.
 ALLOWED: dict[str, set[str]] = {
     "redact": set(),
     "errors": {"redact"},
     "registry": {"redact", "errors"},
     "cache": set(),
-    "tools": {"redact", "errors", "registry"},
+    "atomic": {"redact", "errors"},
+    "safe_data": {"redact", "errors"},
+    "sandbox": {"redact", "errors"},
+    "tools": {"redact", "errors", "registry", "sandbox"},
     "spec": BASE,
-    "templates": BASE | {"spec"},
-    "plan": BASE | {"spec"},
+    "prompts": BASE | {"spec"},
+    "templates": BASE | {"spec", "prompts"},
+    "plan": BASE | {"spec", "prompts"},
     "links": DATA,
     "backbones": DATA,
     "compiler": DATA | {"links", "backbones"},
@@ -46,8 +50,12 @@ LIGHT = {
     "errors",
     "registry",
     "cache",
+    "atomic",
+    "safe_data",
+    "sandbox",
     "tools",
     "spec",
+    "prompts",
     "plan",
     "templates",
     "report",

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import latentmas as lm
+from latentmas.prompts.budget import Budget, OverBudgetError, rendering
+from latentmas.prompts.render import check_template, render_prompt
 from latentmas.spec import AgentSpec
-from latentmas.spec._budget import Budget, OverBudgetError, rendering
-from latentmas.spec.prompts import check_template, render_prompt
 
 VALUES: dict[str, Any] = {
     "question": "What is 3 + 4?\nA) 7\nB) 8\n",
@@ -133,7 +133,7 @@ def test_every_thread_has_its_own_budget() -> None:
 
 
 def test_a_template_cannot_pay_itself() -> None:
-    cheat = "{% set x = [1]|map('pay for running', -10 ** 12)|list %}"
+    cheat = "{% set x = [1]|map('charge for running', -10 ** 12)|list %}"
     bomb = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(OverBudgetError):
         said(cheat + bomb, {})

@@ -28,9 +28,9 @@ from latentmas.interop._prompt_jinja import branch, literal, pieces, quoted
 from latentmas.interop._prompt_layouts import FILES, TASKS, Role, layout_of
 from latentmas.interop._styles import STYLES
 from latentmas.interop.prompts import import_prompts
+from latentmas.prompts.packs import read_prompt_pack
+from latentmas.prompts.render import render_prompt
 from latentmas.spec import AgentSpec, Backbone
-from latentmas.spec.packs import read_prompt_pack
-from latentmas.spec.prompts import render_prompt
 
 NOTES = 'system_prompt = "Tools: <calc>{{ 1 }}</calc> {% or {# none"\n'
 BUILDERS = r"""

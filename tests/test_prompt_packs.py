@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentmas.errors import DataError
-from latentmas.spec import packs
-from latentmas.spec.packs import read_prompt_pack, write_prompt_pack
+from latentmas.prompts import packs
+from latentmas.prompts.packs import read_prompt_pack, write_prompt_pack
 
 SUFFIXES = (".json", ".yaml", ".yml")
 PACK = {
@@ -160,6 +160,6 @@ def test_only_packs_are_written(tmp_path: Path, suffix: str) -> None:
 
 
 def test_packs_are_light() -> None:
-    code = "import sys, latentmas.spec.packs; print('torch' in sys.modules)"
+    code = "import sys, latentmas.prompts.packs; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

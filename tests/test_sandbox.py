@@ -12,8 +12,13 @@ import pytest
 
 from latentmas import tools
 from latentmas.errors import LatentMASError
-from latentmas.tools import _disk, _folder, _packages, _sandbox, _supervise, _threads
-from latentmas.tools._limits import MEBIBYTE, Limits
+from latentmas.sandbox import disk as _disk
+from latentmas.sandbox import folder as _folder
+from latentmas.sandbox import packages as _packages
+from latentmas.sandbox import run as _sandbox
+from latentmas.sandbox import supervise as _supervise
+from latentmas.sandbox import threads as _threads
+from latentmas.sandbox.limits import MEBIBYTE, Limits
 from tests.test_tools import attacks
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from latentmas.backbones import outside_ids, segment_ids
 from latentmas.backbones._tokens import begin_ids
+from latentmas.prompts.render import Segment, render_prompt, segments_of
 from latentmas.spec import AgentSpec
-from latentmas.spec.prompts import Segment, render_prompt, segments_of
 from tests.tokenizers_of_families import NAMES, control_ids, make
 
 

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from latentmas import Backbone, Graph, GraphError, GraphSpec, prompt_file
-from latentmas.spec import AgentSpec, EdgeSpec, write_text_atomically
-from latentmas.spec.prompts import (
+from latentmas.atomic import write_text_atomically
+from latentmas.prompts.render import (
     RESERVED,
     SlotMisuseError,
     placed_variables,
     prompt_variables,
     render_prompt,
 )
+from latentmas.spec import AgentSpec, EdgeSpec
 from tests.strategies import info
 
 FACTS = {"m": info()}

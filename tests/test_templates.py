@@ -17,7 +17,7 @@ import latentmas as lm
 from latentmas.cli.app import app
 from latentmas.demo import task
 from latentmas.errors import CODES
-from latentmas.spec.prompts import render_prompt
+from latentmas.prompts.render import render_prompt
 from latentmas.templates import PRESETS
 
 HERE = Path(__file__).parent

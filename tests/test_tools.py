@@ -18,7 +18,7 @@ import pytest
 
 from latentmas import tools
 from latentmas.errors import LatentMASError, UnknownNameError
-from latentmas.tools import _sandbox
+from latentmas.sandbox import run as _sandbox
 
 ROOT = Path(__file__).parent.parent
 KEY = "tvly-dev-0123456789abcdefABCDEF"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import latentmas as lm
-from latentmas.spec import WriteError, check_writable, write_atomically, write_error
+from latentmas.atomic import WriteError, check_writable, write_atomically, write_error
 from tests.teams import sequential
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,7 @@ from jinja2 import TemplateError
 from jinja2.exceptions import SecurityError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from latentmas.spec.chat_templates import render_chat_template
-from latentmas.spec.prompts import Turn
+from latentmas.prompts import Turn, render_chat_template
 
 __all__ = ["chat_text", "render_turns"]
 

@@ -39,7 +39,7 @@ from latentmas.backbones._static import StaticState
 from latentmas.backbones._tokens import begin_ids
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
-from latentmas.spec.prompts import Turn
+from latentmas.prompts import Turn
 
 __all__ = ["LoadedBackbone", "load_backbone"]
 

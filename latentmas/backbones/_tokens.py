@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from latentmas.spec.prompts import Segment
+from latentmas.prompts import Segment
 
 __all__ = ["begin_ids", "outside_ids", "segment_ids"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latentmas.atomic import write_text_atomically
 from latentmas.cli._console import dumps
 from latentmas.errors import DataError
-from latentmas.spec import write_text_atomically
-from latentmas.spec._plain import parse_json
+from latentmas.safe_data import parse_json
 
 __all__ = ["Rows", "jsonl", "read_rows", "write_rows"]
 

@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from latentmas import templates
+from latentmas.atomic import write_text_atomically
 from latentmas.errors import LatentMASError
-from latentmas.spec import Backbone, Graph, GraphSpec, write_text_atomically
+from latentmas.spec import Backbone, Graph, GraphSpec
 
 __all__ = [
     "DEMO_BACKBONES",

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from latentmas.atomic import check_writable
 from latentmas.errors import closest
-from latentmas.spec import check_writable
 
 __all__ = [
     "BatchSize",

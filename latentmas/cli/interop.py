@@ -47,7 +47,7 @@ def import_prompts(
 ) -> None:
     """Take the published prompts from a clone of that code; this runs code of the clone."""
     from latentmas.interop.prompts import import_prompts as taken
-    from latentmas.spec.packs import write_prompt_pack
+    from latentmas.prompts import write_prompt_pack
 
     if output.suffix.lower() not in (".json", ".yaml", ".yml"):
         raise typer.BadParameter(f"--output ends in .json, .yaml or .yml, not in {output.name!r}")

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentmas.atomic import check_writable
 from latentmas.cli._config import make_config, read_sets
 from latentmas.cli._console import emit, emit_json, note
 from latentmas.cli._data import read_rows
@@ -18,7 +19,6 @@ from latentmas.cli._team import open_plan, open_team
 from latentmas.cli._train_group import TrainGroup
 from latentmas.errors import LatentMASError, TrainingInterrupted
 from latentmas.report import training_report
-from latentmas.spec import check_writable
 
 if TYPE_CHECKING:
     from latentmas.runtime import System, TrainingRecord

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 
 from jinja2 import TemplateSyntaxError
 
+from latentmas.prompts import prompt_variables
 from latentmas.spec import AgentSpec, GraphSpec
-from latentmas.spec.prompts import prompt_variables
 
 __all__ = ["braces_hint", "broken", "variables", "warn_of_single_braces"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from latentmas.errors import Problem
+from latentmas.prompts import RESERVED
 from latentmas.spec import AgentSpec, GraphSpec
-from latentmas.spec.prompts import RESERVED
 
 __all__ = ["name_problems"]
 

@@ -10,14 +10,14 @@ from jinja2.exceptions import SecurityError
 
 from latentmas.compiler.mentions import braces_hint, broken, variables
 from latentmas.errors import Problem, closest
-from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
-from latentmas.spec.prompts import (
+from latentmas.prompts import (
     SlotMisuseError,
     check_template,
     misused_variables,
     placed_variables,
     render_prompt,
 )
+from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
 
 __all__ = ["prompt_problems"]
 

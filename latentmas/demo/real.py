@@ -20,10 +20,10 @@ from torch import Tensor
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.atomic import write_text_atomically
 from latentmas.demo._show import WIDTH, Show
 from latentmas.demo.relay import correct, split_rows
 from latentmas.evaluation.intervals import wilson
-from latentmas.spec import write_text_atomically
 
 __all__ = ["SMOLLM2", "RealRecipe", "relay_team", "run_real_demo"]
 

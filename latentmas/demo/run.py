@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.atomic import write_text_atomically
 from latentmas.demo._show import Show
 from latentmas.demo.task import (
     AGENTS,
@@ -32,7 +33,6 @@ from latentmas.demo.task import (
     train_rows,
 )
 from latentmas.report import DepthMap
-from latentmas.spec import write_text_atomically
 
 __all__ = ["Recipe", "run_demo", "single_agent", "team"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import WeightsError
-from latentmas.io._pickles import StoredTensor, scan_archive
 from latentmas.links import Link
+from latentmas.safe_data import StoredTensor, scan_archive
 
 __all__ = ["read_link"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
-from latentmas.io._bounded import read_json
+from latentmas.safe_data import read_json
 from latentmas.spec import Backbone, DType
 
 __all__ = ["FolderSource", "HubSource", "Source"]

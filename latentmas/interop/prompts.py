@@ -22,9 +22,9 @@ from latentmas.errors import DataError, UnknownNameError
 from latentmas.interop._prompt_jinja import OPTIONS, branch, literal, pieces, quoted
 from latentmas.interop._prompt_layouts import FILES, TASKS, Layout, Role, layout_of
 from latentmas.interop._styles import find_style
+from latentmas.prompts import render_prompt
+from latentmas.safe_data import parse_json
 from latentmas.spec import AgentSpec
-from latentmas.spec._plain import parse_json
-from latentmas.spec.prompts import render_prompt
 
 __all__ = ["import_prompts"]
 

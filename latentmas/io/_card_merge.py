@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from latentmas.spec._plain import parse_yaml
+from latentmas.safe_data import parse_yaml
 
 __all__ = ["BEGIN", "END", "merge_person"]
 

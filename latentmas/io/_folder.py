@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from latentmas.errors import WeightsError
-from latentmas.io._bounded import read_json
 from latentmas.io._lock import locked
+from latentmas.safe_data import read_json
 
 __all__ = ["CARD", "LINKS", "MANIFEST", "holds_team", "part", "part_names", "replacing"]
 

@@ -10,15 +10,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from latentmas.errors import GraphError, LatentMASError, WeightsError
-from latentmas.io._bounded import check_name, inside, read_bounded, read_json
 from latentmas.io._folder import LINKS, MANIFEST, part
 from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
-from latentmas.io._safetensors import read_header
 from latentmas.plan import BackboneInfo, LinkPlan, Plan
-from latentmas.spec import GraphSpec
-from latentmas.spec._files import LARGEST_PROMPT
-from latentmas.spec._plain import parse_json
-from latentmas.spec._trust import ALLOW, code_wanted
+from latentmas.safe_data import check_name, inside, parse_json, read_bounded, read_header, read_json
+from latentmas.spec import ALLOW, LARGEST_PROMPT, GraphSpec, code_wanted
 
 __all__ = [
     "HEADER",

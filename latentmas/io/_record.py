@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from latentmas.atomic import check_writable
 from latentmas.environment import hardware, versions
 from latentmas.errors import DataError, LatentMASError
 from latentmas.io._digest import digest_rows, digest_text, link_digests
@@ -15,7 +16,7 @@ from latentmas.io._run_manifest import Answer, DataRecord, RunArguments, RunMani
 from latentmas.io._training import plain
 from latentmas.redact import redact, secrets_in
 from latentmas.runtime import RunResult, System
-from latentmas.spec import canonical_json, check_writable
+from latentmas.spec import canonical_json
 
 __all__ = ["RunRecorder", "answers_of"]
 

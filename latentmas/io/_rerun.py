@@ -17,9 +17,8 @@ from latentmas.io._run_manifest import Answer, DataRecord, RunManifest, TeamReco
 from latentmas.io._training import plain
 from latentmas.io.load import facts_at, load_system
 from latentmas.runtime import System
-from latentmas.spec import TextFunction
-from latentmas.spec._plain import parse_json
-from latentmas.spec._trust import ALLOW, code_wanted
+from latentmas.safe_data import parse_json
+from latentmas.spec import ALLOW, TextFunction, code_wanted
 from latentmas.tools import Tool
 
 __all__ = ["Comparison", "rerun"]

@@ -9,12 +9,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from latentmas import __version__
+from latentmas.atomic import write_text_atomically
 from latentmas.errors import DataError
 from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
 from latentmas.plan import BackboneInfo
 from latentmas.redact import redact
-from latentmas.spec import Frozen, GraphSpec, write_text_atomically
-from latentmas.spec._plain import parse_json, read_limited
+from latentmas.safe_data import parse_json, read_limited
+from latentmas.spec import Frozen, GraphSpec
 
 __all__ = ["Answer", "DataRecord", "RunArguments", "RunManifest", "TeamRecord"]
 

@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
 
+from latentmas.atomic import replacing_file
 from latentmas.errors import WeightsError
-from latentmas.spec import replacing_file
 
 __all__ = ["load_file", "save_file"]
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from latentmas.atomic import write_text_atomically
 from latentmas.errors import WeightsError
-from latentmas.io._bounded import inside, read_bounded
 from latentmas.io._folder import part, part_names
 from latentmas.redact import redact
 from latentmas.runtime import Score, TrainingRecord
-from latentmas.spec import write_text_atomically
-from latentmas.spec._plain import parse_json
+from latentmas.safe_data import inside, parse_json, read_bounded
 
 __all__ = ["plain", "read_history", "read_scores", "write_history"]
 

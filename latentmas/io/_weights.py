@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from latentmas.errors import WeightsError
-from latentmas.io._safetensors import FLOATS, Entry
+from latentmas.safe_data import FLOATS, Entry
 
 __all__ = ["Measure", "distance", "measure"]
 

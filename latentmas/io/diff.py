@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
-from latentmas.io._bounded import inside
 from latentmas.io._folder import LINKS, part
-from latentmas.io._safetensors import read_header
 from latentmas.io._steady import read_steadily
 from latentmas.io._weights import distance, measure
 from latentmas.io.inspect import link_entries
+from latentmas.safe_data import inside, read_header
 
 __all__ = ["LinkDifference", "TeamDifference", "diff_teams"]
 

@@ -12,13 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentmas.errors import WeightsError
-from latentmas.io._bounded import inside, read_json
 from latentmas.io._folder import LINKS, MANIFEST, part, part_names
 from latentmas.io._format import LARGEST_MANIFEST, Manifest
-from latentmas.io._safetensors import Entry, Header, read_header
 from latentmas.io._steady import read_steadily
 from latentmas.io._weights import measure
 from latentmas.plan import LinkPlan
+from latentmas.safe_data import Entry, Header, inside, read_header, read_json
 
 __all__ = ["BackboneFacts", "LinkFacts", "TeamReport", "inspect_team", "link_entries"]
 

@@ -16,14 +16,13 @@ from latentmas.errors import DataError, UnknownNameError, WeightsError
 from latentmas.io._format import HEADER, VERSION, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._newer import is_newer, say_left_out, without_unknown
-from latentmas.io._safetensors import read_header
 from latentmas.io._steady import read_steadily
 from latentmas.io._tensors import save_file
 from latentmas.io.load import check_links, read_links
 from latentmas.io.save import links_header, refuse_secrets
 from latentmas.plan import LinkPlan
 from latentmas.runtime import System
-from latentmas.spec._plain import parse_json
+from latentmas.safe_data import parse_json, read_header
 
 __all__ = ["LinkReport", "load_links", "save_links"]
 

@@ -15,7 +15,6 @@ from latentmas.errors import WeightsError
 from latentmas.io._folder import LINKS, part
 from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
-from latentmas.io._safetensors import compare_header, read_header
 from latentmas.io._steady import read_steadily
 from latentmas.io._swap import Swap, swap_backbones
 from latentmas.io._tensors import load_file
@@ -23,6 +22,7 @@ from latentmas.io._training import read_history, read_scores
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.initialise import sketch_links
+from latentmas.safe_data import compare_header, read_header
 from latentmas.spec import Backbone, TextFunction
 from latentmas.tools import Tool
 

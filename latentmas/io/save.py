@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas import __version__
+from latentmas.atomic import write_error, write_text_atomically
 from latentmas.errors import LatentMASError, WeightsError
 from latentmas.io._card import merge_person, model_card
 from latentmas.io._folder import CARD, COMMIT, LINKS, MANIFEST, holds_team, part, replacing
@@ -19,7 +20,7 @@ from latentmas.io._training import plain, write_history
 from latentmas.plan import LinkPlan, Plan
 from latentmas.redact import secrets_in
 from latentmas.runtime import Score, System
-from latentmas.spec import canonical_json, write_error, write_text_atomically
+from latentmas.spec import canonical_json
 
 __all__ = ["links_header", "push_system", "refuse_secrets", "save_system"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from latentmas.plan._drawing.words import backbone_of, shade, width_label
 from latentmas.plan.plan import Plan
+from latentmas.prompts import prompt_variables
 from latentmas.spec import TEXT, EdgeSpec
-from latentmas.spec.prompts import prompt_variables
 
 __all__ = ["to_mermaid"]
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, ValidationError
 
+from latentmas.atomic import write_atomically, write_text_atomically
 from latentmas.errors import PlanError, UnknownNameError, missing_attribute, spelled
 from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
 from latentmas.plan.verify import verify_links, verify_steps
+from latentmas.safe_data import parse_json, read_limited
 from latentmas.spec import (
+    ALLOW,
     Frozen,
     GraphSpec,
     TextFunction,
     canonical_json,
-    oddities,
-    write_atomically,
-    write_text_atomically,
+    code_wanted,
+    iter_invalid_values,
 )
-from latentmas.spec._plain import parse_json, read_limited
-from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ class Plan(Frozen):
         """
         try:
             data = parse_json(text, most_items=MOST_ITEMS)
-            odd = next(oddities(data, "plan"), None)
+            odd = next(iter_invalid_values(data, "plan"), None)
             if odd is not None:
                 raise PlanError(": ".join(odd))
             plan = cls.model_validate(data)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from latentmas.plan.plan import Plan
 from latentmas.plan.steps import Decode, Rollout, Transfer
-from latentmas.spec.prompts import render_prompt
+from latentmas.prompts import render_prompt
 
 __all__ = ["WORTHWHILE", "Estimate", "Part", "Reading"]
 

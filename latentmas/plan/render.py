@@ -16,8 +16,8 @@ from latentmas.plan._drawing.words import backbone_of
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
 from latentmas.plan.steps import Decode, Rollout
+from latentmas.prompts import prompt_variables
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec
-from latentmas.spec.prompts import prompt_variables
 
 __all__ = ["diff_plans", "summarise"]
 

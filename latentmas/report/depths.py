@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latentmas.atomic import write_atomically
 from latentmas.errors import DataError
 from latentmas.plan.page import Cell, table
 from latentmas.plan.png import new_figure, png_of
 from latentmas.report.charts import heat
-from latentmas.spec import write_atomically
-from latentmas.spec._plain import parse_json, read_limited
+from latentmas.safe_data import parse_json, read_limited
 
 __all__ = ["DepthMap"]
 

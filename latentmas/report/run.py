@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentmas.atomic import write_text_atomically
 from latentmas.errors import LatentMASError
 from latentmas.plan.html import graph_section
 from latentmas.plan.page import Cell, heading, mark, page, table, tag
 from latentmas.plan.text import shorten
 from latentmas.report import charts, latents, timeline
-from latentmas.spec import write_text_atomically
 
 if TYPE_CHECKING:
     from latentmas.runtime import RunRecord, RunResult, TurnRecord

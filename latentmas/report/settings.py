@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.plan.page import table, tag
-from latentmas.spec._plain import parse_json
+from latentmas.safe_data import parse_json
 
 __all__ = ["settings"]
 

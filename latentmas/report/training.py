@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from latentmas.atomic import write_atomically, write_text_atomically
 from latentmas.errors import DataError
 from latentmas.plan.page import heading, mark, page, table, tag
 from latentmas.report.charts import STYLE, chart, charts
@@ -16,8 +17,7 @@ from latentmas.report.depths import FILE as DEPTHS
 from latentmas.report.depths import DepthMap
 from latentmas.report.figures import curves_png
 from latentmas.report.settings import settings
-from latentmas.spec import write_atomically, write_text_atomically
-from latentmas.spec._plain import parse_json
+from latentmas.safe_data import parse_json
 
 __all__ = ["training_report"]
 

@@ -16,14 +16,8 @@ from jinja2 import TemplateError
 
 from latentmas.backbones import LoadedBackbone, chat_text
 from latentmas.errors import DataError
+from latentmas.prompts import Segment, Turn, render_prompt, segments_of, template_variables
 from latentmas.spec import AgentSpec
-from latentmas.spec.prompts import (
-    Segment,
-    Turn,
-    render_prompt,
-    segments_of,
-    template_variables,
-)
 
 __all__ = ["Nonces", "Slot", "assemble", "check_chat_template"]
 

@@ -29,10 +29,10 @@ from latentmas.backbones import (
     segment_ids,
 )
 from latentmas.errors import LatentMASError
+from latentmas.prompts import Segment, Turn
 from latentmas.runtime.assembly import Nonces
 from latentmas.runtime.steering import Next, Rows, Steering
 from latentmas.spec import AgentSpec
-from latentmas.spec.prompts import Segment, Turn
 from latentmas.tools import Tool
 
 __all__ = ["CallSteering", "ToolCall", "call_steering", "tool_schemas"]

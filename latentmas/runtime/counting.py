@@ -22,10 +22,10 @@ from latentmas.plan import (
     with_limits,
 )
 from latentmas.plan.explain import EXPLAINED, explain_plan
+from latentmas.prompts import misused_variables
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import prompt_ids
 from latentmas.runtime.prefixes import MESSAGE, shared_columns
-from latentmas.spec.prompts import misused_variables
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System

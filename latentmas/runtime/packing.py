@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, outside_ids, segment_ids
 from latentmas.errors import DataError
+from latentmas.prompts import Segment
 from latentmas.runtime.assembly import Slot, assemble
 from latentmas.runtime.prefixes import MESSAGE, PADDING, Prefix
 from latentmas.spec import AgentSpec
-from latentmas.spec.prompts import Segment
 
 __all__ = [
     "Packed",

@@ -1,23 +1,19 @@
 """What the user declares: frozen records, the builder, prompts. No torch."""
 
-from latentmas.spec._base import Frozen, canonical_json, oddities
+from latentmas.spec._base import Frozen, canonical_json, iter_invalid_values
 from latentmas.spec._builder import AgentRef, EdgeRef, TextFunction, class_only
-from latentmas.spec._files import prompt_file
-from latentmas.spec._writing import (
-    WriteError,
-    check_writable,
-    replacing_file,
-    write_atomically,
-    write_error,
-    write_text_atomically,
-)
 from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone, DType, full_dtype
+from latentmas.spec.files import LARGEST_PROMPT, YAML_SUFFIXES, prompt_file, write_graph_file
 from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
+from latentmas.spec.remote_code import ALLOW, code_wanted
 
 __all__ = [
+    "ALLOW",
+    "LARGEST_PROMPT",
     "TEXT",
+    "YAML_SUFFIXES",
     "AgentRef",
     "AgentSpec",
     "Backbone",
@@ -30,15 +26,11 @@ __all__ = [
     "LinkSpec",
     "TextFunction",
     "TextSourceSpec",
-    "WriteError",
     "canonical_json",
-    "check_writable",
     "class_only",
+    "code_wanted",
     "full_dtype",
-    "oddities",
+    "iter_invalid_values",
     "prompt_file",
-    "replacing_file",
-    "write_atomically",
-    "write_error",
-    "write_text_atomically",
+    "write_graph_file",
 ]

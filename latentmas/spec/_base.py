@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from latentmas.spec._plain import LARGEST_INT
+from latentmas.safe_data import LARGEST_INT
 
-__all__ = ["Frozen", "canonical_json", "oddities"]
+__all__ = ["Frozen", "canonical_json", "iter_invalid_values"]
 
 
 class Frozen(BaseModel):
@@ -36,24 +36,30 @@ class Frozen(BaseModel):
 DEEPEST = 64
 
 
-def oddities(value: Any, path: str = "graph", depth: int = 0) -> Iterator[tuple[str, str]]:
+def iter_invalid_values(
+    value: Any, path: str = "graph", depth: int = 0
+) -> Iterator[tuple[str, str]]:
     """Places in plain data that no graph file can hold, each with what is wrong."""
-    odd = f"nested more than {DEEPEST} levels deep" if depth > DEEPEST else _oddity(value)
+    odd = f"nested more than {DEEPEST} levels deep" if depth > DEEPEST else _invalid(value)
     if odd is not None:
         yield path, odd
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(key, str):
-                yield from oddities(key, path, depth + 1)
-                yield from oddities(item, f"{path}.{key}".removeprefix("graph."), depth + 1)
+                yield from iter_invalid_values(key, path, depth + 1)
+                yield from iter_invalid_values(
+                    item, f"{path}.{key}".removeprefix("graph."), depth + 1
+                )
             else:
                 yield path, f"has the key {key!r:.60}, which is not text"
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from oddities(item, f"{path}.{index}".removeprefix("graph."), depth + 1)
+            yield from iter_invalid_values(
+                item, f"{path}.{index}".removeprefix("graph."), depth + 1
+            )
 
 
-def _oddity(value: Any) -> str | None:
+def _invalid(value: Any) -> str | None:
     """What is wrong with one value by itself."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from latentmas.errors import DataError, GraphError, Problem, closest
-from latentmas.spec._files import YAML_SUFFIXES, prompt_beside
-from latentmas.spec._plain import compose_yaml, decode_text, parse_json, parse_yaml, read_limited
+from latentmas.safe_data import compose_yaml, decode_text, parse_json, parse_yaml, read_limited
+from latentmas.spec.files import YAML_SUFFIXES, prompt_beside
 
 __all__ = ["GraphFile"]
 

@@ -8,14 +8,14 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
 from latentmas.errors import DataError, GraphError, LatentMASError, Problem, UnknownNameError
-from latentmas.spec._base import Frozen, oddities
-from latentmas.spec._files import GRAPH_SUFFIXES, resolve_files, write_graph_file
+from latentmas.safe_data import parse_json
+from latentmas.spec._base import Frozen, iter_invalid_values
 from latentmas.spec._graph_file import GraphFile
 from latentmas.spec._keys import correct_keys, form_problem, value_problems, without_harmless
-from latentmas.spec._plain import parse_json
-from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.spec.agent import AgentSpec, EdgeSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone
+from latentmas.spec.files import GRAPH_SUFFIXES, resolve_files, write_graph_file
+from latentmas.spec.remote_code import ALLOW, code_wanted
 
 __all__ = ["GraphSpec"]
 
@@ -188,7 +188,7 @@ class GraphSpec(Frozen):
 
     @classmethod
     def _salvaged(cls, data: Any) -> GraphSpec | None:
-        if any(oddities(data)):
+        if any(iter_invalid_values(data)):
             return None
         try:
             return cls.model_validate(data)
@@ -227,6 +227,6 @@ def _plain(value: Any) -> Any:
 
 def _check_plain(data: Any) -> None:
     """Refuse data that no graph file can hold."""
-    odd = [form_problem(path, message) for path, message in oddities(data)]
+    odd = [form_problem(path, message) for path, message in iter_invalid_values(data)]
     if odd:
         raise GraphError(odd)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentmas.errors import UnknownNameError
+from latentmas.prompts import read_prompt_pack
 from latentmas.spec import Backbone
-from latentmas.spec.packs import read_prompt_pack
 
 __all__ = ["SYSTEM", "Prompts", "Task", "backbones_of", "feedback", "prompt_fields", "task_words"]
 

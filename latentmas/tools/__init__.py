@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from latentmas.registry import Registry
 
 if TYPE_CHECKING:
-    from latentmas.tools._sandbox import sandbox_facts, sandbox_kind
+    from latentmas.sandbox import sandbox_facts, sandbox_kind
     from latentmas.tools.python import python, python_tool
     from latentmas.tools.search import search, search_tool
 
@@ -66,9 +66,9 @@ def __getattr__(name: str) -> Any:
 
         return search_tool
     if name in ("sandbox_facts", "sandbox_kind"):
-        from latentmas.tools import _sandbox
+        from latentmas import sandbox
 
-        return getattr(_sandbox, name)
+        return getattr(sandbox, name)
     if name.startswith("_") or name not in tools:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return get(name)

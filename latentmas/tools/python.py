@@ -6,11 +6,19 @@ import signal
 from collections.abc import Sequence
 
 from latentmas.errors import DataError, LatentMASError
-from latentmas.tools import Tool, _sandbox, register
-from latentmas.tools._limits import MEBIBYTE, Limits
-from latentmas.tools._packages import find_packages
-from latentmas.tools._sandbox import Kind
-from latentmas.tools._watch import Finished
+from latentmas.sandbox import (
+    KINDS,
+    MEBIBYTE,
+    Finished,
+    Kind,
+    Limits,
+    find_packages,
+    refusal,
+    run_program,
+    sandbox_kind,
+    working,
+)
+from latentmas.tools import Tool, register
 
 __all__ = ["python", "python_tool"]
 
@@ -61,8 +69,8 @@ def python_tool(
         LatentMASError: when a limit is out of range or a package is not installed; the tool
             itself raises it when it is used and no sandbox works, unless `unsafe`.
     """
-    if kind is not None and kind not in _sandbox.KINDS:
-        raise LatentMASError(f"kind must be one of {', '.join(_sandbox.KINDS)}, not {kind!r}")
+    if kind is not None and kind not in KINDS:
+        raise LatentMASError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     limits = Limits(seconds=seconds, memory_bytes=memory_bytes, output_chars=output_chars)
     if isinstance(packages, str):
         raise LatentMASError(f"packages must be a list of names, such as [{packages!r}]")
@@ -88,10 +96,10 @@ def _run(
 ) -> str:
     if not isinstance(code, str):
         raise DataError(f"the tool 'python' runs the text of a program, not {code!r:.60}")
-    found = _sandbox.sandbox_kind() if kind is None else _sandbox.working(kind)
+    found = sandbox_kind() if kind is None else working(kind)
     if found is None and not unsafe:
-        raise LatentMASError(_sandbox.refusal(kind))
-    return _report(_sandbox.run_program(code, limits, found, packages), limits)
+        raise LatentMASError(refusal(kind))
+    return _report(run_program(code, limits, found, packages), limits)
 
 
 def _report(done: Finished, limits: Limits) -> str:

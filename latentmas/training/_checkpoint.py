@@ -13,12 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import TrainerState
 
+from latentmas.atomic import WriteError, write_error
 from latentmas.errors import DataError, WeightsError
-from latentmas.io._bounded import read_json
-from latentmas.io._pickles import RANDOM_STATES, StoredTensor, scan_archive
 from latentmas.redact import get_logger
 from latentmas.runtime import System
-from latentmas.spec import WriteError, write_error
+from latentmas.safe_data import RANDOM_STATES, StoredTensor, read_json, scan_archive
 
 __all__ = [
     "check_checkpoint",

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from latentmas.spec import write_text_atomically
+from latentmas.atomic import write_text_atomically
 from latentmas.training.config import LinkConfig
 from latentmas.training.recording import plain_arguments
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from latentmas.atomic import check_writable
 from latentmas.errors import LatentMASError, TrainingInterrupted, WeightsError
 from latentmas.io import load_link_weights, save_system
-from latentmas.io._bounded import inside
 from latentmas.runtime import System
 from latentmas.runtime.placement import check_system
-from latentmas.spec import check_writable
+from latentmas.safe_data import inside
 from latentmas.training._checkpoint import (
     check_checkpoint,
     find_checkpoint,

@@ -12,7 +12,7 @@ from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
 from latentmas.runtime.packing import answer_ids, count_positions
-from latentmas.spec._plain import parse_json
+from latentmas.safe_data import parse_json
 
 __all__ = ["Data", "Reading", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]
 

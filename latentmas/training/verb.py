@@ -12,11 +12,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from latentmas.atomic import check_writable, write_text_atomically
 from latentmas.errors import DataError, TrainingInterrupted, WeightsError
 from latentmas.io import digest_rows, load_link_weights, read_history, save_system
-from latentmas.io._bounded import read_json
 from latentmas.runtime import System
-from latentmas.spec import check_writable, write_text_atomically
+from latentmas.safe_data import read_json
 from latentmas.training._checkpoint import has_checkpoint
 from latentmas.training.data import Data, TrainingRows, read_rows
 from latentmas.training.loops import loops as registry

@@ -14,8 +14,8 @@ import latentmas as lm
 from latentmas.cli._data import read_rows
 from latentmas.interop._pickles import read_link
 from latentmas.io import load_link_weights, load_links, rerun
+from latentmas.prompts.packs import read_prompt_pack
 from latentmas.runtime.initialise import sketch_links
-from latentmas.spec.packs import read_prompt_pack
 from latentmas.testing import tiny_backbone
 
 RELEASE = Path(__file__).parent.parent / "published" / "releases" / "sequential_light"

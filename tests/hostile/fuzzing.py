@@ -20,9 +20,9 @@ from latentmas.interop.release import _link_files
 from latentmas.io import RunManifest, load_link_weights, load_links
 from latentmas.io._rerun import _check_team, _samples
 from latentmas.plan import BackboneInfo
+from latentmas.prompts.packs import read_prompt_pack
 from latentmas.runtime.initialise import sketch_links
 from latentmas.spec import GraphSpec
-from latentmas.spec.packs import read_prompt_pack
 from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
 from latentmas.training.data import read_rows as read_training_rows
 from tests.hostile.base import ADAPTER, PROMPT, RELEASE, Base

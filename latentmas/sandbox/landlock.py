@@ -15,7 +15,7 @@ from latentmas.errors import LatentMASError
 __all__ = ["landlock_ruleset", "landlock_version"]
 
 # The numbers are the same on all processors. The third call, 446, is made by the process that
-# gives up its rights: see `_inside.py`.
+# gives up its rights: see `inside.py`.
 _CREATE_RULESET, _ADD_RULE = 444, 445
 _VERSION_FLAG = 1
 _PATH_BENEATH = 1

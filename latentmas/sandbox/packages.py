@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from latentmas.errors import LatentMASError
-from latentmas.tools._interpreter import libraries_of
+from latentmas.sandbox.interpreter import libraries_of
 
 __all__ = ["Packages", "find_packages"]
 
@@ -28,7 +28,7 @@ class Packages:
     """Shared libraries elsewhere that they load."""
 
     def order(self) -> dict[str, object]:
-        """What `_inside.py` is told."""
+        """What `inside.py` is told."""
         metadata = [str(path) for path in self.paths if path.name.endswith(".dist-info")]
         return {"modules": dict(self.modules), "metadata": metadata}
 

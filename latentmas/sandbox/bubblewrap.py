@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentmas.tools._interpreter import Interpreter
+from latentmas.sandbox.interpreter import Interpreter
 
 __all__ = ["WORK", "bubblewrap", "find_bubblewrap"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentmas.errors import WeightsError
-from latentmas.io._bounded import check_plain_file
-from latentmas.spec._plain import parse_json
+from latentmas.safe_data.files import check_plain_file
+from latentmas.safe_data.plain import parse_json
 
 __all__ = ["FLOATS", "Entry", "Header", "compare_header", "read_header"]
 

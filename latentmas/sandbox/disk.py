@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from latentmas.tools._folder import open_folder
-from latentmas.tools._limits import Limits
+from latentmas.sandbox.folder import open_folder
+from latentmas.sandbox.limits import Limits
 
 __all__ = ["is_too_large"]
 

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Literal
 
-from latentmas.tools._disk import is_too_large
-from latentmas.tools._limits import Limits
-from latentmas.tools._threads import answer, thread_count
+from latentmas.sandbox.disk import is_too_large
+from latentmas.sandbox.limits import Limits
+from latentmas.sandbox.threads import answer, thread_count
 
 __all__ = ["Stop", "Supervisor", "supervise"]
 

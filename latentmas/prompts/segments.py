@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from jinja2 import StrictUndefined, pass_context
 from jinja2.compiler import CodeGenerator
 
-from latentmas.spec._budget import budget
-from latentmas.spec._sandbox import MeteredEnvironment
+from latentmas.prompts.budget import budget
+from latentmas.prompts.environment import MeteredEnvironment
 
 __all__ = ["PromptEnvironment", "Segment", "Text", "segments_of"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from latentmas.spec._budget import CONTAINERS, MOST_BITS, OverBudgetError, budget
+from latentmas.prompts.budget import CONTAINERS, MOST_BITS, OverBudgetError, budget
 
 __all__ = ["check_filter", "check_method", "check_operator", "check_width", "drained"]
 

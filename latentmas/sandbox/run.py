@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Literal
 
 from latentmas.errors import LatentMASError
-from latentmas.tools._bubblewrap import WORK, bubblewrap, find_bubblewrap
-from latentmas.tools._folder import work_folder
-from latentmas.tools._interpreter import executable, interpreter
-from latentmas.tools._landlock import landlock_ruleset, landlock_version
-from latentmas.tools._limits import MEBIBYTE, Limits
-from latentmas.tools._packages import Packages, find_packages
-from latentmas.tools._seccomp import PID_MARK, seccomp_filter, thread_filter
-from latentmas.tools._supervise import Supervisor, supervise
-from latentmas.tools._threads import can_ask
-from latentmas.tools._watch import Finished, watch
+from latentmas.sandbox.bubblewrap import WORK, bubblewrap, find_bubblewrap
+from latentmas.sandbox.folder import work_folder
+from latentmas.sandbox.interpreter import executable, interpreter
+from latentmas.sandbox.landlock import landlock_ruleset, landlock_version
+from latentmas.sandbox.limits import MEBIBYTE, Limits
+from latentmas.sandbox.packages import Packages, find_packages
+from latentmas.sandbox.seccomp import PID_MARK, seccomp_filter, thread_filter
+from latentmas.sandbox.supervise import Supervisor, supervise
+from latentmas.sandbox.threads import can_ask
+from latentmas.sandbox.watch import Finished, watch
 
 __all__ = ["KINDS", "Kind", "refusal", "run_program", "sandbox_facts", "sandbox_kind", "working"]
 
@@ -37,7 +37,7 @@ Kind = Literal["bubblewrap", "landlock"]
 KINDS: tuple[Kind, ...] = ("bubblewrap", "landlock")
 """The strongest first."""
 
-_INSIDE = Path(__file__).with_name("_inside.py")
+_INSIDE = Path(__file__).with_name("inside.py")
 _READABLE_DEVICES = (Path("/dev/urandom"),)
 _DEVICES = (Path("/dev/null"),)
 # numpy would start a thread for each core, and reserve memory for each.
@@ -213,7 +213,7 @@ def _ruleset(kind: Kind | None, work: Path, packages: Packages) -> Iterator[int 
 
 
 def _order(place: _Place, limits: Limits, token: str) -> dict[str, object]:
-    """What `_inside.py` is told."""
+    """What `inside.py` is told."""
     calls = seccomp_filter()
     threads = thread_filter() if can_ask() else None
     seconds = math.ceil(limits.seconds) + 1

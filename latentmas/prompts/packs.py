@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import DataError, closest
-from latentmas.spec._files import YAML_SUFFIXES, write_graph_file
-from latentmas.spec._plain import decode_text, parse_json, parse_yaml, read_limited
+from latentmas.safe_data import decode_text, parse_json, parse_yaml, read_limited
+from latentmas.spec import YAML_SUFFIXES, write_graph_file
 
 __all__ = ["read_prompt_pack", "write_prompt_pack"]
 

@@ -12,7 +12,7 @@ import platform
 import struct
 import sys
 
-from latentmas.tools._syscalls import DENIED, NUMBERS
+from latentmas.sandbox.syscalls import DENIED, NUMBERS
 
 __all__ = ["PID_MARK", "seccomp_filter", "thread_filter"]
 

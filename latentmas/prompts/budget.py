@@ -2,7 +2,8 @@
 
 A template from a stranger may ask for a loop of a billion, for text of a billion letters, or for a
 small thing that grows whenever it is looked at. So everything that a template does is paid for
-before it happens, from the budget of this rendering (`_sandbox` puts the tolls in place). Budgets
+before it happens, from the budget of this rendering (`environment` puts the charges in place).
+Budgets
 are per rendering and per thread.
 """
 
@@ -104,7 +105,7 @@ class Budget:
                 break
         self.spend(steps)
 
-    def keep(self, value: Any) -> Any:
+    def charge(self, value: Any) -> Any:
         """Pay for a value that was just made, and hand it on."""
         if isinstance(value, str | bytes):
             self.make(sys.getsizeof(value))

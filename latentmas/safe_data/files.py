@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
-from latentmas.spec._plain import Numbers, parse_json
+from latentmas.safe_data.plain import Numbers, parse_json
 
 __all__ = ["check_name", "check_plain_file", "inside", "read_bounded", "read_json"]
 

@@ -1,6 +1,6 @@
-"""Tolls in the tree of a template: each body pays when it runs, each operation for what it reads.
+"""Charges in the tree of a template: each body pays when it runs, each operation for what it reads.
 
-They are filters of `_sandbox`, under names that no template writes by accident; a template that
+They are filters of `environment`, under names that no template writes by accident; a template that
 does write them pays more.
 """
 
@@ -11,53 +11,57 @@ from typing import Any
 from jinja2 import nodes
 from jinja2.visitor import NodeTransformer
 
-__all__ = ["JOIN", "LOOK", "RUN", "with_tolls"]
+__all__ = ["CHARGE_JOIN", "CHARGE_READ", "CHARGE_RUN", "add_metering"]
 
-RUN, LOOK, JOIN = "pay for running", "pay for reading", "pay for joining"
+CHARGE_RUN, CHARGE_READ, CHARGE_JOIN = (
+    "charge for running",
+    "charge for reading",
+    "charge for joining",
+)
 _BODIES = (nodes.Template, nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
 """Nodes whose bodies may run any number of times."""
 
 
-def with_tolls(tree: nodes.Template) -> nodes.Template:
+def add_metering(tree: nodes.Template) -> nodes.Template:
     """The tree, changed in place."""
-    _Tolls().visit(tree)
+    _Metering().visit(tree)
     return tree
 
 
-class _Tolls(NodeTransformer):
+class _Metering(NodeTransformer):
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
-        """Put tolls below a node, and at the beginning of its body."""
+        """Put charges below a node, and at the beginning of its body."""
         steps = 1 + sum(1 for _ in node.find_all(nodes.Node)) if isinstance(node, _BODIES) else 0
         super().generic_visit(node, *args, **kwargs)
         if isinstance(node, _BODIES):
-            toll = _through(RUN, nodes.Const(None), nodes.Const(steps))
-            node.body.insert(0, nodes.ExprStmt(toll, lineno=node.lineno))
+            charge = _through(CHARGE_RUN, nodes.Const(None), nodes.Const(steps))
+            node.body.insert(0, nodes.ExprStmt(charge, lineno=node.lineno))
             if isinstance(node, nodes.For) and node.test is not None:
-                node.test = nodes.And(toll, node.test, lineno=node.lineno)
+                node.test = nodes.And(charge, node.test, lineno=node.lineno)
         return node
 
     def _read(self, node: nodes.Expr) -> nodes.Node:
         self.generic_visit(node)
-        return _through(LOOK, node)
+        return _through(CHARGE_READ, node)
 
     def _tuple(self, node: nodes.Tuple) -> nodes.Node:
         self.generic_visit(node)
-        return _through(LOOK, node) if node.ctx == "load" else node
+        return _through(CHARGE_READ, node) if node.ctx == "load" else node
 
     def _item(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)
-        return _through(LOOK, node) if isinstance(node.arg, nodes.Slice) else node
+        return _through(CHARGE_READ, node) if isinstance(node.arg, nodes.Slice) else node
 
     def _compared(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
-        node.expr = _through(LOOK, node.expr)
+        node.expr = _through(CHARGE_READ, node.expr)
         for operand in node.ops:
-            operand.expr = _through(LOOK, operand.expr)
+            operand.expr = _through(CHARGE_READ, operand.expr)
         return node
 
     def _joined(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
-        return _through(JOIN, nodes.Tuple(node.nodes, "load", lineno=node.lineno))
+        return _through(CHARGE_JOIN, nodes.Tuple(node.nodes, "load", lineno=node.lineno))
 
     visit_Compare = _compared
     visit_Concat = _joined
@@ -68,6 +72,6 @@ class _Tolls(NodeTransformer):
 
 def _through(name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
     """The node's value, sent through one of the filters."""
-    toll = nodes.Filter(node, name, list(args), [], None, None)
-    toll.set_lineno(node.lineno or 1)
-    return toll
+    charge = nodes.Filter(node, name, list(args), [], None, None)
+    charge.set_lineno(node.lineno or 1)
+    return charge

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from jinja2 import Template, meta, nodes
 from jinja2.exceptions import SecurityError
 
-from latentmas.spec._budget import rendering
-from latentmas.spec._segments import PromptEnvironment, Segment, Text, segments_of
-from latentmas.spec.agent import AgentSpec
+from latentmas.prompts.budget import rendering
+from latentmas.prompts.segments import PromptEnvironment, Segment, Text, segments_of
+from latentmas.spec import AgentSpec
 
 __all__ = [
     "RESERVED",
@@ -87,7 +87,7 @@ def _parsed(text: str) -> nodes.Template:
 
 @lru_cache(maxsize=512)
 def _compiled(text: str) -> Template:
-    return _ENVIRONMENT.from_string(text)  # a tree of its own: compiling puts tolls in
+    return _ENVIRONMENT.from_string(text)  # a tree of its own: compiling puts charges in
 
 
 @lru_cache(maxsize=512)

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
+from latentmas.atomic import write_text_atomically
 from latentmas.errors import DataError, Problem
-from latentmas.spec._plain import decode_text, read_limited
-from latentmas.spec._writing import write_text_atomically
+from latentmas.safe_data import decode_text, read_limited
 
 __all__ = ["prompt_beside", "prompt_file", "resolve_files", "write_graph_file"]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from latentmas.tools._supervise import Stop, Supervisor
+from latentmas.sandbox.supervise import Stop, Supervisor
 
 __all__ = ["Finished", "watch"]
 

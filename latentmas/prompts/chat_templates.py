@@ -19,8 +19,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.utils import Namespace
 
-from latentmas.spec._budget import rendering
-from latentmas.spec._sandbox import MeteredEnvironment, paid
+from latentmas.prompts.budget import rendering
+from latentmas.prompts.environment import MeteredEnvironment, paid
 
 __all__ = ["render_chat_template"]
 

@@ -16,15 +16,15 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, nodes, pass_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedFormatter
 
-from latentmas.spec._budget import OverBudgetError, budget
-from latentmas.spec._toll_tree import JOIN, LOOK, RUN, with_tolls
-from latentmas.spec._tolls import (
+from latentmas.prompts.budget import OverBudgetError, budget
+from latentmas.prompts.charges import (
     check_filter,
     check_method,
     check_operator,
     check_width,
     drained,
 )
+from latentmas.prompts.metering import CHARGE_JOIN, CHARGE_READ, CHARGE_RUN, add_metering
 
 __all__ = ["MeteredEnvironment", "paid", "shown"]
 
@@ -52,7 +52,11 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         self.filters = {name: paid(name, do) for name, do in filters.items()}
         tests: dict[str, Any] = self.tests
         self.tests = {name: paid(name, do) for name, do in tests.items()}
-        self.filters |= {RUN: _run, LOOK: _look, JOIN: _join}
+        self.filters |= {
+            CHARGE_RUN: _charge_run,
+            CHARGE_READ: _charge_read,
+            CHARGE_JOIN: _charge_join,
+        }
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
@@ -99,7 +103,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def _generate(self, source: nodes.Template, *args: Any, **options: Any) -> str:
         try:
-            return super()._generate(with_tolls(source), *args, **options)
+            return super()._generate(add_metering(source), *args, **options)
         except RecursionError as error:
             raise TemplateSyntaxError("the template is nested too deep", 1) from error
         except ValueError as error:
@@ -129,14 +133,14 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         if owner is not None:
             own.look(owner)
             check_method(owner, str(getattr(__obj, "__name__", "")), args, kwargs)
-        return own.keep(super().call(__context, __obj, *args, **kwargs))
+        return own.charge(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Apply an operator between two values."""
         own = budget()
         own.look([left, right])
         check_operator(operator, left, right)
-        return own.keep(super().call_binop(context, operator, left, right))
+        return own.charge(super().call_binop(context, operator, left, right))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """An item; a tuple as a key is hashed whole."""
@@ -169,12 +173,12 @@ class _Formatter(SandboxedFormatter):
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
         budget().look(value)
-        return budget().keep(super().convert_field(value, conversion))
+        return budget().charge(super().convert_field(value, conversion))
 
     def format_field(self, value: Any, format_spec: str) -> str:
         budget().look(value)
         check_width(format_spec)
-        text: str = budget().keep(super().format_field(value, format_spec))
+        text: str = budget().charge(super().format_field(value, format_spec))
         return text
 
 
@@ -196,7 +200,7 @@ def paid(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
         args = (*args[:skipped], *map(drained, args[skipped:]))
         own.look([*args[skipped:], *kwargs.values()])
         check_filter(name, args[skipped:], kwargs)
-        return own.keep(drained(do(*args, **kwargs)))
+        return own.charge(drained(do(*args, **kwargs)))
 
     return metered
 
@@ -208,20 +212,20 @@ def _range(*args: int) -> range:
     return found
 
 
-def _run(value: Any, steps: int) -> bool:
+def _charge_run(value: Any, steps: int) -> bool:
     budget().spend(steps)
     return True
 
 
-def _look(value: Any) -> Any:
+def _charge_read(value: Any) -> Any:
     budget().look(value)
     return value
 
 
-def _join(values: tuple[Any, ...]) -> str:
+def _charge_join(values: tuple[Any, ...]) -> str:
     budget().look(values)
     texts = [str(value) for value in values]
     if sum(map(len, texts)) > budget().longest:
         raise OverBudgetError("the template joins texts to one that is too long")
-    text: str = budget().keep("".join(texts))
+    text: str = budget().charge("".join(texts))
     return text

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from latentmas.errors import WeightsError
-from latentmas.io._bounded import check_plain_file
+from latentmas.safe_data.files import check_plain_file
 
 __all__ = ["RANDOM_STATES", "Archive", "StoredTensor", "scan_archive"]
 
