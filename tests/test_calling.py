@@ -78,6 +78,16 @@ def test_a_row_goes_on_from_its_own_cache() -> None:
         assert (cached - plain).abs().max() < 1e-4
 
 
+def test_a_stop_string_in_a_result_does_not_cut_the_text() -> None:
+    def shout(word: str) -> str:
+        """A word and a full stop."""
+        return word + "STOP"
+
+    scripts = {"go": says("<shout>no</shout>", "Then it said STOP and more")}
+    result = run(team(shout), ["go"], scripts, stop="STOP")
+    assert result.texts == ["<shout>no</shout> <result> noSTOP </result>Then it said "]
+
+
 def test_budgets_are_per_row_and_results_are_free() -> None:
     system = team(double)
     result = run(system, list(TEXTS), max_new_tokens=20)

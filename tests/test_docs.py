@@ -86,8 +86,13 @@ def test_the_drawing_of_the_first_page_is_current():
 def test_output_that_is_shown_is_found():
     """Guards the test above: a form of comment that it does not read would compare nothing."""
     assert OUTPUT.findall("x\n#> 1\n    # > ['LM110']\n") == ["1", "['LM110']"]
-    assert sum(len(OUTPUT.findall(b)) for b, _ in blocks(DOCS / "tutorial.md")) >= 5
-    assert sum(len(text) > 100 for _, text in blocks(DOCS / "gallery.md")) == 9
+    for path in PAGES:
+        code = [block for block, _ in blocks(path)]
+        comments = [line.split("#", 1)[1] for b in code for line in b.splitlines() if "#" in line]
+        shown = [text for text in comments if text.lstrip().startswith(">")]
+        assert sum(len(OUTPUT.findall(block)) for block in code) == len(shown), path
+        fences = re.findall(r"^```python$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert len(code) == len(fences), path
 
 
 # ── the command line ──────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jinja2
 import pytest
 import torch
 from hypothesis import given, settings
@@ -147,14 +148,28 @@ def test_empty_message_channel():
     assert len(result.texts) == 3
 
 
+def positions_of(system: lm.System, agent: str, steps: int, **fields: str) -> int:
+    """Positions of a prompt, counted apart: its words in tokens, and K for a message."""
+    spec, tokenizer = system.plan.graph.agent(agent), system.backbone_of(agent).tokenizer
+    slots = [edge.slot for edge in system.plan.graph.edges if edge.target == agent]
+    words = jinja2.Template(spec.prompt).render(**fields, **dict.fromkeys(slots, "§"))
+    system_turn = [{"role": "system", "content": spec.system}] if spec.system else []
+    turn = [*system_turn, {"role": "user", "content": words}]
+    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    pieces = text.split("§")
+    ids = [tokenizer(piece, add_special_tokens=False).input_ids for piece in pieces]
+    return sum(map(len, ids)) + steps * (len(pieces) - 1)
+
+
 def test_accounting_counts_every_position(team):
     result = team.run(QUESTIONS, batch_size=2)
     ops = [(r.round, r.agent, r.op) for r in result.accounting]
     assert ops[0] == (1, "planner", "rollout") and ops[-1] == (3, "solver", "decode")
     assert len(ops) == 9
-    whole = team.run(QUESTIONS).accounting
-    assert [r.prompt_tokens for r in whole] == [r.prompt_tokens for r in result.accounting]
-    assert result.accounting[0].latent_steps == 9
+    for record in result.accounting[1:]:  # the first prompt has no feedback yet
+        counted = [positions_of(team, record.agent, 3, question=q) for q in QUESTIONS]
+        assert record.prompt_tokens == sum(counted), record.agent
+    assert [r.latent_steps for r in result.accounting] == [3 * len(QUESTIONS)] * 8 + [0]
     assert result.accounting[-1].new_tokens == sum(map(len, result.token_ids))
     assert "planner" in result.summary()
 
