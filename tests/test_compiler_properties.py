@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from latentmas.compiler import compile_graph
 from latentmas.errors import GraphError
-from latentmas.plan import Decode, LinkPlan, Plan, Rollout, Transfer, reads
+from latentmas.plan import Decode, LinkPlan, Plan, Rollout, Transfer
 from latentmas.spec import GraphSpec
 from tests.strategies import Facts, valid_graphs
 
@@ -119,9 +119,9 @@ def test_steps_are_live_and_end_in_the_one_answer(pair: tuple[GraphSpec, Facts])
     plan = compile_graph(pair[0], facts=pair[1])
     made = {source.name for source in plan.graph.text_sources}
     for step in plan.steps:
-        assert set(reads(step)) <= made, "made before it is used"
+        assert set(step.reads) <= made, "made before it is used"
         made.add(step.output)
-    used = {name for step in plan.steps for name in reads(step)}
+    used = {name for step in plan.steps for name in step.reads}
     assert all(step.output in used for step in plan.steps[:-1]), "no dead step"
     finals = [step for step in plan.steps if isinstance(step, Decode) and step.final]
     assert finals == [plan.steps[-1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentmas.plan import Decode, LinkPlan, Rollout, Step, Transfer, reads
+from latentmas.plan import Decode, LinkPlan, Rollout, Step, Transfer
 
 __all__ = ["differentiable_links"]
 
@@ -20,9 +20,9 @@ def differentiable_links(steps: Sequence[Step], table: Sequence[LinkPlan]) -> fr
     links: set[str] = set()
     for step in reversed(steps):
         if isinstance(step, Decode):
-            reached.update(reads(step) if step.final else ())
+            reached.update(step.reads if step.final else ())
         elif step.output in reached:
-            reached.update(reads(step))
+            reached.update(step.reads)
             if isinstance(step, Transfer):
                 links.add(step.outer)
             if _maps(step, reading_states):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentmas.plan import Decode, Step, reads
+from latentmas.plan import Decode, Step
 
 __all__ = ["prune"]
 
@@ -19,5 +19,5 @@ def prune(steps: Sequence[Step]) -> tuple[Step, ...]:
     for step in reversed(steps):
         if step.output in live or (isinstance(step, Decode) and step.final):
             kept.append(step)
-            live.update(reads(step))
+            live.update(step.reads)
     return tuple(reversed(kept))

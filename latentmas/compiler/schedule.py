@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import networkx as nx
 
-from latentmas.plan import Decode, LinkPlan, Rollout, Step, Transfer
+from latentmas.plan import (
+    Decode,
+    LinkPlan,
+    Rollout,
+    Step,
+    Transfer,
+    edge_labels,
+    message_on,
+    states_of,
+    text_of,
+)
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec, GraphSpec
 
 __all__ = ["schedule"]
@@ -29,7 +38,7 @@ class _Unroller:
     def __init__(self, graph: GraphSpec, links: Sequence[LinkPlan]) -> None:
         self.graph = graph
         self.link_of = {(link.role, user): link.id for link in links for user in link.users}
-        self.pairs = Counter((edge.source, edge.target) for edge in graph.edges)
+        self.labels = edge_labels(graph.edges)
         self.agents = {agent.name: agent for agent in graph.agents}
         self.incoming = {n: [e for e in graph.edges if e.target == n] for n in self.agents}
         self.outgoing = {n: [e for e in graph.edges if e.source == n] for n in self.agents}
@@ -63,7 +72,7 @@ class _Unroller:
                 round=round,
                 group=group,
                 inputs=inputs,
-                output=f"round{round}.{agent.name}",
+                output=states_of(agent.name, round).name,
                 inner=self.link_of["inner", agent.name],
                 latent_steps=self.graph.steps_of(agent),
             )
@@ -73,7 +82,7 @@ class _Unroller:
                 round=round,
                 group=group,
                 inputs=inputs,
-                output=f"round{round}.{agent.name}.text",
+                output=text_of(agent.name, round).name,
                 final=final,
                 max_new_tokens=agent.max_new_tokens,
             )
@@ -89,7 +98,7 @@ class _Unroller:
                     group=group,
                     inner=self.link_of["inner", name],
                     outer=self.link_of["outer", edge.id],
-                    source=f"round{round}.{name}",
+                    source=states_of(name, round).name,
                     output=self._value(edge, round),
                 )
 
@@ -104,7 +113,5 @@ class _Unroller:
         if edge.source not in self.agents:
             return edge.source
         if edge.link.kind == TEXT:
-            return f"round{round}.{edge.source}.text"
-        several = self.pairs[edge.source, edge.target] > 1
-        slot = f".{edge.slot}" if several else ""
-        return f"round{round}.{edge.source}->{edge.target}{slot}"
+            return text_of(edge.source, round).name
+        return message_on(edge, self.labels[edge.id], round).name

@@ -6,8 +6,19 @@ from latentmas.plan.hardware import Hardware
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
-from latentmas.plan.steps import Decode, Rollout, Step, Transfer, rollouts_together
-from latentmas.plan.verify import reads, verify_steps
+from latentmas.plan.steps import (
+    Decode,
+    Rollout,
+    Step,
+    Transfer,
+    Value,
+    edge_labels,
+    message_on,
+    rollouts_together,
+    states_of,
+    text_of,
+)
+from latentmas.plan.verify import verify_steps
 
 __all__ = [
     "DEFAULT_MAX_NEW_TOKENS",
@@ -24,8 +35,12 @@ __all__ = [
     "StepCost",
     "TokenLimit",
     "Transfer",
-    "reads",
+    "Value",
+    "edge_labels",
+    "message_on",
     "rollouts_together",
+    "states_of",
+    "text_of",
     "verify_steps",
     "with_limits",
 ]

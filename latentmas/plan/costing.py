@@ -17,7 +17,6 @@ from latentmas.plan.memory import Memory
 from latentmas.plan.plan import Plan
 from latentmas.plan.reading import WORTHWHILE, Reading, Turn
 from latentmas.plan.steps import Decode, Rollout, Transfer, rollouts_together
-from latentmas.plan.verify import reads
 
 __all__ = ["Costing"]
 
@@ -54,7 +53,7 @@ class Costing:
 
     def rows(self) -> tuple[StepCost, ...]:
         """The costs of all steps, in order."""
-        last = {name: i for i, step in enumerate(self.plan.steps) for name in reads(step)}
+        last = {name: i for i, step in enumerate(self.plan.steps) for name in step.reads}
         dead: dict[int, list[str]] = {}
         for name, index in last.items():
             dead.setdefault(index, []).append(name)

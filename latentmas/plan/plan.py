@@ -111,6 +111,14 @@ class Plan(Frozen):
                 return link
         raise UnknownNameError("link", id, (link.id for link in self.links))
 
+    def ends_of(self, link: LinkPlan) -> tuple[str, str]:
+        """Sender and receiver of a link's first user; an inner link has one agent at both ends."""
+        user = link.users[0]
+        if link.role == "inner":
+            return user, user
+        edge = next(edge for edge in self.graph.edges if edge.id == user)
+        return edge.source, edge.target
+
     def turns(self) -> list[Rollout | Decode]:
         """The steps that run a model."""
         return [step for step in self.steps if isinstance(step, Rollout | Decode)]

@@ -1,20 +1,83 @@
-"""The steps of a plan: a flat, unrolled list. Values are named, so each step is plain data."""
+"""The steps of a plan: a flat, unrolled list.
+
+Each step declares what it reads, what it makes and which links it applies; values have names, so
+steps are plain data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from latentmas.spec import Frozen
+from latentmas.spec import EdgeSpec, Frozen
 
-__all__ = ["MAX_LATENT_STEPS", "Decode", "Rollout", "Step", "Transfer", "rollouts_together"]
+__all__ = [
+    "MAX_LATENT_STEPS",
+    "Decode",
+    "Rollout",
+    "Step",
+    "Transfer",
+    "Value",
+    "edge_labels",
+    "message_on",
+    "rollouts_together",
+    "states_of",
+    "text_of",
+]
 
 MAX_LATENT_STEPS = 4096
 
 
-class _Turn(Frozen):
+class Value(NamedTuple):
+    """What a step makes and later steps read, by name."""
+
+    name: str
+    """Unique in a plan: `round1.planner`, `round1.planner.text`, `round1.planner->critic`."""
+    round: int
+    """The round that made it, 1..R."""
+    agent: str
+    """The agent that made it."""
+    edge: str | None = None
+    """Id of the edge along which it passes; None for an agent's own states or text."""
+
+    @property
+    def label(self) -> str:
+        """The name without the round: equal for what is made in the same place in every round."""
+        return self.name.removeprefix(f"round{self.round}.")
+
+
+def states_of(agent: str, round: int) -> Value:
+    """The raw states of an agent's rollout."""
+    return Value(f"round{round}.{agent}", round, agent)
+
+
+def text_of(agent: str, round: int) -> Value:
+    """The text that an agent decodes."""
+    return Value(f"round{round}.{agent}.text", round, agent)
+
+
+def edge_labels(edges: Iterable[EdgeSpec]) -> dict[str, str]:
+    """Edge id → `planner->critic`, with the slot only where several edges join the two agents."""
+    edges = tuple(edges)
+    pairs = Counter((edge.source, edge.target) for edge in edges)
+    return {
+        edge.id: f"{edge.source}->{edge.target}"
+        + (f".{edge.slot}" if pairs[edge.source, edge.target] > 1 else "")
+        for edge in edges
+    }
+
+
+def message_on(edge: EdgeSpec, label: str, round: int) -> Value:
+    """What passes along an edge that has this label."""
+    return Value(f"round{round}.{label}", round, edge.source, edge.id)
+
+
+class _ModelStep(Frozen):
+    """A step that runs an agent's backbone over a prompt."""
+
     agent: str
     round: int = Field(ge=1)
     """1..R."""
@@ -25,8 +88,18 @@ class _Turn(Frozen):
     output: str
     """Name of the value made."""
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the values that it uses."""
+        return tuple(self.inputs.values())
 
-class Rollout(_Turn):
+    @property
+    def value(self) -> Value:
+        """What it makes."""
+        return Value(self.output, self.round, self.agent)
+
+
+class Rollout(_ModelStep):
     """K latent steps of one agent; yields its raw states h_BKD."""
 
     op: Literal["rollout"] = "rollout"
@@ -35,15 +108,25 @@ class Rollout(_Turn):
     latent_steps: int = Field(ge=0, le=MAX_LATENT_STEPS)
     """K."""
 
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Ids of the links that it applies."""
+        return (self.inner,)
 
-class Decode(_Turn):
+
+class Decode(_ModelStep):
     """Text generation by one agent."""
 
     op: Literal["decode"] = "decode"
     final: bool
     """The team's answer; others are the source of text edges."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Most tokens written; None takes the default, unless a run sets a limit."""
+    """Maximum number of tokens; None takes the default, unless a run sets a limit."""
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
 
 class Transfer(Frozen):
@@ -51,6 +134,7 @@ class Transfer(Frozen):
 
     op: Literal["transfer"] = "transfer"
     edge: str
+    """Id of the edge."""
     agent: str
     """The sender."""
     target: str
@@ -64,6 +148,21 @@ class Transfer(Frozen):
     """Value that holds the sender's states."""
     output: str
     """`round1.planner->critic`."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the values that it uses."""
+        return (self.source,)
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """Ids of the links that it applies."""
+        return (self.inner, self.outer)
+
+    @property
+    def value(self) -> Value:
+        """What it makes."""
+        return Value(self.output, self.round, self.agent, self.edge)
 
 
 Step = Annotated[Rollout | Transfer | Decode, Field(discriminator="op")]

@@ -7,15 +7,10 @@ from collections.abc import Mapping, Sequence
 from latentmas.errors import PlanError
 from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
-from latentmas.plan.steps import Decode, Step, Transfer
+from latentmas.plan.steps import Decode, Step
 from latentmas.spec import GraphSpec
 
-__all__ = ["reads", "verify_links", "verify_steps"]
-
-
-def reads(step: Step) -> tuple[str, ...]:
-    """Names of the values that a step uses."""
-    return (step.source,) if isinstance(step, Transfer) else tuple(step.inputs.values())
+__all__ = ["verify_links", "verify_steps"]
 
 
 def verify_steps(steps: Sequence[Step], links: Sequence[LinkPlan], graph: GraphSpec) -> None:
@@ -33,13 +28,13 @@ def verify_steps(steps: Sequence[Step], links: Sequence[LinkPlan], graph: GraphS
     for index, step in enumerate(steps):
         if step.agent not in agents:
             raise PlanError(f"step {index}: no agent {step.agent!r}")
-        for name in reads(step):
+        for name in step.reads:
             if name not in made:
                 raise PlanError(f"step {index}: value {name!r} is used before a step makes it")
         if step.output in made:
             raise PlanError(f"step {index}: value {step.output!r} is made twice")
         made.add(step.output)
-        unknown = _links_of(step) - known_links
+        unknown = set(step.links) - known_links
         if unknown:
             raise PlanError(f"step {index}: no link {sorted(unknown)[0]!r}")
     _verify_end(steps, graph)
@@ -69,19 +64,13 @@ def verify_links(
             raise PlanError(f"link {link.id}: nothing uses it")
 
 
-def _links_of(step: Step) -> set[str]:
-    if isinstance(step, Decode):
-        return set()
-    return {step.inner, step.outer} if isinstance(step, Transfer) else {step.inner}
-
-
 def _verify_end(steps: Sequence[Step], graph: GraphSpec) -> None:
     finals = [step for step in steps if isinstance(step, Decode) and step.final]
     if len(finals) != 1 or steps[-1] is not finals[0]:
         raise PlanError("the last step, and no other, must be the final decode")
     if graph.output != (finals[0].agent,):
         raise PlanError(f"the final decode belongs to {finals[0].agent!r}, not to the output agent")
-    used = {name for step in steps for name in reads(step)}
+    used = {name for step in steps for name in step.reads}
     for index, step in enumerate(steps[:-1]):
         if step.output not in used:
             raise PlanError(f"step {index}: nothing uses {step.output!r}")

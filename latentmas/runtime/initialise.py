@@ -117,7 +117,7 @@ def start_links(
         if planned.norm == "embedding":
             sample = states[planned.source]
             if planned.role == "outer":
-                sender = planned.users[0].split("->")[0]
+                sender, _ = plan.ends_of(planned)
                 assert senders[sender] == planned.source
                 if "states" not in link.needs:
                     sample = links[_inner_of(plan, sender)].apply_to(sample)
@@ -138,11 +138,9 @@ def attach_links(
     Raises:
         WeightsError: a kind cannot work with its backbones.
     """
-    edges = {edge.id: (edge.source, edge.target) for edge in plan.graph.edges}
     for planned in plan.links:
         if links[planned.id].needs:
-            user = planned.users[0]
-            source, target = edges.get(user, (user, user))
+            source, target = plan.ends_of(planned)
             links[planned.id].attach(serving[source], serving[target])
 
 

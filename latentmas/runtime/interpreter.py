@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import ExecutionError
-from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, reads, rollouts_together
+from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, Value, rollouts_together
 from latentmas.runtime.calling import ToolCall
 from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
@@ -24,7 +24,7 @@ from latentmas.runtime.packing import Packed, merge
 from latentmas.runtime.prefixes import Prefix, merged_prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
-from latentmas.runtime.taps import EditText, text_name
+from latentmas.runtime.taps import passing_text
 from latentmas.runtime.toolbox import outside_text
 from latentmas.runtime.turns import Turn, make_turn
 from latentmas.runtime.writing import Answer, Draft
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Interpreter", "Walk"]
 
-Value = Tensor | list[str]
+Content = Tensor | list[str]
+"""What a value holds: states or a message, (B, K, D), or B texts."""
 EditMessage = Callable[[str, Tensor], Tensor]
 """Takes a message's name and message_BKD; returns what arrives in its place."""
 
@@ -56,7 +57,7 @@ class Walk:
     """Number of the batch, for events."""
     result: Any = None
     """What `finish` returned, or each sample's answers from the final decode."""
-    values: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, Content] = field(default_factory=dict)
     """Values still needed, and those to keep."""
     texts: dict[str, list[str]] = field(default_factory=dict)
     """Edited texts, by the name of what passes along their edge."""
@@ -86,8 +87,8 @@ class Interpreter:
     keep: Callable[[Step], bool] = lambda step: False
     """Whether a step's value stays in `Walk.values` to the end."""
     on_event: Watcher = lambda event: None
-    edit_message: EditMessage | None = None
-    edit_text: EditText | None = None
+    edit: Callable[[Value, Any], Any] | None = None
+    """Takes what passes along an edge and its content; returns what arrives in its place."""
     roll: Callable[[Rollout, Turn], Tensor | None] = lambda step, turn: None
     """Gives a rollout's states in its place; None lets it run."""
     on_turn: Callable[[Turn], None] = lambda turn: None
@@ -155,7 +156,7 @@ class Interpreter:
     def _say_sources(self, walk: Walk) -> None:
         """Let the text sources speak; one that fails is told with the first step that reads it."""
         for source in self.plan.graph.text_sources:
-            readers = (i for i, step in enumerate(self.plan.steps) if source.name in reads(step))
+            readers = (i for i, step in enumerate(self.plan.steps) if source.name in step.reads)
             with self.blame(next(readers, 0)):
                 walk.values[source.name] = outside_text(
                     source, self.system.text_functions, walk.samples, walk.rows
@@ -172,7 +173,7 @@ class Interpreter:
 
     def _dead_after(self) -> list[list[str]]:
         """For each step, the values that nothing needs after it."""
-        last = {name: i for i, step in enumerate(self.plan.steps) for name in reads(step)}
+        last = {name: i for i, step in enumerate(self.plan.steps) for name in step.reads}
         kept = {step.output for step in self.plan.steps if self.keep(step)}
         dead: list[list[str]] = [[] for _ in self.plan.steps]
         for name, index in last.items():
@@ -279,15 +280,15 @@ class Interpreter:
     def _edited_texts(self, step: Rollout | Decode, walk: Walk) -> dict[str, list[str]]:
         """Slot → edited texts. Each is edited once in a round, though a round may read it twice."""
         found: dict[str, list[str]] = {}
-        if self.edit_text is None:
+        if self.edit is None:
             return found
         for slot, source in step.inputs.items():
             value = walk.values[source]
             if not isinstance(value, Tensor):
-                name = text_name(self.plan, step, slot)
-                if name not in walk.texts:
-                    walk.texts[name] = self.edit_text(name, value)
-                found[slot] = walk.texts[name]
+                passing = passing_text(self.plan, step, slot)
+                if passing.name not in walk.texts:
+                    walk.texts[passing.name] = self.edit(passing, value)
+                found[slot] = walk.texts[passing.name]
         return found
 
     def _rollout(self, step: Rollout, turn: Turn) -> Tensor:
@@ -303,14 +304,10 @@ class Interpreter:
         inner, outer = self.system.link(step.inner), self.system.link(step.outer)
         read = states if "states" in outer.needs else inner.apply_to(states)
         message_BKD = outer.message(read)
-        message_BKD = self._edited(step, message_BKD)
+        if self.edit is not None:
+            message_BKD = self.edit(step.value, message_BKD)
         walk.finite[step.output] = message_BKD.detach().isfinite().all()
         return message_BKD
-
-    def _edited(self, step: Transfer, message_BKD: Tensor) -> Tensor:
-        if self.edit_message is None:
-            return message_BKD
-        return self.edit_message(step.output, message_BKD)
 
     def pool(self, step: Decode) -> Pool:
         """A pool for a step's texts."""

@@ -173,5 +173,5 @@ def link_key(id: str) -> str:
 def place_links(plan: Plan, links: nn.ModuleDict, serving: Mapping[str, LoadedBackbone]) -> None:
     """Put each link where its first user's backbone is."""
     for planned in plan.links:
-        agent = planned.users[0].split("->")[0]
-        links[link_key(planned.id)].to(serving[agent].device)
+        sender, _ = plan.ends_of(planned)
+        links[link_key(planned.id)].to(serving[sender].device)

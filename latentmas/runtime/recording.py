@@ -157,7 +157,7 @@ class Recorder:
             if isinstance(step, Decode) or not isinstance(value, Tensor) or not value.shape[1]:
                 continue
             self._take(step, value, walk.rows)
-            rounds.setdefault(step.output.partition(".")[2], {})[step.round] = value
+            rounds.setdefault(step.value.label, {})[step.round] = value
         for key, values in rounds.items():
             for one in values:
                 for other in (number for number in values if number > one):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,12 +81,14 @@ def run_batches(
             broken.append(error)  # the caller's own, no sample's
             raise
 
+    asked = tuple(kind for name in record if name != "report" for kind in RECORDABLE[name])
+    kept = {step.output for step in plan.steps if isinstance(step, asked)}
     flow = Flow(
         _interpreter(system, plan, options, executor, announce),
         samples,
         batch_size=options.batch_size,
         refill=options.refill,
-        put_away=lambda walk: _put_away(walk, recorder, record),
+        put_away=lambda walk: _put_away(walk, recorder, kept),
         keeps=lambda: options.on_error == "keep" and not broken,
         errors=errors,
     )
@@ -125,12 +127,11 @@ def _interpreter(
         retry=options.retry,
         keep=lambda step: isinstance(step, (Decode, *kinds)),
         on_event=announce,
-        edit_message=system.taps.through(options.edit_message),
-        edit_text=system.taps.through(None),
+        edit=system.taps.through(options.edit_message),
     )
 
 
-def _put_away(walk: Walk, recorder: Recorder | None, record: Sequence[str]) -> None:
+def _put_away(walk: Walk, recorder: Recorder | None, kept: Container[str]) -> None:
     """Read a walk for the report; move recorded tensors off the device.
 
     So batches do not pile up there, nor what the report alone needed.
@@ -141,7 +142,7 @@ def _put_away(walk: Walk, recorder: Recorder | None, record: Sequence[str]) -> N
     walk.values = {
         name: value.cpu() if isinstance(value, Tensor) else value
         for name, value in walk.values.items()
-        if not isinstance(value, Tensor) or ("messages" if "->" in name else "states") in record
+        if not isinstance(value, Tensor) or name in kept
     }
 
 

@@ -35,7 +35,7 @@ from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.feeds import PositionMode, check_position_mode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import attach_links, build_links, sketch_links, start_links
-from latentmas.runtime.interpreter import EditMessage, Value
+from latentmas.runtime.interpreter import Content, EditMessage
 from latentmas.runtime.options import OnError, read_options
 from latentmas.runtime.placement import (
     check_dtype,
@@ -378,7 +378,7 @@ class System(Sharing, nn.Module):
             executor=make_executor(self, executor, "mask").name,
         )
 
-    def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
+    def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Content]:
         """What the text sources say for each sample of a batch."""
         return {
             source.name: outside_text(source, self.text_functions, samples)

@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import LatentMASError, UnknownNameError
-from latentmas.plan import Decode, Plan, Rollout
-from latentmas.spec import EdgeSpec
+from latentmas.plan import Decode, Plan, Rollout, Value, edge_labels, message_on
 
-__all__ = ["EditText", "Tap", "TapEdit", "Taps", "text_name"]
+__all__ = ["Tap", "TapEdit", "Taps", "passing_text"]
 
 TapEdit = Callable[[str, Any], Any]
 """Takes a message's name and message_BKD, or its B texts; returns what arrives in their place."""
-EditText = Callable[[str, list[str]], list[str]]
-"""Takes a message's name and its texts; returns what arrives in their place."""
 
 
 class Tap:
@@ -31,7 +28,7 @@ class Tap:
     stays.
     """
 
-    def __init__(self, taps: Taps, edge: str, name: str, edit: TapEdit | None) -> None:
+    def __init__(self, taps: Taps, edge: str, edit: TapEdit | None) -> None:
         self.edge = edge
         """Id of the edge, `source->target.slot`."""
         self.messages: dict[str, Tensor] = {}
@@ -39,7 +36,7 @@ class Tap:
         this tap, before its edit."""
         self.texts: dict[str, list[str]] = {}
         """The same for a text edge: a text for each sample."""
-        self._taps, self._name, self._edit = taps, name, edit
+        self._taps, self._edit = taps, edit
 
     @property
     def removed(self) -> bool:
@@ -101,7 +98,7 @@ class Taps:
         if len(found) > 1:
             ids = ", ".join(repr(e.id) for e in found)
             raise LatentMASError(f"{edge!r} names {len(found)} edges; tap one of them: {ids}")
-        self.open.append(Tap(self, found[0].id, _name(plan, found[0]), edit))
+        self.open.append(Tap(self, found[0].id, edit))
         return self.open[-1]
 
     def begin(self) -> None:
@@ -129,7 +126,7 @@ class Taps:
             tap.messages = {name: value[place] for name, value in tap.messages.items()}
             tap.texts = {name: [texts[i] for i in place] for name, texts in tap.texts.items()}
 
-    def through(self, also: Callable[[str, Any], Any] | None) -> Callable[[str, Any], Any] | None:
+    def through(self, also: TapEdit | None) -> Callable[[Value, Any], Any] | None:
         """An edit that passes everything through `also` and then each tap of its edge.
 
         None when there is nothing to do.
@@ -138,30 +135,23 @@ class Taps:
             return None
         taps = list(self.open)
 
-        def edit(name: str, value: Any) -> Any:
+        def edit(passing: Value, content: Any) -> Any:
             if also is not None:
-                edited = also(name, value)
-                _check(f"edit_message, for {name!r},", value, edited)
-                value = edited
+                edited = also(passing.name, content)
+                _check(f"edit_message, for {passing.name!r},", content, edited)
+                content = edited
             for tap in taps:
-                if name.partition(".")[2] == tap._name:
-                    value = tap._pass(name, value)
-            return value
+                if passing.edge == tap.edge:
+                    content = tap._pass(passing.name, content)
+            return content
 
         return edit
 
 
-def text_name(plan: Plan, step: Rollout | Decode, slot: str) -> str:
-    """What a text that fills a slot is called: `round1.planner->critic`, as a message would be."""
+def passing_text(plan: Plan, step: Rollout | Decode, slot: str) -> Value:
+    """The text that fills a slot, named by its edge as a message would be."""
     edge = next(e for e in plan.graph.edges if (e.target, e.slot) == (step.agent, slot))
-    return f"round{step.round - edge.delay}.{_name(plan, edge)}"
-
-
-def _name(plan: Plan, edge: EdgeSpec) -> str:
-    """What passes along an edge is called so after its round: the slot only where it must be."""
-    pair = (edge.source, edge.target)
-    several = sum((e.source, e.target) == pair for e in plan.graph.edges) > 1
-    return "->".join(pair) + (f".{edge.slot}" if several else "")
+    return message_on(edge, edge_labels(plan.graph.edges)[edge.id], step.round - edge.delay)
 
 
 def _append(found: dict[str, Tensor], name: str, value: Tensor) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentmas.plan import Decode, Plan, Rollout
+from latentmas.plan import Decode, Plan, Rollout, Value
 from latentmas.redact import get_logger
 from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
 from latentmas.runtime.executors._base import Executor
@@ -83,7 +83,7 @@ class OuterLoss(nn.Module):
         self.constant = (
             ConstantStates(system, plain, rows, keep_bytes) if rows is not None else None
         )
-        self.watch: Callable[[str, Tensor], Tensor] | None = None
+        self.watch: Callable[[Value, Tensor], Tensor] | None = None
         """Sees each message on its way: telemetry."""
         self.round_losses: dict[int, float] | None = None
         """When a dict: filled with the answer's mean cross-entropy after each round."""
@@ -183,7 +183,7 @@ class OuterLoss(nn.Module):
             sampling=Sampling(),
             on_turn=score_earlier,
             roll=self._roll(rows, numbers),
-            edit_message=self.watch,
+            edit=self.watch,
         )
         walk = interpreter.walk(rows, finish=score)
         return torch.stack([self.round_weights[-1] * walk.result, *earlier]).sum()

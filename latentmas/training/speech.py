@@ -117,9 +117,9 @@ class Speech:
             output = (twin.plan.output, twin.plan.graph.rounds)
             for place, i in enumerate(new):
                 spoken = {output: result.texts[place]}
-                for name, texts in result.spoken.items():
-                    number, agent = name.removeprefix("round").split(".")[:2]
-                    spoken[agent, int(number)] = texts[place]
+                for step in twin.plan.steps:
+                    if step.output in result.spoken:
+                        spoken[step.agent, step.round] = result.spoken[step.output][place]
                 known[i] = spoken
                 if numbers is not None:
                     self._said[numbers[i]] = spoken

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.links import Link
-from latentmas.plan import LinkPlan, Plan, Rollout, Transfer
+from latentmas.plan import LinkPlan, Plan, Rollout, Value
 from latentmas.redact import get_logger
 from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
 from latentmas.training.data import Row
@@ -67,11 +67,11 @@ class Telemetry:
             hook.remove()
         self._hooks = []
 
-    def message(self, name: str, message_BKD: Tensor) -> Tensor:
+    def message(self, passing: Value, message_BKD: Tensor) -> Tensor:
         """See a message on its way; its gradient's norm is noted when it comes."""
-        (made,) = (step for step in self.plan.steps if step.output == name)
-        assert isinstance(made, Transfer)
-        self._note_norm(f"message_norm/{name}", made.target, message_BKD)
+        name = passing.name
+        edge = next(edge for edge in self.plan.graph.edges if edge.id == passing.edge)
+        self._note_norm(f"message_norm/{name}", edge.target, message_BKD)
         self._note_cosine(name, message_BKD)
         if message_BKD.requires_grad:
             message_BKD.register_hook(lambda grad: self._note_gradient(name, grad))
