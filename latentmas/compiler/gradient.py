@@ -23,15 +23,14 @@ def differentiable_links(steps: Sequence[Step], table: Sequence[LinkPlan]) -> fr
             reached.update(step.reads if step.final else ())
         elif step.output in reached:
             reached.update(step.reads)
-            if isinstance(step, Transfer):
-                links.add(step.outer)
-            if _maps(step, reading_states):
-                links.add(step.inner)
+            links.update(_applied(step, reading_states))
     return frozenset(links)
 
 
-def _maps(step: Rollout | Transfer, reading_states: set[str]) -> bool:
-    """Whether a step applies its inner link."""
-    if isinstance(step, Rollout):
-        return step.latent_steps > 1
-    return step.outer not in reading_states
+def _applied(step: Step, reading_states: set[str]) -> list[str]:
+    """The links whose outputs a step's value is made of."""
+    if isinstance(step, Rollout) and step.latent_steps < 2:
+        return []  # its states come from the prompt alone
+    if isinstance(step, Transfer) and step.outer in reading_states:
+        return [step.outer]
+    return list(step.links)

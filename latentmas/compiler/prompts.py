@@ -77,15 +77,23 @@ def _unbound(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[
 def _bound_twice(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
     problems = []
     for slot, count in Counter(edge.slot for edge in edges if edge.slot).items():
-        sources = ", ".join(repr(edge.source) for edge in edges if edge.slot == slot)
+        own = [edge for edge in edges if edge.slot == slot]
+        sources = ", ".join(repr(edge.source) for edge in own)
         path = f"agent {agent.name}"
-        if count > 1:
-            hint = "give each edge a slot of its own in the prompt"
+        if count > 1 and not _combine(own):
+            hint = "give each edge a slot of its own in the prompt, or all of them combine="
+            hint += '"concat" (or "mean"), and either text or latents'
             problems.append(Problem("LM104", path, f"slot {slot!r} is bound by {sources}", hint))
         if slot in graph.inputs:
             message = f"slot {slot!r} is bound by an input and by {sources}"
             problems.append(Problem("LM104", path, message, "rename the slot or the input"))
     return problems
+
+
+def _combine(edges: list[EdgeSpec]) -> bool:
+    """Whether edges into one slot say how they become one message."""
+    ways = {(edge.combine, edge.link.kind == TEXT) for edge in edges}
+    return len(ways) == 1 and edges[0].combine is not None
 
 
 def _unused_edges(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:

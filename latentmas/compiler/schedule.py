@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import networkx as nx
 
 from latentmas.plan import (
+    Combine,
     Decode,
     LinkPlan,
     Rollout,
@@ -47,7 +48,9 @@ class _Unroller:
         for round in range(1, self.graph.rounds + 1):
             for group, names in enumerate(self._generations()):
                 for name in names:
-                    yield from self._turns(self.agents[name], round, group)
+                    inputs, combined = self._inputs(name, round, group)
+                    yield from combined
+                    yield from self._turns(self.agents[name], round, group, inputs)
                 for name in names:
                     yield from self._transfers(name, round, group)
 
@@ -62,8 +65,9 @@ class _Unroller:
         order = list(self.agents)
         return [sorted(names, key=order.index) for names in nx.topological_generations(forward)]
 
-    def _turns(self, agent: AgentSpec, round: int, group: int) -> Iterator[Step]:
-        inputs = self._inputs(agent.name, round)
+    def _turns(
+        self, agent: AgentSpec, round: int, group: int, inputs: dict[str, str]
+    ) -> Iterator[Step]:
         kinds = {edge.link.kind == TEXT for edge in self.outgoing[agent.name]}
         final = agent.name == self.graph.output[0] and round == self.graph.rounds
         if False in kinds:
@@ -102,12 +106,29 @@ class _Unroller:
                     output=self._value(edge, round),
                 )
 
-    def _inputs(self, name: str, round: int) -> dict[str, str]:
-        return {
-            str(edge.slot): self._value(edge, round - edge.delay)
-            for edge in self.incoming[name]
-            if round > edge.delay
-        }
+    def _inputs(self, name: str, round: int, group: int) -> tuple[dict[str, str], list[Combine]]:
+        """Slot → value that fills it, and the steps that combine several messages into one."""
+        found: dict[str, list[EdgeSpec]] = {}
+        for edge in self.incoming[name]:
+            if round > edge.delay:
+                found.setdefault(str(edge.slot), []).append(edge)
+        inputs, combined = dict[str, str](), list[Combine]()
+        for slot, edges in found.items():
+            values = [self._value(edge, round - edge.delay) for edge in edges]
+            inputs[slot] = values[0]
+            if len(values) > 1 and edges[0].combine is not None:
+                step = Combine(
+                    agent=name,
+                    round=round,
+                    group=group,
+                    slot=slot,
+                    how=edges[0].combine,
+                    sources=tuple(values),
+                    output=f"round{round}.{name}.{slot}",
+                )
+                inputs[slot] = step.output
+                combined.append(step)
+        return inputs, combined
 
     def _value(self, edge: EdgeSpec, round: int) -> str:
         if edge.source not in self.agents:

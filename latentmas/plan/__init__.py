@@ -7,12 +7,14 @@ from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limit
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
 from latentmas.plan.steps import (
+    Combine,
     Decode,
     Rollout,
     Step,
     Transfer,
     Value,
     edge_labels,
+    latent_rows,
     message_on,
     rollouts_together,
     states_of,
@@ -24,6 +26,7 @@ __all__ = [
     "DEFAULT_MAX_NEW_TOKENS",
     "BackboneCosts",
     "BackboneInfo",
+    "Combine",
     "Decode",
     "Explanation",
     "Hardware",
@@ -37,6 +40,7 @@ __all__ = [
     "Transfer",
     "Value",
     "edge_labels",
+    "latent_rows",
     "message_on",
     "rollouts_together",
     "states_of",

@@ -7,7 +7,7 @@ steps are plain data.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
@@ -16,12 +16,14 @@ from latentmas.spec import EdgeSpec, Frozen
 
 __all__ = [
     "MAX_LATENT_STEPS",
+    "Combine",
     "Decode",
     "Rollout",
     "Step",
     "Transfer",
     "Value",
     "edge_labels",
+    "latent_rows",
     "message_on",
     "rollouts_together",
     "states_of",
@@ -113,6 +115,10 @@ class Rollout(_ModelStep):
         """Ids of the links that it applies."""
         return (self.inner,)
 
+    def rows(self, known: Mapping[str, int]) -> int:
+        """K."""
+        return self.latent_steps
+
 
 class Decode(_ModelStep):
     """Text generation by one agent."""
@@ -127,6 +133,9 @@ class Decode(_ModelStep):
     def links(self) -> tuple[str, ...]:
         """None."""
         return ()
+
+    def rows(self, known: Mapping[str, int]) -> None:
+        """None: it makes text."""
 
 
 class Transfer(Frozen):
@@ -164,8 +173,60 @@ class Transfer(Frozen):
         """What it makes."""
         return Value(self.output, self.round, self.agent, self.edge)
 
+    def rows(self, known: Mapping[str, int]) -> int:
+        """As many as its source has."""
+        return known[self.source]
 
-Step = Annotated[Rollout | Transfer | Decode, Field(discriminator="op")]
+
+class Combine(Frozen):
+    """Messages of several edges made into the one that fills a slot."""
+
+    op: Literal["combine"] = "combine"
+    agent: str
+    """The receiver."""
+    round: int = Field(ge=1)
+    """The round in which the receiver reads it."""
+    group: int = Field(ge=0)
+    slot: str
+    how: Literal["concat", "mean"]
+    sources: tuple[str, ...] = Field(min_length=2)
+    """Values that hold the messages, in the order of the edges."""
+    output: str
+    """`round1.summarizer.notes`."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the values that it uses."""
+        return self.sources
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    @property
+    def value(self) -> Value:
+        """What it makes."""
+        return Value(self.output, self.round, self.agent)
+
+    def rows(self, known: Mapping[str, int]) -> int | None:
+        """All rows of its sources, or as many as the longest has; None where they are texts."""
+        rows = [known[name] for name in self.sources if name in known]
+        if not rows:
+            return None
+        return sum(rows) if self.how == "concat" else max(rows)
+
+
+Step = Annotated[Rollout | Transfer | Combine | Decode, Field(discriminator="op")]
+
+
+def latent_rows(steps: Iterable[Step]) -> dict[str, int]:
+    """Value → the number of its rows (K); texts are left out."""
+    found: dict[str, int] = {}
+    for step in steps:
+        if (rows := step.rows(found)) is not None:
+            found[step.output] = rows
+    return found
 
 
 def rollouts_together(

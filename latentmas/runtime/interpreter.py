@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import ExecutionError
-from latentmas.plan import Decode, Plan, Rollout, Step, Transfer, Value, rollouts_together
+from latentmas.plan import Combine, Decode, Plan, Rollout, Step, Transfer, Value, rollouts_together
 from latentmas.runtime.calling import ToolCall
+from latentmas.runtime.combine import combine_messages, combine_texts
 from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
 from latentmas.runtime.inner import GroupedInner
@@ -24,7 +25,7 @@ from latentmas.runtime.packing import Packed, merge
 from latentmas.runtime.prefixes import Prefix, merged_prefix
 from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.steering import Retry
-from latentmas.runtime.taps import passing_text
+from latentmas.runtime.taps import passing_texts
 from latentmas.runtime.toolbox import outside_text
 from latentmas.runtime.turns import Turn, make_turn
 from latentmas.runtime.writing import Answer, Draft
@@ -194,6 +195,9 @@ class Interpreter:
         if isinstance(step, Transfer):
             walk.values[step.output] = self._transfer(step, walk)
             return None
+        if isinstance(step, Combine):
+            walk.values[step.output] = self._combine(step, walk)
+            return None
         if turn is None:
             turn = self._turn(step, walk)
             self.on_turn(turn)
@@ -282,10 +286,11 @@ class Interpreter:
         found: dict[str, list[str]] = {}
         if self.edit is None:
             return found
+        combined = {made.output for made in self.plan.steps if isinstance(made, Combine)}
         for slot, source in step.inputs.items():
             value = walk.values[source]
-            if not isinstance(value, Tensor):
-                passing = passing_text(self.plan, step, slot)
+            if not isinstance(value, Tensor) and source not in combined:
+                (passing,) = passing_texts(self.plan, step, slot)
                 if passing.name not in walk.texts:
                     walk.texts[passing.name] = self.edit(passing, value)
                 found[slot] = walk.texts[passing.name]
@@ -308,6 +313,17 @@ class Interpreter:
             message_BKD = self.edit(step.value, message_BKD)
         walk.finite[step.output] = message_BKD.detach().isfinite().all()
         return message_BKD
+
+    def _combine(self, step: Combine, walk: Walk) -> Content:
+        values = [walk.values[name] for name in step.sources]
+        messages = [value for value in values if isinstance(value, Tensor)]
+        if messages:
+            return combine_messages(step.how, messages)
+        texts = [value for value in values if not isinstance(value, Tensor)]
+        if self.edit is not None:
+            passing = passing_texts(self.plan, step, step.slot)
+            texts = [self.edit(*pair) for pair in zip(passing, texts, strict=True)]
+        return combine_texts(texts)
 
     def pool(self, step: Decode) -> Pool:
         """A pool for a step's texts."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
+from latentmas.plan import Plan, Rollout, Step, Transfer
 from latentmas.runtime.events import Event, StepBegin, StepEnd
 from latentmas.runtime.initialise import embedding_norm
 from latentmas.runtime.interpreter import Walk
@@ -154,7 +154,9 @@ class Recorder:
         rounds: dict[str, dict[int, Tensor]] = {}
         for step in self.plan.steps:
             value = walk.values.get(step.output)
-            if isinstance(step, Decode) or not isinstance(value, Tensor) or not value.shape[1]:
+            if not isinstance(step, Rollout | Transfer) or not isinstance(value, Tensor):
+                continue
+            if not value.shape[1]:
                 continue
             self._take(step, value, walk.rows)
             rounds.setdefault(step.value.label, {})[step.round] = value
@@ -197,7 +199,7 @@ class Recorder:
             readings=[
                 self._reading(step)
                 for step in steps
-                if not isinstance(step, Decode) and step.output in self._sums
+                if isinstance(step, Rollout | Transfer) and step.output in self._sums
             ],
             cosines=self._cosines(),
             batches=batches,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.plan import Decode, Plan, Rollout, Transfer
+from latentmas.plan import Decode, Plan, Rollout, latent_rows
 from latentmas.runtime.packing import prompt_ids
 from latentmas.runtime.prefixes import Prefix, shared_columns
 
@@ -66,17 +66,17 @@ def _next_ids(
     values: Mapping[str, Any],
 ) -> Tensor | None:
     """Ids of a later turn's prompts; None when they hold a text that is not yet written."""
-    graph, makers = plan.graph, {step.output: step for step in plan.steps}
+    graph, rows = plan.graph, latent_rows(plan.steps)
+    written = {step.output for step in plan.steps if step.output not in rows}
     sizes: dict[str, int] = {}
     texts: dict[str, Any] = {}
     for slot, name in after.inputs.items():
-        maker = makers.get(name)
-        if maker is None:
-            texts[slot] = values[name]
-        elif isinstance(maker, Transfer):
-            sizes[slot] = graph.steps_of(graph.agent(maker.agent))
-        else:
+        if name in written:
             return None
+        if name in rows:
+            sizes[slot] = rows[name]
+        else:  # a text source has spoken before the first step
+            texts[slot] = values[name]
     scopes = [
         {name: sample[name] for name in graph.inputs}
         | {slot: text[row] for slot, text in texts.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import TemplateError
 
 from latentmas.errors import DataError, LatentMASError
-from latentmas.plan import Plan, Rollout, Transfer
+from latentmas.plan import Decode, Plan, Rollout, latent_rows
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.checks import is_unicode
 from latentmas.runtime.packing import check_length, prompt_ids
@@ -150,19 +150,15 @@ def _check_prompt(system: System, plan: Plan, prompt: _Prompt, sample: Mapping[s
 
 def _known_prompts(plan: Plan, *, edited: bool) -> Iterator[_Prompt]:
     """Each different prompt of the plan once. Rounds repeat themselves, so these are few."""
-    makers = {step.output: step for step in plan.steps}
+    rows = latent_rows(plan.steps)
     constants = {source.name: source.text for source in plan.graph.text_sources}
     seen: dict[tuple[str, tuple[str, ...]], int] = {}
     for step in plan.steps:
-        if isinstance(step, Transfer):
+        if not isinstance(step, Rollout | Decode):
             continue
         room = step.latent_steps if isinstance(step, Rollout) else 1
         key = (step.agent, tuple(sorted(step.inputs)))
-        messages = {
-            slot: maker
-            for slot, name in step.inputs.items()
-            if isinstance(maker := makers.get(name), Transfer)
-        }
+        messages = {slot: rows[name] for slot, name in step.inputs.items() if name in rows}
         texts = {s: constants.get(n) for s, n in step.inputs.items() if s not in messages}
         if None in texts.values() or (edited and texts) or seen.get(key, -1) >= room:
             continue
@@ -170,10 +166,7 @@ def _known_prompts(plan: Plan, *, edited: bool) -> Iterator[_Prompt]:
         yield _Prompt(
             step.agent,
             {slot: text for slot, text in texts.items() if text is not None},
-            {
-                # an edit may change the number of rows: the least is sure
-                slot: 0 if edited else plan.graph.steps_of(plan.graph.agent(maker.agent))
-                for slot, maker in messages.items()
-            },
+            # an edit may change the number of rows: the least is sure
+            dict.fromkeys(messages, 0) if edited else messages,
             room,
         )

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from latentmas.errors import LatentMASError, UnknownNameError
-from latentmas.plan import Decode, Plan, Rollout, Value, edge_labels, message_on
+from latentmas.plan import Combine, Decode, Plan, Rollout, Value, edge_labels, message_on
 
-__all__ = ["Tap", "TapEdit", "Taps", "passing_text"]
+__all__ = ["Tap", "TapEdit", "Taps", "passing_texts"]
 
 TapEdit = Callable[[str, Any], Any]
 """Takes a message's name and message_BKD, or its B texts; returns what arrives in their place."""
@@ -148,10 +148,14 @@ class Taps:
         return edit
 
 
-def passing_text(plan: Plan, step: Rollout | Decode, slot: str) -> Value:
-    """The text that fills a slot, named by its edge as a message would be."""
-    edge = next(e for e in plan.graph.edges if (e.target, e.slot) == (step.agent, slot))
-    return message_on(edge, edge_labels(plan.graph.edges)[edge.id], step.round - edge.delay)
+def passing_texts(plan: Plan, step: Rollout | Decode | Combine, slot: str) -> list[Value]:
+    """The texts that fill a slot in a round, each named by its edge as a message would be."""
+    labels = edge_labels(plan.graph.edges)
+    return [
+        message_on(edge, labels[edge.id], step.round - edge.delay)
+        for edge in plan.graph.edges
+        if (edge.target, edge.slot) == (step.agent, slot) and edge.delay < step.round
+    ]
 
 
 def _append(found: dict[str, Tensor], name: str, value: Tensor) -> None:

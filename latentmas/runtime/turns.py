@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.plan import Decode, Plan, Rollout, Transfer
+from latentmas.plan import Combine, Decode, Plan, Rollout, Transfer
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import Packed, pack
 from latentmas.runtime.prefixes import Prefix
@@ -70,6 +70,12 @@ def make_turn(
 
 def _shortened(system: System, plan: Plan, step: Rollout | Decode) -> set[str]:
     """Slots whose links may send fewer than K rows."""
-    outer = {made.output: made.outer for made in plan.steps if isinstance(made, Transfer)}
-    ids = {slot: outer[name] for slot, name in step.inputs.items() if name in outer}
-    return {slot for slot, id in ids.items() if system.link(id).shortens}
+    short: set[str] = set()
+    for made in plan.steps:
+        if isinstance(made, Transfer):
+            shortens = system.link(made.outer).shortens
+        else:
+            shortens = isinstance(made, Combine) and not short.isdisjoint(made.sources)
+        if shortens:
+            short.add(made.output)
+    return {slot for slot, name in step.inputs.items() if name in short}

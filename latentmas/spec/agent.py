@@ -96,6 +96,12 @@ class EdgeSpec(Frozen):
     delay: int = 0
     """0: used in the round that made it. 1: in the next round (feedback)."""
     link: LinkSpec = LinkSpec()
+    combine: Literal["concat", "mean"] | None = Field(
+        default=None,
+        exclude_if=lambda how: how is None,  # so that other edges keep their digest
+    )
+    """How several edges that fill one slot are made into one message: `"concat"`, the rows of one
+    after those of the other, or `"mean"`, row by row. All edges of the slot name the same."""
 
     @property
     def id(self) -> str:

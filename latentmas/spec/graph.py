@@ -204,6 +204,7 @@ class Graph:
         init: str = "default",
         norm: str | None = None,
         share: str | None = None,
+        combine: str | None = None,
         replace: bool = False,
         **options: Any,
     ) -> EdgeRef:
@@ -217,12 +218,15 @@ class Graph:
             init: `"default"`, `"near_identity"` or `"ridge"`.
             norm: `"embedding"` or `"none"`; None calibrates where the kind can.
             share: links with one such name have one set of weights.
+            combine: how this edge and the others that fill the slot become one message:
+                `"concat"`, their rows one after the other, in the order of the edges; or
+                `"mean"`, row by row.
             replace: take the place of the edge that fills that slot, if there is one; without a
                 slot, of the edge between the two.
             **options: options of the kind, such as `expansion=2`.
         """
         spec = {"kind": link, "init": init, "norm": norm, "share": share, "options": options}
-        return self._edge(source, target, 0, spec, replace)
+        return self._edge(source, target, 0, spec, combine, replace)
 
     def feedback(
         self,
@@ -233,12 +237,13 @@ class Graph:
         init: str = "default",
         norm: str | None = None,
         share: str | None = None,
+        combine: str | None = None,
         replace: bool = False,
         **options: Any,
     ) -> EdgeRef:
         """Let `source` fill a slot of `target` in the *next* round; arguments as `connect`."""
         spec = {"kind": link, "init": init, "norm": norm, "share": share, "options": options}
-        return self._edge(source, target, 1, spec, replace)
+        return self._edge(source, target, 1, spec, combine, replace)
 
     def output(self, agent: Name, *, replace: bool = False) -> Graph:
         """Name the one agent that decodes, in the last round; returns the graph.
@@ -363,11 +368,17 @@ class Graph:
         return graph
 
     def _edge(
-        self, source: Name, target: Name, delay: int, link: dict[str, Any], replace: bool
+        self,
+        source: Name,
+        target: Name,
+        delay: int,
+        link: dict[str, Any],
+        combine: str | None,
+        replace: bool,
     ) -> EdgeRef:
         agent, _, slot = name_of(target).partition(".")
         edge = EdgeRef(name_of(source), agent, slot or None, delay)
-        put_edge(self._data["edges"], edge._asdict() | {"link": link}, replace)
+        put_edge(self._data["edges"], edge._asdict() | {"link": link, "combine": combine}, replace)
         return edge
 
     def _forget_backbone(self, key: str) -> None:

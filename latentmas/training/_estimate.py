@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.plan import Decode, Plan, Rollout
+from latentmas.plan import Decode, Plan, Rollout, latent_rows
 from latentmas.runtime import System
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import answer_ids, pack
@@ -112,15 +112,13 @@ def _turn(
     """Bytes that a turn keeps, those with keys and values at each step, and those of its input."""
     backbone, agent = system.backbone_of(step.agent), plan.graph.agent(step.agent)
     width = backbone.planned.info.hidden_size
-    messages, texts = {}, dict[str, str]()
-    for slot, value in step.inputs.items():
-        sender = next((s for s in plan.steps if s.output == value), None)
-        if sender is None or sender.op == "decode":
-            texts[slot] = ""
-        else:
-            made = next(s for s in plan.turns() if s.output == getattr(sender, "source", ""))
-            count = made.latent_steps if isinstance(made, Rollout) else 0
-            messages[slot] = torch.zeros(len(rows), count, width)
+    count = latent_rows(plan.steps)
+    messages = {
+        slot: torch.zeros(len(rows), count[value], width)
+        for slot, value in step.inputs.items()
+        if value in count
+    }
+    texts = dict.fromkeys(step.inputs.keys() - messages.keys(), "")
     scopes = [{name: row[name] for name in plan.graph.inputs} | texts for row in rows]
     prompt = pack(backbone, agent, scopes, messages, tools=tool_schemas(agent, system.tools))
     batch, length = prompt.mask_BT.shape

@@ -120,10 +120,7 @@ def _varying(system: System, plan: Plan) -> set[str]:
     learns = {id for id in system.link_ids() if _learns(system, id)}
     varying: set[str] = set()
     for step in plan.steps:
-        sources = [step.source] if step.op == "transfer" else list(step.inputs.values())
-        links = [step.inner, step.outer] if step.op == "transfer" else []
-        links += [step.inner] if isinstance(step, Rollout) else []
-        if varying & set(sources) or learns & set(links):
+        if varying & set(step.reads) or learns & set(step.links):
             varying.add(step.output)
     return varying
 

@@ -92,7 +92,8 @@ class Speech:
             if text is None and edge.link.kind == TEXT and not edge.delay:
                 text = str(self.system.outside_texts([row])[edge.source][0])
             if text is not None:
-                scope[edge.slot] = text
+                before = scope.get(edge.slot) if edge.combine else None
+                scope[edge.slot] = text if before is None else f"{before}\n{text}"
         return scope
 
     @torch.no_grad()
