@@ -67,9 +67,7 @@ class Clock(TrainerCallback):
 
 def recursive_team(backbone: lm.Backbone, latent_steps: int) -> lm.Graph:
     """The relay with links that have weights throughout, for the other loops."""
-    graph = lm.Graph(
-        "relay", inputs=["passage", "question"], rounds=1, latent_steps=latent_steps
-    )
+    graph = lm.Graph("relay", inputs=["passage", "question"], rounds=1, latent_steps=latent_steps)
     graph.add_agent("reader", backbone, prompt=READ, inner="recursive")
     graph.add_agent("answerer", backbone, prompt=ANSWERS["team"], max_new_tokens=8)
     graph.connect("reader", "answerer.note", link="recursive")
@@ -79,11 +77,7 @@ def recursive_team(backbone: lm.Backbone, latent_steps: int) -> lm.Graph:
 def trainer_of(case: str, given: argparse.Namespace, folder: str, clock: Clock) -> Any:
     """The trainer of a case, on a freshly loaded team."""
     batch, steps = (4, 3) if given.tiny else (BATCH, LATENT_STEPS)
-    backbone = (
-        tiny_backbone("llama", 32)
-        if given.tiny
-        else lm.Backbone(SMOLLM2, dtype=given.dtype)
-    )
+    backbone = tiny_backbone("llama", 32) if given.tiny else lm.Backbone(SMOLLM2, dtype=given.dtype)
     loop, *rest = case.split("-")
     facts = int(rest[0]) if rest else 2
     rows = make_rows(EPOCH * batch, seed=0, facts=facts)
