@@ -26,6 +26,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file, is_peft_available
 
+from latentmas.backbones._attention import exact_attention
 from latentmas.backbones._base import Family
 from latentmas.backbones._chat import render_turns
 from latentmas.backbones._facts import resolve_source
@@ -76,6 +77,11 @@ class LoadedBackbone:
     def dtype(self) -> torch.dtype:
         """Type of the input embeddings."""
         return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def learns(self) -> bool:
+        """Whether a weight of the model takes gradients; as loaded, none does."""
+        return any(weight.requires_grad for weight in self.model.parameters())
 
     def embed(self, ids: Tensor) -> Tensor:
         """Input embeddings of token ids, `(…)` to `(…, D)`, scaled as the model scales them."""
@@ -134,13 +140,14 @@ class LoadedBackbone:
         if state is not None and self.masks is not None:
             self.masks.dtype = self.dtype
             mask = state.masks(self.masks, mask_BL, x_BTD.shape[1], padded)
-        output = self._decoder(
-            inputs_embeds=x_BTD.to(self.dtype),
-            attention_mask=mask,
-            position_ids=positions_BT,
-            past_key_values=None if state is None else state.cache,
-            use_cache=state is not None,
-        )
+        with exact_attention(self.device, self.dtype):
+            output = self._decoder(
+                inputs_embeds=x_BTD.to(self.dtype),
+                attention_mask=mask,
+                position_ids=positions_BT,
+                past_key_values=None if state is None else state.cache,
+                use_cache=state is not None,
+            )
         states: Tensor = output.last_hidden_state
         return states
 

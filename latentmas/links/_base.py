@@ -150,9 +150,21 @@ class Link(nn.Module):
         if self.needs - {"states"}:
             raise ValueError(f"{type(self).__name__} declares needs but does not define attach()")
 
+    prepares: ClassVar[bool] = False
+    """Whether `message` begins with work that no weight of the link takes part in. Such a kind
+    defines `prepare` and `finish`; where its input is constant, training prepares it once."""
+
     def message(self, h_BKS: Tensor) -> Tensor:
         """What an outer link sends, `(B, K, S)` to `(B, K, D)`; kinds may set rows to zero."""
-        return self.apply_to(h_BKS)
+        return self.finish(self.prepare(h_BKS)) if self.prepares else self.apply_to(h_BKS)
+
+    def prepare(self, h_BKS: Tensor) -> Tensor:
+        """The part of `message` before the link's weights, `(B, K, S)` to `(B, K, D)`."""
+        return h_BKS
+
+    def finish(self, z_BKD: Tensor) -> Tensor:
+        """The rest of `message`, of what `prepare` returned."""
+        return self.apply_to(z_BKD)
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -84,6 +84,7 @@ class SoftToken(Link):
     Options = _Options
     needs = frozenset({"head", "embeddings", "tokenizer", "states"})
     shortens = True
+    prepares = True
 
     def __init__(self, options: _Options, in_dim: int, out_dim: int) -> None:
         super().__init__(options, in_dim, out_dim)
@@ -101,17 +102,32 @@ class SoftToken(Link):
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """`(…, S)` to `(…, D)`."""
-        return self._mapped(h_BKS)[0]
+        return self._corrected(self._rows(h_BKS)[0])
 
-    def message(self, h_BKS: Tensor) -> Tensor:
-        """`(B, K, S)` to `(B, K, D)`; the row that ends the turn and those after it are zero."""
+    def prepare(self, h_BKS: Tensor) -> Tensor:
+        """The mixtures, `(B, K, S)` to `(B, K, D)`: all of the work that the vocabulary causes.
+
+        The row that ends the turn and those after it are zero.
+        """
         given = h_BKS if self.dtype is None else h_BKS.to(self.dtype)
-        message_BKD, ends_BK = self._mapped(given)
+        x_BKD, ends_BK = self._rows(given)
         open_BK = ends_BK.long().cumsum(dim=-1) == 0
-        return message_BKD * open_BK[..., None].to(message_BKD.device, message_BKD.dtype)
+        return x_BKD * open_BK[..., None].to(x_BKD.device, x_BKD.dtype)
 
-    def _mapped(self, h_BKS: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows, and whether each says the end of the turn."""
+    def finish(self, z_BKD: Tensor) -> Tensor:
+        """Mixtures with their correction; rows of zeros stay zero."""
+        open_BK1 = (z_BKD.detach() != 0).any(dim=-1, keepdim=True)
+        x_BKD = self._corrected(z_BKD)
+        return x_BKD * open_BK1.to(x_BKD.device, x_BKD.dtype)
+
+    def _corrected(self, x_BKD: Tensor) -> Tensor:
+        if self.correction is None:
+            return x_BKD
+        x_BKD = x_BKD.to(self.correction.proj2.weight.device)
+        return x_BKD + self.correction(x_BKD)
+
+    def _rows(self, h_BKS: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixtures without correction, and whether each row says the end of the turn."""
         source, vocabulary = self._parts.source, _vocabulary(self._parts.source)
         h_NS = h_BKS.reshape(-1, self.in_dim).to(source.device, source.dtype)
         rows, ends = list[Tensor](), list[Tensor]()
@@ -122,9 +138,6 @@ class SoftToken(Link):
             rows.append(self._mixed(logits_NV))
             ends.append(_any_of(logits_NV.argmax(dim=-1), source.stop_ids))
         x_BKD = torch.cat(rows).view(*h_BKS.shape[:-1], self.out_dim).to(h_BKS.dtype)
-        if self.correction is not None:
-            x_BKD = x_BKD.to(self.correction.proj2.weight.device)
-            x_BKD = x_BKD + self.correction(x_BKD)
         return x_BKD, torch.cat(ends).view(h_BKS.shape[:-1])
 
     def _mixed(self, logits_NV: Tensor) -> Tensor:

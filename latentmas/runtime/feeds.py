@@ -14,10 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, State
+from latentmas.backbones._masks import FULL
 from latentmas.backbones._state import Part
 from latentmas.errors import UnknownNameError
+from latentmas.runtime.beginnings import beginning_of, state_after
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
+from latentmas.runtime.prefixes import MESSAGE
 
 __all__ = [
     "CachedFeed",
@@ -185,6 +188,12 @@ class Feed(ABC):
         return more, others_more
 
 
+def _first_message(prompt: Packed) -> int:
+    """The first column that holds a message; 0 where none does."""
+    assert prompt.ids_BT is not None
+    return int((prompt.ids_BT == MESSAGE).any(dim=0).long().argmax())
+
+
 class CachedFeed(Feed):
     """Each position is computed once; keys and values are kept, gradients and all."""
 
@@ -208,8 +217,37 @@ class CachedFeed(Feed):
 
     def feed_prompt(self, prompt: Packed) -> Tensor:
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
+        ids = beginning_of(self.backbone, prompt) if self._takes_beginnings() else ()
+        if ids:
+            return self._feed_after_beginning(prompt, ids)
         self._state.reserve(prompt.x_BTD.shape[1] + self._more)
         return self._feed_after_prefix(prompt, self._state)
+
+    def _takes_beginnings(self) -> bool:
+        """Whether padding may stand between a beginning and the rest of a prompt."""
+        full = set(self.backbone.layer_kinds()) == {FULL} and self.backbone.masks is not None
+        return full and self.splits and self.mode == "mask"
+
+    def _feed_after_beginning(self, prompt: Packed, ids: tuple[int, ...]) -> Tensor:
+        """Append a prompt whose first tokens are the same in all rows, and have been read before.
+
+        They take the first columns; padding follows them, and then the rest of each row. Columns
+        before the first message are read without gradients.
+        """
+        (rows, length), count, device = prompt.x_BTD.shape[:2], len(ids), prompt.x_BTD.device
+        self._state = state_after(self.backbone, ids, rows)
+        self._state.reserve(length + self._more)
+        self.mask_BL = torch.ones(rows, count, dtype=torch.long, device=device)
+        self.next_B = torch.full((rows,), count, device=device)
+        self.padded = prompt.padded
+        begins_B1 = torch.tensor([[length - own + count] for own in prompt.lengths], device=device)
+        rest_BT = (torch.arange(count, length, device=device) >= begins_B1).long()
+        x_BTD, cut = prompt.x_BTD[:, count:], max(0, _first_message(prompt) - count)
+        if cut and torch.is_grad_enabled():
+            with torch.no_grad():
+                self.feed(x_BTD[:, :cut].detach(), rest_BT[:, :cut])
+            x_BTD, rest_BT = x_BTD[:, cut:], rest_BT[:, cut:]
+        return self.feed(x_BTD, rest_BT)
 
     def select(self, rows: Sequence[int]) -> None:
         """Choose rows of mask and cache."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentmas.links import Link
 
-__all__ = ["GroupedInner", "Inner"]
+__all__ = ["GroupedInner", "Inner", "learns"]
 
 
 class Inner(Protocol):
@@ -32,3 +32,12 @@ class GroupedInner:
         parts = h_BD.split(self.sizes)
         mapped = [link.apply_to(part) for link, part in zip(self.links, parts, strict=True)]
         return torch.cat(mapped)
+
+
+def learns(inner: Inner) -> bool:
+    """Whether a weight of an inner link is trained."""
+    links = inner.links if isinstance(inner, GroupedInner) else [inner]
+    modules = [link for link in links if isinstance(link, nn.Module)]
+    return len(modules) < len(links) or any(
+        weight.requires_grad for module in modules for weight in module.parameters()
+    )

@@ -92,6 +92,8 @@ class Interpreter:
     """Takes what passes along an edge and its content; returns what arrives in its place."""
     roll: Callable[[Rollout, Turn], Tensor | None] = lambda step, turn: None
     """Gives a rollout's states in its place; None lets it run."""
+    send: Callable[[Transfer], Tensor | None] = lambda step: None
+    """Gives a transfer's message in its place; None lets links make it."""
     on_turn: Callable[[Turn], None] = lambda turn: None
     """Called before each model step: a way to score earlier rounds."""
 
@@ -304,11 +306,13 @@ class Interpreter:
         return self.executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
 
     def _transfer(self, step: Transfer, walk: Walk) -> Tensor:
-        states = walk.values[step.source]
-        assert isinstance(states, Tensor)  # the plan's verifier has made sure
-        inner, outer = self.system.link(step.inner), self.system.link(step.outer)
-        read = states if "states" in outer.needs else inner.apply_to(states)
-        message_BKD = outer.message(read)
+        message_BKD = self.send(step)
+        if message_BKD is None:
+            states = walk.values[step.source]
+            assert isinstance(states, Tensor)  # the plan's verifier has made sure
+            inner, outer = self.system.link(step.inner), self.system.link(step.outer)
+            read = states if "states" in outer.needs else inner.apply_to(states)
+            message_BKD = outer.message(read)
         if self.edit is not None:
             message_BKD = self.edit(step.value, message_BKD)
         walk.finite[step.output] = message_BKD.detach().isfinite().all()

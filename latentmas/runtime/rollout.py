@@ -5,11 +5,13 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from latentmas.runtime.feeds import Feed
-from latentmas.runtime.inner import Inner
+from latentmas.runtime.inner import Inner, learns
 from latentmas.runtime.packing import Packed
 
 __all__ = ["latent_rollout"]
@@ -18,6 +20,8 @@ __all__ = ["latent_rollout"]
 def latent_rollout(feed: Feed, inner: Inner, prompt: Packed, latent_steps: int) -> Tensor:
     """K autoregressive latent steps after a prompt (RecursiveMAS, arXiv 2604.25917).
 
+    Where no link that learns takes part, no graph for gradients is built.
+
     h_1 is the state at the last prompt position; h_{k+1} is the state after feeding inner(h_k).
 
     Returns:
@@ -25,9 +29,11 @@ def latent_rollout(feed: Feed, inner: Inner, prompt: Packed, latent_steps: int) 
     """
     if latent_steps == 0:
         return prompt.x_BTD[:, :0]
+    varies = prompt.x_BTD.requires_grad or learns(inner) or feed.backbone.learns
     try:
-        feed.reserve(latent_steps - 1)
-        first = feed.feed_prompt(prompt)
-        return torch.stack([first, *feed.roll(inner, first, latent_steps - 1)], dim=1)
+        with nullcontext() if varies else torch.no_grad():
+            feed.reserve(latent_steps - 1)
+            first = feed.feed_prompt(prompt)
+            return torch.stack([first, *feed.roll(inner, first, latent_steps - 1)], dim=1)
     finally:
         feed.close()

@@ -1,4 +1,4 @@
-"""Rollouts that training cannot change, computed once for each row.
+"""Rollouts that training cannot change, and what links make of them, computed once for each row.
 
 Shapes: `B` batch, `K` latent steps, `D` width.
 """
@@ -6,11 +6,12 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from latentmas.plan import Decode, Plan, Rollout
+from latentmas.plan import Decode, Plan, Rollout, Transfer
 from latentmas.runtime import Interpreter, Sampling, System
 from latentmas.runtime.executors._base import Executor
 from latentmas.training.data import TrainingRows
@@ -25,6 +26,8 @@ BYTES = 4
 
 class ConstantStates:
     """States of the rollouts that no trainable link precedes, row by row, on the CPU.
+
+    Of links that prepare their messages (`Link.prepares`), what they prepare is kept as well.
 
     Rows are computed in fixed blocks of the data, whatever the batches are: a training that resumes
     in a later epoch gets the same bits.
@@ -70,8 +73,27 @@ class ConstantStates:
         }
         for block in sorted(missing):
             self._fill(plan, block)
-        states_BKD = torch.stack([self._kept[key] for key in keys])
-        return states_BKD.to(self._system.backbone_of(step.agent).device)
+        return self._stacked(keys, step.agent)
+
+    def message(self, plan: Plan, step: Transfer, numbers: Sequence[int]) -> Tensor | None:
+        """What a link sends, message_BKD, where all but its weights' own part is kept; else None.
+
+        Args:
+            plan: being walked.
+            step: of the plan; the states that it reads have been asked for.
+            numbers: of the batch's rows in the data.
+        """
+        if step not in _prepared(self._system, plan, constant_rollouts(self._system, plan)):
+            return None
+        count = next(one.latent_steps for one in _rollouts(plan) if one.output == step.source)
+        keys = [(step.output, count, number) for number in numbers]
+        if not self._kept.keys() >= set(keys):
+            return None
+        return self._system.link(step.outer).finish(self._stacked(keys, step.target))
+
+    def _stacked(self, keys: Sequence[tuple[str, int, int]], agent: str) -> Tensor:
+        kept_BKD = torch.stack([self._kept[key] for key in keys])
+        return kept_BKD.to(self._system.backbone_of(agent).device)
 
     @torch.no_grad()
     def _fill(self, plan: Plan, block: int) -> None:
@@ -91,22 +113,49 @@ class ConstantStates:
         )
         rows = self._rows[block * BLOCK : (block + 1) * BLOCK]
         walk = interpreter.walk([row for _, row in rows])
-        for step in steps:
-            if isinstance(step, Rollout):
-                states = walk.values[step.output]
-                assert isinstance(states, Tensor)
-                for (number, _), own_KD in zip(rows, states.cpu(), strict=True):
-                    self._kept[step.output, step.latent_steps, number] = own_KD.clone()
+        counts = dict[str, int]()
+        for step in _rollouts(plan):
+            states = walk.values.get(step.output)
+            if isinstance(states, Tensor):
+                counts[step.output] = step.latent_steps
+                self._keep(step.output, step.latent_steps, rows, states)
+        for made in _prepared(self._system, plan, set(counts)):
+            states, outer = walk.values[made.source], self._system.link(made.outer)
+            if "states" not in outer.needs:
+                states = self._system.link(made.inner).apply_to(states)
+            self._keep(made.output, counts[made.source], rows, outer.prepare(states))
+
+    def _keep(self, name: str, count: int, rows: Sequence[Any], values_BKD: Tensor) -> None:
+        for (number, _), own_KD in zip(rows, values_BKD.cpu(), strict=True):
+            self._kept[name, count, number] = own_KD.clone()
 
     def _row_bytes(self, plan: Plan, constant: set[str]) -> int:
-        """Bytes of one row's states, at most."""
+        """Bytes of one row's states, and of what is prepared of them, at most."""
+        counts = {step.output: step.latent_steps for step in _rollouts(plan)}
+        read = [(step.output, step.agent) for step in _rollouts(plan) if step.output in constant]
+        made = [(step.source, step.target) for step in _prepared(self._system, plan, constant)]
         return sum(
-            step.latent_steps
-            * self._system.backbone_of(step.agent).planned.info.hidden_size
-            * max(BYTES, self._system.backbone_of(step.agent).dtype.itemsize)
-            for step in plan.steps
-            if isinstance(step, Rollout) and step.output in constant
+            counts[name]
+            * self._system.backbone_of(agent).planned.info.hidden_size
+            * max(BYTES, self._system.backbone_of(agent).dtype.itemsize)
+            for name, agent in read + made
         )
+
+
+def _rollouts(plan: Plan) -> list[Rollout]:
+    return [step for step in plan.steps if isinstance(step, Rollout)]
+
+
+def _prepared(system: System, plan: Plan, constant: set[str]) -> list[Transfer]:
+    """Transfers of constant states whose links prepare them, by way of links that do not learn."""
+    return [
+        step
+        for step in plan.steps
+        if isinstance(step, Transfer)
+        and step.source in constant
+        and system.link(step.outer).prepares
+        and ("states" in system.link(step.outer).needs or not _learns(system, step.inner))
+    ]
 
 
 def constant_rollouts(system: System, plan: Plan) -> set[str]:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from latentmas.plan import Decode, Plan, Rollout, Value
+from latentmas.plan import Decode, Plan, Rollout, Transfer, Value
 from latentmas.redact import get_logger
 from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
+from latentmas.runtime.beginnings import beginnings_kept
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.packing import answer_ids
 from latentmas.training.checkpointing import CheckpointedExecutor
@@ -120,7 +121,7 @@ class OuterLoss(nn.Module):
             `loss`, a scalar: mean over answer tokens, weighted mean over rounds.
         """
         saving = keys_kept_once() if self.deduplicate and not self._checkpoint else nullcontext()
-        with saving:
+        with saving, beginnings_kept():
             return self._loss(rows, numbers, num_items_in_batch)
 
     def _loss(
@@ -153,7 +154,8 @@ class OuterLoss(nn.Module):
 
         def score(turn: Turn) -> Tensor:
             def read(x_BTD: Tensor) -> Tensor:
-                taught = teach(turn.backbone, turn.prompt._replace(x_BTD=x_BTD), answers)
+                prompt = turn.prompt._replace(x_BTD=x_BTD)
+                taught = teach(turn.backbone, prompt, answers, scored_only=True)
                 return cross_entropy(turn.backbone.logits(taught.h_ND), taught.ids_N)
 
             if self._checkpoint and torch.is_grad_enabled():
@@ -183,6 +185,7 @@ class OuterLoss(nn.Module):
             sampling=Sampling(),
             on_turn=score_earlier,
             roll=self._roll(rows, numbers),
+            send=self._send(numbers),
             edit=self.watch,
         )
         walk = interpreter.walk(rows, finish=score)
@@ -202,6 +205,14 @@ class OuterLoss(nn.Module):
         if constant is None or numbers is None or not torch.is_grad_enabled():
             return lambda step, turn: None
         return lambda step, turn: constant.states(self.plan, step, numbers)
+
+    def _send(self, numbers: Sequence[int] | None) -> Callable[[Transfer], Tensor | None]:
+        """What takes a transfer's place; None lets it run."""
+        constant = self.constant
+        gold = self.recipe == "released"
+        if gold or constant is None or numbers is None or not torch.is_grad_enabled():
+            return lambda step: None
+        return lambda step: constant.message(self.plan, step, numbers)
 
     def _gold_states(self, turn: Turn, row: Row) -> Tensor:
         """h_1KD after each token of the agent's own text, the first `RELEASED_ROWS` of them."""

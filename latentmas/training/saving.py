@@ -82,6 +82,9 @@ class _Ledger:
             last.clear()
             handed = plain(keys, values, *args, **options)
             for own, new, whole in zip(columns, (keys, values), handed, strict=True):
+                earlier = whole.shape[-2] - new.shape[-2] - own.length
+                if earlier > 0:  # the layer was given them with a snapshot
+                    own.add(whole[:, :, :earlier].clone())
                 own.add(new)
                 part = _Part(own, own.length - whole.shape[-2], own.length)
                 self.parts[whole.data_ptr()] = tuple(whole.shape), part
