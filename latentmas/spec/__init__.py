@@ -11,12 +11,13 @@ from latentmas.spec._writing import (
     write_error,
     write_text_atomically,
 )
-from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
+from latentmas.spec.agent import DEFAULT_LINK, TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone, DType, full_dtype
 from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
 
 __all__ = [
+    "DEFAULT_LINK",
     "TEXT",
     "AgentRef",
     "AgentSpec",
