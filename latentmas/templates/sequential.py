@@ -154,7 +154,7 @@ def sequential_scaled(**changes: Any) -> Graph:
 def _preset(models: Mapping[str, str], name: str, changes: Mapping[str, Any]) -> Graph:
     """The paper's models, with the paper's links."""
     own = {"name": name, "link": PAPER_LINK, "inner": PAPER_LINK}
-    return sequential(**(backbones_of(models) | own | changes))
+    return sequential(**{**backbones_of(models), **own, **changes})
 
 
 def _defaults(task: Task, rounds: int) -> dict[str, str]:
