@@ -70,6 +70,7 @@ CODES: dict[str, str] = {
     "LM121": "unknown link kind, option or initialisation",
     "LM122": "links that share weights do not agree",
     "LM123": "a text source cannot feed back",
+    "LM124": "a backbone lacks what a link kind needs",
     "LM201": "a backbone's configuration cannot be read",
     "LM202": "a backbone is not a decoder with a hidden size and a vocabulary",
     "LM203": "a backbone is declared but used by no agent",

@@ -13,6 +13,10 @@ QUESTIONS = [
 ]
 
 
+RECURSIVE = {"link": "recursive", "inner": "recursive"}
+"""Options of a template: links with weights that start at random, inside agents and between."""
+
+
 def tiny(family: str, width: int, seed: int = 0) -> lm.Backbone:
     """Weights large enough for states to depend on the prompt."""
     return tiny_backbone(family, width, seed=seed, initializer_range=0.12)
@@ -21,14 +25,14 @@ def tiny(family: str, width: int, seed: int = 0) -> lm.Backbone:
 def sequential(family: str = "llama", **options: object) -> lm.Graph:
     """Three agents on three widths; the default of most tests."""
     small, wide = tiny(family, 16), tiny(family, 32, seed=1)
-    options = {"rounds": 3, "latent_steps": 3, "max_new_tokens": 5} | options
+    options = {"rounds": 3, "latent_steps": 3, "max_new_tokens": 5} | RECURSIVE | options
     return lm.templates.sequential(planner=small, critic=wide, solver=small, **options)
 
 
 def of_template(name: str, family: str) -> lm.Graph:
     """A template on tiny backbones of one family."""
     a, b = tiny(family, 16), tiny(family, 32, seed=1)
-    options = {"rounds": 3, "latent_steps": 3, "max_new_tokens": 5}
+    options = {"rounds": 3, "latent_steps": 3, "max_new_tokens": 5, **RECURSIVE}
     if name == "sequential":
         return sequential(family)
     if name == "mixture":

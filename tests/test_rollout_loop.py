@@ -558,7 +558,7 @@ def test_drift_and_collapse_are_told(caplog: pytest.LogCaptureFixture) -> None:
     def told(**found: float) -> str:
         caplog.clear()
         with caplog.at_level(logging.WARNING, "latentmas"):
-            warn_of_drift(found)
+            warn_of_drift(found, PLAN, links)
         return caplog.text
 
     assert "in 98 % of rows" in told(nearest_forced=0.98, nearest_rollout=0.4)

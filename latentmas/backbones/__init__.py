@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from latentmas.backbones._facts import UnsuitableBackboneError, read_info, resolve_source
-from latentmas.backbones._registry import families
+from latentmas.backbones._registry import families, find_family
 
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
@@ -23,6 +23,7 @@ __all__ = [
     "UnsuitableBackboneError",
     "chat_text",
     "families",
+    "find_family",
     "load_backbone",
     "outside_ids",
     "read_info",

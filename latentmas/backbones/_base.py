@@ -20,6 +20,9 @@ class Family(ABC):
 
     model_types: ClassVar[tuple[str, ...]] = ()
     """transformers' `model_type`s that this family handles."""
+    provides: ClassVar[frozenset[str]] = frozenset({"head", "embeddings", "tokenizer"})
+    """What link kinds may use of these models; a graph whose links need more does not compile.
+    Leave `"embeddings"` out where input embeddings are not rows of one table."""
 
     @abstractmethod
     def decoder(self, model: PreTrainedModel) -> nn.Module:

@@ -111,7 +111,8 @@ class LoadedBackbone:
             if not torch.allclose(shown, scale * table, rtol=0.02, atol=1e-3 * abs(scale)):
                 raise WeightsError(
                     f"backbone {self.planned.spec.source!r}: its input embeddings are not the rows "
-                    "of one table, so that they cannot be mixed; choose another link kind"
+                    'of one table, so that they cannot be mixed; use link="recursive" and '
+                    'inner="recursive"'
                 )
             return 1.0 if abs(scale - 1.0) < 1e-6 else scale
 

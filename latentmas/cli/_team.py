@@ -121,7 +121,7 @@ def open_team(
     plan = _compiled(graph.as_text() if text else graph)
     if check is not None:
         check(plan)
-    if plan.n_parameters:
+    if any(link.n_parameters and "head" not in link.needs for link in plan.links):
         note(f"{team}: {(UNTRAINED if answers else NEW_LINKS).format(seed=seed)}")
     return plan.load(device=device, seed=seed)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from latentmas.backbones import find_family
 from latentmas.errors import Problem, UnknownNameError, closest
 from latentmas.links import Link, link_kinds
 from latentmas.plan import LinkPlan, PlanBackbone
@@ -44,7 +45,7 @@ def wire(
     Requires: slots resolved. Ensures: one entry for each id, widths bridged.
 
     Returns:
-        The links, and LM120, LM121 and LM122 problems.
+        The links, and LM120, LM121, LM122 and LM124 problems.
     """
     links: dict[str, LinkPlan] = {}
     problems: list[Problem] = []
@@ -98,6 +99,8 @@ def _make(
         hint = "use one of these, or register your own with @link_kinds.register"
         in_file = "use one of these; `latentmas --plugin FILE.py` adds a kind of your own"
         return Problem("LM121", request.path, str(error), hint, in_file)
+    if lack := _lack(request, kind, backbones):
+        return lack
     try:
         options = kind.resolve(request.role, spec.options, in_dim, out_dim)
     except ValidationError as error:
@@ -108,10 +111,10 @@ def _make(
         in_file = "`link: {kind: recursive}` or `{kind: linear}` bridges any widths"
         return Problem("LM120", request.path, message, hint, in_file)
     if spec.init not in kind.inits:
-        hint = f"choose one of {', '.join(sorted(kind.inits))}, or another kind"
-        return Problem(
-            "LM121", request.path, f"kind {spec.kind!r} has no start {spec.init!r}", hint
-        )
+        message = f"kind {spec.kind!r} has no start {spec.init!r}"
+        found = f"choose one of {', '.join(sorted(kind.inits))}, or another kind"
+        hint, in_file = (f"{found}, such as {other}" for other in _recursive(request))
+        return Problem("LM121", request.path, message, hint, in_file)
     form = (kind, options.model_dump_json(), in_dim, out_dim)
     try:
         if form not in probed:
@@ -122,7 +125,8 @@ def _make(
     n_parameters, scales = probed[form]
     if spec.norm == "embedding" and not scales:
         message = f"kind {spec.kind!r} cannot scale its output to the receiver's norm"
-        hint, in_file = 'norm="none", or another kind', "write `norm: none`, or another kind"
+        hint, in_file = _recursive(request)
+        hint, in_file = f'norm="none", or {hint}', f"write `norm: none`, or {in_file}"
         return Problem("LM121", request.path, message, hint, in_file)
     return LinkPlan(
         id=request.id,
@@ -140,6 +144,36 @@ def _make(
         differentiable=False,
         needs=tuple(sorted(kind.needs)),
     )
+
+
+def _lack(
+    request: _Request, kind: type[Link], backbones: Mapping[str, PlanBackbone]
+) -> Problem | None:
+    """LM124 where the families of the two backbones do not provide what the kind uses of them."""
+    for key, parts in ((request.source, {"head", "tokenizer"}), (request.target, _READ)):
+        backbone = backbones[key]
+        try:
+            family = find_family(backbone.info.model_type, backbone.spec.family)
+        except UnknownNameError:  # loading says so
+            continue
+        missing = sorted(kind.needs & parts - family.provides)
+        if missing:
+            message = (
+                f"kind {request.spec.kind!r} needs {' and '.join(missing)} of backbone {key!r}, "
+                f"which models of type {backbone.info.model_type!r} do not provide"
+            )
+            return Problem("LM124", request.path, message, *_recursive(request))
+    return None
+
+
+_READ = {"embeddings", "tokenizer"}
+"""What a link may use of its receiver."""
+
+
+def _recursive(request: _Request) -> tuple[str, str]:
+    """How Python and a graph file name the kind `recursive`, which needs nothing of backbones."""
+    keyword = "inner" if request.role == "inner" else "link"
+    return f'{keyword}="recursive"', f"`{keyword}: {{kind: recursive}}`"
 
 
 def _probe(kind: type[Link], options: Any, in_dim: int, out_dim: int) -> tuple[int, bool]:

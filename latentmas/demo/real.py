@@ -71,11 +71,11 @@ def relay_team(reader: lm.Backbone, answerer: lm.Backbone, recipe: RealRecipe) -
     graph = lm.Graph(
         "relay", inputs=["passage", "question"], rounds=1, latent_steps=recipe.latent_steps
     )
-    graph.add_agent("reader", reader, prompt=READ, inner="soft_token")
+    graph.add_agent("reader", reader, prompt=READ)
     graph.add_agent(
         "answerer", answerer, prompt=ANSWERS["team"], max_new_tokens=recipe.max_new_tokens
     )
-    graph.connect("reader", "answerer.note", link="soft_token", residual=True)
+    graph.connect("reader", "answerer.note")
     return graph.output("answerer")
 
 

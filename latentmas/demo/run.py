@@ -74,17 +74,30 @@ def team(*, latent_steps: int = 1, rounds: int = ROUNDS) -> lm.Graph:
     inputs = ["question", *(f"{agent}_facts" for agent in AGENTS)]
     graph = lm.Graph("pointer-chasing", inputs=inputs, rounds=rounds, latent_steps=latent_steps)
     for agent in AGENTS:
-        graph.add_agent(agent, backbone(agent), prompt=PROMPTS[agent], max_new_tokens=latent_steps)
-    graph.connect("planner", "critic", init="ridge")
-    graph.connect("critic", "solver", init="ridge")
-    graph.feedback("solver", "planner.feedback", init="ridge")
+        graph.add_agent(
+            agent,
+            backbone(agent),
+            prompt=PROMPTS[agent],
+            inner="recursive",
+            max_new_tokens=latent_steps,
+        )
+    start: dict[str, Any] = {"link": "recursive", "init": "ridge"}
+    graph.connect("planner", "critic", **start)
+    graph.connect("critic", "solver", **start)
+    graph.feedback("solver", "planner.feedback", **start)
     return graph.output("solver")
 
 
 def single_agent(*, words: int = 1) -> lm.Graph:
     """The solver alone, with its own facts and the question."""
     graph = lm.Graph("single", inputs=["question", "solver_facts"], rounds=1)
-    graph.add_agent("solver", backbone("solver"), prompt=SINGLE_PROMPT, max_new_tokens=words)
+    graph.add_agent(
+        "solver",
+        backbone("solver"),
+        prompt=SINGLE_PROMPT,
+        inner="recursive",
+        max_new_tokens=words,
+    )
     return graph.output("solver")
 
 

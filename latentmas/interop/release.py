@@ -122,7 +122,8 @@ def _graph(style: Style, name: str, backbones: Mapping[str, Backbone], **options
     if style.template == "deliberation":
         arguments["tool_caller"] = arguments.pop("toolcaller")
     template = templates.get(style.template)
-    spec = template(**arguments, **given).replace(name=name.replace("_", "-")).spec()
+    kinds = {"link": "recursive", "inner": "recursive"}
+    spec = template(**arguments, **kinds, **given).replace(name=name.replace("_", "-")).spec()
     plain = {"norm": "none"}
     agents = [a.model_copy(update={"inner": a.inner.model_copy(update=plain)}) for a in spec.agents]
     edges = [e.model_copy(update={"link": e.link.model_copy(update=plain)}) for e in spec.edges]

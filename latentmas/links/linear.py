@@ -18,7 +18,7 @@ class LinearLink(Link):
 
     Inputs: h_BKS. Output: h_BKD, of whatever norm the weights give.
 
-    Relations: `linear_residual` adds a residual branch; `recursive` is the default kind.
+    Relations: `linear_residual` adds a residual branch; `recursive` with norms and a hidden layer.
 
     Example: `graph.connect("a", "b", link="linear", init="ridge")`
     """

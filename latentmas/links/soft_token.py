@@ -24,8 +24,8 @@ class _Options(LinkOptions):
     """Temperature of the softmax; low values approach the likeliest token's embedding."""
     top_k: int | None = Field(default=None, ge=1)
     """Number of likeliest tokens that are mixed; None mixes all."""
-    residual: bool = False
-    """Add a trainable correction that starts at exactly zero."""
+    residual: bool | None = None
+    """Add a trainable correction that starts at exactly zero. None: on edges, not inside agents."""
     expansion: int = Field(default=2, ge=1, le=64)
     """Hidden width of the correction over its output width."""
 
@@ -75,10 +75,13 @@ class SoftToken(Link):
     Inputs: h_BKS, raw states after the final norm (outer links read them too, not inner(h)).
     Output: h_BKD in the receiver's embedding space.
 
+    The default kind. An edge has the correction unless `residual=False`; an inner link has none
+    unless `residual=True`.
+
     Relations: `text` says one word for each row where this mixes all; `recursive` needs training
     and no vocabulary.
 
-    Example: `graph.connect("a", "b", link="soft_token", residual=True)`
+    Example: `graph.connect("a", "b", link="soft_token", temperature=0.5)`
     """
 
     Options = _Options
@@ -92,12 +95,24 @@ class SoftToken(Link):
         self.correction = _Correction(out_dim, options.expansion) if options.residual else None
         self._attached: _Attached | None = None
 
+    @classmethod
+    def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
+        """Fill in `residual`: a correction on edges, none inside agents."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return super().resolve(role, {"residual": role == "outer"} | given, in_dim, out_dim)
+
     def attach(self, source: LinkBackbone, target: LinkBackbone) -> None:
-        """Keep the backbones; map the sender's tokens where the receiver has others."""
+        """Keep the backbones; map the sender's tokens where the receiver has others.
+
+        Raises:
+            WeightsError: they share a vocabulary, and the receiver's embeddings are no table.
+        """
         pieces, end = None, target.turn_end_id
         if not same_vocabulary(source.tokenizer, target.tokenizer):
             ends = dict.fromkeys(source.stop_ids, end) if end is not None else {}
             pieces = find_pieces(source.tokenizer, target.tokenizer, ends)
+        else:  # at load rather than in the first run
+            target.mix_embeddings(torch.ones(1, 1))
         self._attached = _Attached(source, target, pieces)
 
     def forward(self, h_BKS: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from latentmas.spec._base import Frozen, canonical_json, iter_invalid_values
 from latentmas.spec._builder import AgentRef, EdgeRef, TextFunction, class_only
-from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
+from latentmas.spec.agent import DEFAULT_LINK, TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSourceSpec
 from latentmas.spec.backbone import Backbone, DType, full_dtype
 from latentmas.spec.files import LARGEST_PROMPT, YAML_SUFFIXES, prompt_file, write_graph_file
 from latentmas.spec.graph import Graph
@@ -11,6 +11,7 @@ from latentmas.spec.remote_code import ALLOW, code_wanted
 
 __all__ = [
     "ALLOW",
+    "DEFAULT_LINK",
     "LARGEST_PROMPT",
     "TEXT",
     "YAML_SUFFIXES",

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from latentmas.spec._base import Frozen
 
-__all__ = ["TEXT", "AgentSpec", "EdgeSpec", "LinkSpec", "TextSourceSpec"]
+__all__ = ["DEFAULT_LINK", "TEXT", "AgentSpec", "EdgeSpec", "LinkSpec", "TextSourceSpec"]
 
 _NO_VARIABLES = frozenset(
     {
@@ -18,6 +18,8 @@ _NO_VARIABLES = frozenset(
     }
 )
 """Arguments of `apply_chat_template` that are not handed to the template."""
+DEFAULT_LINK = "soft_token"
+"""The link kind where none is named: it goes through the vocabulary and needs no training."""
 TEXT = "text"
 """The link kind of an edge on which the source speaks: it decodes, no weights, no gradient."""
 
@@ -25,7 +27,7 @@ TEXT = "text"
 class LinkSpec(Frozen):
     """What kind of map carries the latents, and how its weights start."""
 
-    kind: str = "recursive"
+    kind: str = DEFAULT_LINK
     """A name in the link registry, or `"text"`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of that kind, such as `{"expansion": 2}`."""

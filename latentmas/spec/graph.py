@@ -25,6 +25,7 @@ from latentmas.spec._builder import (
     tool_name,
 )
 from latentmas.spec._graph_file import GraphFile
+from latentmas.spec.agent import DEFAULT_LINK
 from latentmas.spec.backbone import Backbone
 from latentmas.spec.graph_spec import GraphSpec
 from latentmas.tools import Tool
@@ -126,7 +127,7 @@ class Graph:
         system: str | None = None,
         latent_steps: int | None = None,
         allow_empty: bool = False,
-        inner: str | Mapping[str, Any] = "recursive",
+        inner: str | Mapping[str, Any] = DEFAULT_LINK,
         max_new_tokens: int | None = None,
         thinking: bool = False,
         chat_options: Mapping[str, Any] | None = None,
@@ -144,7 +145,8 @@ class Graph:
             system: template of the system turn.
             latent_steps: K of this agent.
             allow_empty: permit `latent_steps=0` (the null channel).
-            inner: kind of the inner link, or a mapping with the fields of `LinkSpec`.
+            inner: kind of the inner link, or a mapping with the fields of `LinkSpec`. The default,
+                `soft_token`, has no weights.
             max_new_tokens: most tokens it writes when it decodes.
             thinking: the chat template's `enable_thinking`.
             chat_options: further keywords for the chat template.
@@ -200,7 +202,7 @@ class Graph:
         source: Name,
         target: Name,
         *,
-        link: str = "recursive",
+        link: str = DEFAULT_LINK,
         init: str = "default",
         norm: str | None = None,
         share: str | None = None,
@@ -214,7 +216,10 @@ class Graph:
             source: an agent or a text source.
             target: `"agent.slot"`, or `"agent"` for the slot named like the source, else the only
                 unbound one.
-            link: kind of the outer link, or `"text"` to let the source speak.
+            link: kind of the outer link, or `"text"` to let the source speak. The default,
+                `soft_token`, works untrained; on an edge it has a correction that starts at zero
+                and learns (`residual=False`: none). `"recursive"` is the paper's and must be
+                trained.
             init: `"default"`, `"near_identity"` or `"ridge"`.
             norm: `"embedding"` or `"none"`; None calibrates where the kind can.
             share: links with one such name have one set of weights.
@@ -233,7 +238,7 @@ class Graph:
         source: Name,
         target: Name,
         *,
-        link: str = "recursive",
+        link: str = DEFAULT_LINK,
         init: str = "default",
         norm: str | None = None,
         share: str | None = None,

@@ -9,14 +9,27 @@ from typing import Any, NamedTuple
 
 from latentmas.errors import UnknownNameError
 from latentmas.prompts import read_prompt_pack
-from latentmas.spec import Backbone
+from latentmas.spec import DEFAULT_LINK, Backbone
 
-__all__ = ["SYSTEM", "Prompts", "Task", "backbones_of", "feedback", "prompt_fields", "task_words"]
+__all__ = [
+    "PAPER_LINK",
+    "SYSTEM",
+    "Prompts",
+    "Task",
+    "backbones_of",
+    "default_link",
+    "feedback",
+    "prompt_fields",
+    "task_words",
+]
 
 Prompts = Mapping[str, str | Mapping[str, str]] | str | Path
 """Agent → its prompt, or `{"system": …, "prompt": …}`; or a file that holds such a mapping."""
 
 SYSTEM = "You work in a team of language models that solve problems together, round by round."
+
+PAPER_LINK = "recursive"
+"""The paper's kind of link, which its published systems have."""
 
 _FIELDS = ("prompt", "system")
 
@@ -62,6 +75,11 @@ def task_words(task: str, inputs: Iterable[str]) -> Task:
 def backbones_of(models: Mapping[str, str]) -> dict[str, Backbone]:
     """A preset's models as backbones, in the type that their checkpoints have."""
     return {role: Backbone(source, dtype="bfloat16") for role, source in models.items()}
+
+
+def default_link(*models: object) -> str:
+    """The kind of links where none is named: the paper's if no model is given, as in its teams."""
+    return DEFAULT_LINK if any(model is not None for model in models) else PAPER_LINK
 
 
 def feedback(text: str, *, rounds: int, otherwise: str = "") -> str:

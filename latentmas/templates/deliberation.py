@@ -13,6 +13,7 @@ from latentmas.templates._prompts import (
     Prompts,
     Task,
     backbones_of,
+    default_link,
     feedback,
     prompt_fields,
     task_words,
@@ -37,8 +38,8 @@ def deliberation(
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "deliberation",
-    link: str = "recursive",
-    inner: str = "recursive",
+    link: str | None = None,
+    inner: str | None = None,
     inputs: str | Iterable[str] = ("question",),
     task: str = "math",
     tools: Iterable[str | Tool] = TOOLS,
@@ -60,8 +61,9 @@ def deliberation(
         rounds: R; with 1 there is no feedback edge.
         latent_steps: K of each agent.
         name: of the graph.
-        link: kind of every outer link, or `"text"`.
-        inner: kind of every inner link.
+        link: kind of every outer link, or `"text"`. None: `soft_token`; for the paper's models
+            alone the paper's, `recursive`.
+        inner: kind of every inner link; None as for `link`.
         inputs: sample fields shown to each agent.
         task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
         tools: names of registered tools, or functions of your own, for the tool caller.
@@ -80,6 +82,8 @@ def deliberation(
         >>> deliberation(reflector=tiny, tool_caller=tiny).spec().edges[1].id
         'toolcaller->reflector.feedback'
     """
+    kind = default_link(reflector, tool_caller)
+    link, inner = link or kind, inner or kind
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
     tools, paper = list(tools), backbones_of(PAPER)
     defaults = _defaults(task_words(task, inputs), rounds)

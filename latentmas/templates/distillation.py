@@ -11,6 +11,7 @@ from latentmas.templates._prompts import (
     Prompts,
     Task,
     backbones_of,
+    default_link,
     feedback,
     prompt_fields,
     task_words,
@@ -31,8 +32,8 @@ def distillation(
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "distillation",
-    link: str = "recursive",
-    inner: str = "recursive",
+    link: str | None = None,
+    inner: str | None = None,
     inputs: str | Iterable[str] = ("question",),
     task: str = "math",
     prompts: Prompts | None = None,
@@ -53,8 +54,9 @@ def distillation(
         rounds: R; with 1 there is no feedback edge.
         latent_steps: K of each agent.
         name: of the graph.
-        link: kind of every outer link, or `"text"`.
-        inner: kind of every inner link.
+        link: kind of every outer link, or `"text"`. None: `soft_token`; for the paper's models
+            alone the paper's, `recursive`.
+        inner: kind of every inner link; None as for `link`.
         inputs: sample fields shown to each agent.
         task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
         prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
@@ -73,6 +75,8 @@ def distillation(
         >>> distillation(expert=tiny, learner=tiny, rounds=2).spec().rounds
         2
     """
+    kind = default_link(expert, learner)
+    link, inner = link or kind, inner or kind
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
     fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts, rounds=rounds)
     paper = backbones_of(PAPER)

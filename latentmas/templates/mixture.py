@@ -11,6 +11,7 @@ from latentmas.templates._prompts import (
     Prompts,
     Task,
     backbones_of,
+    default_link,
     feedback,
     prompt_fields,
     task_words,
@@ -38,8 +39,8 @@ def mixture(
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "mixture",
-    link: str = "recursive",
-    inner: str = "recursive",
+    link: str | None = None,
+    inner: str | None = None,
     inputs: str | Iterable[str] = ("question",),
     task: str = "math",
     prompts: Prompts | None = None,
@@ -61,8 +62,9 @@ def mixture(
         rounds: R; with 1 there are no feedback edges.
         latent_steps: K of each agent.
         name: of the graph.
-        link: kind of every outer link, or `"text"`.
-        inner: kind of every inner link.
+        link: kind of every outer link, or `"text"`. None: `soft_token`; for the paper's models
+            alone the paper's, `recursive`.
+        inner: kind of every inner link; None as for `link`.
         inputs: sample fields shown to each agent.
         task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
         prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
@@ -83,6 +85,8 @@ def mixture(
         >>> len(mixture(experts={"algebra": tiny, "geometry": tiny}, summarizer=tiny).spec().edges)
         4
     """
+    kind = default_link(experts, summarizer)
+    link, inner = link or kind, inner or kind
     experts = backbones_of(EXPERTS) if experts is None else experts
     summarizer = summarizer or backbones_of(SUMMARIZER)["summarizer"]
     if not isinstance(experts, Mapping):

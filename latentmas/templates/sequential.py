@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentmas.errors import spelled
-from latentmas.spec import Backbone, Graph
+from latentmas.spec import DEFAULT_LINK, Backbone, Graph
 from latentmas.templates import register
 from latentmas.templates._prompts import (
+    PAPER_LINK,
     Prompts,
     Task,
     backbones_of,
@@ -43,8 +44,8 @@ def sequential(
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "sequential",
-    link: str = "recursive",
-    inner: str = "recursive",
+    link: str = DEFAULT_LINK,
+    inner: str = DEFAULT_LINK,
     inputs: str | Iterable[str] = ("question",),
     task: str = "math",
     prompts: Prompts | None = None,
@@ -110,6 +111,7 @@ def sequential_light(**changes: Any) -> Graph:
 
     Inputs:
         changes: arguments of `sequential`; a `planner`, `critic` or `solver` replaces the paper's.
+            Links are the paper's, of kind `recursive`.
 
     Raises:
         UnknownNameError: no such task, or `prompts` names an agent that does not exist.
@@ -121,7 +123,7 @@ def sequential_light(**changes: Any) -> Graph:
         >>> sequential_light(rounds=2).spec().rounds
         2
     """
-    return sequential(**(backbones_of(LIGHT) | {"name": "sequential-light"} | changes))
+    return _preset(LIGHT, "sequential-light", changes)
 
 
 @register("sequential_scaled")
@@ -134,6 +136,7 @@ def sequential_scaled(**changes: Any) -> Graph:
 
     Inputs:
         changes: arguments of `sequential`; a `planner`, `critic` or `solver` replaces the paper's.
+            Links are the paper's, of kind `recursive`.
 
     Raises:
         UnknownNameError: no such task, or `prompts` names an agent that does not exist.
@@ -145,7 +148,13 @@ def sequential_scaled(**changes: Any) -> Graph:
         >>> sequential_scaled(rounds=2).spec().rounds
         2
     """
-    return sequential(**(backbones_of(SCALED) | {"name": "sequential-scaled"} | changes))
+    return _preset(SCALED, "sequential-scaled", changes)
+
+
+def _preset(models: Mapping[str, str], name: str, changes: Mapping[str, Any]) -> Graph:
+    """The paper's models, with the paper's links."""
+    own = {"name": name, "link": PAPER_LINK, "inner": PAPER_LINK}
+    return sequential(**{**backbones_of(models), **own, **changes})
 
 
 def _defaults(task: Task, rounds: int) -> dict[str, str]:

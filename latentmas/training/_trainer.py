@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,9 @@ from latentmas.training._progress import Pace, ProgressLines
 from latentmas.training._settings import write_settings
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
+from latentmas.training.drift import rollout_accuracy, warn_of_drift
 from latentmas.training.recording import Recording
+from latentmas.training.speech import Speech
 from latentmas.training.telemetry import Telemetry
 
 __all__ = ["LinkTrainer", "check_parts"]
@@ -50,14 +52,19 @@ class LossModule(Protocol):
 
 
 def check_parts(system: Any, config: Any, kind: type[LinkConfig]) -> None:
-    """Refuse a plan in place of a system, and another loop's arguments.
+    """Refuse a plan in place of a system, another loop's arguments, and values out of range.
 
     Raises:
+        LatentMASError: `rollout_rows` is negative.
         TypeError: saying what was wanted.
     """
     check_system("what is trained", system)
     if not isinstance(config, kind):
         raise TypeError(f"this loop takes {kind.__name__}, not {type(config).__name__}")
+    if config.rollout_rows < 0:
+        raise LatentMASError(
+            f"rollout_rows is {config.rollout_rows}; it takes a whole number of 0 or more"
+        )
 
 
 class LinkTrainer(Trainer):
@@ -72,6 +79,9 @@ class LinkTrainer(Trainer):
     args: LinkConfig
     loop: str
     """Name of the loop in the registry and in the system's history."""
+    rolled: Literal["outer", "inner"] = "outer"
+    """Whose outputs an evaluation judges after real rollouts: outer links' messages, or the latents
+    that inner links make."""
     left_out: list[int]
     """Numbers of rows that are longer than the agents can read."""
 
@@ -189,14 +199,35 @@ class LinkTrainer(Trainer):
         return output._replace(metrics={**(output.metrics or {}), **scores})
 
     def held_out_metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Scores beside the loss, by name without prefix; loops override it.
+        """Scores beside the loss, by name without prefix; loops may add theirs.
 
-        They are logged, and may choose the best checkpoint or end the training.
+        All loops roll out for real, on up to `rollout_rows` rows, and warn of drift and collapse:
+        `rollout_accuracy` says what the scores mean. They are logged, and may choose the best
+        checkpoint or end the training.
 
         Args:
             rows: that are evaluated on.
         """
-        return {}
+        chosen = rows[: self.args.rollout_rows]
+        speech = self.speech(chosen) if chosen else None
+        if speech is None:
+            return {}
+        own: Any = self.eval_dataset
+        found = rollout_accuracy(
+            self.system,
+            chosen,
+            speech=speech,
+            numbers=[-2 - n for n, _ in own[: len(chosen)]] if self._held_out else None,
+            links=self.rolled,
+            batch_size=self.args.per_device_eval_batch_size,
+        )
+        warn_of_drift(found, self.system.plan, self.rolled)
+        return found
+
+    def speech(self, rows: Sequence[Row]) -> Speech | None:
+        """What agents are to say over a row, to judge rollouts by; None leaves them out."""
+        module: Any = self.accelerator.unwrap_model(self.model)
+        return getattr(module, "speech", None)
 
     # --- items: the loss is a mean over all terms of a step, on all processes ------------------
 

@@ -34,6 +34,13 @@ class LinkConfig(TrainingArguments):
         default=True,
         metadata={"help": "Log norms of gradients, weights and messages beside the loss."},
     )
+    rollout_rows: int = field(
+        default=64,
+        metadata={
+            "help": "Maximum number of held-out rows that are rolled out in an evaluation, to see "
+            "whether latents still say the right words; 0 for none."
+        },
+    )
     answer_field: str = field(
         default="answer", metadata={"help": "Field of a row that holds the output agent's answer."}
     )
@@ -255,13 +262,6 @@ class RolloutConfig(LinkConfig):
     )
     teacher_temperature: float = field(
         default=0.5, metadata={"help": "For soft_token: temperature of that distribution."}
-    )
-    rollout_rows: int = field(
-        default=64,
-        metadata={
-            "help": "Maximum number of held-out rows that are rolled out in an evaluation, to see "
-            "whether messages still say the right words; 0 for none."
-        },
     )
     cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
     mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error."})

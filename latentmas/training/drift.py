@@ -6,13 +6,14 @@ Shapes: `B` batch, `K` latent steps, `D` width, `N` message rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System, executors
 from latentmas.training.data import Row
@@ -73,6 +74,7 @@ def rollout_accuracy(
     *,
     speech: Speech | None = None,
     numbers: Sequence[int] | None = None,
+    links: Literal["outer", "inner"] = "outer",
     batch_size: int = 32,
 ) -> dict[str, float]:
     """How many message rows say the right word, after real rollouts and after teacher forcing.
@@ -87,6 +89,9 @@ def rollout_accuracy(
         targets: field of a row with each agent's text; None lets the text twin speak.
         speech: what the agents say, from a loop that knows it, in place of `targets`.
         numbers: of the rows, for what `speech` keeps.
+        links: `"outer"` judges messages; `"inner"` judges inner(h), which each sender reads itself:
+            its own embeddings take the place of the receiver's, and latent steps that of message
+            rows.
         batch_size: rows that roll together.
 
     Returns:
@@ -96,34 +101,50 @@ def rollout_accuracy(
         rows on.
     """
     speech = speech or Speech(system, targets)
-    gauges = [_Gauge() for _ in speech.uses]
+    uses = list(speech.uses)
+    if links == "inner":  # an agent thinks the same for all that hear it
+        uses = list({(use.edge.source, use.round): use for use in uses}.values())
+    gauges = [(use, _Gauge()) for use in uses]
     for begin in range(0, len(rows), batch_size):
         part = slice(begin, begin + batch_size)
-        _look(speech, rows[part], None if numbers is None else numbers[part], gauges)
-    return _summary(gauges)
+        own = None if numbers is None else numbers[part]
+        _look(speech, rows[part], own, gauges, links)
+    return _summary([gauge for _, gauge in gauges])
 
 
-def warn_of_drift(found: Mapping[str, float]) -> None:
+def warn_of_drift(
+    found: Mapping[str, float], plan: Plan, links: Literal["outer", "inner"] = "outer"
+) -> None:
     """Warn where rollouts lose the words that teacher forcing finds, or messages are all alike.
+
+    A team whose inner links have no weights is not told that they drift: other words than the given
+    ones are then the model's own choice.
 
     Args:
         found: by `rollout_accuracy`.
+        plan: of the team.
+        links: as `rollout_accuracy` was asked.
     """
+    what, rows = ("latents", "steps") if links == "inner" else ("messages", "rows")
+    learns = any(link.role == "inner" and link.n_parameters for link in plan.links)
     forced, rollout = found.get("nearest_forced", 0.0), found.get("nearest_rollout", 0.0)
-    if forced - rollout > PARTED:
+    if learns and forced - rollout > PARTED:
         log.warning(
-            "messages say the right word in %.0f %% of rows after teacher forcing, but in %.0f %% "
-            "after real rollouts: links drift when they read their own outputs; train with the "
-            "rollout loop, for longer or with more passes, or use soft_token links",
+            "%s say the right word in %.0f %% of %s after teacher forcing, but in %.0f %% after "
+            "real rollouts: links drift when they read their own outputs; train with the rollout "
+            "loop, for longer or with more passes, or use soft_token links",
+            what,
             100 * forced,
+            rows,
             100 * rollout,
         )
     alike, words = found.get("message_cosine", 0.0), found.get("word_cosine", 0.0)
     if alike > COLLAPSED > words:
         log.warning(
-            "messages of different rows have a mean cosine of %.2f, though the words that they are "
-            "to say have %.2f: they carry next to nothing about their row; train the inner and "
-            "edge loops for longer, or at a lower rate",
+            "%s of different rows have a mean cosine of %.2f, though the words that they are to "
+            "say have %.2f: they carry next to nothing about their row; train the inner and edge "
+            "loops for longer, or at a lower rate",
+            what,
             alike,
             words,
         )
@@ -133,18 +154,19 @@ def _look(
     speech: Speech,
     rows: Sequence[Row],
     numbers: Sequence[int] | None,
-    gauges: Sequence[_Gauge],
+    gauges: Sequence[tuple[Use, _Gauge]],
+    links: str,
 ) -> None:
     """Add a batch to the gauges."""
     said = speech.speak(rows, numbers)
     states: dict[tuple[str, int], _States | None] = {}
-    for use, gauge in zip(speech.uses, gauges, strict=True):
+    for use, gauge in gauges:
         turn = use.edge.source, use.round
         if turn not in states:
             texts = [speech.ids(*turn, spoken) for spoken in said]
             states[turn] = _roll(speech, use, rows, said, texts) if any(texts) else None
         if (found := states[turn]) is not None:
-            _measure(speech.system, use, found, gauge)
+            _measure(speech.system, use, found, gauge, links)
 
 
 class _States(NamedTuple):
@@ -173,16 +195,19 @@ def _roll(
     return _States(forced_BKD, rollout_BKD, ids_BK, real_BK)
 
 
-def _measure(system: System, use: Use, states: _States, gauge: _Gauge) -> None:
+def _measure(system: System, use: Use, states: _States, gauge: _Gauge, links: str) -> None:
     sender = system.backbone_of(use.edge.source)
-    receiver = system.backbone_of(use.edge.target)
+    receiver = sender if links == "inner" else system.backbone_of(use.edge.target)
     inner, outer = system.link(use.inner), system.link(use.link)
     real_BK = states.real_BK
     words_ND = as_read(sender, receiver, states.ids_BK[real_BK])
     gauge.rows += len(words_ND)
     for name, h_BKD in (("forced", states.forced_BKD), ("rollout", states.rollout_BKD)):
-        read_BKD = h_BKD if "states" in outer.needs else inner.apply_to(h_BKD)
-        message_BKD = outer.apply_to(read_BKD)
+        if links == "inner":
+            message_BKD = inner.apply_to(h_BKD)
+        else:
+            read_BKD = h_BKD if "states" in outer.needs else inner.apply_to(h_BKD)
+            message_BKD = outer.apply_to(read_BKD)
         gauge.right[name] += int(_right(message_BKD[real_BK], words_ND, receiver).sum())
     gauge.messages.add(message_BKD, real_BK)
     words_BKD = torch.zeros_like(message_BKD)

@@ -24,6 +24,9 @@ class EdgeTrainer(LinkTrainer):
     answers, computes each row once, and carries links from a random start to where the outer loop
     can begin. `left_out` holds the numbers of rows that are longer than the agents can read.
 
+    An evaluation also rolls out for real, as that of the rollout loop does: with more than one
+    latent step, a small loss does not say that messages arrive.
+
     Example:
         `lm.EdgeTrainer(system, lm.EdgeConfig("out/edges"), train_dataset=rows).train()`
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import TrainerCallback
 
@@ -10,9 +11,10 @@ from latentmas.errors import LatentMASError
 from latentmas.runtime import System
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import InnerConfig
-from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
+from latentmas.training.data import Data, Reading, Row, drop_long_rows, read_rows
 from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.select import freeze_all_but
+from latentmas.training.speech import Speech
 from latentmas.training.targets import find_targets
 
 __all__ = ["InnerTrainer"]
@@ -25,11 +27,16 @@ class InnerTrainer(LinkTrainer):
     epochs. All inner links learn at once. `left_out` holds the numbers of rows that are longer than
     the agents can read.
 
+    An evaluation also rolls out for real: `eval_nearest_rollout` is the share of latent steps whose
+    inner(h) is nearer to the agent's right word than to any other, `eval_nearest_forced` the same
+    without a rollout.
+
     Example:
         `lm.InnerTrainer(system, lm.InnerConfig("out/inner"), train_dataset=rows).train()`
     """
 
     loop = "inner"
+    rolled = "inner"
 
     def __init__(
         self,
@@ -86,3 +93,8 @@ class InnerTrainer(LinkTrainer):
             eval_dataset=held_out,
             callbacks=callbacks,
         )
+
+    def speech(self, rows: Sequence[Row]) -> Speech:
+        """The texts that the loss is taken on."""
+        module: Any = self.accelerator.unwrap_model(self.model)
+        return Speech(self.system, module.targets)

@@ -15,9 +15,10 @@ from latentmas.runtime import System, executors
 from latentmas.training._estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
-from latentmas.training.data import Data, Reading, Row, drop_long_rows, read_rows
+from latentmas.training.data import Data, Reading, Row, TrainingRows, drop_long_rows, read_rows
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.select import check_reach, choose_links, freeze_all_but
+from latentmas.training.speech import Speech
 from latentmas.training.targets import find_targets
 from latentmas.training.telemetry import stability
 
@@ -34,6 +35,10 @@ class OuterTrainer(LinkTrainer):
     """Cross-entropy of the output agent's answer, with exact gradients through all rounds.
 
     `left_out` holds the numbers of rows that are longer than the agents can read.
+
+    An evaluation also rolls out for real, with the rounds and latent steps of the plan: whether
+    messages say what the rows' texts, or else the text twin, say. This loop may lead them away from
+    it, as only the answer counts; `rollout_rows=0` leaves it out.
 
     Example:
         `lm.OuterTrainer(system, lm.OuterConfig("out/outer", rounds=3), train_dataset=rows).train()`
@@ -86,6 +91,7 @@ class OuterTrainer(LinkTrainer):
             held_out.check(fields, "eval_dataset")
         reading = Reading(own={plan.output: config.answer_field} | targets)
         rows, self.left_out = drop_long_rows(system, plan, rows, reading, config.max_length)
+        self._twin: Speech | None = None
         freeze_all_but(system, [link.id for link in chosen])
         first = [row for _, row in rows[: config.per_device_train_batch_size]]
         self.estimate: Estimate = estimate(system, plan, first, config.answer_field)
@@ -168,9 +174,10 @@ class OuterTrainer(LinkTrainer):
         return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
 
     def held_out_metrics(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Exact match of decoded answers, where `eval_exact_match` wants it."""
+        """As all loops, and exact match of decoded answers where `eval_exact_match` wants it."""
+        found = super().held_out_metrics(rows)
         if not self.args.eval_exact_match:
-            return {}
+            return found
         result = self.system.run(
             rows,
             rounds=self.depths[-1].graph.rounds,
@@ -179,7 +186,18 @@ class OuterTrainer(LinkTrainer):
             batch_size=self.args.per_device_eval_batch_size,
         )
         answers = [str(row[self.args.answer_field]) for row in rows]
-        return {"exact_match": accuracy(result.texts, answers)}
+        return found | {"exact_match": accuracy(result.texts, answers)}
+
+    def speech(self, rows: Sequence[Row]) -> Speech:
+        """Texts that the rows have for every sender, else the text twin's own."""
+        plan, args = self.system.plan, self.args
+        targets = find_targets(self.system, args.targets, args.answer_field, TrainingRows(rows))
+        needed = {edge.source for edge in plan.graph.edges if edge.source in targets}
+        own = {targets[name] for name in needed - {plan.output}}
+        given = args.answer_field not in own and all(own <= set(row) for row in rows)
+        if not given and self._twin is None:
+            self._twin = Speech(self.system)
+        return Speech(self.system, targets) if given else self._twin
 
 
 class _Curriculum(TrainerCallback):

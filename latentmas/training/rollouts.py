@@ -12,8 +12,7 @@ from latentmas.errors import LatentMASError
 from latentmas.runtime import System
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import RolloutConfig
-from latentmas.training.data import Data, Reading, TrainingRows, drop_long_rows, read_rows
-from latentmas.training.drift import rollout_accuracy, warn_of_drift
+from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
 from latentmas.training.rollout_loss import RolloutLoss
 from latentmas.training.select import choose_links, freeze_all_but
 from latentmas.training.targets import find_targets
@@ -129,27 +128,6 @@ class RolloutTrainer(LinkTrainer):
         module.passes = self.passes  # a curriculum sets its own again
         return super().evaluate(*args, **options)
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, **options: Any) -> Any:
-        """The loss, and the accuracy of rollouts, which may choose the best checkpoint."""
-        output = super().evaluation_loop(dataloader, *args, **options)
-        data: TrainingRows = dataloader.dataset
-        chosen = data[: self.args.rollout_rows]
-        if not chosen:
-            return output
-        module: Any = self.accelerator.unwrap_model(self.model)
-        numbers = [-2 - number for number, _ in chosen] if self._held_out else None
-        found = rollout_accuracy(
-            self.system,
-            [row for _, row in chosen],
-            speech=module.speech,
-            numbers=numbers,
-            batch_size=self.args.per_device_eval_batch_size,
-        )
-        warn_of_drift(found)
-        prefix = options.get("metric_key_prefix", "eval")
-        scores = {f"{prefix}_{name}": value for name, value in found.items()}
-        return output._replace(metrics={**(output.metrics or {}), **scores})
-
 
 class _Curriculum(TrainerCallback):
     """One pass more after each of equal parts of the steps."""
@@ -203,7 +181,6 @@ def _check(config: RolloutConfig) -> None:
         "row_clip": (config.row_clip is None or config.row_clip > 0, "a positive number, or None"),
         "teacher": (config.teacher in TEACHERS, f"one of {', '.join(TEACHERS)}"),
         "teacher_temperature": (config.teacher_temperature > 0, "a positive number"),
-        "rollout_rows": (config.rollout_rows >= 0, "a whole number of 0 or more"),
     }
     for name, (fine, allowed) in sound.items():
         if not fine:

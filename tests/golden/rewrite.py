@@ -39,15 +39,15 @@ FACTS = {
 
 
 def plans() -> dict[str, lm.Plan]:
-    """Every template with its defaults, on two backbones."""
+    """Every template with the paper's links, on two backbones."""
     teams = lm.templates
+    links = {"link": "recursive", "inner": "recursive"}
+    experts = {"math": SLIM, "code": WIDE, "science": SLIM}
     graphs = {
-        "sequential": teams.sequential(planner=WIDE, critic=SLIM, solver=WIDE),
-        "mixture": teams.mixture(
-            experts={"math": SLIM, "code": WIDE, "science": SLIM}, summarizer=WIDE
-        ),
-        "distillation": teams.distillation(expert=WIDE, learner=SLIM),
-        "deliberation": teams.deliberation(reflector=WIDE, tool_caller=WIDE),
+        "sequential": teams.sequential(planner=WIDE, critic=SLIM, solver=WIDE, **links),
+        "mixture": teams.mixture(experts=experts, summarizer=WIDE, **links),
+        "distillation": teams.distillation(expert=WIDE, learner=SLIM, **links),
+        "deliberation": teams.deliberation(reflector=WIDE, tool_caller=WIDE, **links),
     }
     return {name: graph.compile(facts=FACTS) for name, graph in graphs.items()}
 
