@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import latentmas as lm
-from latentmas.report import DepthMap, report_run
 from latentmas.runtime import Reading, RunRecord, RunResult, System, TurnRecord, TurnTimes
+from latentmas.viz import DepthMap, report_run
 from tests.gallery import random_plan
 from tests.teams import QUESTIONS, load64, of_template, tiny
 

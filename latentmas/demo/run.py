@@ -31,8 +31,8 @@ from latentmas.demo.task import (
     inner_rows,
     train_rows,
 )
-from latentmas.report import DepthMap
 from latentmas.spec import write_text_atomically
+from latentmas.viz import DepthMap
 
 __all__ = ["Recipe", "run_demo", "single_agent", "team"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from latentmas.plan._drawing.compose import compose
-from latentmas.plan._drawing.parts import Group, Line, Part, Path, Rect, Scene, Words
-from latentmas.plan._drawing.words import shade
-from latentmas.plan._drawing.xml import mark, tag
-from latentmas.plan.plan import Plan
+from latentmas.plan import Plan
+from latentmas.viz.compose import compose
+from latentmas.viz.parts import Group, Line, Part, Path, Rect, Scene, Words
+from latentmas.viz.words import shade
+from latentmas.viz.xml import mark, tag
 
 __all__ = ["to_svg"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from latentmas.plan._drawing.words import backbone_of, shade, width_label
-from latentmas.plan.plan import Plan
+from latentmas.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
+from latentmas.viz.words import backbone_of, shade, width_label
 
 __all__ = ["to_dot"]
 

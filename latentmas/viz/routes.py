@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from latentmas.plan._drawing.feedback import BAR, LANE, Feedback, lanes
-from latentmas.plan._drawing.layout import Box, Grid, Point
-from latentmas.plan._drawing.pen import Pen
+from latentmas.viz.feedback import BAR, LANE, Feedback, lanes
+from latentmas.viz.layout import Box, Grid, Point
+from latentmas.viz.pen import Pen
 
 __all__ = ["Geometry", "route", "turn_down"]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import DataError
-from latentmas.plan.page import heading, mark, page, table, tag
-from latentmas.report.charts import STYLE, chart, charts
-from latentmas.report.depths import FILE as DEPTHS
-from latentmas.report.depths import DepthMap
-from latentmas.report.figures import curves_png
-from latentmas.report.settings import settings
 from latentmas.spec import write_atomically, write_text_atomically
 from latentmas.spec._plain import parse_json
+from latentmas.viz.charts import STYLE, chart, charts
+from latentmas.viz.depths import FILE as DEPTHS
+from latentmas.viz.depths import DepthMap
+from latentmas.viz.figures import curves_png
+from latentmas.viz.page import heading, mark, page, table, tag
+from latentmas.viz.settings import settings
 
 __all__ = ["training_report"]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import DataError
-from latentmas.plan.page import Cell, table
-from latentmas.plan.png import new_figure, png_of
-from latentmas.report.charts import heat
 from latentmas.spec import write_atomically
 from latentmas.spec._plain import parse_json, read_limited
+from latentmas.viz.charts import heat
+from latentmas.viz.page import Cell, table
+from latentmas.viz.png import new_figure, png_of
 
 __all__ = ["DepthMap"]
 

@@ -7,10 +7,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from latentmas.errors import LatentMASError
-from latentmas.plan._drawing.compose import compose
-from latentmas.plan._drawing.parts import Line, Rect, Words
-from latentmas.plan._drawing.words import shade
-from latentmas.plan.plan import Plan
+from latentmas.plan import Plan
+from latentmas.viz.compose import compose
+from latentmas.viz.parts import Line, Rect, Words
+from latentmas.viz.words import shade
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from latentmas.plan._drawing.words import backbone_of, link_of, width_label
-from latentmas.plan.page import figure, heading, mark, page, table, tag
-from latentmas.plan.plan import Plan
-from latentmas.plan.svg import to_svg
+from latentmas.plan import Plan
 from latentmas.spec import TEXT
+from latentmas.viz.page import figure, heading, mark, page, table, tag
+from latentmas.viz.svg import to_svg
+from latentmas.viz.words import backbone_of, link_of, width_label
 
 __all__ = ["graph_section", "to_html"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from latentmas.plan.png import new_figure, png_of
-from latentmas.report.charts import FAR
+from latentmas.viz.charts import FAR
+from latentmas.viz.png import new_figure, png_of
 
 __all__ = ["curves_png"]
 

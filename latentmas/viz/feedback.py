@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from latentmas.plan._drawing.layout import Box
-from latentmas.plan._drawing.pen import FRACTIONS, Pen
+from latentmas.viz.layout import Box
+from latentmas.viz.pen import FRACTIONS, Pen
 
 __all__ = ["BAR", "LANE", "Feedback", "lanes"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentmas.errors import LatentMASError
-from latentmas.plan.html import graph_section
-from latentmas.plan.page import Cell, heading, mark, page, table, tag
-from latentmas.plan.text import shorten
-from latentmas.report import charts, latents, timeline
 from latentmas.spec import write_text_atomically
+from latentmas.viz import charts, latents, timeline
+from latentmas.viz.html import graph_section
+from latentmas.viz.page import Cell, heading, mark, page, table, tag
+from latentmas.viz.text import shorten
 
 if TYPE_CHECKING:
     from latentmas.runtime import RunRecord, RunResult, TurnRecord

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from latentmas.plan.page import Cell, figure, heading, mark, table, tag
-from latentmas.plan.text import shorten
-from latentmas.report.charts import chart, charts, heat
+from latentmas.viz.charts import chart, charts, heat
+from latentmas.viz.page import Cell, figure, heading, mark, table, tag
+from latentmas.viz.text import shorten
 
 if TYPE_CHECKING:
     from latentmas.runtime import Reading, RunRecord

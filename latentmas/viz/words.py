@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from latentmas.plan.backbone import PlanBackbone
-from latentmas.plan.links import LinkPlan
-from latentmas.plan.plan import Plan
+from latentmas.plan import LinkPlan, Plan, PlanBackbone
 from latentmas.spec import TEXT, EdgeSpec
 
 __all__ = ["backbone_of", "link_of", "mix", "shade", "stroke", "width_label"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from latentmas.plan._drawing.parts import Line, Part, Rect, Words
-from latentmas.plan._drawing.words import stroke
-from latentmas.plan.plan import Plan
-from latentmas.plan.text import length, shorten
+from latentmas.plan import Plan
+from latentmas.viz.parts import Line, Part, Rect, Words
+from latentmas.viz.text import length, shorten
+from latentmas.viz.words import stroke
 
 __all__ = ["PAD", "legend"]
 

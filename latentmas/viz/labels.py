@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from latentmas.plan._drawing.layout import Box
-from latentmas.plan._drawing.pen import Pen
+from latentmas.viz.layout import Box
+from latentmas.viz.pen import Pen
 
 __all__ = ["HEIGHT", "label_spots"]
 

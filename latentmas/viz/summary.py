@@ -1,4 +1,4 @@
-"""A plan as text: a summary for people, and the differences of two plans."""
+"""A plan as text, for people."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from latentmas.plan._diff import diff_plans
-from latentmas.plan._drawing.words import backbone_of
-from latentmas.plan.links import LinkPlan
-from latentmas.plan.plan import Plan
-from latentmas.plan.steps import Decode, Rollout
+from latentmas.plan import Decode, LinkPlan, Plan, Rollout
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec
 from latentmas.spec.prompts import prompt_variables
+from latentmas.viz.words import backbone_of
 
-__all__ = ["diff_plans", "summarise"]
+__all__ = ["summarise"]
 
 WIDTH = 100
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from latentmas.plan._drawing.feedback import LANE
-from latentmas.plan._drawing.labels import HEIGHT, label_spots
-from latentmas.plan._drawing.layout import Box, arrange, layers
-from latentmas.plan._drawing.legend import PAD, legend
-from latentmas.plan._drawing.parts import Group, Line, Part, Rect, Scene, Words
-from latentmas.plan._drawing.pen import Pen
-from latentmas.plan._drawing.routes import Geometry, route, turn_down
-from latentmas.plan._drawing.words import backbone_of, link_of, stroke, width_label
-from latentmas.plan.plan import Plan
-from latentmas.plan.text import length, shorten
+from latentmas.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
+from latentmas.viz.feedback import LANE
+from latentmas.viz.labels import HEIGHT, label_spots
+from latentmas.viz.layout import Box, arrange, layers
+from latentmas.viz.legend import PAD, legend
+from latentmas.viz.parts import Group, Line, Part, Rect, Scene, Words
+from latentmas.viz.pen import Pen
+from latentmas.viz.routes import Geometry, route, turn_down
+from latentmas.viz.text import length, shorten
+from latentmas.viz.words import backbone_of, link_of, stroke, width_label
 
 __all__ = ["compose"]
 

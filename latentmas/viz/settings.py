@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from latentmas.plan.page import table, tag
 from latentmas.spec._plain import parse_json
+from latentmas.viz.page import table, tag
 
 __all__ = ["settings"]
 
