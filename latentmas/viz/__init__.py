@@ -1,9 +1,8 @@
 """Drawings of plans, and HTML pages over plans, runs and trainings, from plain data. No torch."""
 
 from latentmas.viz.depths import DepthMap
-from latentmas.viz.dot import to_dot
-from latentmas.viz.html import to_html
-from latentmas.viz.mermaid import to_mermaid
+from latentmas.viz.markup import to_dot, to_mermaid
+from latentmas.viz.pages import to_html
 from latentmas.viz.png import to_png
 from latentmas.viz.run_page import report_run
 from latentmas.viz.summary import summarise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from latentmas.viz.page import mark, tag
+from latentmas.viz.pages_old import mark, tag
 
 __all__ = ["FAR", "STYLE", "chart", "charts", "heat"]
 

@@ -12,7 +12,7 @@ from latentmas.errors import DataError
 from latentmas.spec import write_atomically
 from latentmas.spec._plain import parse_json, read_limited
 from latentmas.viz.charts import heat
-from latentmas.viz.page import Cell, table
+from latentmas.viz.pages_old import Cell, table
 from latentmas.viz.png import new_figure, png_of
 
 __all__ = ["DepthMap"]

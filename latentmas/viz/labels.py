@@ -1,13 +1,102 @@
-"""Where the words on edges stand: on their edge, clear of boxes and of each other."""
+"""Words of drawings: what they say, how wide they are, where they stand; colours of backbones."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 
+from latentmas.plan import LinkPlan, Plan, PlanBackbone
+from latentmas.spec import TEXT, EdgeSpec
 from latentmas.viz.layout import Box
-from latentmas.viz.pen import Pen
+from latentmas.viz.scene import Pen
 
-__all__ = ["HEIGHT", "label_spots"]
+__all__ = [
+    "HEIGHT",
+    "backbone_of",
+    "label_spots",
+    "length",
+    "link_of",
+    "mix",
+    "shade",
+    "shorten",
+    "stroke",
+    "width_label",
+]
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+_OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+
+
+def shade(index: int, *, dark: bool = False) -> tuple[str, str]:
+    """Fill and border of the `index`-th backbone; after seven, the same hues, stronger."""
+    hue, turn = _OKABE_ITO[index % 7], index // 7 % 2
+    if dark:
+        return mix(hue, "#14181f", 0.34 + 0.26 * turn), mix(hue, "#ffffff", 0.8)
+    return mix(hue, "#ffffff", 0.2 + 0.3 * turn), mix(hue, "#000000", 0.85)
+
+
+def mix(colour: str, other: str, part: float) -> str:
+    """`part` of one colour and the rest of the other."""
+    pairs = [(int(colour[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(x * part + y * (1 - part)):02x}" for x, y in pairs)
+
+
+def link_of(plan: Plan, edge: EdgeSpec) -> LinkPlan | None:
+    """The outer link on an edge; text edges have none."""
+    if edge.link.kind == TEXT:
+        return None
+    return next((x for x in plan.links if x.role == "outer" and edge.id in x.users), None)
+
+
+def width_label(plan: Plan, edge: EdgeSpec) -> str:
+    """`2048→1536`, with the name of shared weights; `text` where the source speaks."""
+    if edge.link.kind == TEXT:
+        return TEXT
+    source, target = (backbone_of(plan, name)[1].info for name in (edge.source, edge.target))
+    shared = f" · {edge.link.share}" if edge.link.share else ""
+    return f"{source.hidden_size}→{target.hidden_size}{shared}"
+
+
+def stroke(edge: EdgeSpec) -> str:
+    """Style of an edge's line."""
+    return "edge" + " text" * (edge.link.kind == TEXT) + " feedback" * bool(edge.delay)
+
+
+def backbone_of(plan: Plan, agent: str) -> tuple[str, PlanBackbone]:
+    """Key and backbone that an agent runs on."""
+    return next((key, one) for key, one in plan.backbones.items() if agent in one.agents)
+
+
+# --- widths -----------------------------------------------------------------------------------
+
+# Advances of DejaVu Sans, the widest of the fonts that drawings ask for, rounded up, in ems.
+_ADVANCES = (
+    (" 'ijl,.·:;/|\\fI-()[]t!rJ", 0.43, 0.51),
+    ('_*`szxvyckeaoTFLPEYK?"', 0.67, 0.73),
+    ("$0123456789bdghnpquABVXZSCR{}", 0.71, 0.80),
+    ("UNHD&GOQw#+<=>^~→←×", 0.85, 0.94),
+)
+_PLAIN = {c: (thin, bold) for text, thin, bold in _ADVANCES for c in text}
+_WIDE = (1.1, 1.24)
+
+
+def length(text: str, size: float, *, bold: bool = False) -> float:
+    """Width of a text of a font size, on the safe side."""
+    return size * sum(_advance(c)[bold] for c in text)
+
+
+def _advance(character: str) -> tuple[float, float]:
+    """Of a regular and of a bold character; unknown ones count as wide."""
+    base = unicodedata.normalize("NFD", character)[:1]
+    return _PLAIN.get(base, _WIDE)
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most `limit` characters, with the end kept."""
+    return text if len(text) <= limit else f"{text[: limit - 9]}…{text[-8:]}"
+
+
+# --- places of labels -------------------------------------------------------------------------
 
 HEIGHT = 14.0
 _CELL, _TRIES = 6.0, 75

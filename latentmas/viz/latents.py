@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from latentmas.viz.charts import chart, charts, heat
-from latentmas.viz.page import Cell, figure, heading, mark, table, tag
-from latentmas.viz.text import shorten
+from latentmas.viz.labels import shorten
+from latentmas.viz.pages_old import Cell, figure, heading, mark, table, tag
 
 if TYPE_CHECKING:
     from latentmas.runtime import Reading, RunRecord

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from latentmas.errors import LatentMASError
 from latentmas.spec import write_text_atomically
 from latentmas.viz import charts, latents, timeline
-from latentmas.viz.html import graph_section
-from latentmas.viz.page import Cell, heading, mark, page, table, tag
-from latentmas.viz.text import shorten
+from latentmas.viz.labels import shorten
+from latentmas.viz.pages import graph_section
+from latentmas.viz.pages_old import Cell, heading, mark, page, table, tag
 
 if TYPE_CHECKING:
     from latentmas.runtime import RunRecord, RunResult, TurnRecord

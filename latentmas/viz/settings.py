@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.spec._plain import parse_json
-from latentmas.viz.page import table, tag
+from latentmas.viz.pages_old import table, tag
 
 __all__ = ["settings"]
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from latentmas.plan import Decode, LinkPlan, Plan, Rollout
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec
 from latentmas.spec.prompts import prompt_variables
-from latentmas.viz.words import backbone_of
+from latentmas.viz.labels import backbone_of
 
 __all__ = ["summarise"]
 

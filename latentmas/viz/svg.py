@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from latentmas.plan import Plan
 from latentmas.viz.compose import compose
-from latentmas.viz.parts import Group, Line, Part, Path, Rect, Scene, Words
-from latentmas.viz.words import shade
-from latentmas.viz.xml import mark, tag
+from latentmas.viz.labels import shade
+from latentmas.viz.scene import Group, Line, Part, Path, Rect, Scene, Words
 
-__all__ = ["to_svg"]
+__all__ = ["mark", "tag", "to_svg"]
 
 _STYLE = """\
 text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:#1b1f24}
@@ -112,3 +112,32 @@ def _scoped(rules: Sequence[str], key: str) -> str:
         ",".join(f"#{key} {selector}" for selector in selectors.split(",")) + "{" + body
         for selectors, body in parts
     )
+
+
+_SHAPES = frozenset({"circle", "line", "path", "polyline", "rect"})
+
+
+def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
+    """An element around `inner`, which is XML already; `class_` and `text_x` read as in XML."""
+    pairs = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
+        for key, value in attributes.items()
+    )
+    closes_itself = not inner and name in _SHAPES  # in HTML only these may
+    return f"<{name}{pairs}/>" if closes_itself else f"<{name}{pairs}>{inner}</{name}>"
+
+
+def mark(text: str, *, lines: bool = False) -> str:
+    """Text that is safe in XML; characters that may not be shown become a sign for that.
+
+    Args:
+        text: whatever it holds.
+        lines: keep the ends of lines.
+    """
+    return escape(
+        "".join(c if c.isprintable() or (lines and c == "\n") else "\ufffd" for c in text)
+    )
+
+
+def _value(value: str | float) -> str:
+    return mark(value) if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")

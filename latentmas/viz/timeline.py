@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from latentmas.viz.page import mark, table, tag
+from latentmas.viz.pages_old import mark, table, tag
 
 if TYPE_CHECKING:
     from latentmas.runtime import RunRecord, TurnTimes

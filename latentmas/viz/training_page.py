@@ -15,8 +15,8 @@ from latentmas.spec._plain import parse_json
 from latentmas.viz.charts import STYLE, chart, charts
 from latentmas.viz.depths import FILE as DEPTHS
 from latentmas.viz.depths import DepthMap
-from latentmas.viz.figures import curves_png
-from latentmas.viz.page import heading, mark, page, table, tag
+from latentmas.viz.pages_old import heading, mark, page, table, tag
+from latentmas.viz.png import curves_png
 from latentmas.viz.settings import settings
 
 __all__ = ["training_report"]

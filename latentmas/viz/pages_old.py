@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from latentmas.viz.xml import mark, tag
+from latentmas.viz.svg import mark, tag
 
 __all__ = ["Cell", "figure", "heading", "mark", "page", "table", "tag"]
 

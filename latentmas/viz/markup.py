@@ -1,4 +1,4 @@
-"""A plan as Mermaid text, for pages that draw it themselves."""
+"""A plan as text that other programs draw: Mermaid and DOT."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from latentmas.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
 from latentmas.spec.prompts import prompt_variables
-from latentmas.viz.words import backbone_of, shade, width_label
+from latentmas.viz.labels import backbone_of, shade, width_label
 
-__all__ = ["to_mermaid"]
+__all__ = ["to_dot", "to_mermaid"]
 
 _PLAIN = frozenset(" !$%()*+,-./:=?@[]^_{|}~→·")
 
@@ -23,11 +23,14 @@ def to_mermaid(plan: Plan) -> str:
     """
     ids = {agent.name: f"a{i}" for i, agent in enumerate(plan.graph.agents)}
     ids |= {source.name: f"t{i}" for i, source in enumerate(plan.graph.text_sources)}
-    edges = [*_input_edges(plan, ids), *(_edge(plan, edge, ids) for edge in plan.graph.edges)]
+    edges = [
+        *_mermaid_input_edges(plan, ids),
+        *(_mermaid_edge(plan, edge, ids) for edge in plan.graph.edges),
+    ]
     lines = [
         f"---\ntitle: {_title(plan.graph.name)}\n---",
         "flowchart LR",
-        *(f"  {line}" for line in _nodes(plan, ids)),
+        *(f"  {line}" for line in _mermaid_nodes(plan, ids)),
         *(f"  {line}" for line, _ in edges),
         *(f"  linkStyle {i} {style}" for i, (_, style) in enumerate(edges) if style),
         *(f"  {line}" for line in _classes(plan, ids)),
@@ -35,7 +38,7 @@ def to_mermaid(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _nodes(plan: Plan, ids: dict[str, str]) -> Iterator[str]:
+def _mermaid_nodes(plan: Plan, ids: dict[str, str]) -> Iterator[str]:
     for i, name in enumerate(plan.graph.inputs):
         yield f'i{i}(["{_escape(name)}"]):::small'
     for source in plan.graph.text_sources:
@@ -46,13 +49,13 @@ def _nodes(plan: Plan, ids: dict[str, str]) -> Iterator[str]:
         yield f'{ids[agent.name]}["{_escape(agent.name)}<br/><small>{facts}</small>"]'
 
 
-def _input_edges(plan: Plan, ids: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _mermaid_input_edges(plan: Plan, ids: dict[str, str]) -> Iterator[tuple[str, str]]:
     for i, name in enumerate(plan.graph.inputs):
         readers = [ids[a.name] for a in plan.graph.agents if name in prompt_variables(a)]
         yield from ((f"i{i} --- {reader}", "stroke-width:1px,opacity:0.5") for reader in readers)
 
 
-def _edge(plan: Plan, edge: EdgeSpec, ids: dict[str, str]) -> tuple[str, str]:
+def _mermaid_edge(plan: Plan, edge: EdgeSpec, ids: dict[str, str]) -> tuple[str, str]:
     """The line of an edge, and its style."""
     arrow = "-.->" if edge.delay or edge.link.kind == TEXT else "-->"
     label = f'|"{_escape(width_label(plan, edge))}"|'
@@ -80,3 +83,51 @@ def _title(text: str) -> str:
 def _escape(text: str) -> str:
     """Mermaid's entities for all but plain characters, so that no text can end a label."""
     return "".join(c if c.isalnum() or c in _PLAIN else f"#{ord(c)};" for c in text)
+
+
+def to_dot(plan: Plan) -> str:
+    """The plan as a DOT graph.
+
+    Colours are backbones; latent edges are solid and carry their widths, text edges dotted,
+    feedback edges dashed and without a say in the layers; the output agent has a bold border.
+    """
+    name = _quote(plan.graph.name)
+    lines = [
+        f"rankdir=LR; label={name}; labelloc=t; fontname=sans;",
+        'node [shape=box, style="rounded,filled", fontname=sans, fontsize=12];',
+        "edge [fontname=sans, fontsize=10];",
+        *_dot_nodes(plan),
+        *(_dot_edge(plan, edge) for edge in plan.graph.edges),
+    ]
+    return "\n".join([f"digraph {name} {{", *(f"  {line}" for line in lines), "}"]) + "\n"
+
+
+def _dot_nodes(plan: Plan) -> Iterator[str]:
+    keys = list(plan.backbones)
+    for source in plan.graph.text_sources:
+        yield f'{_quote(source.name)} [fillcolor="#f3f4f6", color="#8b949e", height=0.3];'
+    for agent in plan.graph.agents:
+        key, _ = backbone_of(plan, agent.name)
+        fill, ink = shade(keys.index(key))
+        label = _quote(f"{agent.name}\n{key}\nK = {plan.graph.steps_of(agent)}")
+        bold = ", penwidth=4" if agent.name == plan.output else ""
+        look = f'label={label}, fillcolor="{fill}", color="{ink}"{bold}'
+        yield f"{_quote(agent.name)} [{look}];"
+
+
+def _dot_edge(plan: Plan, edge: EdgeSpec) -> str:
+    look = [f"label={_quote(width_label(plan, edge))}"]
+    if edge.link.kind == TEXT:
+        look.append("style=dotted")
+    elif edge.delay:
+        look.append("style=dashed")
+    if edge.delay:
+        look.append('constraint=false, arrowhead="onormal"')
+    return f"{_quote(edge.source)} -> {_quote(edge.target)} [{', '.join(look)}];"
+
+
+def _quote(text: str) -> str:
+    """A quoted string of DOT; a backslash would start an escape of its own there."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+    shown = shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{shown}"'

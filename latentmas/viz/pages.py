@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from latentmas.plan import Plan
 from latentmas.spec import TEXT
-from latentmas.viz.page import figure, heading, mark, page, table, tag
+from latentmas.viz.labels import backbone_of, link_of, width_label
+from latentmas.viz.pages_old import figure, heading, mark, page, table, tag
 from latentmas.viz.svg import to_svg
-from latentmas.viz.words import backbone_of, link_of, width_label
 
 __all__ = ["graph_section", "to_html"]
 
