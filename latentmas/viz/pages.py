@@ -1,37 +1,99 @@
-"""A plan as a page of HTML: the drawing, and the same in tables."""
+"""Pages of HTML that stand alone: one file, no network, no script, light and dark, any width.
+
+Pages are templates (`templates/*.html.jinja`) over plain data. Jinja escapes whatever it is handed,
+except for drawings, which are `Markup` because `svg` and `charts` have escaped their words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from latentmas.plan import Plan
 from latentmas.spec import TEXT
 from latentmas.viz.labels import backbone_of, link_of, width_label
-from latentmas.viz.pages_old import figure, heading, mark, page, table, tag
 from latentmas.viz.svg import to_svg
 
-__all__ = ["graph_section", "to_html"]
+__all__ = ["Cell", "GraphView", "Table", "printable", "render", "render_table", "to_html"]
+
+Cell = str | tuple[str, str]
+"""Text of a cell; or the text and the CSS style of the cell."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numbers: Container[int] = ()
+    """Columns of numbers, from 0."""
+    total: bool = False
+    """Whether the last row is the sum of the others."""
+
+
+@dataclass(frozen=True)
+class GraphView:
+    """A plan's drawing, and the same in tables."""
+
+    drawing: Markup
+    tables: Sequence[Table]
+
+    @classmethod
+    def of(cls, plan: Plan) -> GraphView:
+        """Draw a plan."""
+        tables = [_agents(plan), _edges(plan), _backbones(plan)]
+        return cls(Markup(to_svg(plan, inline=True)), [table for table in tables if table.rows])
 
 
 def to_html(plan: Plan) -> str:
     """One file that needs no network: the drawing, then agents, edges and backbones as tables."""
-    head = heading(1, plan.graph.name)
-    return page(plan.graph.name, [head, *graph_section(plan)])
+    return render("plan.html.jinja", title=plan.graph.name, graph=GraphView.of(plan))
 
 
-def graph_section(plan: Plan) -> Iterator[str]:
-    """The drawing and its tables, for a page that shows more than that."""
-    yield figure("The graph", to_svg(plan, inline=True))
-    yield tag(
-        "details",
-        tag("summary", mark("The graph in tables"))
-        + _agents(plan)
-        + _edges(plan)
-        + _backbones(plan),
+def render(template: str, **values: Any) -> str:
+    """A page.
+
+    Args:
+        template: name of a file in `templates`.
+        **values: what it shows; text is escaped unless it is `Markup`.
+    """
+    return _environment().get_template(template).render(values)
+
+
+def render_table(table: Table) -> Markup:
+    """A table alone, for a page that shows it among other things."""
+    parts: Any = _environment().get_template("parts.html.jinja").module
+    return Markup(parts.table(table))
+
+
+def printable(value: Any) -> Any:
+    """A text whose characters may all be shown; line ends stay, other values pass."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in value)
+
+
+@functools.cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("latentmas.viz"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
 
 
-def _agents(plan: Plan) -> str:
+def _agents(plan: Plan) -> Table:
     rows = [
         (
             agent.name,
@@ -41,10 +103,10 @@ def _agents(plan: Plan) -> str:
         )
         for agent in plan.graph.agents
     ]
-    return table("Agents", ("agent", "backbone", "latent steps", ""), rows, numbers=(2,))
+    return Table("Agents", ("agent", "backbone", "latent steps", ""), rows, numbers=(2,))
 
 
-def _edges(plan: Plan) -> str:
+def _edges(plan: Plan) -> Table:
     rows = []
     for edge in plan.graph.edges:
         link = link_of(plan, edge)
@@ -53,10 +115,10 @@ def _edges(plan: Plan) -> str:
         name = f"{edge.source} → {edge.target}.{edge.slot}"
         rows.append((name, kind, when, width_label(plan, edge), count))
     columns = ("edge", "kind", "read in the", "widths", "parameters")
-    return table("Edges", columns, rows, numbers=(4,)) if rows else ""
+    return Table("Edges", columns, rows, numbers=(4,))
 
 
-def _backbones(plan: Plan) -> str:
+def _backbones(plan: Plan) -> Table:
     rows = [
         (
             key,
@@ -69,4 +131,4 @@ def _backbones(plan: Plan) -> str:
         for key, one in plan.backbones.items()
     ]
     columns = ("backbone", "source", "type", "width", "layers", "agents")
-    return table("Backbones, each loaded once", columns, rows, numbers=(3, 4))
+    return Table("Backbones, each loaded once", columns, rows, numbers=(3, 4))

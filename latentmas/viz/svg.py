@@ -127,16 +127,9 @@ def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
     return f"<{name}{pairs}/>" if closes_itself else f"<{name}{pairs}>{inner}</{name}>"
 
 
-def mark(text: str, *, lines: bool = False) -> str:
-    """Text that is safe in XML; characters that may not be shown become a sign for that.
-
-    Args:
-        text: whatever it holds.
-        lines: keep the ends of lines.
-    """
-    return escape(
-        "".join(c if c.isprintable() or (lines and c == "\n") else "\ufffd" for c in text)
-    )
+def mark(text: str) -> str:
+    """Text that is safe in XML; characters that may not be shown become a sign for that."""
+    return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
 
 
 def _value(value: str | float) -> str:
