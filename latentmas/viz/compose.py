@@ -8,6 +8,8 @@ from latentmas.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
 from latentmas.viz.labels import (
     HEIGHT,
+    agent_task,
+    agent_tools,
     backbone_of,
     label_spots,
     length,
@@ -23,6 +25,8 @@ from latentmas.viz.scene import Group, Line, Part, Pen, Rect, Scene, Words
 __all__ = ["compose"]
 
 HEAD, WIDEST = 66.0, 1600.0
+LINE = 17.0
+"""Height of a line of text in a box."""
 PAD, ROW = 20.0, 21.0
 _GAP = 22.0
 _STROKES = {
@@ -96,8 +100,10 @@ def _boxes(plan: Plan, edges: Sequence[EdgeSpec], *, down: bool) -> dict[str, Bo
     depth = layers([*names, *sources], forward, late=sources)
     boxes = {}
     for name in names:
-        facts = max(length(fact, 11) for fact in _facts(plan, name))
-        words = max(104.0, length(_short(name), 14, bold=True) + 20.0, facts + 20.0), 62.0
+        facts = _facts(plan, name)
+        widest = max(length(fact, 11) for fact in facts)
+        width = max(104.0, length(_short(name), 14, bold=True) + 20.0, widest + 20.0)
+        words = width, 28.0 + LINE * len(facts)
         along, across = reversed(words) if down else words
         back = max(_ends(name, [edge for edge in edges if edge.delay]))
         across = max(across, 10.0 * max(_ends(name, edges)) + 14.0)
@@ -120,23 +126,28 @@ def _short(name: str) -> str:
     return shorten(name, 28)
 
 
-def _facts(plan: Plan, agent: str) -> tuple[str, str]:
-    steps = plan.graph.steps_of(plan.graph.agent(agent))
-    return _short(backbone_of(plan, agent)[0]), f"{steps} latent step{'s' * (steps != 1)}"
+def _facts(plan: Plan, agent: str) -> list[str]:
+    """The lines below an agent's name: its backbone, what it does, its tools."""
+    tools = agent_tools(plan, agent)
+    lines = [_short(backbone_of(plan, agent)[0]), agent_task(plan, agent)]
+    return lines + ([shorten(f"tools: {tools}", 40)] if tools else [])
 
 
 def _node(plan: Plan, box: Box) -> Group:
     if any(source.name == box.name for source in plan.graph.text_sources):
         inside = Words("note", _short(box.name), box.middle, box.y + 4)
         return Group(f"{box.name}: text from outside", (_rect(box, "source", 13), inside))
-    facts, output = _facts(plan, box.name), box.name == plan.output
-    tip = "; ".join([f"{box.name}: {facts[0]}", facts[1], *["decodes the answer"] * output])
+    facts, tools = _facts(plan, box.name), agent_tools(plan, box.name)
+    tip = [f"{box.name}: {facts[0]}", facts[1], *[f"tools: {tools}"] * bool(tools)]
+    output = box.name == plan.output
     style = f"box b{list(plan.backbones).index(backbone_of(plan, box.name)[0])}"
-    lines = [("name", _short(box.name)), ("note", facts[0]), ("note", facts[1])]
+    lines = [("name", _short(box.name)), *(("note", fact) for fact in facts)]
+    top = box.y + 6 - LINE * (len(lines) - 1) / 2
     words = tuple(
-        Words(kind, text, box.middle, box.y - 11 + 17 * i) for i, (kind, text) in enumerate(lines)
+        Words(kind, text, box.middle, top + LINE * i) for i, (kind, text) in enumerate(lines)
     )
-    return Group(tip, (_rect(box, style + " output" * output, 9), *words))
+    tip += ["decodes the answer"] * output
+    return Group("; ".join(tip), (_rect(box, style + " output" * output, 9), *words))
 
 
 def _rect(box: Box, style: str, radius: float) -> Rect:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from latentmas.plan import LinkPlan, Plan, PlanBackbone
+from latentmas.plan import LinkPlan, Plan, PlanBackbone, Rollout
 from latentmas.spec import TEXT, EdgeSpec
 from latentmas.viz.layout import Box
 from latentmas.viz.scene import Pen
 
 __all__ = [
     "HEIGHT",
+    "agent_task",
+    "agent_tools",
     "backbone_of",
     "label_spots",
+    "latent_steps_of",
     "length",
     "link_of",
     "mix",
@@ -65,6 +68,26 @@ def stroke(edge: EdgeSpec) -> str:
 def backbone_of(plan: Plan, agent: str) -> tuple[str, PlanBackbone]:
     """Key and backbone that an agent runs on."""
     return next((key, one) for key, one in plan.backbones.items() if agent in one.agents)
+
+
+def latent_steps_of(plan: Plan, agent: str) -> int | None:
+    """Latent steps of an agent's turns; None for an agent that only writes, and never rolls."""
+    if not any(isinstance(turn, Rollout) and turn.agent == agent for turn in plan.turns()):
+        return None
+    return plan.graph.steps_of(plan.graph.agent(agent))
+
+
+def agent_task(plan: Plan, agent: str) -> str:
+    """What an agent does in its turns, in a few words."""
+    steps = latent_steps_of(plan, agent)
+    if steps is None:
+        return "writes the answer" if agent == plan.output else "writes text"
+    return f"{steps} latent step{'s' * (steps != 1)}"
+
+
+def agent_tools(plan: Plan, agent: str) -> str:
+    """Names of the tools that an agent may call, with commas."""
+    return ", ".join(plan.graph.agent(agent).tools)
 
 
 # --- widths -----------------------------------------------------------------------------------

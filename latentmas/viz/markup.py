@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from latentmas.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
 from latentmas.spec.prompts import prompt_variables
-from latentmas.viz.labels import backbone_of, shade, width_label
+from latentmas.viz.labels import (
+    agent_task,
+    agent_tools,
+    backbone_of,
+    latent_steps_of,
+    shade,
+    width_label,
+)
 
 __all__ = ["to_dot", "to_mermaid"]
 
@@ -45,7 +52,7 @@ def _mermaid_nodes(plan: Plan, ids: dict[str, str]) -> Iterator[str]:
         yield f'{ids[source.name]}(["{_escape(source.name)}"]):::small'
     for agent in plan.graph.agents:
         key, _ = backbone_of(plan, agent.name)
-        facts = f"{_escape(key)}<br/>K = {plan.graph.steps_of(agent)}"
+        facts = "<br/>".join(_escape(fact) for fact in (key, *_facts(plan, agent.name)))
         yield f'{ids[agent.name]}["{_escape(agent.name)}<br/><small>{facts}</small>"]'
 
 
@@ -109,7 +116,7 @@ def _dot_nodes(plan: Plan) -> Iterator[str]:
     for agent in plan.graph.agents:
         key, _ = backbone_of(plan, agent.name)
         fill, ink = shade(keys.index(key))
-        label = _quote(f"{agent.name}\n{key}\nK = {plan.graph.steps_of(agent)}")
+        label = _quote("\n".join([agent.name, key, *_facts(plan, agent.name)]))
         bold = ", penwidth=4" if agent.name == plan.output else ""
         look = f'label={label}, fillcolor="{fill}", color="{ink}"{bold}'
         yield f"{_quote(agent.name)} [{look}];"
@@ -131,3 +138,13 @@ def _quote(text: str) -> str:
     shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
     shown = shown.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{shown}"'
+
+
+# --- both -------------------------------------------------------------------------------------
+
+
+def _facts(plan: Plan, agent: str) -> list[str]:
+    """What a box says below its name and backbone."""
+    steps, tools = latent_steps_of(plan, agent), agent_tools(plan, agent)
+    task = agent_task(plan, agent) if steps is None else f"K = {steps}"
+    return [task, f"tools: {tools}"] if tools else [task]

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from latentmas.plan import Plan
 from latentmas.spec import TEXT
-from latentmas.viz.labels import backbone_of, link_of, width_label
+from latentmas.viz.labels import agent_tools, backbone_of, latent_steps_of, link_of, width_label
 from latentmas.viz.svg import to_svg
 
 __all__ = ["Cell", "GraphView", "Table", "printable", "render", "render_table", "to_html"]
@@ -94,16 +94,20 @@ def _environment() -> Environment:
 
 
 def _agents(plan: Plan) -> Table:
-    rows = [
-        (
-            agent.name,
-            backbone_of(plan, agent.name)[0],
-            str(plan.graph.steps_of(agent)),
-            "decodes the answer" if agent.name == plan.output else "",
-        )
-        for agent in plan.graph.agents
-    ]
-    return Table("Agents", ("agent", "backbone", "latent steps", ""), rows, numbers=(2,))
+    rows = []
+    for agent in plan.graph.agents:
+        steps = latent_steps_of(plan, agent.name)
+        key, task = backbone_of(plan, agent.name)[0], ""
+        if agent.name == plan.output:
+            task = "decodes the answer"
+        elif steps is None:
+            task = "writes text"
+        shown = "" if steps is None else str(steps)
+        rows.append((agent.name, key, shown, task, agent_tools(plan, agent.name)))
+    columns = ["agent", "backbone", "latent steps", "", "tools"]
+    if not any(agent.tools for agent in plan.graph.agents):
+        columns.remove("tools")
+    return Table("Agents", columns, [row[: len(columns)] for row in rows], numbers=(2,))
 
 
 def _edges(plan: Plan) -> Table:

@@ -14,7 +14,7 @@ from rich.table import Table
 from latentmas.plan import Decode, LinkPlan, Plan, Rollout
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec
 from latentmas.spec.prompts import prompt_variables
-from latentmas.viz.labels import backbone_of
+from latentmas.viz.labels import agent_tools, backbone_of, latent_steps_of
 
 __all__ = ["summarise"]
 
@@ -106,9 +106,15 @@ def _wrapped(text: str, first: str, rest: str) -> list[str]:
 def _agents(plan: Plan) -> str:
     rows = []
     for agent in plan.graph.agents:
-        steps = str(plan.graph.steps_of(agent))
-        rows.append((agent.name, backbone_of(plan, agent.name)[0], steps, _slots(plan, agent)))
-    return _table("Agents", ("name", "backbone", "K", "slots"), rows, right="K")
+        steps = latent_steps_of(plan, agent.name)
+        shown = "-" if steps is None else str(steps)
+        tools = agent_tools(plan, agent.name) or "-"
+        key = backbone_of(plan, agent.name)[0]
+        rows.append((agent.name, key, shown, _slots(plan, agent), tools))
+    columns = ["name", "backbone", "K", "slots"]
+    if any(agent.tools for agent in plan.graph.agents):
+        columns.append("tools")
+    return _table("Agents", columns, [row[: len(columns)] for row in rows], right="K")
 
 
 def _slots(plan: Plan, agent: AgentSpec) -> str:
