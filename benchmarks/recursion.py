@@ -23,7 +23,7 @@ import latentmas as lm
 from latentmas.demo.run import team
 from latentmas.demo.task import correct, heldout_rows, inner_rows, train_rows
 from latentmas.environment import hardware
-from latentmas.report import DepthMap
+from latentmas.viz import DepthMap
 
 Accuracy = list[float]
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         rerun,
     )
     from latentmas.links import Link, link_kinds
-    from latentmas.report import training_report
     from latentmas.runtime import RunResult, Score, System
     from latentmas.training import (
         EdgeConfig,
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
         RolloutTrainer,
         train,
     )
+    from latentmas.viz import training_report
 
 __version__ = "0.1.0"
 
@@ -75,7 +75,7 @@ _LAZY = {
     "load_release": "latentmas.interop",
     "rerun": "latentmas.io",
     "train": "latentmas.training",
-    "training_report": "latentmas.report",
+    "training_report": "latentmas.viz",
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import latentmas as lm
-from latentmas.report import DepthMap
+from latentmas.viz import DepthMap
 from tests.browser import Browser, find_chromium
 from tests.gallery import GALLERY, random_plan
 from tests.teams import QUESTIONS, of_template

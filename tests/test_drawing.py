@@ -113,6 +113,45 @@ def test_svg_tells_the_kinds_of_edges() -> None:
         assert [path.get("class") for path in edges_of(root)] == kinds
 
 
+def mixed_plan() -> lm.Plan:
+    """An agent that rolls, one that only writes, and one that answers and has tools."""
+    graph = lm.Graph("mixed", inputs=["question"], rounds=1, latent_steps=5)
+    graph.add_agent("thinker", SLIM, prompt="{{ question }}")
+    graph.add_agent("writer", WIDE, prompt="{{ question }}", tools=["python"])
+    graph.add_agent("solver", SLIM, prompt="{{ thinker }}{{ writer }}", tools=["search", "python"])
+    graph.connect("thinker", "solver")
+    graph.connect("writer", "solver", link="text")
+    return graph.output("solver").compile(facts=FACTS)
+
+
+def test_every_form_shows_tools_and_only_latent_steps_that_are_rolled(tmp_path: Path) -> None:
+    plan = mixed_plan()
+    root = ElementTree.fromstring(plan.svg())
+    groups = [[e.text for e in group.iter(f"{SVG}text")] for group in root.iter(f"{SVG}g")]
+    assert [lines for lines in groups if lines] == [
+        ["thinker", "slim", "5 latent steps"],
+        ["writer", "wide", "writes text", "tools: python"],
+        ["solver", "slim", "writes the answer", "tools: search, python"],
+    ]
+    check_room(plan)
+    rows = [line.split() for line in plan.summary().split("Links")[0].splitlines()]
+    assert ["thinker", "slim", "5", "question", "-"] in rows
+    assert ["writer", "wide", "-", "question", "python"] in rows
+    assert '"writer" [label="writer\\nwide\\nwrites text\\ntools: python"' in plan.dot()
+    assert (
+        "solver<br/><small>slim<br/>writes the answer<br/>tools: search, python" in plan.mermaid()
+    )
+    page = re.sub(r"<[^>]+>", "|", plan.html())
+    for cells in ("|thinker||slim||5||||", "|solver||slim||||decodes the answer||search, python|"):
+        assert cells in page
+
+
+def test_tools_are_not_mentioned_where_no_agent_has_any() -> None:
+    plan = PLANS["sequential"]
+    for text in (plan.svg(), plan.html(), plan.summary(), plan.mermaid(), plan.dot()):
+        assert "tools" not in text
+
+
 def test_odd_texts_are_escaped() -> None:
     plan = odd_plan()
     root = ElementTree.fromstring(plan.svg())
@@ -137,6 +176,7 @@ CASES: dict[str, Callable[[], lm.Plan]] = {
     **{name: lambda plan=plan: plan for name, plan in GALLERY.items()},
     **{f"{n} agents, seed {s}": lambda n=n, s=s: random_plan(n, s) for n, s in SIZES},
     "odd names": odd_plan,
+    "tools and texts": lambda: mixed_plan(),
     "star of 40": lambda: star(39),
     "ring of 40": lambda: ring(40),
 }

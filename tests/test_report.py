@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import latentmas as lm
-from latentmas.report import DepthMap, report_run
 from latentmas.runtime import Reading, RunRecord, RunResult, System, TurnRecord, TurnTimes
+from latentmas.viz import DepthMap, report_run
 from tests.gallery import random_plan
 from tests.teams import QUESTIONS, load64, of_template, tiny
 
@@ -277,7 +277,7 @@ def test_hostile_text_stays_text(tmp_path):
     assert page.stands_alone()
     shown = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in HOSTILE)
     assert page.words.count(shown) >= 3
-    assert "spoken" in page.ids
+    assert "texts" in page.ids
 
 
 def test_a_run_without_a_record_says_what_to_do(team, run, tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from latentmas.cli._console import emit, note
-from latentmas.report import training_report
+from latentmas.viz import training_report
 
 __all__ = ["report"]
 

@@ -18,7 +18,7 @@ from latentmas.cli._options import pairs, unknown
 from latentmas.cli._team import open_plan, open_team
 from latentmas.cli._train_group import TrainGroup
 from latentmas.errors import LatentMASError, TrainingInterrupted
-from latentmas.report import training_report
+from latentmas.viz import training_report
 
 if TYPE_CHECKING:
     from latentmas.runtime import System, TrainingRecord

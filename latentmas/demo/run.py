@@ -32,7 +32,7 @@ from latentmas.demo.task import (
     inner_rows,
     train_rows,
 )
-from latentmas.report import DepthMap
+from latentmas.viz import DepthMap
 
 __all__ = ["Recipe", "run_demo", "single_agent", "team"]
 

@@ -260,13 +260,13 @@ class Plan(Frozen):
 
     def diff(self, other: Plan) -> list[str]:
         """Differences from `other`, a line each; empty when the plans are equal."""
-        from latentmas.plan.render import diff_plans
+        from latentmas.plan._diff import diff_plans
 
         return diff_plans(self, other)
 
     def summary(self) -> str:
         """The plan as text: agents, backbones, links with exact sizes, schedule."""
-        from latentmas.plan.render import summarise
+        from latentmas.viz import summarise
 
         return summarise(self)
 
@@ -322,25 +322,25 @@ class Plan(Frozen):
 
     def mermaid(self) -> str:
         """The graph as Mermaid text."""
-        from latentmas.plan.mermaid import to_mermaid
+        from latentmas.viz import to_mermaid
 
         return to_mermaid(self)
 
     def svg(self) -> str:
         """The graph as an SVG picture."""
-        from latentmas.plan.svg import to_svg
+        from latentmas.viz import to_svg
 
         return to_svg(self)
 
     def dot(self) -> str:
         """The graph as DOT text, for Graphviz."""
-        from latentmas.plan.dot import to_dot
+        from latentmas.viz import to_dot
 
         return to_dot(self)
 
     def html(self) -> str:
         """The graph as a page of HTML that needs no network: the drawing, and tables."""
-        from latentmas.plan.html import to_html
+        from latentmas.viz import to_html
 
         return to_html(self)
 
@@ -350,7 +350,7 @@ class Plan(Frozen):
         Raises:
             LatentMASError: matplotlib (the extra `viz`) is not installed.
         """
-        from latentmas.plan.png import to_png
+        from latentmas.viz import to_png
 
         return to_png(self)
 

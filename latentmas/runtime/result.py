@@ -107,7 +107,7 @@ class RunResult:
             LatentMASError: the run has recorded nothing for a report, or the twin ran over other
                 samples.
         """
-        from latentmas.report import report_run
+        from latentmas.viz import report_run
 
         return report_run(self, Path(path), twin=twin)
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from latentmas.atomic import write_atomically
 from latentmas.errors import DataError
-from latentmas.plan.page import Cell, table
-from latentmas.plan.png import new_figure, png_of
-from latentmas.report.charts import heat
 from latentmas.safe_data import parse_json, read_limited
+from latentmas.viz.charts import heat
+from latentmas.viz.pages import Cell, Table, render_table
+from latentmas.viz.png import new_figure, png_of
 
 __all__ = ["DepthMap"]
 
@@ -73,14 +75,14 @@ class DepthMap:
         except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
             raise DataError(f"{str(path)!r} is no depth map: {error}") from error
 
-    def html(self) -> str:
+    def html(self) -> Markup:
         """A table whose cells are coloured by their numbers."""
         rows: list[list[Cell]] = [
             [name, *(heat(value) for value in row)] for name, row in self.accuracy.items()
         ]
         columns = ("training", *(f"{n} round{'s' * (n != 1)}" for n in self.rounds))
         numbers = range(1, len(columns))
-        return table("Accuracy by rounds of running", columns, rows, numbers=numbers)
+        return render_table(Table("Accuracy by rounds of running", columns, rows, numbers))
 
     def _json(self) -> str:
         rows = {name: list(row) for name, row in self.accuracy.items()}

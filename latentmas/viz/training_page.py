@@ -11,20 +11,22 @@ from typing import Any
 
 from latentmas.atomic import write_atomically, write_text_atomically
 from latentmas.errors import DataError
-from latentmas.plan.page import heading, mark, page, table, tag
-from latentmas.report.charts import STYLE, chart, charts
-from latentmas.report.depths import FILE as DEPTHS
-from latentmas.report.depths import DepthMap
-from latentmas.report.figures import curves_png
-from latentmas.report.settings import settings
 from latentmas.safe_data import parse_json
+from latentmas.viz.charts import Chart, chart
+from latentmas.viz.depths import FILE as DEPTHS
+from latentmas.viz.depths import DepthMap
+from latentmas.viz.pages import Table, render
+from latentmas.viz.png import curves_png
 
 __all__ = ["training_report"]
 
-FILE = "metrics.jsonl"
+FILE, SETTINGS = "metrics.jsonl", "training.json"
 _ENTRY = '{"step": 1, "loss": 2.5}'
 _MOST_LINES, _MOST_POINTS = 6, 400
+_LONGEST = 300
+_DATA = {"data": "training rows", "eval_data": "held-out rows"}
 
+Entries = Sequence[Mapping[str, Any]]
 Points = list[tuple[float, float]]
 
 
@@ -85,15 +87,13 @@ def training_report(
         )
     if png is not None:
         _write_png(Path(png), logs, maps)
-    name = "Training: " + "/".join(folder.resolve().parts[-2:]).lstrip("/")
-    body = [heading(1, name)]
-    for place, entries in logs.items():
-        body += [heading(2, place), *settings(homes[place]), *_shown(entries)]
-    for place, depths in maps.items():
-        body += [heading(2, f"{place}: rounds of training and of running"), depths.html()]
-    return write_text_atomically(
-        Path(path or folder / "report.html"), page(name, body, style=STYLE)
+    text = render(
+        "training.html.jinja",
+        title="Training: " + "/".join(folder.resolve().parts[-2:]).lstrip("/"),
+        logs=[_LogView.of(place, homes[place], entries) for place, entries in logs.items()],
+        depth_maps=maps,
     )
+    return write_text_atomically(Path(path or folder / "report.html"), text)
 
 
 def _place(file: Path, folder: Path) -> str:
@@ -123,13 +123,34 @@ def _read(file: Path) -> list[dict[str, Any]]:
     return [entries[step] for step in sorted(entries)]
 
 
-def _shown(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    found = list(_curves(entries))
-    if found:
-        parts = [chart(c.title, c.lines, x="step", y="", log=c.log) for c in found]
-        yield charts(parts)
-    else:
-        yield tag("p", mark("Nothing was logged while it trained; lower logging_steps."))
+@dataclass(frozen=True)
+class _LogView:
+    """What the page shows of one training."""
+
+    place: str
+    settings: Sequence[Table]
+    """Its data and links, and settings that differ from their defaults."""
+    defaults: Table | None
+    charts: Sequence[Chart]
+    totals: Table
+    numbers: Table
+    """First and last number of everything that was logged."""
+
+    @classmethod
+    def of(cls, place: str, folder: Path, entries: Entries) -> _LogView:
+        """Of one log and the settings beside it."""
+        settings = _settings(folder)
+        return cls(
+            place=place,
+            settings=[table for table in settings[:-1] if table.rows],
+            defaults=settings[-1] if settings[-1].rows else None,
+            charts=[chart(c.title, c.lines, x="step", y="", log=c.log) for c in _curves(entries)],
+            totals=_totals(entries),
+            numbers=_numbers(entries),
+        )
+
+
+def _totals(entries: Entries) -> Table:
     totals = {
         name: entry[key]
         for entry in entries
@@ -137,30 +158,66 @@ def _shown(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if isinstance(entry.get(key), int | float)
     }
     rows = [(name, f"{value:.4g}") for name, value in totals.items()]
-    if rows:
-        yield table("The whole training", ("", "number"), rows, numbers=(1,))
-    yield from _last(entries)
+    return Table("The whole training", ("", "number"), rows, numbers=(1,))
 
 
-def _last(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """First and last number of everything that was logged."""
+def _numbers(entries: Entries) -> Table:
     numbers = {name: _points(entries, name) for name in _names(entries)}
     rows = [
         (name, f"{len(points)}", f"{points[0][1]:.5g}", f"{points[-1][1]:.5g}")
         for name, points in numbers.items()
         if points
     ]
-    if rows:
-        heads = ("logged", "times", "first", "last")
-        caption = "First and last number of everything logged"
-        inside = table(caption, heads, rows, numbers=(1, 2, 3))
-        yield tag("details", tag("summary", "The curves in numbers") + inside)
+    heads = ("logged", "times", "first", "last")
+    return Table("First and last number of everything logged", heads, rows, numbers=(1, 2, 3))
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+def _settings(folder: Path) -> list[Table]:
+    """Tables of the data, of settings that differ from their defaults, and of the others.
+
+    They are empty for a folder without the file, of an earlier version or cut short.
+    """
+    found = _read_settings(folder / SETTINGS)
+    data = [row for key, name in _DATA.items() for row in _data_rows(name, found.get(key))]
+    links = found.get("links")
+    if isinstance(links, list):
+        data.append(("links that learn", ", ".join(map(str, links))))
+    heads, changed = ("setting", "value"), _pairs(found.get("changed"))
+    return [
+        Table("Data and links", ("", ""), data),
+        Table("Settings that differ from the defaults", heads, changed),
+        Table("Settings left at their default", heads, _pairs(found.get("defaults"))),
+    ]
+
+
+def _read_settings(path: Path) -> Mapping[str, Any]:
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"), numbers="any")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _data_rows(name: str, told: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(told, dict):
+        yield name, f"{told.get('rows')}"
+        yield f"{name}, digest", f"{told.get('digest')}"
+
+
+def _pairs(given: Any) -> list[tuple[str, str]]:
+    """Names and values; long values are cut."""
+    if not isinstance(given, dict):
+        return []
+    return [(str(name), f"{value}"[:_LONGEST]) for name, value in sorted(given.items())]
 
 
 # --- curves -----------------------------------------------------------------------------------
 
 
-def _curves(entries: Sequence[Mapping[str, Any]]) -> Iterator[_Curves]:
+def _curves(entries: Entries) -> Iterator[_Curves]:
     """The charts of a log: loss, evaluation, rate, then what links and messages do."""
     names = _names(entries)
     losses = {"training": "loss", "evaluation": "eval_loss"}
@@ -187,7 +244,7 @@ def _only(name: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _chart(
-    title: str, entries: Sequence[Mapping[str, Any]], lines: Mapping[str, str], *, log: bool = False
+    title: str, entries: Entries, lines: Mapping[str, str], *, log: bool = False
 ) -> Iterator[_Curves]:
     found = {shown: _points(entries, name) for shown, name in lines.items()}
     found = {shown: points for shown, points in found.items() if points}
@@ -195,7 +252,7 @@ def _chart(
         yield _Curves(title, {k: _thinned(points) for k, points in found.items()}, log)
 
 
-def _names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(entries: Entries) -> list[str]:
     """What was logged as numbers over the steps."""
     names = dict.fromkeys(name for entry in entries for name in entry)
     return [
@@ -205,7 +262,7 @@ def _names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _points(entries: Sequence[Mapping[str, Any]], name: str) -> Points:
+def _points(entries: Entries, name: str) -> Points:
     found = [(float(e["step"]), e.get(name)) for e in entries]
     return [
         (step, float(value))
@@ -222,9 +279,7 @@ def _thinned(points: Points) -> Points:
     return [points[round(i * every)] for i in range(_MOST_POINTS)]
 
 
-def _write_png(
-    folder: Path, logs: Mapping[str, Sequence[Mapping[str, Any]]], maps: Mapping[str, DepthMap]
-) -> None:
+def _write_png(folder: Path, logs: Mapping[str, Entries], maps: Mapping[str, DepthMap]) -> None:
     for place, entries in logs.items():
         stem = place.replace("/", "-")
         for number, curves in enumerate(_curves(entries), 1):

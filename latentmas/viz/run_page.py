@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentmas.atomic import write_text_atomically
 from latentmas.errors import LatentMASError
-from latentmas.plan.html import graph_section
-from latentmas.plan.page import Cell, heading, mark, page, table, tag
-from latentmas.plan.text import shorten
-from latentmas.report import charts, latents, timeline
+from latentmas.viz.labels import shorten
+from latentmas.viz.latents import NearestTokens, Norms, cosines
+from latentmas.viz.pages import Cell, GraphView, Table, render
+from latentmas.viz.timeline import Timeline
 
 if TYPE_CHECKING:
     from latentmas.runtime import RunRecord, RunResult, TurnRecord
@@ -28,7 +28,7 @@ _SECTIONS = {
     "tokens": "Nearest tokens",
     "norms": "Norms",
     "change": "Change from round to round",
-    "spoken": "What agents said",
+    "texts": "What agents said",
 }
 
 
@@ -45,49 +45,49 @@ def report_run(result: RunResult, path: Path, *, twin: RunResult | None = None) 
             f"the twin has {len(twin.texts)} answers and the run {len(result.texts)}; run both "
             "over the same samples"
         )
-    parts = {
+    shown = {
         "answers": _answers(result, record, twin),
-        "graph": list(graph_section(record.plan)),
-        "timeline": _timelines(record, twin),
+        "graph": GraphView.of(record.plan),
+        "timeline": Timeline.of(record),
         "costs": _costs(result, twin),
-        "tokens": list(latents.tokens(record)) if record.readings else [],
-        "norms": list(latents.norms(record)) if record.readings else [],
-        "change": list(latents.cosines(record)) if record.readings else [],
-        "spoken": _spoken(result, len(record.samples)),
+        "tokens": NearestTokens.of(record) if record.readings else None,
+        "norms": Norms.of(record) if record.readings else None,
+        "change": cosines(record),
+        "texts": _texts(result, len(record.samples)),
     }
-    parts = {id: part for id, part in parts.items() if part}
-    body = [*_head(result, record, parts), *_sections(parts)]
-    name = f"{record.plan.graph.name}: a run"
-    style = charts.STYLE + timeline.STYLE + latents.STYLE
-    return write_text_atomically(path, page(name, body, style=style))
+    absent = {id for id, part in shown.items() if part is None}
+    absent |= {"change"} if not record.readings else set()
+    return write_text_atomically(
+        path,
+        render(
+            "run.html.jinja",
+            title=f"{record.plan.graph.name}: a run",
+            name=record.plan.graph.name,
+            facts=_facts(result, record),
+            sections={id: heading for id, heading in _SECTIONS.items() if id not in absent},
+            batches=record.batches,
+            twin_times=Timeline.of(twin.record) if twin and twin.record else None,
+            **shown,
+        ),
+    )
 
 
-def _head(result: RunResult, record: RunRecord, parts: dict[str, list[str]]) -> Iterator[str]:
-    plan = record.plan
+def _facts(result: RunResult, record: RunRecord) -> list[str]:
     counts = {
         "sample": len(result.texts),
         "batch": record.batches,
-        "agent": len(plan.graph.agents),
-        "round": plan.graph.rounds,
+        "agent": len(record.plan.graph.agents),
+        "round": record.plan.graph.rounds,
     }
     facts = [f"{count} {_plural(noun, count)}" for noun, count in counts.items()]
     facts.append(f"{sum(turn.seconds for turn in record.turns):.2f} s")
     facts.append(f"executor {result.executor}")
     places = set(record.devices.values())
     named = record.devices if len(places) > 1 else dict.fromkeys(["all"], *places)
-    facts += [f"{key} on {where}" for key, where in named.items()]
-    yield heading(1, plan.graph.name)
-    yield tag("p", mark(" · ".join(facts)), class_="mute")
-    links = (tag("a", mark(_SECTIONS[id]), href=f"#{id}") for id in parts)
-    yield tag("nav", "\n".join(links), aria_label="Sections")
+    return facts + [f"{key} on {where}" for key, where in named.items()]
 
 
-def _sections(parts: dict[str, list[str]]) -> Iterator[str]:
-    for id, part in parts.items():
-        yield tag("section", "\n".join([heading(2, _SECTIONS[id], id), *part]))
-
-
-def _answers(result: RunResult, record: RunRecord, twin: RunResult | None) -> list[str]:
+def _answers(result: RunResult, record: RunRecord, twin: RunResult | None) -> Table:
     rows: list[Sequence[Cell]] = []
     for number, sample in enumerate(record.samples):
         asked = "\n".join(
@@ -100,7 +100,7 @@ def _answers(result: RunResult, record: RunRecord, twin: RunResult | None) -> li
     left = len(result.texts) - len(rows)
     more = f"; {left} more ran" if left else ""
     more += f"; {len(result.errors)} failed in all" if result.errors else ""
-    return [table(f"The first samples{more}", heads, rows)]
+    return Table(f"The first samples{more}", heads, rows)
 
 
 def _answer(result: RunResult, number: int) -> str:
@@ -112,16 +112,6 @@ def _answer(result: RunResult, number: int) -> str:
 def _cell(text: str) -> Cell:
     """Long texts ask for some width."""
     return (text, "min-width:14rem") if len(text) > 40 else text
-
-
-def _timelines(record: RunRecord, twin: RunResult | None) -> list[str]:
-    parts = list(timeline.timeline(record))
-    if record.batches > 1:
-        note = f"Seconds of {record.batches} batches, added up turn by turn."
-        parts.insert(0, tag("p", note, class_="mute"))
-    if twin is not None and twin.record is not None:
-        parts += [heading(3, "The text twin"), *timeline.timeline(twin.record)]
-    return parts
 
 
 # --- costs ------------------------------------------------------------------------------------
@@ -136,7 +126,7 @@ _COSTS = (
 )
 
 
-def _costs(result: RunResult, twin: RunResult | None) -> list[str]:
+def _costs(result: RunResult, twin: RunResult | None) -> list[Table]:
     parts = [_cost_table("What each turn cost, all samples together", result.accounting)]
     if twin is None:
         return parts
@@ -148,10 +138,10 @@ def _costs(result: RunResult, twin: RunResult | None) -> list[str]:
         if own or other
     ]
     heads = ("", "this run", "text twin", "twin / run")
-    return [table("Run and text twin", heads, rows, numbers=(1, 2, 3)), *parts]
+    return [Table("Run and text twin", heads, rows, numbers=(1, 2, 3)), *parts]
 
 
-def _cost_table(title: str, records: Sequence[TurnRecord]) -> str:
+def _cost_table(title: str, records: Sequence[TurnRecord]) -> Table:
     shown = [item for item in _COSTS if item[1] != "added_tokens" or _total(records, item[1])]
     rows = [
         (f"round {r.round} · {r.agent}", r.op, *(_number(getattr(r, name)) for _, name in shown))
@@ -159,7 +149,7 @@ def _cost_table(title: str, records: Sequence[TurnRecord]) -> str:
     ]
     rows.append(("total", "", *(_number(_total(records, name)) for _, name in shown)))
     heads = ("turn", "step", *(what for what, _ in shown))
-    return table(title, heads, rows, numbers=range(2, len(heads)), total=True)
+    return Table(title, heads, rows, numbers=range(2, len(heads)), total=True)
 
 
 def _total(records: Sequence[TurnRecord], name: str) -> float:
@@ -174,7 +164,7 @@ def _number(value: float) -> str:
 # --- text -------------------------------------------------------------------------------------
 
 
-def _spoken(result: RunResult, count: int) -> list[str]:
+def _texts(result: RunResult, count: int) -> Table | None:
     """What went along text edges."""
     shown = max(40, min(_LONGEST, _CHARACTERS // max(1, count * len(result.spoken))))
     rows = [
@@ -182,7 +172,7 @@ def _spoken(result: RunResult, count: int) -> list[str]:
         for name, texts in result.spoken.items()
         for number, text in enumerate(texts[:count])
     ]
-    return [table("Texts on their way", ("turn", "sample", "text"), rows)] if rows else []
+    return Table("Texts on their way", ("turn", "sample", "text"), rows) if rows else None
 
 
 def _plural(noun: str, count: int) -> str:

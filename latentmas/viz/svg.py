@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
-from latentmas.plan._drawing.compose import compose
-from latentmas.plan._drawing.parts import Group, Line, Part, Path, Rect, Scene, Words
-from latentmas.plan._drawing.words import shade
-from latentmas.plan._drawing.xml import mark, tag
-from latentmas.plan.plan import Plan
+from latentmas.plan import Plan
+from latentmas.viz.compose import compose
+from latentmas.viz.labels import shade
+from latentmas.viz.scene import Group, Line, Part, Path, Rect, Scene, Words
 
-__all__ = ["to_svg"]
+__all__ = ["mark", "tag", "to_svg"]
 
 _STYLE = """\
 text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:#1b1f24}
@@ -112,3 +112,25 @@ def _scoped(rules: Sequence[str], key: str) -> str:
         ",".join(f"#{key} {selector}" for selector in selectors.split(",")) + "{" + body
         for selectors, body in parts
     )
+
+
+_SHAPES = frozenset({"circle", "line", "path", "polyline", "rect"})
+
+
+def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
+    """An element around `inner`, which is XML already; `class_` and `text_x` read as in XML."""
+    pairs = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
+        for key, value in attributes.items()
+    )
+    closes_itself = not inner and name in _SHAPES  # in HTML only these may
+    return f"<{name}{pairs}/>" if closes_itself else f"<{name}{pairs}>{inner}</{name}>"
+
+
+def mark(text: str) -> str:
+    """Text that is safe in XML; characters that may not be shown become a sign for that."""
+    return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
+
+
+def _value(value: str | float) -> str:
+    return mark(value) if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")

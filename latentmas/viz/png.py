@@ -1,21 +1,23 @@
-"""A plan as a PNG picture, painted by matplotlib (the extra `viz`)."""
+"""Plans and curves as PNG pictures, painted by matplotlib (the extra `viz`)."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from latentmas.errors import LatentMASError
-from latentmas.plan._drawing.compose import compose
-from latentmas.plan._drawing.parts import Line, Rect, Words
-from latentmas.plan._drawing.words import shade
-from latentmas.plan.plan import Plan
+from latentmas.plan import Plan
+from latentmas.viz.charts import FAR
+from latentmas.viz.compose import compose
+from latentmas.viz.labels import shade
+from latentmas.viz.scene import Line, Rect, Words
+
+__all__ = ["curves_png", "new_figure", "png_of", "to_png"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-__all__ = ["new_figure", "png_of", "to_png"]
 
 SCALE, MOST_PIXELS = 2.0, 20_000
 _INK, _MUTE, _PAPER = "#1b1f24", "#57606a", "#ffffff"
@@ -151,3 +153,40 @@ def _words(axes: Any, part: Words, order: int) -> None:
         family=["DejaVu Sans"],
         zorder=order,
     )
+
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07c00", "#3a8fbf")
+_CURVE_DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+
+def curves_png(
+    title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *, log: bool = False
+) -> bytes:
+    """Lines over the steps of a training.
+
+    Raises:
+        LatentMASError: matplotlib is not installed.
+    """
+    figure = new_figure(460, 280, layout="constrained")
+    axes = figure.add_subplot()
+    for index, (name, points) in enumerate(lines.items()):
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            color=_COLOURS[index % len(_COLOURS)],
+            linestyle=_CURVE_DASHES[index % len(_CURVE_DASHES)],
+            marker="o" if len(points) <= 12 else "",
+            markersize=3,
+            label=name,
+        )
+    heights = [y for points in lines.values() for _, y in points]
+    if log and 0 < min(heights) * FAR < max(heights):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_title(title, parse_math=False)
+    axes.grid(alpha=0.3)
+    if len(lines) > 1:
+        legend = axes.legend(fontsize="x-small", loc="best")
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return png_of(figure)

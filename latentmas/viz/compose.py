@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from latentmas.plan._drawing.feedback import LANE
-from latentmas.plan._drawing.labels import HEIGHT, label_spots
-from latentmas.plan._drawing.layout import Box, arrange, layers
-from latentmas.plan._drawing.legend import PAD, legend
-from latentmas.plan._drawing.parts import Group, Line, Part, Rect, Scene, Words
-from latentmas.plan._drawing.pen import Pen
-from latentmas.plan._drawing.routes import Geometry, route, turn_down
-from latentmas.plan._drawing.words import backbone_of, link_of, stroke, width_label
-from latentmas.plan.plan import Plan
-from latentmas.plan.text import length, shorten
+from latentmas.plan import Plan
 from latentmas.spec import TEXT, EdgeSpec
+from latentmas.viz.labels import (
+    HEIGHT,
+    agent_task,
+    agent_tools,
+    backbone_of,
+    label_spots,
+    length,
+    link_of,
+    shorten,
+    stroke,
+    width_label,
+)
+from latentmas.viz.layout import Box, arrange, layers
+from latentmas.viz.routes import LANE, Geometry, route, turn_down
+from latentmas.viz.scene import Group, Line, Part, Pen, Rect, Scene, Words
 
 __all__ = ["compose"]
 
 HEAD, WIDEST = 66.0, 1600.0
+LINE = 17.0
+"""Height of a line of text in a box."""
+PAD, ROW = 20.0, 21.0
+_GAP = 22.0
+_STROKES = {
+    "edge": "latent",
+    "edge text": "text",
+    "edge feedback": "next round",
+    "edge text feedback": "text, next round",
+}
+_BOLD = "writes the answer"
 
 
 def compose(plan: Plan) -> Scene:
@@ -46,7 +63,7 @@ def _composed(plan: Plan, *, down: bool) -> Scene:
     start, end = _reach(geometry, widths, spots)
     head = [shorten(plan.graph.name, 80), _subtitle(plan)]
     least = max(length(head[0], 17, bold=True), length(head[1], 11)) + 2 * PAD
-    key, key_width, key_height = legend(plan, max(end - start, least) - 2 * PAD)
+    key, key_width, key_height = _legend(plan, max(end - start, least) - 2 * PAD)
     width = max(end - start, least, key_width + 2 * PAD)
     left, drop = (width - end - start) / 2, HEAD - geometry.top
     floor = geometry.bottom + drop
@@ -83,8 +100,10 @@ def _boxes(plan: Plan, edges: Sequence[EdgeSpec], *, down: bool) -> dict[str, Bo
     depth = layers([*names, *sources], forward, late=sources)
     boxes = {}
     for name in names:
-        facts = max(length(fact, 11) for fact in _facts(plan, name))
-        words = max(104.0, length(_short(name), 14, bold=True) + 20.0, facts + 20.0), 62.0
+        facts = _facts(plan, name)
+        widest = max(length(fact, 11) for fact in facts)
+        width = max(104.0, length(_short(name), 14, bold=True) + 20.0, widest + 20.0)
+        words = width, 28.0 + LINE * len(facts)
         along, across = reversed(words) if down else words
         back = max(_ends(name, [edge for edge in edges if edge.delay]))
         across = max(across, 10.0 * max(_ends(name, edges)) + 14.0)
@@ -107,23 +126,28 @@ def _short(name: str) -> str:
     return shorten(name, 28)
 
 
-def _facts(plan: Plan, agent: str) -> tuple[str, str]:
-    steps = plan.graph.steps_of(plan.graph.agent(agent))
-    return _short(backbone_of(plan, agent)[0]), f"{steps} latent step{'s' * (steps != 1)}"
+def _facts(plan: Plan, agent: str) -> list[str]:
+    """The lines below an agent's name: its backbone, what it does, its tools."""
+    tools = agent_tools(plan, agent)
+    lines = [_short(backbone_of(plan, agent)[0]), agent_task(plan, agent)]
+    return lines + ([shorten(f"tools: {tools}", 40)] if tools else [])
 
 
 def _node(plan: Plan, box: Box) -> Group:
     if any(source.name == box.name for source in plan.graph.text_sources):
         inside = Words("note", _short(box.name), box.middle, box.y + 4)
         return Group(f"{box.name}: text from outside", (_rect(box, "source", 13), inside))
-    facts, output = _facts(plan, box.name), box.name == plan.output
-    tip = "; ".join([f"{box.name}: {facts[0]}", facts[1], *["decodes the answer"] * output])
+    facts, tools = _facts(plan, box.name), agent_tools(plan, box.name)
+    tip = [f"{box.name}: {facts[0]}", facts[1], *[f"tools: {tools}"] * bool(tools)]
+    output = box.name == plan.output
     style = f"box b{list(plan.backbones).index(backbone_of(plan, box.name)[0])}"
-    lines = [("name", _short(box.name)), ("note", facts[0]), ("note", facts[1])]
+    lines = [("name", _short(box.name)), *(("note", fact) for fact in facts)]
+    top = box.y + 6 - LINE * (len(lines) - 1) / 2
     words = tuple(
-        Words(kind, text, box.middle, box.y - 11 + 17 * i) for i, (kind, text) in enumerate(lines)
+        Words(kind, text, box.middle, top + LINE * i) for i, (kind, text) in enumerate(lines)
     )
-    return Group(tip, (_rect(box, style + " output" * output, 9), *words))
+    tip += ["decodes the answer"] * output
+    return Group("; ".join(tip), (_rect(box, style + " output" * output, 9), *words))
 
 
 def _rect(box: Box, style: str, radius: float) -> Rect:
@@ -176,3 +200,57 @@ def _description(plan: Plan) -> str:
     )
     agents = ", ".join(agent.name for agent in plan.graph.agents)
     return f"Agents: {agents}. Edges: {edges or 'none'}. {plan.output} decodes the answer."
+
+
+# --- legend -----------------------------------------------------------------------------------
+
+
+def _legend(plan: Plan, room: float) -> tuple[list[Part], float, float]:
+    """The parts of a legend that begins at (0, 0), its width and its height.
+
+    Args:
+        plan: whose.
+        room: width to keep to where its lines can be broken.
+    """
+    lines = _backbone_lines(plan)
+    width = max(24 + length(text, 11) for text in lines)
+    parts: list[Part] = []
+    y = 14.0
+    for index, text in enumerate(lines):
+        parts += [
+            Rect(f"box b{index}", 0, y - 10, 16, 12, 3),
+            Words("fact", text, 24, y),
+        ]
+        y += ROW
+    room, x = max(width, room), 0.0
+    for style, text in _strokes(plan):
+        sign = 24.0 if style == "bold" else 40.0
+        wide = sign + length(text, 11)
+        if x and x + wide > room:
+            x, y = 0.0, y + ROW
+        parts += [_sign(style, x, y), Words("fact", text, x + sign, y)]
+        width, x = max(width, x + wide), x + wide + _GAP
+    return parts, width, y + 4
+
+
+def _sign(style: str, x: float, y: float) -> Part:
+    if style == "bold":
+        return Rect("bold", x + 2, y - 10, 16, 12, 3)
+    return Line(style, (("M", (x, y - 4)), ("L", (x + 34, y - 4))))
+
+
+def _strokes(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Style and meaning of each kind of line that occurs, and of the bold border."""
+    found = {stroke(edge) for edge in plan.graph.edges}
+    yield from ((style, text) for style, text in _STROKES.items() if style in found)
+    yield "bold", _BOLD
+
+
+def _backbone_lines(plan: Plan) -> list[str]:
+    lines = []
+    for name, backbone in plan.backbones.items():
+        info = backbone.info
+        use = f", loaded once for {len(backbone.agents)} agents" if len(backbone.agents) > 1 else ""
+        size = f"{info.model_type}, width {info.hidden_size}, {info.num_layers} layers"
+        lines.append(f"{shorten(name, 28)}: {shorten(backbone.spec.source, 60)} ({size}{use})")
+    return lines

@@ -1,30 +1,20 @@
-"""Line charts and bars as SVG and HTML: text that scales, no script, colours of the page."""
+"""Line charts as SVG: text that scales, no script, colours of the page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from latentmas.plan.page import mark, tag
+from markupsafe import Markup
 
-__all__ = ["FAR", "STYLE", "chart", "charts", "heat"]
+from latentmas.viz.svg import mark, tag
+
+__all__ = ["FAR", "Chart", "Series", "chart", "heat"]
 
 FAR = 30.0
 """Heights this many times apart are drawn by their logarithm, where asked for."""
 
-STYLE = """\
-.charts{display:flex;flex-wrap:wrap;gap:1rem}
-figure{margin:0;width:22rem;max-width:100%}
-figure svg{display:block;width:100%;height:auto}
-figcaption{font-weight:600;font-size:.9rem;margin:.3rem 0}
-figure text{font:11px system-ui,"DejaVu Sans",sans-serif;fill:var(--mute)}
-.grid{stroke:var(--line);stroke-width:1}
-.level{stroke:var(--ink);stroke-width:1;stroke-dasharray:2 3}
-.curve{fill:none;stroke-width:2;stroke-linejoin:round}
-.key{display:flex;flex-wrap:wrap;gap:0 .9rem;list-style:none;margin:.2rem 0;padding:0;
-font-size:.8rem}
-.key svg{display:inline-block;width:26px;height:8px;vertical-align:middle;margin-right:.3rem}
-"""
 _COLOURS = 6
 _DASHES = ("", "6 3", "2 3", "8 3 2 3")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 200.0, 46.0, 10.0, 8.0, 34.0
@@ -32,9 +22,14 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 200.0, 46.0, 10.0, 8.0, 3
 Series = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def charts(parts: Sequence[str]) -> str:
-    """Several charts side by side, as many as the page has room for."""
-    return tag("div", "\n".join(parts), class_="charts")
+@dataclass(frozen=True)
+class Chart:
+    """A finished chart."""
+
+    title: str
+    picture: Markup
+    key: Sequence[tuple[Markup, str]]
+    """Sign and name of each line; one alone needs no key."""
 
 
 def chart(
@@ -45,7 +40,7 @@ def chart(
     y: str,
     level: tuple[float, str] | None = None,
     log: bool = False,
-) -> str:
+) -> Chart:
     """A chart of lines.
 
     Args:
@@ -76,7 +71,7 @@ def chart(
         viewBox=f"0 0 {_WIDTH:.0f} {_HEIGHT:.0f}",
         role="img",
     )
-    return tag("figure", tag("figcaption", mark(title)) + picture + _key(list(shown)))
+    return Chart(title, Markup(picture), _key(list(shown)) if len(shown) > 1 else [])
 
 
 def heat(value: float | None) -> tuple[str, str]:
@@ -155,16 +150,13 @@ def _look(index: int) -> str:
     return f"stroke:var(--c{index % _COLOURS})" + (f";stroke-dasharray:{dash}" if dash else "")
 
 
-def _key(names: Sequence[str]) -> str:
-    """Which line is which; one alone needs no key."""
-    if len(names) < 2:
-        return ""
+def _key(names: Sequence[str]) -> list[tuple[Markup, str]]:
+    """Which line is which."""
     items = []
     for index, name in enumerate(names):
         line = tag("line", class_="curve", x1=0, y1=4, x2=26, y2=4, style=_look(index))
-        sign = tag("svg", line, viewBox="0 0 26 8", aria_hidden="true")
-        items.append(tag("li", sign + mark(name)))
-    return tag("ul", "".join(items), class_="key")
+        items.append((Markup(tag("svg", line, viewBox="0 0 26 8", aria_hidden="true")), name))
+    return items
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:

@@ -1,4 +1,4 @@
-"""A plan as text: a summary for people, and the differences of two plans."""
+"""A plan as text, for people."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from latentmas.plan._diff import diff_plans
-from latentmas.plan._drawing.words import backbone_of
-from latentmas.plan.links import LinkPlan
-from latentmas.plan.plan import Plan
-from latentmas.plan.steps import Decode, Rollout
+from latentmas.plan import Decode, LinkPlan, Plan, Rollout
 from latentmas.prompts import prompt_variables
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec
+from latentmas.viz.labels import agent_tools, backbone_of, latent_steps_of
 
-__all__ = ["diff_plans", "summarise"]
+__all__ = ["summarise"]
 
 WIDTH = 100
 
@@ -109,9 +106,15 @@ def _wrapped(text: str, first: str, rest: str) -> list[str]:
 def _agents(plan: Plan) -> str:
     rows = []
     for agent in plan.graph.agents:
-        steps = str(plan.graph.steps_of(agent))
-        rows.append((agent.name, backbone_of(plan, agent.name)[0], steps, _slots(plan, agent)))
-    return _table("Agents", ("name", "backbone", "K", "slots"), rows, right="K")
+        steps = latent_steps_of(plan, agent.name)
+        shown = "-" if steps is None else str(steps)
+        tools = agent_tools(plan, agent.name) or "-"
+        key = backbone_of(plan, agent.name)[0]
+        rows.append((agent.name, key, shown, _slots(plan, agent), tools))
+    columns = ["name", "backbone", "K", "slots"]
+    if any(agent.tools for agent in plan.graph.agents):
+        columns.append("tools")
+    return _table("Agents", columns, [row[: len(columns)] for row in rows], right="K")
 
 
 def _slots(plan: Plan, agent: AgentSpec) -> str:

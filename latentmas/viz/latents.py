@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentmas.plan.page import Cell, figure, heading, mark, table, tag
-from latentmas.plan.text import shorten
-from latentmas.report.charts import chart, charts, heat
+from latentmas.viz.charts import Chart, chart, heat
+from latentmas.viz.labels import shorten
+from latentmas.viz.pages import Cell, Table
 
 if TYPE_CHECKING:
     from latentmas.runtime import Reading, RunRecord
 
-__all__ = ["STYLE", "cosines", "norms", "tokens"]
+__all__ = ["NearestTokens", "Norms", "cosines"]
 
-STYLE = """\
-.near td{white-space:nowrap}
-.near i{color:var(--mute);font-style:normal;font-size:.8em;margin-left:.4em}
-"""
 CELLS = 6_000
 """Most tokens that a page shows: it stays under two megabytes."""
 
 
-def norms(record: RunRecord) -> Iterator[str]:
+@dataclass(frozen=True)
+class Norms:
     """Norms over latent steps, as multiples of the mean embedding norm where they arrive."""
-    for title, is_message in (("Fed back by each agent", False), ("Messages", True)):
-        groups = _groups(record.readings, messages=is_message)
-        if not groups:
-            continue
-        yield heading(3, title)
-        yield charts([_norm_chart(name, readings) for name, readings in groups.items()])
-    rows: list[list[Cell]] = [
-        [r.name, f"{r.embedding_norm:.4g}", *_span(r.norms), *_span(r.raw_norms)]
-        for r in record.readings
-    ]
-    columns = ("latents", "embeddings", "first", "last", "raw, first", "raw, last")
-    yield tag(
-        "details",
-        tag("summary", "The norms in numbers")
-        + table("Mean norms, first and last latent step", columns, rows, numbers=range(1, 6)),
-    )
+
+    charts: Mapping[str, Sequence[Chart]]
+    """By what they show: what agents feed back, messages."""
+    numbers: Table
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Norms:
+        """The norms that a run has recorded."""
+        groups = {
+            "Fed back by each agent": _groups(record.readings, messages=False),
+            "Messages": _groups(record.readings, messages=True),
+        }
+        charts = {
+            title: [_norm_chart(name, readings) for name, readings in group.items()]
+            for title, group in groups.items()
+            if group
+        }
+        rows: list[list[Cell]] = [
+            [r.name, f"{r.embedding_norm:.4g}", *_span(r.norms), *_span(r.raw_norms)]
+            for r in record.readings
+        ]
+        columns = ("latents", "embeddings", "first", "last", "raw, first", "raw, last")
+        caption = "Mean norms, first and last latent step"
+        return cls(charts, Table(caption, columns, rows, numbers=range(1, 6)))
 
 
-def _norm_chart(name: str, readings: Sequence[Reading]) -> str:
+def _norm_chart(name: str, readings: Sequence[Reading]) -> Chart:
     """Lines over the latent steps, or over the rounds where there is one step only."""
     series = {
         f"round {r.round}": [
@@ -71,11 +77,10 @@ def _groups(readings: Sequence[Reading], *, messages: bool) -> dict[str, list[Re
     return found
 
 
-def cosines(record: RunRecord) -> Iterator[str]:
-    """How alike the same states or message are in two rounds."""
+def cosines(record: RunRecord) -> Table | None:
+    """How alike the same states or message are in two rounds; None where nothing is made twice."""
     if not record.cosines:
-        yield tag("p", "Nothing is made in two rounds of this run, so there is nothing to compare.")
-        return
+        return None
     rounds = range(1, record.plan.graph.rounds + 1)
     pairs = [(a, b) for a in rounds for b in rounds if a < b]
     pairs = [p for p in pairs if p[1] == p[0] + 1] if len(pairs) > 10 else pairs
@@ -85,27 +90,48 @@ def cosines(record: RunRecord) -> Iterator[str]:
         rows.append([name, kind, *(heat(grid[a - 1][b - 1]) for a, b in pairs)])
     columns = ("latents", "", *(f"{a} and {b}" for a, b in pairs))
     caption = "Mean cosine of the same latents in two rounds, step by step"
-    yield table(caption, columns, rows, numbers=range(2, len(columns)))
+    return Table(caption, columns, rows, numbers=range(2, len(columns)))
 
 
 # --- tokens -----------------------------------------------------------------------------------
 
 
-def tokens(record: RunRecord) -> Iterator[str]:
+@dataclass(frozen=True)
+class TokenTable:
+    """Nearest tokens of one sample: rounds and latent steps downwards, tokens to the right."""
+
+    title: str
+    rows: Sequence[tuple[int, int, Sequence[tuple[str, float]]]]
+    """Round, latent step from 1, and tokens with probability or cosine, the nearest first."""
+
+
+@dataclass(frozen=True)
+class NearestTokens:
     """Nearest tokens of each latent step: of every agent's states, then of every message."""
-    shown = _Shown.of(record.readings)
-    if shown.note:
-        yield tag("p", mark(shown.note), class_="mute")
-    agents = _groups(record.readings, messages=False)
-    edges = _groups(record.readings, messages=True)
-    if agents:
-        yield heading(3, "What agents are about to say: states through the vocabulary head")
-    for number, (name, readings) in enumerate(agents.items()):
-        yield from _details(name, readings, shown, open_=number == 0)
-    if edges:
-        yield heading(3, "What receivers read: messages among their input embeddings")
-    for name, readings in edges.items():
-        yield from _details(name, readings, shown)
+
+    groups: Mapping[str, Mapping[str, Sequence[TokenTable]]]
+    """Title → agent or edge → a table for each sample."""
+    top: int
+    """Most tokens of a latent step."""
+    note: str
+    """What is left out."""
+
+    @classmethod
+    def of(cls, record: RunRecord) -> NearestTokens:
+        """The tokens that a run has recorded, as many as fit on a page."""
+        shown = _Shown.of(record.readings)
+        groups = {
+            "What agents are about to say: states through the vocabulary head": False,
+            "What receivers read: messages among their input embeddings": True,
+        }
+        found = {
+            title: {
+                name: shown.tables(readings)
+                for name, readings in _groups(record.readings, messages=messages).items()
+            }
+            for title, messages in groups.items()
+        }
+        return cls({title: each for title, each in found.items() if each}, shown.top, shown.note)
 
 
 class _Shown:
@@ -141,37 +167,25 @@ class _Shown:
             return [count - 1]
         return sorted({round(i * (count - 1) / (self.steps - 1)) for i in range(self.steps)})
 
+    def tables(self, readings: Sequence[Reading]) -> list[TokenTable]:
+        """A table for each sample that has latents."""
+        count = min(max(len(reading.nearest) for reading in readings), self.samples)
+        return [
+            TokenTable(f"sample {number + 1}", self._rows(number, readings))
+            for number in range(count)
+            if any(reading.nearest[number] for reading in readings)
+        ]
 
-def _details(
-    name: str,
-    readings: Sequence[Reading],
-    shown: _Shown,
-    *,
-    open_: bool = False,
-) -> Iterator[str]:
-    count = min(max(len(reading.nearest) for reading in readings), shown.samples)
-    there = [n for n in range(count) if any(reading.nearest[n] for reading in readings)]
-    parts = [_near(number, readings, shown) for number in there]
-    inside = tag("summary", mark(name)) + charts(parts)
-    yield f"<details{' open' if open_ else ''}>{inside}</details>"
-
-
-def _near(number: int, readings: Sequence[Reading], shown: _Shown) -> str:
-    """A table for one sample: rounds and latent steps downwards, tokens to the right."""
-    lines, title = [], f"sample {number + 1}"
-    for reading in readings:
-        steps = reading.nearest[number]
-        for k in shown.which(len(steps)):
-            cells = "".join(
-                f"<td>{tag('span', mark(visible(token)), class_='token')}<i>{value:.2f}</i></td>"
-                for token, value in steps[k][: shown.top]
-            )
-            name = f"<td>{reading.round}</td><th scope='row'>{k + 1}</th>"
-            lines.append(f"<tr>{name}{cells}</tr>")
-    heads = (*(tag("th", text, scope="col") for text in ("round", "step")),)
-    head = tag("tr", "".join(heads) + tag("th", "nearest", scope="col", colspan=shown.top))
-    inside = tag("caption", mark(title)) + tag("thead", head) + tag("tbody", "\n".join(lines))
-    return figure(title, tag("table", inside, class_="near"))
+    def _rows(
+        self, number: int, readings: Sequence[Reading]
+    ) -> list[tuple[int, int, list[tuple[str, float]]]]:
+        rows = []
+        for reading in readings:
+            steps = reading.nearest[number]
+            for k in self.which(len(steps)):
+                tokens = [(visible(token), value) for token, value in steps[k][: self.top]]
+                rows.append((reading.round, k + 1, tokens))
+        return rows
 
 
 def visible(token: str) -> str:

@@ -1,1 +1,0 @@
-"""Geometry and words of the drawings: layers, routes, labels, colours."""

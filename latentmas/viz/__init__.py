@@ -1,0 +1,22 @@
+"""Drawings of plans, and HTML pages over plans, runs and trainings, from plain data. No torch."""
+
+from latentmas.viz.depths import DepthMap
+from latentmas.viz.markup import to_dot, to_mermaid
+from latentmas.viz.pages import to_html
+from latentmas.viz.png import to_png
+from latentmas.viz.run_page import report_run
+from latentmas.viz.summary import summarise
+from latentmas.viz.svg import to_svg
+from latentmas.viz.training_page import training_report
+
+__all__ = [
+    "DepthMap",
+    "report_run",
+    "summarise",
+    "to_dot",
+    "to_html",
+    "to_mermaid",
+    "to_png",
+    "to_svg",
+    "training_report",
+]
