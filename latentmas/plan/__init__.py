@@ -6,6 +6,7 @@ from latentmas.plan.hardware import Hardware
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
+from latentmas.plan.run_options import OnError, PositionMode, RunOptions
 from latentmas.plan.steps import Decode, Rollout, Step, Transfer, rollouts_together
 from latentmas.plan.verify import reads, verify_steps
 
@@ -17,9 +18,12 @@ __all__ = [
     "Explanation",
     "Hardware",
     "LinkPlan",
+    "OnError",
     "Plan",
     "PlanBackbone",
+    "PositionMode",
     "Rollout",
+    "RunOptions",
     "Step",
     "StepCost",
     "TokenLimit",

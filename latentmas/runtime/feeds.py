@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -16,20 +16,17 @@ from torch.nn import functional as F
 from latentmas.backbones import LoadedBackbone, State
 from latentmas.backbones._state import Part
 from latentmas.errors import UnknownNameError
+from latentmas.plan import PositionMode
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 
 __all__ = [
     "CachedFeed",
     "Feed",
-    "PositionMode",
     "RecomputedFeed",
     "check_position_mode",
     "positions",
 ]
-
-PositionMode = Literal["mask", "column"]
-"""`mask`: padding has no position. `column`: padding counts, as in the published code."""
 
 
 def check_position_mode(mode: str) -> PositionMode:
