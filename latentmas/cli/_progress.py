@@ -128,5 +128,5 @@ class _Lines:
         if now - self._said >= EVERY:
             failed = f" ({self._failed} failed)" if self._failed else ""
             done = f"{self._done} of {self._rows} rows finished{failed}"
-            note(f"{done}, {self._tokens} tokens of answers, {now - self._begun:.0f} s")
+            note(f"{done}, {self._tokens} answer tokens, {now - self._begun:.0f} s")
             self._said = now

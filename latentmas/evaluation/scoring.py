@@ -17,6 +17,7 @@ from latentmas.runtime import RunResult, System, merge_options
 from latentmas.runtime.options import HOOKS
 from latentmas.runtime.placement import check_system
 from latentmas.runtime.samples import Errors, bad_samples
+from latentmas.spec import field_problem
 
 __all__ = ["Evaluation", "evaluate", "pass_at"]
 
@@ -219,12 +220,10 @@ def _answers(rows: Sequence[Row], name: str) -> tuple[list[str], Errors]:
         raise DataError("there are no rows to evaluate on")
     answers, errors = list[str](), Errors()
     for number, row in enumerate(rows):
-        if isinstance(row, Mapping) and name in row:
-            answers.append(str(row[name]))
-            continue
-        has = (", ".join(map(str, row)) or "nothing") if isinstance(row, Mapping) else repr(row)
-        answers.append("")
-        errors[number] = DataError(f"sample {number} lacks the field {name!r}; it has: {has:.200}")
+        problem = field_problem(f"sample {number}", row, name)
+        answers.append("" if problem is not None else str(row[name]))
+        if problem is not None:
+            errors[number] = DataError(problem)
     return answers, errors
 
 

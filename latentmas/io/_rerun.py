@@ -17,8 +17,7 @@ from latentmas.io._run_manifest import Answer, DataRecord, RunManifest, TeamReco
 from latentmas.io._training import plain
 from latentmas.io.load import facts_at, load_system
 from latentmas.runtime import System, merge_options
-from latentmas.spec import TextFunction
-from latentmas.spec._plain import parse_json
+from latentmas.spec import TextFunction, read_jsonl
 from latentmas.spec._trust import ALLOW, code_wanted
 from latentmas.tools import Tool
 
@@ -165,11 +164,10 @@ def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dic
         if data is None and path.exists() and not path.is_file():
             raise DataError(f"LM512 the data of the run, {str(path)!r}, are no regular file")
         try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-            rows = [parse_json(line, numbers="any") for line in lines if line.strip()]
-        except (OSError, ValueError) as error:
+            rows = read_jsonl(path).rows
+        except DataError as error:
             raise DataError(
-                f"LM512 the data of the run cannot be read from {str(path)!r}: {error}; pass data"
+                f"LM512 the data of the run cannot be read: {error}; pass data"
             ) from error
     found = digest_rows(rows)
     if (len(rows), found) != (told.rows, told.digest):

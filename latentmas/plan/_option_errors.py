@@ -17,6 +17,7 @@ __all__ = [
     "Spell",
     "bounds",
     "in_python",
+    "item_type",
     "option_error",
     "value_types",
 ]
@@ -118,6 +119,11 @@ def value_types(field: FieldInfo) -> tuple[Any, ...]:
     return tuple(_bare(one) for one in union or (hint,) if one is not NoneType)
 
 
+def item_type(hint: Any) -> Any:
+    """The type of the items of a sequence type; any other type as it is."""
+    return _bare(get_args(hint)[0]) if get_origin(hint) is tuple else hint
+
+
 def _bare(hint: Any) -> Any:
     return hint.__origin__ if hasattr(hint, "__metadata__") else hint
 
@@ -135,7 +141,7 @@ def bounds(field: FieldInfo) -> dict[str, float]:
 def _names(field: FieldInfo) -> tuple[str, ...]:
     """The names that an option takes, or that its items take."""
     (hint,) = value_types(field)
-    return get_args(get_args(hint)[0] if get_origin(hint) is tuple else hint)
+    return get_args(item_type(hint))
 
 
 def _allowed(field: FieldInfo) -> str:

@@ -44,7 +44,10 @@ class RunOptions(Frozen):
     """Number of latent steps of every agent. Default: the graph's."""
     max_new_tokens: Positive | dict[str, Positive] | None = Field(
         default=None,
-        json_schema_extra={"allowed": "a whole number of at least 1, limits by agent, or None"},
+        json_schema_extra={
+            "minimum": 1,
+            "allowed": "a whole number of at least 1, limits by agent, or None",
+        },
     )
     """Maximum number of new tokens for every agent that writes; in Python also a mapping by agent.
     Default: the agents' own limits, else 256."""
@@ -55,9 +58,9 @@ class RunOptions(Frozen):
     )
     """Sampling temperature."""
     top_p: float = Field(default=1.0, gt=0, le=1)
-    """Total probability of the most likely tokens to sample from (nucleus sampling)."""
+    """Total probability of the tokens to sample from, most likely first (top-p)."""
     top_k: int | None = Field(default=None, ge=1)
-    """Number of most likely tokens to sample from."""
+    """Number of most likely tokens to sample from (top-k)."""
     min_p: float | None = Field(default=None, ge=0, le=1)
     """Minimum probability relative to the most likely token (min-p)."""
     repetition_penalty: float = Field(default=1.0, gt=0)
@@ -74,7 +77,7 @@ class RunOptions(Frozen):
     num_return_sequences: int = Field(default=1, ge=1)
     """Number of answers for each sample, all from one latent phase."""
     retry: Literal["math", "choice", "code", "search"] | None = None
-    """Kind of task whose cue continues an answer that lacks a result, once."""
+    """Kind of task whose cue continues, once, an answer without a result."""
     record: tuple[Literal["messages", "states", "report"], ...] = Field(
         default=(), json_schema_extra={"allowed": "a string, or a sequence of strings"}
     )
@@ -82,12 +85,13 @@ class RunOptions(Frozen):
     position_mode: PositionMode = "mask"
     """Position counting: mask skips padding; column counts it, as the published rollout does."""
     executor: str | None = Field(default=None, json_schema_extra={"allowed": "a name, or None"})
-    """Executor: auto, cached, cuda_graph, offload, static or reference (slow)."""
+    """Executor: auto, cached, cuda_graph, offload, static or reference (slow). Default: the
+    system's."""
     batch_size: int = Field(default=32, ge=1)
     """Number of rows that run together."""
     refill: float | None = Field(default=None, gt=0, le=1)
-    """Share of a batch that must finish before waiting rows join it. Default: 0.5 on CUDA, 1
-    (the whole batch) elsewhere."""
+    """Share of a batch that must finish before waiting rows join it; 1 waits for the whole batch.
+    Default: 0.5 on CUDA, else 1."""
     on_error: OnError = "raise"
     """Action for a row that cannot be run: stop (raise), or keep the other rows and report it
     (keep)."""

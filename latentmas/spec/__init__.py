@@ -15,6 +15,7 @@ from latentmas.spec.agent import TEXT, AgentSpec, EdgeSpec, LinkSpec, TextSource
 from latentmas.spec.backbone import Backbone, DType, full_dtype
 from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
+from latentmas.spec.rows import JsonlFile, field_problem, read_jsonl
 
 __all__ = [
     "TEXT",
@@ -27,6 +28,7 @@ __all__ = [
     "Frozen",
     "Graph",
     "GraphSpec",
+    "JsonlFile",
     "LinkSpec",
     "TextFunction",
     "TextSourceSpec",
@@ -34,9 +36,11 @@ __all__ = [
     "canonical_json",
     "check_writable",
     "class_only",
+    "field_problem",
     "full_dtype",
     "oddities",
     "prompt_file",
+    "read_jsonl",
     "replacing_file",
     "write_atomically",
     "write_error",
