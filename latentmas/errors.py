@@ -253,7 +253,7 @@ def unexpected_keyword(call: str, name: str, known: Iterable[str]) -> TypeError:
 
 
 _SHOWN = 30
-"""Most names in a message."""
+"""Maximum number of names in a message."""
 
 
 def spelled(function: Callable[P, R]) -> Callable[P, R]:

@@ -317,8 +317,9 @@ def test_run_draws_by_seed(team):
 
     assert draw(1) == draw(1) != draw(2)
     refused = call("run", team, "x", "--top-k", 5, code=2).stderr
-    assert "--top-k would have no effect without --do-sample" in words(refused)
-    assert "temperature" in call("run", team, "x", "--do-sample", "--temperature", 0, code=1).stderr
+    assert "--top-k would have no effect" in words(refused) and "add --do-sample" in words(refused)
+    bad = call("run", team, "x", "--do-sample", "--temperature", 0, code=2).stderr
+    assert "--temperature is 0.0; give a number above 0" in words(bad)
 
 
 def test_run_rows(team, rows, tmp_path):
@@ -367,7 +368,7 @@ def test_run_several_inputs_and_the_text_twin(tmp_path):
     assert '--field a="…"' in error and '--field b="…"' in error
     error = call("run", path, "--field", "a=1", "--field", "bb=2", code=2).stderr
     assert "did you mean 'b'?" in words(error)
-    assert "no input" in words(
+    assert "none is left for the question" in words(
         call("run", path, "x", "--field", "a=1", "--field", "b=2", code=2).stderr
     )
 

@@ -149,8 +149,10 @@ def test_chat_ends_at_ctrl_c_and_at_the_end_of_a_terminal(team, monkeypatch, cap
     def samples(question: str) -> list[dict[str, str]]:
         return [{"question": question}]
 
-    assert chatting.chat(system, samples, {})  # ends at the interrupt
-    assert chatting.chat(system, samples, {})  # one more question, then the end of the terminal
+    assert chatting.chat(system, samples, lm.RunOptions())  # ends at the interrupt
+    assert chatting.chat(
+        system, samples, lm.RunOptions()
+    )  # one more question, then the end of the terminal
     assert capsys.readouterr().out == f"{system('3+4?').text}\n{system('never').text}\n"
 
 

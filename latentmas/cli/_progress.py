@@ -45,7 +45,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """A bar on stderr, gone at the end; it draws nothing when quiet or stderr is no terminal."""
+    """A bar on stderr, gone at the end; hidden when quiet or without a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -22,6 +22,8 @@ VERSION = 3
 LARGEST = 512 * 2**20
 MOST_ITEMS = 50_000_000
 """A token id is one."""
+_SHOWN = 5
+"""Maximum number of places that one error names."""
 
 
 class TeamRecord(Frozen):
@@ -101,7 +103,7 @@ class RunManifest(Frozen):
         """Read what `save` wrote.
 
         Raises:
-            DataError: LM512 when it is no manifest of a run.
+            DataError: LM512 when it is not a manifest of a run.
         """
         path, data = Path(path), None
         try:
@@ -117,8 +119,20 @@ class RunManifest(Frozen):
             newer = isinstance(data, dict) and is_newer(data, VERSION)
             hint = f"; a newer version wrote it: {upgrade(data or {})}" if newer else ""
             raise DataError(
-                f"LM512 {redact(str(path))!r} is no manifest of a run: {error}{hint}"
+                f"LM512 {redact(str(path))!r} is not a manifest of a run: {_why(error)}{hint}"
             ) from error
+
+
+def _why(error: Exception) -> str:
+    """The reason on one line; of a form that does not fit, each place with what is wrong."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = [
+        f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    rest = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 
 
 def _as_now(data: Any) -> Any:

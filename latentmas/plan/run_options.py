@@ -134,7 +134,7 @@ class RunOptions(Frozen):
             raise option_error(cls, error, options, spell) from None
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some options changed, checked anew."""
+        """A copy with some options changed, checked again."""
         return type(self)(**{**dict(self), **changes})
 
     @field_validator("*", mode="before")

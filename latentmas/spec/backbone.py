@@ -105,7 +105,7 @@ class Backbone(Frozen):
 
 
 def _argument(problem: Problem) -> Problem:
-    """A problem of a graph file's entry, for who writes Python."""
+    """A problem of a graph file's entry, in the words of Python."""
     hint = problem.hint if "`latentmas schema`" not in problem.hint else "see help(lm.Backbone)"
     message = problem.message.replace("unknown key", "unknown argument")
     message = message.replace("required key", "required argument")

@@ -1,4 +1,4 @@
-"""Rows of data: JSONL files, one JSON object a line, and the check that rows have their fields."""
+"""Rows of data: JSONL files, one JSON object per line, and the check of their fields."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class LinkConfig(TrainingArguments):
     report_to: Any = field(default="none", metadata={"help": "Experiment trackers to report to."})
     save_strategy: str = field(
         default="steps",
-        metadata={"help": "When to write checkpoints, which contain links and never a backbone."},
+        metadata={"help": "Checkpoint strategy; checkpoints contain links, never a backbone."},
     )
     save_steps: float = field(
         default=SAVE_STEPS,
