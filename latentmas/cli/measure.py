@@ -56,7 +56,8 @@ def eval_(
         Path | None,
         typer.Option("--output", "-o", dir_okay=False, help="JSONL file for the judged answers."),
     ] = None,
-    options: RunOptions = RunOptions(),  # noqa: B008
+    *,
+    options: RunOptions,
     device: Device = "cpu",
     manifest: Manifest = None,
     json: Json = False,
@@ -125,7 +126,8 @@ def bench(
     repeats: Annotated[
         int, typer.Option(min=1, help="Number of timed runs per executor; medians are reported.")
     ] = 3,
-    options: RunOptions = RunOptions(),  # noqa: B008
+    *,
+    options: RunOptions,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:

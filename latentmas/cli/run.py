@@ -51,7 +51,8 @@ def run(
     data: Annotated[Path | None, typer.Option(help="JSONL file of samples, one per row.")] = None,
     output: Output = None,
     field: Field = None,
-    options: RunOptions = RunOptions(),  # noqa: B008
+    *,
+    options: RunOptions,
     device: Device = "cpu",
     text: Annotated[
         bool,
