@@ -15,7 +15,7 @@ import latentmas as lm
 from latentmas.cli.app import app
 from latentmas.evaluation import evaluate
 from latentmas.io import RunManifest
-from latentmas.plan._option_errors import item_type, value_types
+from latentmas.plan import item_type, value_types
 from latentmas.runtime.executors import executors
 from latentmas.runtime.options import RECORDABLE
 from latentmas.runtime.steering import RETRIES

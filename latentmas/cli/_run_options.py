@@ -17,8 +17,7 @@ from pydantic.fields import FieldInfo
 
 from latentmas.cli._options import files_of
 from latentmas.errors import LatentMASError
-from latentmas.plan import RunOptions
-from latentmas.plan._option_errors import bounds, item_type, value_types
+from latentmas.plan import RunOptions, field_bounds, item_type, value_types
 
 __all__ = ["seed_of", "takes_run_options"]
 
@@ -131,7 +130,7 @@ def _limits(field: FieldInfo, hint: Any) -> dict[str, Any]:
     if hint not in (int, float):
         return {}
     extra: Any = field.json_schema_extra or {}
-    found = bounds(field)
+    found = field_bounds(field)
     low, high = found.get("ge", extra.get("minimum")), found.get("le")
     known = {"min": low, "max": high if low is not None else None}
     return {name: value for name, value in known.items() if value is not None}

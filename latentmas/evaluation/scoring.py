@@ -13,8 +13,7 @@ from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.intervals import wilson
 from latentmas.evaluation.metrics import Metric, metrics
 from latentmas.plan import RunOptions
-from latentmas.runtime import RunResult, System, merge_options
-from latentmas.runtime.options import HOOKS
+from latentmas.runtime import HOOKS, RunResult, System, merge_options
 from latentmas.runtime.placement import check_system
 from latentmas.runtime.samples import Errors, bad_samples
 from latentmas.spec import field_problem

@@ -1,5 +1,6 @@
 """What will happen: pure data between the compiler and the runtime. No torch."""
 
+from latentmas.plan._option_errors import field_bounds, item_type, value_types
 from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone
 from latentmas.plan.explanation import Explanation, StepCost
 from latentmas.plan.hardware import Hardware
@@ -28,8 +29,11 @@ __all__ = [
     "StepCost",
     "TokenLimit",
     "Transfer",
+    "field_bounds",
+    "item_type",
     "reads",
     "rollouts_together",
+    "value_types",
     "verify_steps",
     "with_limits",
 ]

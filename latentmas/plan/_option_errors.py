@@ -15,7 +15,7 @@ __all__ = [
     "Conflict",
     "ConflictError",
     "Spell",
-    "bounds",
+    "field_bounds",
     "in_python",
     "item_type",
     "option_error",
@@ -128,7 +128,7 @@ def _bare(hint: Any) -> Any:
     return hint.__origin__ if hasattr(hint, "__metadata__") else hint
 
 
-def bounds(field: FieldInfo) -> dict[str, float]:
+def field_bounds(field: FieldInfo) -> dict[str, float]:
     """Bounds of a number: `ge`, `gt`, `le`, `lt`."""
     return {
         name: value
@@ -154,7 +154,9 @@ def _allowed(field: FieldInfo) -> str:
         return "True or False"
     end = ", or None" if NoneType in get_args(field.annotation) else ""
     hint = f"; {more['hint']}" if "hint" in more else ""
-    return ("a whole number" if kind is int else "a number") + _range(bounds(field)) + end + hint
+    return (
+        ("a whole number" if kind is int else "a number") + _range(field_bounds(field)) + end + hint
+    )
 
 
 def _range(found: dict[str, float]) -> str:

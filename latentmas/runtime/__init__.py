@@ -15,7 +15,7 @@ from latentmas.runtime.events import (
 from latentmas.runtime.executors import executors
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import Interpreter, Walk
-from latentmas.runtime.options import RunRequest, merge_options
+from latentmas.runtime.options import HOOKS, RunRequest, merge_options
 from latentmas.runtime.recording import Reading, RunRecord, TurnTimes
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.rollout import latent_rollout
@@ -27,6 +27,7 @@ from latentmas.runtime.turns import Turn
 
 __all__ = [
     "Event",
+    "HOOKS",
     "Interpreter",
     "Origin",
     "Reading",
