@@ -193,8 +193,8 @@ def test_without_a_terminal_long_runs_say_how_far_they_are(monkeypatch: Any, cap
         for n in range(3):
             watch(SampleEnd(n, error=lm.DataError("no") if n == 1 else None))
     assert capsys.readouterr().err.splitlines() == [
-        "1 of 20 rows finished, 1 tokens of answers, 16 s",
-        "3 of 20 rows finished (1 failed), 1 tokens of answers, 40 s",
+        "1 of 20 rows finished, 1 answer tokens, 16 s",
+        "3 of 20 rows finished (1 failed), 1 answer tokens, 40 s",
     ]
 
 
