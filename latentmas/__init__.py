@@ -20,7 +20,7 @@ from latentmas.errors import (
     UnknownNameError,
     WeightsError,
 )
-from latentmas.plan import BackboneCosts, BackboneInfo, Explanation, Hardware, Plan
+from latentmas.plan import BackboneCosts, BackboneInfo, Explanation, Hardware, Plan, RunOptions
 from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ __all__ = [
     "rerun",
     "RolloutConfig",
     "RolloutTrainer",
+    "RunOptions",
     "RunResult",
     "Score",
     "System",

@@ -49,11 +49,11 @@ R = TypeVar("R")
 CODES: dict[str, str] = {
     "LM100": "the graph file or declaration is malformed",
     "LM101": "unknown backbone",
-    "LM102": "two things carry one name",
-    "LM103": "a slot of a prompt is bound by nothing",
+    "LM102": "two things have the same name",
+    "LM103": "a prompt slot has nothing to fill it",
     "LM104": "a slot is bound more than once",
-    "LM105": "an edge is used by nothing",
-    "LM106": "an edge without a slot name fits no slot, or several",
+    "LM105": "an edge is never used",
+    "LM106": "an edge without a slot name matches no slot, or several",
     "LM107": "an edge names an agent or source that does not exist",
     "LM108": "a reserved or malformed name",
     "LM110": "forward edges form a cycle",
@@ -61,9 +61,9 @@ CODES: dict[str, str] = {
     "LM112": "an agent cannot reach the output agent",
     "LM113": "rounds or latent steps out of range",
     "LM114": "a feedback edge in a graph of one round",
-    "LM115": "an input or text source is used by nothing",
+    "LM115": "an input or text source is never used",
     "LM116": "the graph has no agents",
-    "LM117": "a disconnected part",
+    "LM117": "part of the graph is disconnected",
     "LM118": "a tool's name is malformed, taken or given twice",
     "LM119": "unknown tool",
     "LM120": "a link kind cannot bridge two widths",
@@ -79,14 +79,14 @@ CODES: dict[str, str] = {
     "LM303": "a prompt changes a slot instead of placing it",
     "LM401": "a link has no differentiable path to the loss",
     "LM402": "there is nothing to train",
-    "LM403": "training met a loss or a gradient that is not finite",
+    "LM403": "a loss or gradient became non-finite in training",
     "LM501": "an artefact does not belong to this graph",
     "LM502": "an artefact cannot be read",
     "LM503": "weights in an artefact are missing, unexpected or damaged",
-    "LM504": "a file asks to run code of a model's repository",
-    "LM511": "the hub does not give or take a team",
+    "LM504": "a file requests code from a model's repository",
+    "LM511": "the hub refused a download or an upload",
     "LM512": "a run cannot be recorded or repeated",
-    "LM513": "a text that is saved holds a secret",
+    "LM513": "text to be saved contains a secret",
 }
 """Every code a [`Problem`][latentmas.Problem] may carry, with its meaning."""
 _CODE = re.compile(r"^\s*(LM\d{3})\b", re.MULTILINE)
@@ -218,7 +218,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 def more_about(message: str) -> str:
-    """Where the codes of a message are explained; nothing for a message without codes."""
+    """Where the codes of a message are explained; empty for a message without codes."""
     codes = sorted(set(_CODE.findall(message)) & CODES.keys())
     if not codes:
         return ""
@@ -226,11 +226,11 @@ def more_about(message: str) -> str:
 
 
 _LONGEST, _MOST = 100, 500
-"""Letters of a name and names that are compared: comparing takes time quadratic in letters."""
+"""Maximum length of a name and number of names compared: the time is quadratic in letters."""
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None when nothing is near; long names are like none."""
+    """The known name closest to `name`, or None if none is close; long names are not compared."""
     if len(name) > _LONGEST:
         return None
     short = [other for other in known if len(other) <= _LONGEST]
@@ -254,7 +254,7 @@ def unexpected_keyword(call: str, name: str, known: Iterable[str]) -> TypeError:
 
 
 _SHOWN = 30
-"""Most names in a message."""
+"""Maximum number of names in a message."""
 
 
 def spelled(function: Callable[P, R]) -> Callable[P, R]:

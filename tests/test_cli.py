@@ -15,10 +15,10 @@ import latentmas as lm
 from latentmas.cli import _new, graph
 from latentmas.cli._config import parse_value
 from latentmas.cli._console import dumps, emit_json
-from latentmas.cli._data import read_rows, write_rows
+from latentmas.cli._data import write_rows
 from latentmas.cli._progress import run_progress
 from latentmas.cli.app import app
-from latentmas.spec import GraphSpec
+from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.testing import tiny_backbone
 
 COMMANDS = [
@@ -317,13 +317,14 @@ def test_run_draws_by_seed(team):
 
     assert draw(1) == draw(1) != draw(2)
     refused = call("run", team, "x", "--top-k", 5, code=2).stderr
-    assert "--top-k would have no effect without --do-sample" in words(refused)
-    assert "temperature" in call("run", team, "x", "--do-sample", "--temperature", 0, code=1).stderr
+    assert "--top-k would have no effect" in words(refused) and "add --do-sample" in words(refused)
+    bad = call("run", team, "x", "--do-sample", "--temperature", 0, code=2).stderr
+    assert "--temperature is 0.0; give a number above 0" in words(bad)
 
 
 def test_run_rows(team, rows, tmp_path):
     system = lm.Graph.load(team).compile().load()
-    data = read_rows(rows).rows
+    data = read_jsonl(rows).rows
     texts = system.run(data).texts
     data[1]["answer"] = texts[1]
     write_rows(rows, data)
@@ -336,7 +337,7 @@ def test_run_rows(team, rows, tmp_path):
     facts = json.loads(call("run", team, "--data", rows, "-o", out, "--json").stdout)
     assert (facts["count"], facts["scored"], facts["output"]) == (3, 3, str(out))
     assert facts["exact_match"] == matches / 3
-    saved = read_rows(out).rows
+    saved = read_jsonl(out).rows
     assert [{k: v for k, v in row.items() if k in found[0]} for row in saved] == found
     ids = system.run(data).token_ids
     assert [(row["sample"], row["token_ids"]) for row in saved] == list(enumerate(ids))
@@ -367,7 +368,7 @@ def test_run_several_inputs_and_the_text_twin(tmp_path):
     assert '--field a="…"' in error and '--field b="…"' in error
     error = call("run", path, "--field", "a=1", "--field", "bb=2", code=2).stderr
     assert "did you mean 'b'?" in words(error)
-    assert "no input" in words(
+    assert "none is left for the question" in words(
         call("run", path, "x", "--field", "a=1", "--field", "b=2", code=2).stderr
     )
 
@@ -382,7 +383,7 @@ def test_run_writes_a_report(team, rows, tmp_path):
     call("run", team, "3+4?", "--report", page)
     assert "twin / run" not in page.read_text()
     for options in (["--twin"], ["--twin", "--text", "--report", page]):
-        assert "--twin goes with --report" in words(call("run", team, "x", *options, code=2).stderr)
+        assert "--twin requires --report" in words(call("run", team, "x", *options, code=2).stderr)
 
 
 def test_report_shows_a_training(tmp_path):
@@ -421,7 +422,7 @@ def test_run_bad_input(team, broken, tmp_path):
     ("content", "said"),
     [
         (b'{"question": "a"}\n{"question": \n', "rows.jsonl:2: not JSON"),
-        (b'{"question": "a"}\n\n[1]\n', "rows.jsonl:3: holds list"),
+        (b'{"question": "a"}\n\n[1]\n', "rows.jsonl:3: found list, not a JSON object"),
         (b'\n{"question": "a"}\n{"q": 1}\n', "rows.jsonl:3: lacks the field 'question'; it has: q"),
         (b"\n \n", "empty"),
         (b'{"question": "\xff"}', "not UTF-8"),
@@ -437,9 +438,9 @@ def test_bad_rows_are_named_by_file_and_line(team, tmp_path, content, said):
 
 def test_rows_survive_any_text(tmp_path):
     rows = [{"a": "é中 \u2028 \ud800"}, {"a": "x\ny"}, {"a": None}]
-    assert read_rows(write_rows(tmp_path / "r.jsonl", rows)).rows == rows
+    assert read_jsonl(write_rows(tmp_path / "r.jsonl", rows)).rows == rows
     (tmp_path / "bom.jsonl").write_text('{"a": 1}\r\n', encoding="utf-8-sig")
-    assert read_rows(tmp_path / "bom.jsonl").rows == [{"a": 1}]
+    assert read_jsonl(tmp_path / "bom.jsonl").rows == [{"a": 1}]
     assert dumps({"a": "é中"}) == '{"a": "é中"}'
 
 
@@ -530,9 +531,9 @@ def test_train_inner_targets(team, tmp_path):
         (["--set", "lerning_rate=1"], 2, "did you mean 'learning_rate'?"),
         (["--set", "learning_rate"], 2, "name=value"),
         (["--set", "zzz=1"], 2, "OuterConfig"),
-        (["--set", "seed=1", "--seed", "2"], 2, "a flag of its own"),
+        (["--set", "seed=1", "--seed", "2"], 2, "its own flag sets it already"),
         (["--set", "seed=[1"], 2, "not a YAML value"),
-        (["--set", "save_strategy=sometimes"], 1, "these training arguments do not fit"),
+        (["--set", "save_strategy=sometimes"], 1, "invalid training arguments"),
         (["--links", "outer.nobody"], 1, "unknown link"),
         (["--rounds", "1", "--links", "outer"], 1, "LM401"),
         (["--resume"], 1, "has no checkpoint"),

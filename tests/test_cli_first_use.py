@@ -136,7 +136,7 @@ def test_prompt_files_that_are_missing_are_problems_of_the_graph(tmp_path):
         ("max_steps=1.5", "max_steps takes a whole number, found '1.5'"),
         ("bf16=1", "bf16 takes true or false, found '1'"),
         ("latent_steps=many", "latent_steps takes a whole number, found 'many'"),
-        ("run_name=[a]", "run_name takes a text, found '[a]'"),
+        ("run_name=[a]", "run_name takes text, found '[a]'"),
     ],
 )
 def test_a_training_argument_of_another_type_is_named(given, said):
@@ -182,7 +182,7 @@ def test_several_answers_are_json_lines_with_their_numbers(team):  # noqa: F811
 
 def test_hints_are_in_the_words_of_the_place(team):  # noqa: F811
     error = words(call("run", team, "x", "--num-return-sequences", 3, code=2).stderr)
-    assert "--num-return-sequences 3 goes with --do-sample" in error and "=True" not in error
+    assert "--num-return-sequences 3 would give 3 equal answers" in error and "=True" not in error
     error = call("run", team, "x", "--latent-steps", 0, code=1).stderr
     assert "set the agent's allow_empty to true" in error and "=True" not in error
 
@@ -190,7 +190,7 @@ def test_hints_are_in_the_words_of_the_place(team):  # noqa: F811
 def test_a_report_is_html(team, tmp_path):  # noqa: F811
     path = tmp_path / "x.pdf"
     error = words(call("run", team, "x", "--report", path, code=2).stderr)
-    assert "end 'x.pdf' in .html" in error and not path.exists()
+    assert "must end in .html, found 'x.pdf'" in error and not path.exists()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_report_is_html(team, tmp_path):  # noqa: F811
     [
         ("mixture", 5, "takes 4 (math, code, science, summarizer)"),
         ("distillation", 3, "takes 2 (expert, learner)"),
-        ("sequential_light", 1, "takes none: it brings its models"),
+        ("sequential_light", 1, "takes none: it comes with its models"),
     ],
 )
 def test_new_refuses_backbones_that_fit_no_role(tmp_path, template, count, said):

@@ -14,10 +14,11 @@ import pytest
 
 import latentmas as lm
 from latentmas.cli import _progress, measure, run
-from latentmas.cli._data import read_rows, write_rows
+from latentmas.cli._data import write_rows
 from latentmas.cli._progress import run_progress
 from latentmas.io import RunManifest
 from latentmas.runtime import RunBegin, SampleEnd, Token
+from latentmas.spec import read_jsonl
 from tests.teams import sequential
 from tests.test_cli import call, plain, words  # noqa: F401
 
@@ -59,7 +60,7 @@ def test_ctrl_c_keeps_the_finished_rows(
     monkeypatch.setattr(module, "run_progress", interrupting)
     error = call(command, team, "--data", rows, "-o", out, "--batch-size", 3, code=130).stderr
     assert f"6 of 8 rows are in {out}" in error and "interrupted" in error
-    kept = read_rows(out).rows
+    kept = read_jsonl(out).rows
     assert len(kept) == 6 and {"question", "prediction", "sample", "token_ids"} <= kept[0].keys()
 
 
@@ -72,14 +73,14 @@ def test_rows_are_on_disk_as_they_end_and_in_order_at_the_end(
     def counting(**_: Any) -> Iterator[Any]:
         def watch(event: object) -> None:
             if isinstance(event, SampleEnd):
-                seen.append(len(read_rows(out).rows) if out.exists() else 0)
+                seen.append(len(read_jsonl(out).rows) if out.exists() else 0)
 
         yield watch
 
     monkeypatch.setattr(run, "run_progress", counting)
     call("run", team, "--data", rows, "-o", out, "--batch-size", 2)
     assert seen == list(range(COUNT))
-    assert [row["sample"] for row in read_rows(out).rows] == list(range(COUNT))
+    assert [row["sample"] for row in read_jsonl(out).rows] == list(range(COUNT))
 
 
 @pytest.mark.parametrize("command", ["run", "eval"])
@@ -112,7 +113,7 @@ def test_a_disk_that_fills_up_leaves_whole_lines(
     monkeypatch.setattr("latentmas.cli._finished.write_rows", full)
     result = call("run", team, "--data", rows, "-o", out, code=1)
     assert "No space left on device; 3 of 8 rows are in it" in result.stderr
-    assert len(read_rows(out).rows) == 3 and len(result.stdout.splitlines()) == COUNT
+    assert len(read_jsonl(out).rows) == 3 and len(result.stdout.splitlines()) == COUNT
 
 
 @pytest.mark.parametrize("command", ["run", "eval"])
@@ -128,7 +129,7 @@ def test_a_manifest_that_cannot_be_written_costs_no_run(
     call(command, team, *options, code=1)
     assert f"the manifest '{path}' could not be written" in caplog.text
     assert "No space left" in caplog.text
-    assert len(read_rows(out).rows) == COUNT
+    assert len(read_jsonl(out).rows) == COUNT
     system = lm.Graph.load(team).compile().load()
     result = system.run(["1+1?"], manifest=path)
     assert result.text and isinstance(result.manifest_error, OSError)
@@ -148,7 +149,7 @@ def test_a_score_that_fails_costs_no_run(team: Path, tmp_path: Path) -> None:
 def test_rows_that_fail_are_kept_with_their_errors(
     team: Path, rows: Path, tmp_path: Path, command: str
 ) -> None:
-    data = read_rows(rows).rows
+    data = read_jsonl(rows).rows
     data[2]["question"] = "word " * 9_000
     del data[5]["question"]
     write_rows(rows, data)
@@ -157,7 +158,7 @@ def test_rows_that_fail_are_kept_with_their_errors(
     assert f"{rows}:6: lacks the field 'question'" in strict
     facts = json.loads(call(command, team, *options, "-o", out, "--on-error", "keep").stdout)
     assert set(facts["errors"]) == {"2", "5"}
-    saved = read_rows(out).rows
+    saved = read_jsonl(out).rows
     assert [row["sample"] for row in saved if "error" in row] == [2, 5]
     assert saved[2]["prediction"] is None and "4096 positions" in saved[2]["error"]
     error = words(call(command, team, *options, "--on-error", "skip", code=2).stderr)
@@ -171,7 +172,7 @@ def test_eval_scores_all_answers(team: Path, rows: Path, tmp_path: Path) -> None
     drawn = ("--do-sample", "--num-return-sequences", 2, "-o", out)
     facts = json.loads(call("eval", team, "--data", rows, "--json", *drawn).stdout)
     assert set(facts["pass_at"]) == {"1", "2"}
-    saved = read_rows(out).rows
+    saved = read_jsonl(out).rows
     assert all(len(row["predictions"]) == len(row["rights"]) == 2 for row in saved)
     assert facts["score"] == sum(sum(row["rights"]) for row in saved) / (2 * COUNT)
 
@@ -192,8 +193,8 @@ def test_without_a_terminal_long_runs_say_how_far_they_are(monkeypatch: Any, cap
         for n in range(3):
             watch(SampleEnd(n, error=lm.DataError("no") if n == 1 else None))
     assert capsys.readouterr().err.splitlines() == [
-        "1 of 20 rows finished, 1 tokens of answers, 16 s",
-        "3 of 20 rows finished (1 failed), 1 tokens of answers, 40 s",
+        "1 of 20 rows finished, 1 answer tokens, 16 s",
+        "3 of 20 rows finished (1 failed), 1 answer tokens, 40 s",
     ]
 
 
@@ -220,7 +221,7 @@ def test_rows_that_the_twin_fails_have_no_prediction_of_it(team: Path, tmp_path:
     data = write_rows(tmp_path / "rows.jsonl", [{"question": "1?", "answer": "1"}, {"answer": "2"}])
     out = tmp_path / "out.jsonl"
     call("eval", team, "--data", data, "--twin", "-o", out, "--on-error", "keep")
-    good, bad = read_rows(out).rows
+    good, bad = read_jsonl(out).rows
     assert isinstance(good["twin_prediction"], str) and "twin_error" not in good
     assert (bad["prediction"], bad["twin_prediction"], bad["twin_right"]) == (None, None, False)
     assert "lacks the field 'question'" in bad["twin_error"]

@@ -17,14 +17,14 @@ from rich.progress import Task
 
 import latentmas as lm
 from latentmas.cli import chat as chatting
-from latentmas.cli._data import read_rows, write_rows
+from latentmas.cli._data import write_rows
 from latentmas.cli._options import files_of
 from latentmas.cli._progress import _Rate
 from latentmas.cli.app import app
 from latentmas.errors import CODES
 from latentmas.evaluation import evaluate, metrics
 from latentmas.runtime import executors
-from latentmas.spec import GraphSpec
+from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.testing import tiny_backbone
 from tests.test_cli import call, plain, team, words  # noqa: F401  # fixtures, too
 
@@ -48,12 +48,12 @@ def test_eval(team, rows, tmp_path):  # noqa: F811
     graph = lm.Graph.load(team)
     system = graph.compile().load()
     twin = lm.System.load(graph.as_text(max_new_tokens=2).compile(), reuse=system)
-    same = evaluate(system, read_rows(rows).rows, answer_field="gold", twin=twin).to_dict()
+    same = evaluate(system, read_jsonl(rows).rows, answer_field="gold", twin=twin).to_dict()
     for side in (facts, facts["twin"], same, same["twin"]):
         side.pop("seconds")
     assert facts == json.loads(json.dumps(same))
     assert facts["score"] == 2 / 3 and facts["twin"]["latent_steps"] == 0
-    judged = read_rows(out).rows
+    judged = read_jsonl(out).rows
     assert [row["right"] for row in judged] == [True, True, False]
     assert {"prediction", "twin_prediction", "twin_right", "gold"} <= judged[0].keys()
     shown = call("eval", team, *options).stdout
@@ -76,7 +76,7 @@ def test_eval_says_what_is_wrong(team, rows):  # noqa: F811
     options = ("--data", rows, "--answer-field", "gold")
     assert "did you mean 'math'" in call("eval", team, *options, "--metric", "maths", code=1).stderr
     error = words(call("eval", team, *options, "--twin-tokens", 3, code=2).stderr)
-    assert "goes with --twin" in error
+    assert "--twin-tokens requires --twin" in error
 
 
 def test_bench(team):  # noqa: F811
@@ -149,8 +149,10 @@ def test_chat_ends_at_ctrl_c_and_at_the_end_of_a_terminal(team, monkeypatch, cap
     def samples(question: str) -> list[dict[str, str]]:
         return [{"question": question}]
 
-    assert chatting.chat(system, samples, {})  # ends at the interrupt
-    assert chatting.chat(system, samples, {})  # one more question, then the end of the terminal
+    assert chatting.chat(system, samples, lm.RunOptions())  # ends at the interrupt
+    assert chatting.chat(
+        system, samples, lm.RunOptions()
+    )  # one more question, then the end of the terminal
     assert capsys.readouterr().out == f"{system('3+4?').text}\n{system('never').text}\n"
 
 

@@ -273,7 +273,7 @@ def test_thinking_is_an_option_of_the_agent() -> None:
     [
         ({"min_p": 1.5}, "min_p"),
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
-        ({"stop": [""]}, "stop strings"),
+        ({"stop": [""]}, "leave the empty string out"),
     ],
 )
 def test_bad_options_are_named(solo: lm.System, options: dict[str, Any], message: str) -> None:

@@ -555,6 +555,6 @@ def test_a_greedy_run_that_was_recorded_with_a_temperature_can_be_repeated(tmp_p
     system.run(["x"], max_new_tokens=2, manifest=path)
     told = json.loads(path.read_text())
     assert told["arguments"]["do_sample"] is False
-    told["arguments"]["temperature"] = 0.7
+    told["version"], told["arguments"]["temperature"] = 2, 0.7
     path.write_text(json.dumps(told))
     assert lm.rerun(path, team=system).equal

@@ -216,7 +216,7 @@ def test_other_data_are_refused(system: lm.System, tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"edit_message": lambda name, message_BKD: message_BKD}, "edit_message"),
-        ({"retry": lm.runtime.Retry(lambda text: True, "", 1)}, "Retry of your own"),
+        ({"retry": lm.runtime.Retry(lambda text: True, "", 1)}, "a Retry object"),
         ({"samples": [{"question": object()}]}, "cannot be kept"),
         ({"samples": [{"question": float("nan")}]}, "cannot be kept"),
     ],
@@ -263,7 +263,7 @@ def test_a_newer_manifest_warns(
 ) -> None:
     path = tmp_path / "run.json"
     system.run(ROWS, manifest=path)
-    edit(path, lambda told: (told.update(version=3, mood=1), told["arguments"].update(top_n=3)))
+    edit(path, lambda told: (told.update(version=99, mood=1), told["arguments"].update(top_n=3)))
     assert lm.rerun(path, team=system).equal
     assert "mood" in caplog.text and "arguments.top_n" in caplog.text
 

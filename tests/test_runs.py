@@ -204,7 +204,7 @@ def test_every_bad_row_is_named_before_anything_runs(team: lm.System):
     for words in ("sample 1: agent", "sample 2 lacks", "sample 3: the field", "sample 4: agent"):
         assert words in told
     assert 'on_error="keep"' in told and events == []
-    with pytest.raises(lm.LatentMASError, match="on_error is 'skip'; give 'raise' or 'keep'"):
+    with pytest.raises(lm.LatentMASError, match="unknown on_error 'skip'; known: raise, keep"):
         team.run(rows, on_error="skip")
 
 

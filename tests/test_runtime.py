@@ -243,7 +243,7 @@ def test_a_prompt_longer_than_the_context_says_so(team):
     ("options", "message"),
     [
         ({"executor": "cache"}, "did you mean 'cached'"),
-        ({"record": ("logits",)}, "cannot record 'logits'"),
+        ({"record": ("logits",)}, "unknown record 'logits'; known: messages, states, report"),
         ({"batch_size": 0}, "batch_size"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
         ({"temperature": 0.0}, "temperature"),

@@ -35,11 +35,11 @@ def make_config(
     own = read_sets(kind, sets)
     for key in own:
         if key in flags:
-            raise typer.BadParameter(f"--set {key}: a flag of its own gives it already")
+            raise typer.BadParameter(f"--set {key}: its own flag sets it already")
     try:
         return kind(**{**defaults, **flags, **own})
     except (TypeError, ValueError, ImportError) as error:
-        raise DataError(f"these training arguments do not fit: {error}") from error
+        raise DataError(f"invalid training arguments: {error}") from error
 
 
 def read_sets(kind: type[Any], sets: Iterable[str]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ _SIMPLE = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "text",
     NoneType: "null",
 }
 
@@ -92,7 +92,7 @@ def parse_value(key: str, text: str) -> Any:
     """A value as YAML reads it, but only true and false are truth values, and 1e-4 is a number.
 
     Raises:
-        typer.BadParameter: it is no YAML.
+        typer.BadParameter: it is not YAML.
     """
     try:
         value = yaml.safe_load(text)

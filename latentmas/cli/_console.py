@@ -25,7 +25,7 @@ def stderr_console() -> Console:
 
 
 def note(text: str) -> None:
-    """Say something to the person in front of the screen."""
+    """Print a note to stderr."""
     stderr_console().print(Text(text), style="dim")
 
 

@@ -1,4 +1,4 @@
-"""Rows that have been answered: as they are told, and on disk from the moment each is finished."""
+"""Answered rows: as they are printed, and on disk from the moment each is finished."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["RowFile", "answered", "in_full", "sample_end"]
 
 
 def sample_end(result: RunResult, number: int) -> SampleEnd:
-    """What a result tells of one sample."""
+    """The part of a result that belongs to one sample."""
     from latentmas.runtime import SampleEnd
 
     return SampleEnd(
@@ -34,7 +34,7 @@ def sample_end(result: RunResult, number: int) -> SampleEnd:
 
 
 def answered(row: Row, end: SampleEnd) -> Row:
-    """A row with its answer, or with the error that it has instead."""
+    """A row with its answer, or with its error."""
     if end.error is not None:
         return row | {"prediction": None, "error": str(end.error)}
     found = row | {"prediction": end.texts[0]}
@@ -46,7 +46,7 @@ def answered(row: Row, end: SampleEnd) -> Row:
 
 
 def in_full(row: Row, end: SampleEnd, *, metric: str = "") -> Row:
-    """As `answered`, with all that is known of the answer: for files."""
+    """As `answered`, with everything known about the answer: for files."""
     from latentmas.evaluation import extract_answer
 
     found = answered(row, end) | {"sample": end.sample}
@@ -66,7 +66,7 @@ def in_full(row: Row, end: SampleEnd, *, metric: str = "") -> Row:
 class RowFile:
     """A JSONL file that takes each row when it is finished, and all in order at the end.
 
-    A file that cannot be written costs no run: the first error is kept, and told at the end.
+    A file that cannot be written does not stop the run: the first error is reported at the end.
     """
 
     def __init__(self, path: Path | None, count: int, row: Callable[[SampleEnd], Row]) -> None:
@@ -75,7 +75,7 @@ class RowFile:
         Args:
             path: of the file; None writes none.
             count: rows of the run.
-            row: makes a row of what is told of a sample.
+            row: makes a row of a sample's end.
         """
         self.path, self.rows = path, dict[int, Row]()
         self.error: OSError | None = None
@@ -83,7 +83,7 @@ class RowFile:
         self._written, self._file = 0, -1
 
     def watch(self, event: Event) -> None:
-        """Take in the rows of the first run that is told of; a twin's is the second."""
+        """Take in the rows of the first run that is reported; a twin's is the second."""
         from latentmas.runtime import RunBegin, SampleEnd
 
         self._runs += isinstance(event, RunBegin)
@@ -93,7 +93,7 @@ class RowFile:
 
     @contextmanager
     def kept(self) -> Iterator[RowFile]:
-        """Around the run: tells how many rows are on disk when it does not end well."""
+        """Around the run: reports how many rows are on disk if it fails."""
         try:
             yield self
         except BaseException:

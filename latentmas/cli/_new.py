@@ -38,8 +38,8 @@ SCHEMA = "graph.schema.json"
 """Written beside graph files; their first line names it for editors."""
 _HEAD = """\
 # yaml-language-server: $schema=./graph.schema.json
-# A team of the template {template!r}; edit it as you like. Its prompts are in {prompts}/.
-# `latentmas check` finds every mistake; editors complete and check by the schema named above.
+# A team from the template {template!r}; edit it as you like. Its prompts are in {prompts}/.
+# `latentmas check` finds every mistake; editors use the schema above for completion and checks.
 """
 
 
@@ -98,14 +98,16 @@ def schema_text() -> str:
 
 
 def write_files(files: dict[Path, str], *, force: bool) -> None:
-    """Write all files, or none when one is there already; the schema is always made anew.
+    """Write all files, or none if one exists already; the schema is always replaced.
 
     Raises:
-        LatentMASError: naming what is there, unless `force`.
+        LatentMASError: naming the existing files, unless `force`.
     """
     there = [str(path) for path in files if path.exists() and path.name != SCHEMA]
     if there and not force:
-        raise LatentMASError(f"not overwritten: {', '.join(there)}; --force replaces what is there")
+        raise LatentMASError(
+            f"not overwritten: {', '.join(there)}; --force replaces existing files"
+        )
     for path, text in files.items():
         write_text_atomically(path, text)
 

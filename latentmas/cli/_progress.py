@@ -45,7 +45,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """A bar on stderr, gone at the end; it draws nothing when quiet or stderr is no terminal."""
+    """A bar on stderr, gone at the end; hidden when quiet or without a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -128,5 +128,5 @@ class _Lines:
         if now - self._said >= EVERY:
             failed = f" ({self._failed} failed)" if self._failed else ""
             done = f"{self._done} of {self._rows} rows finished{failed}"
-            note(f"{done}, {self._tokens} tokens of answers, {now - self._begun:.0f} s")
+            note(f"{done}, {self._tokens} answer tokens, {now - self._begun:.0f} s")
             self._said = now

@@ -28,16 +28,16 @@ UNTRAINED = (
 )
 NEW_LINKS = "the links of a graph start untrained (seed {seed})"
 _trust = False
-"""Whether files may ask for code of a model's repository: a global option of the command line."""
+"""Whether files may request code from a model's repository: a global option of the commands."""
 
 
 def files_are_trusted() -> bool:
-    """Whether files may ask for such code."""
+    """Whether files may request such code."""
     return _trust
 
 
 def trust_files(trust_remote_code: bool) -> None:
-    """Say whether files may ask for code of a model's repository."""
+    """Set whether files may request code from a model's repository."""
     global _trust
     _trust = trust_remote_code
 
@@ -47,10 +47,10 @@ def open_plan(graph: Path) -> Plan:
 
     Args:
         graph: graph file or preset; or a saved team's folder, or the `latentmas.json` in it, whose
-            plan its own files tell: no backbone is looked for.
+            plan is in its own files: no backbone is needed.
 
     Raises:
-        LatentMASError: it cannot be read, or is no sound graph.
+        LatentMASError: it cannot be read, or is not a valid graph.
     """
     folder = graph.parent if graph.name == "latentmas.json" and graph.is_file() else graph
     if not folder.is_dir():
@@ -62,10 +62,10 @@ def open_plan(graph: Path) -> Plan:
 
 
 def _open_graph(graph: Path) -> Graph:
-    """Read a graph file; the name of a template that brings its models will do as well.
+    """Read a graph file; or the preset of that name.
 
     Raises:
-        LatentMASError: the file cannot be read, or is no graph.
+        LatentMASError: the file cannot be read, or is not a graph.
     """
     if not graph.exists() and str(graph) in templates.names():
         template = templates.get(str(graph))
@@ -73,7 +73,7 @@ def _open_graph(graph: Path) -> Graph:
         if not any(p.default is p.empty and p.kind is p.KEYWORD_ONLY for p in parameters):
             return template()
         raise LatentMASError(
-            f"template {str(graph)!r} needs models of yours; write a graph file with "
+            f"template {str(graph)!r} needs your own models; write a graph file with "
             f"`latentmas new my-team --template {graph}`"
         )
     guess = None if graph.exists() or graph.suffix else closest(str(graph), templates.names())
@@ -127,7 +127,7 @@ def open_team(
 
 
 def _compiled(graph: Graph) -> Plan:
-    """The plan of a graph, with warnings as notes; nothing but a plugin can give it own tools."""
+    """The plan of a graph, with warnings as notes; only a plugin can add tools to it."""
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         plan = graph.compile(tools_at_load=False)

@@ -24,19 +24,25 @@ Data = Annotated[Path, typer.Option("--data", help="JSONL file of training rows.
 OutputDir = Annotated[
     Path, typer.Option(file_okay=False, help="Folder for checkpoints and the trained team.")
 ]
-EvalData = Annotated[Path | None, typer.Option(help="JSONL file to evaluate on at the end.")]
-Steps = Annotated[
-    int | None, typer.Option(min=1, help="Optimizer steps of a loop; overrides --epochs.")
+EvalData = Annotated[
+    Path | None, typer.Option(help="JSONL file of rows to evaluate on at the end.")
 ]
-Epochs = Annotated[float | None, typer.Option(help="Passes over the data.")]
-Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Rows of a batch.")]
+Steps = Annotated[
+    int | None, typer.Option(min=1, help="Number of optimizer steps per loop; overrides --epochs.")
+]
+Epochs = Annotated[float | None, typer.Option(help="Number of passes over the data.")]
+Batch = Annotated[int | None, typer.Option("--batch-size", min=1, help="Number of rows per batch.")]
 Rate = Annotated[float | None, typer.Option(help="Peak learning rate.")]
 Answer = Annotated[str | None, typer.Option(help="Field that holds the answer.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the data's order and of untrained links.")]
+Seed = Annotated[
+    int | None, typer.Option(help="Random seed for the data order and for untrained links.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any field of the configuration as key=value; may be repeated."),
+    typer.Option(
+        "--set", help="Field of the training configuration, as key=value; may be repeated."
+    ),
 ]
 Target = Annotated[
     list[str] | None,
@@ -46,27 +52,28 @@ Target = Annotated[
 ]
 Links = Annotated[
     list[str] | None,
-    typer.Option("--links", help="outer, inner, all, or the id of a link; may be repeated."),
+    typer.Option(
+        "--links", help="Links to train: outer, inner, all, or a link id; may be repeated."
+    ),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Run one step; print what it takes beside the estimate.")
+    bool, typer.Option("--dry-run", help="Run one step, and print its cost beside the estimate.")
 ]
 Passes = Annotated[
     int | None,
     typer.Option(min=1, help="Maximum number of parallel passes over the links' own outputs."),
 ]
-Recipe = Annotated[str | None, typer.Option(help="on_policy, or released.")]
+Recipe = Annotated[str | None, typer.Option(help="Training recipe: on_policy or released.")]
 Named = Annotated[
     list[str] | None,
-    typer.Option("--loop", help="Loop to run, in place of those that suit; may be repeated."),
+    typer.Option("--loop", help="Loop to run instead of the chosen ones; may be repeated."),
 ]
-PlanOnly = Annotated[bool, typer.Option("--dry-run", help="Print the plan of training only.")]
+PlanOnly = Annotated[bool, typer.Option("--dry-run", help="Only print the training plan.")]
 LoopSets = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Field of the configurations as key=value, or of one loop's as loop.key=value; may be "
-        "repeated.",
+        help="Configuration field, as key=value or loop.key=value; may be repeated.",
     ),
 ]
 
@@ -148,7 +155,7 @@ class TrainGroup(TyperGroup):
         return [WHOLE, *in_order()]
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        """The command of a loop; None for what is no loop."""
+        """The command of a loop; None if there is no such loop."""
         name = ALIASES.get(name, name)
         if name == WHOLE:
             example = "latentmas train team.yaml --data rows.jsonl --output-dir out"
@@ -162,7 +169,7 @@ class TrainGroup(TyperGroup):
         return _command(name, trains_loop(name, loops.get(name), type(self).run_loop), example)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """What is not the name of a loop is a team, or an option of the command for teams."""
+        """A word that does not name a loop is a team, or an option of the command for teams."""
         if args[0] == WHOLE or self.get_command(ctx, args[0]) is None:
             rest = args[1:] if args[0] == WHOLE and not Path(WHOLE).exists() else args
             return "", self.get_command(ctx, WHOLE), rest

@@ -38,7 +38,7 @@ _UsageError: Any = typer.BadParameter.__base__
 
 
 class _Guarded(TyperGroup):
-    """The outermost group: turns every exception of a command into a line and an exit code."""
+    """The outermost group: turns every exception of a command into a message and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; usage errors and a closed pipe are left to typer."""
@@ -78,14 +78,14 @@ def _global_options(
         list[Path] | None,
         typer.Option(
             metavar="FILE.py",
-            help="Python file of your own to import first; may be repeated.",
+            help="Python file to import first; may be repeated.",
         ),
     ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option(
             "--trust-remote-code",
-            help="Let a file ask for code of a model's repository; read that code first.",
+            help="Allow files to request code from a model's repository; read that code first.",
         ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,

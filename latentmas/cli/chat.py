@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentmas.cli._console import emit, note, stderr_console
 from latentmas.errors import LatentMASError
+from latentmas.plan import RunOptions
 
 if TYPE_CHECKING:
     from latentmas.runtime import System
@@ -18,31 +19,31 @@ __all__ = ["chat", "show"]
 Samples = Callable[[str], list[dict[str, Any]]]
 
 
-def chat(system: System, samples: Samples, how: dict[str, Any]) -> bool:
+def chat(system: System, samples: Samples, options: RunOptions) -> bool:
     """Answer each line of stdin with a run of its own; nothing is remembered between them.
 
-    Ends at the end of stdin, or at Ctrl-C; a run that fails is told, and the next line is read.
+    Ends at the end of stdin, or at Ctrl-C; a run that fails is reported, and the next line is read.
     On a pipe, there is one line out for each line in: a line break in an answer becomes a space,
     and the line is empty for an empty question or one that fails.
 
     Args:
         system: the team.
         samples: makes the sample of a question.
-        how: options of `system.run`.
+        options: of each run.
 
     Returns:
         Whether every question was answered.
     """
     well, terminal = True, sys.stdin.isatty()
     if terminal:
-        note("each question is a fresh run of the team; Ctrl-D or Ctrl-C ends")
+        note("each question is a fresh run of the team; press Ctrl-D or Ctrl-C to end")
     with suppress(KeyboardInterrupt):
         for question in _questions():
             line = ""
             try:
                 if question:
                     result = system.run(
-                        samples(question), on_text=show if terminal else None, **how
+                        samples(question), on_text=show if terminal else None, options=options
                     )
                     line = "" if terminal else " ".join(result.texts[0].splitlines())
             except LatentMASError as error:
@@ -59,7 +60,7 @@ def show(_: int, text: str) -> None:
 
 
 def _questions() -> Iterator[str]:
-    """Lines of stdin; from a terminal those that hold something, with a prompt and a history."""
+    """Lines of stdin; from a terminal the lines that are not empty, with a prompt and a history."""
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin)
         return

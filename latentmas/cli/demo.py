@@ -15,41 +15,45 @@ __all__ = ["demo"]
 
 def demo(
     output: Annotated[
-        Path, typer.Option(file_okay=False, help="Folder for what the demo writes.")
+        Path, typer.Option(file_okay=False, help="Folder for the demo's files.")
     ] = Path("latentmas-demo"),
-    seed: Annotated[int, typer.Option(help="Seed of data and training.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="A short run, for a first look.")] = False,
+    seed: Annotated[int, typer.Option(help="Random seed for data and training.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Short run for a first look.")] = False,
     pretrain: Annotated[
         bool,
-        typer.Option("--pretrain", help="Only make the demo's models anew, in OUTPUT/backbones."),
+        typer.Option("--pretrain", help="Only retrain the demo's models, into OUTPUT/backbones."),
     ] = False,
     real: Annotated[
         bool,
-        typer.Option("--real", help="Use a real language model (SmolLM2 by default): a relay."),
+        typer.Option(
+            "--real", help="Run the relay task on a real language model (SmolLM2 by default)."
+        ),
     ] = False,
     reader: Annotated[
         str | None,
         typer.Option(
-            help="Model that reads, with --real: hub id, folder or GGUF file.", show_default=False
+            help="Model of the reader, with --real: hub id, folder or GGUF file.",
+            show_default=False,
         ),
     ] = None,
     answerer: Annotated[
         str | None,
         typer.Option(
-            help="Model that answers, with --real; the reader if left out.", show_default=False
+            help="Model of the answerer, with --real. Default: the reader's.", show_default=False
         ),
     ] = None,
     device: Annotated[
         str | None,
         typer.Option(
-            help="Device of the models, with --real; a GPU if there is one.", show_default=False
+            help="Device of the models, with --real. Default: a GPU if there is one.",
+            show_default=False,
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Train and run a small team whose agents must share what they know. CPU, offline."""
+    """Train and run a small team whose agents must share what they know; offline, on the CPU."""
     if not real and (reader or answerer or device):
-        raise typer.BadParameter("--reader, --answerer and --device go with --real")
+        raise typer.BadParameter("--reader, --answerer and --device require --real")
     if pretrain:
         _pretrain(output / "backbones", seed, json)
         return

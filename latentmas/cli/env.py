@@ -14,7 +14,7 @@ __all__ = ["env"]
 
 
 def env(json: Json = False) -> None:
-    """Print versions, devices, platform and the sandbox for programs, for bug reports."""
+    """Print versions, devices, platform and sandbox facts for bug reports."""
     facts = _facts()
     if json:
         emit_json(facts)

@@ -21,13 +21,13 @@ def errors(
         list[str] | None,
         typer.Argument(
             metavar="CODE…",
-            help="Such as LM103, one or several; without it, all codes are listed.",
+            help="Error codes to explain, such as LM103. Default: list all codes.",
             autocompletion=lambda: list(CODES),
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Explain the codes of a message: what each means, an example, and what to do."""
+    """Explain error codes: what each means, an example, and what to do."""
     if not codes:
         if json:
             emit_json(CODES)
@@ -37,7 +37,7 @@ def errors(
         return
     for code in codes:
         if code.upper() not in CODES:
-            raise unknown("code", code, CODES, "`latentmas errors` lists all")
+            raise unknown("code", code, CODES, "`latentmas errors` lists all codes")
     names = dict.fromkeys(code.upper() for code in codes)
     told = [{"code": name, "meaning": CODES[name], "text": _section(name)} for name in names]
     if json:

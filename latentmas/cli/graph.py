@@ -44,21 +44,25 @@ def new(
     ],
     template: Annotated[
         str,
-        typer.Option(help="What to start from; see `latentmas templates`.", autocompletion=names),
+        typer.Option(
+            help="Template to start from; see `latentmas templates`.", autocompletion=names
+        ),
     ] = "sequential",
     output: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to.")] = Path(),
     backbone: Annotated[
         list[str] | None,
-        typer.Option(help="Hub id or folder of a model, for the roles in turn; may be repeated."),
+        typer.Option(help="Model for the next role (hub id or folder); may be repeated."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Write an editable graph file and its prompts from a template."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise typer.BadParameter(f"{name!r} is not a file name; use letters, digits, - and _")
     agents = [agent for names in roles_of(template).values() for agent in names]
     if len(backbone or []) > len(agents):
-        takes = f"{len(agents)} ({', '.join(agents)})" if agents else "none: it brings its models"
+        takes = (
+            f"{len(agents)} ({', '.join(agents)})" if agents else "none: it comes with its models"
+        )
         given = f"--backbone is given {len(backbone or [])} times"
         raise typer.BadParameter(f"{given}; template {template!r} takes {takes}")
     files = team_files(template, name, output, backbone or [])
@@ -66,7 +70,9 @@ def new(
     for path in files:
         emit(str(path))
     if not backbone:
-        note("its models are the demo's, too small to talk; put your own in, or use --backbone")
+        note(
+            "it uses the demo's models, too small for real answers; replace them, or use --backbone"
+        )
     graph = shlex.quote(str(next(iter(files))))
     train = f"train {graph} --data rows.jsonl --output-dir out"
     commands = (f"check {graph}", f"plan {graph}", train)
@@ -74,7 +80,7 @@ def new(
 
 
 def check(graph: GraphFile, json: Json = False) -> None:
-    """Compile a graph and report every problem at once, with its fix. No weights."""
+    """Compile a graph and report every problem at once, with its fix; loads no weights."""
     try:
         compiled = open_plan(graph)
     except LatentMASError as error:
@@ -97,21 +103,25 @@ def plan(
     graph: GraphFile,
     rounds: Rounds = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the plan there, as JSON.")
+        Path | None, typer.Option("--output", "-o", help="JSON file to write the plan to.")
     ] = None,
     hardware: Annotated[
         str | None,
         typer.Option(
-            help="Estimate a run on this machine: h200, h100, a100, l4, rtx4090 or cpu.",
+            help="Machine to estimate a run on: h200, h100, a100, l4, rtx4090 or cpu.",
             autocompletion=lambda: list(HARDWARE),
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Samples that run together.")] = 1,
-    input_tokens: Annotated[int, typer.Option(min=0, help="Tokens of each sample field.")] = 100,
+    batch: Annotated[int, typer.Option(min=1, help="Number of samples that run together.")] = 1,
+    input_tokens: Annotated[
+        int, typer.Option(min=0, help="Number of tokens in each sample field.")
+    ] = 100,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens that each agent writes. Default: the agents' own limits, else 256."
+            min=1,
+            help="Number of tokens that each agent writes. Default: the agents' own limits, else "
+            "256.",
         ),
     ] = None,
     executor: Annotated[
@@ -122,10 +132,10 @@ def plan(
     ] = "cached",
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Show what a graph compiles to, or what a run of it takes on a machine. No weights.
+    """Show what a graph compiles to, or estimate a run of it on a machine; loads no weights.
 
-    Without --hardware: backbones, links with exact sizes, schedule. With it: operations, bytes,
-    memory and seconds of each step and in all, a floor from a roofline.
+    Without --hardware: backbones, links with exact sizes, and the schedule. With it: operations,
+    bytes, memory and seconds of each step and in total, as a lower bound from a roofline.
     """
     compiled = open_plan(graph)
     if rounds is not None:
@@ -157,7 +167,7 @@ def draw(
         typer.Option("--output", "-o", help="File to write: .svg, .html, .png, .mmd or .dot."),
     ],
 ) -> None:
-    """Draw a graph, offline. No weights."""
+    """Draw a graph offline; loads no weights."""
     emit(str(open_plan(graph).draw(output)))
 
 
@@ -172,5 +182,5 @@ def _problems(error: LatentMASError, graph: Path) -> tuple[Problem, ...]:
     code, _, message = str(error).partition(" ")
     if code in CODES:
         return (Problem(code, str(graph), message, f"see `latentmas errors {code}`"),)
-    hint = "give a graph file that can be read, with the files that it names beside it"
+    hint = "give a readable graph file, with the files that it names beside it"
     return (Problem("LM100", str(graph), str(error), hint),)

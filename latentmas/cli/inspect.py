@@ -14,11 +14,11 @@ __all__ = ["diff", "inspect"]
 SavedTeam = Annotated[
     str, typer.Argument(metavar="TEAM", help="Folder of a saved team, or hub id owner/name.")
 ]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit, for a hub id.")]
+Revision = Annotated[str | None, typer.Option(help="Revision on the hub: branch, tag or commit.")]
 
 
 def inspect(team: SavedTeam, revision: Revision = None, json: Json = False) -> None:
-    """Tell what a saved team is: links, norms, base models, trainings; exit code 1 if unsound."""
+    """Describe a saved team: links, norms, base models, trainings; exit code 1 on a problem."""
     from latentmas.io.inspect import inspect_team
 
     report = inspect_team(team, revision=revision)
@@ -32,9 +32,13 @@ def inspect(team: SavedTeam, revision: Revision = None, json: Json = False) -> N
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="Folder of a saved team, or hub id.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other team.")],
-    revision_a: Annotated[str | None, typer.Option(help="Of A, on the hub.")] = None,
-    revision_b: Annotated[str | None, typer.Option(help="Of B, on the hub.")] = None,
+    b: Annotated[str, typer.Argument(metavar="B", help="Folder or hub id of the other team.")],
+    revision_a: Annotated[
+        str | None, typer.Option(help="Revision of A on the hub: branch, tag or commit.")
+    ] = None,
+    revision_b: Annotated[
+        str | None, typer.Option(help="Revision of B on the hub: branch, tag or commit.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare two saved teams, plan and weights; exit code 1 on a difference."""

@@ -20,12 +20,14 @@ __all__ = ["import_prompts"]
 def import_prompts(
     clone: Annotated[
         Path,
-        typer.Argument(metavar="CLONE", help="Top folder of a clone of the RecursiveMAS code."),
+        typer.Argument(
+            metavar="CLONE", help="Top folder of a clone of the RecursiveMAS repository."
+        ),
     ],
     style: Annotated[
         str,
         typer.Option(
-            help=f"One of {', '.join(STYLES)}.",
+            help=f"Published system: {', '.join(STYLES)}.",
             autocompletion=lambda: list(STYLES),
         ),
     ],
@@ -35,26 +37,30 @@ def import_prompts(
             "--output", "-o", dir_okay=False, help="Prompt pack to write: .json, .yaml or .yml."
         ),
     ],
-    task: Annotated[str, typer.Option(help=f"{', '.join(TASKS)}.")] = "math",
+    task: Annotated[str, typer.Option(help=f"Kind of task: {', '.join(TASKS)}.")] = "math",
     function: Annotated[
         bool,
-        typer.Option("--function", help="With code: ask for the function that `fn_name` names."),
+        typer.Option(
+            "--function", help="Ask for the function that `fn_name` names; with --task code."
+        ),
     ] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Most seconds for the code.")] = 60.0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace the file if it is there.")
-    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Time limit for the clone's code, in seconds.")
+    ] = 60.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Take the published prompts from a clone of that code; this runs code of the clone."""
+    """Import the published prompts from a clone of RecursiveMAS; this runs code from the clone."""
     from latentmas.interop.prompts import import_prompts as taken
     from latentmas.prompts import write_prompt_pack
 
     if output.suffix.lower() not in (".json", ".yaml", ".yml"):
-        raise typer.BadParameter(f"--output ends in .json, .yaml or .yml, not in {output.name!r}")
+        raise typer.BadParameter(
+            f"--output must end in .json, .yaml or .yml, found {output.name!r}"
+        )
     if function and task != "code":
-        raise typer.BadParameter("--function goes with --task code")
+        raise typer.BadParameter("--function requires --task code")
     if output.exists() and not force:
-        raise LatentMASError(f"not overwritten: {output}; --force replaces what is there")
+        raise LatentMASError(f"not overwritten: {output}; --force replaces existing files")
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
         pack = taken(clone, style, task=task, function=function, timeout=timeout)

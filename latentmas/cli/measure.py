@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from latentmas.cli._console import emit, emit_json
-from latentmas.cli._data import Row, read_rows
+from latentmas.cli._data import Row
 from latentmas.cli._finished import RowFile, in_full
 from latentmas.cli._options import (
-    BatchSize,
     Device,
-    Executor,
     Json,
-    LatentSteps,
     Manifest,
-    MaxNewTokens,
-    OnError,
-    Rounds,
     Team,
-    check_drawing,
     check_outputs,
     files_of,
 )
 from latentmas.cli._progress import run_progress
+from latentmas.cli._run_options import seed_of, takes_run_options
 from latentmas.cli._team import open_team
-from latentmas.plan import Decode, TokenLimit
+from latentmas.plan import Decode, RunOptions
+from latentmas.spec import read_jsonl
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation, Metric
@@ -36,75 +31,59 @@ if TYPE_CHECKING:
 __all__ = ["bench", "eval_"]
 
 Data = Annotated[Path, typer.Option("--data", help="JSONL file of rows with answers.")]
-Seed = Annotated[int, typer.Option(help="Of drawing, and of untrained links.")]
 
 
+@takes_run_options(executor="auto")
 def eval_(
     team: Team,
     data: Data,
     metric: Annotated[
         str,
         typer.Option(
-            help="exact, math, choice, or one of a plugin.",
+            help="Metric: exact, math, choice, or a plugin's.",
             autocompletion=lambda: files_of("evaluation.metrics"),
         ),
     ] = "exact",
     answer_field: Annotated[str, typer.Option(help="Field that holds the answer.")] = "answer",
     twin: Annotated[
-        bool, typer.Option("--twin", help="Also run the text twin, on the same models.")
+        bool, typer.Option("--twin", help="Also run the text twin on the same models.")
     ] = False,
     twin_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens the twin's agents say on an edge.")
+        int | None,
+        typer.Option(min=1, help="Maximum number of tokens that the twin's agents write per edge."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", dir_okay=False, help="JSONL file, by row.")
+        Path | None,
+        typer.Option("--output", "-o", dir_okay=False, help="JSONL file for the judged answers."),
     ] = None,
-    rounds: Rounds = None,
-    latent_steps: LatentSteps = None,
-    max_new_tokens: MaxNewTokens = None,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens.")] = False,
-    temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
-    retry: Annotated[
-        str | None, typer.Option(help="Lead answers without one to it: math, choice, code, search.")
-    ] = None,
-    seed: Seed = 0,
+    *,
+    options: RunOptions,
     device: Device = "cpu",
-    batch_size: BatchSize = 32,
-    executor: Executor = "auto",
-    num_return_sequences: Annotated[
-        int, typer.Option(min=1, help="Answers of each row; all are scored.")
-    ] = 1,
-    on_error: OnError = "raise",
     manifest: Manifest = None,
     json: Json = False,
 ) -> None:
-    """Score a team's answers, with a 95 % interval, beside its text twin and what both cost."""
+    """Score a team's answers with a 95 % interval, beside its text twin and the cost of both."""
     if twin_tokens is not None and not twin:
-        raise typer.BadParameter("--twin-tokens goes with --twin")
-    check_drawing(do_sample, temperature=temperature, top_p=top_p)
+        raise typer.BadParameter("--twin-tokens requires --twin")
     check_outputs(output, manifest)
-    table = read_rows(data)
+    table = read_jsonl(data)
     system = open_team(
         team,
         device=device,
-        seed=seed,
+        seed=seed_of(options),
         check=lambda plan: (
-            None if on_error == "keep" else table.require([*plan.graph.inputs, answer_field])
+            None
+            if options.on_error == "keep"
+            else table.require([*plan.graph.inputs, answer_field])
         ),
     )
     from latentmas.evaluation import evaluate, metrics
 
     judge = metrics.get(metric)
     other = system.text_twin(max_new_tokens=twin_tokens) if twin else None
-    limit: TokenLimit = max_new_tokens
-    if max_new_tokens is not None and twin_tokens is not None:  # edges of the twin keep theirs
-        writers = {s.agent for s in system.plan.steps if isinstance(s, Decode)}
-        limit = dict.fromkeys(sorted(writers), max_new_tokens)
-    how: dict[str, Any] = {"rounds": rounds, "max_new_tokens": limit, "seed": seed}
-    how |= {"do_sample": do_sample, "temperature": temperature, "top_p": top_p, "retry": retry}
-    how |= {"batch_size": batch_size, "executor": executor, "latent_steps": latent_steps}
-    how |= {"num_return_sequences": num_return_sequences, "on_error": on_error}
+    if options.max_new_tokens is not None and twin_tokens is not None:  # edges keep the twin's
+        writers = sorted({s.agent for s in system.plan.steps if isinstance(s, Decode)})
+        options = options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
 
     def row(end: SampleEnd) -> Row:
         return _judged(table.rows[end.sample], end, metric, judge, answer_field)
@@ -120,7 +99,7 @@ def eval_(
             manifest=manifest,
             data=data,
             on_event=[watch, file.watch],
-            **how,
+            options=options,
         )
     emit_json(found.to_dict()) if json else emit(str(found))
     well = file.finish(_by_row(file.rows, found))
@@ -128,37 +107,43 @@ def eval_(
         raise typer.Exit(1)
 
 
+@takes_run_options("executor", "batch_size", max_new_tokens=16)
 def bench(
     team: Team,
     question: Annotated[
-        str, typer.Argument(metavar="QUESTION", help="What every input of the graph says.")
+        str, typer.Argument(metavar="QUESTION", help="Text for every input of the graph.")
     ] = "What is 3 + 4, and why?",
     executors: Annotated[
         str,
         typer.Option(
-            metavar="NAMES", help="Executors, with commas; the first is the one to compare with."
+            metavar="NAMES",
+            help="Executors to time, separated by commas; the first is the baseline.",
         ),
     ] = "reference,cached,static",
-    samples: Annotated[int, typer.Option(min=1, help="Copies of the question in a batch.")] = 4,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs of each; medians count.")] = 3,
-    rounds: Rounds = None,
-    latent_steps: LatentSteps = None,
-    max_new_tokens: MaxNewTokens = 16,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Number of copies of the question in a batch.")
+    ] = 4,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Number of timed runs per executor; medians are reported.")
+    ] = 3,
+    *,
+    options: RunOptions,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Time executors on a team: seconds, ratios, and whether all write the same tokens."""
     names = [name.strip() for name in executors.split(",") if name.strip()]
     if not names:
-        raise typer.BadParameter("--executors names one or more, with commas between")
-    system = open_team(team, device=device)
+        raise typer.BadParameter("--executors takes one or more names, separated by commas")
+    system = open_team(team, device=device, seed=seed_of(options))
     from latentmas.evaluation import time_executors
 
     rows = [dict.fromkeys(system.plan.graph.inputs, question)] * samples
-    how: dict[str, Any] = {"rounds": rounds, "latent_steps": latent_steps}
-    how |= {"max_new_tokens": max_new_tokens, "batch_size": samples}
+    options = options.replace(batch_size=samples)
     with run_progress() as watch:
-        found = time_executors(system, rows, names, repeats=repeats, on_event=watch, **how)
+        found = time_executors(
+            system, rows, names, repeats=repeats, on_event=watch, options=options
+        )
     if json:
         emit_json({"samples": samples, "timings": [timing.to_dict() for timing in found]})
         return
@@ -166,7 +151,7 @@ def bench(
     for t in found:
         emit(
             f"{t.executor:<14}{t.seconds:>9.3f}{t.latent_seconds:>9.3f}{t.text_seconds:>9.3f}"
-            f"{t.ratio:>8.2f}x  {'the same' if t.same_tokens else 'others'}"
+            f"{t.ratio:>8.2f}x  {'same' if t.same_tokens else 'different'}"
         )
 
 

@@ -19,7 +19,7 @@ def import_release(
         str,
         typer.Argument(
             metavar="STYLE",
-            help=f"One of {', '.join(STYLES)}.",
+            help=f"Published system: {', '.join(STYLES)}.",
             autocompletion=lambda: list(STYLES),
         ),
     ],
@@ -28,22 +28,25 @@ def import_release(
     ],
     source: Annotated[
         Path | None,
-        typer.Option(help="Folder of a downloaded release; without it, the hub's."),
+        typer.Option(help="Folder of a downloaded release. Default: download it from the hub."),
     ] = None,
-    task: Annotated[str, typer.Option(help="math, code, choice or search.")] = "math",
+    task: Annotated[str, typer.Option(help="Kind of task: math, code, choice or search.")] = "math",
     prompts: Annotated[
         Path | None, typer.Option(help="Prompt pack (JSON or YAML); see import-prompts.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of the team.")] = None,
-    latent_steps: Annotated[
-        int | None, typer.Option(min=1, help="Latent steps of every agent.")
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Number of rounds. Default: the release's.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Of the backbones.")] = "auto",
+    latent_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of latent steps of every agent. Default: the release's."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Data type of the backbones.")] = "auto",
     revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the hub's repositories.")
+        str | None, typer.Option(help="Revision on the hub: branch, tag or commit.")
     ] = None,
 ) -> None:
-    """Write a published RecursiveMAS system as a saved team; its backbones are only named."""
+    """Write a published RecursiveMAS system as a saved team, which only names its backbones."""
     from latentmas.interop import load_release
 
     system = load_release(
@@ -64,5 +67,7 @@ def _dtype(name: str) -> DType:
     from typing import get_args
 
     if name not in get_args(DType):
-        raise typer.BadParameter(f"--dtype is one of {', '.join(get_args(DType))}, not {name!r}")
+        raise typer.BadParameter(
+            f"--dtype must be one of {', '.join(get_args(DType))}, found {name!r}"
+        )
     return name  # type: ignore[return-value]

@@ -9,29 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._data import Row, Rows, jsonl, read_rows
+from latentmas.cli._data import Row, jsonl
 from latentmas.cli._finished import RowFile, answered, in_full, sample_end
 from latentmas.cli._options import (
-    BatchSize,
     Device,
-    Executor,
     Json,
-    LatentSteps,
     Manifest,
-    MaxNewTokens,
-    OnError,
-    Rounds,
     Team,
-    check_drawing,
     check_outputs,
     pairs,
     unknown,
 )
 from latentmas.cli._progress import run_progress
+from latentmas.cli._run_options import seed_of, takes_run_options
 from latentmas.cli._team import open_team
 from latentmas.cli.chat import chat as answer_each
 from latentmas.cli.chat import show
-from latentmas.plan import Plan
+from latentmas.plan import Plan, RunOptions
+from latentmas.spec import JsonlFile, read_jsonl
 
 if TYPE_CHECKING:
     from latentmas.io import RunRecorder
@@ -40,104 +35,79 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 Field = Annotated[
-    list[str] | None, typer.Option("--field", help="An input as name=value; may be repeated.")
+    list[str] | None, typer.Option("--field", help="Input as name=value; may be repeated.")
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", dir_okay=False, help="JSONL file for the answers.")
 ]
 
 
+@takes_run_options(executor="auto")
 def run(
     team: Team,
     question: Annotated[
-        str | None, typer.Argument(metavar="QUESTION", help="The only input.")
+        str | None, typer.Argument(metavar="QUESTION", help="Value of the graph's only input.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="JSONL file; every row is a sample.")] = None,
+    data: Annotated[Path | None, typer.Option(help="JSONL file of samples, one per row.")] = None,
     output: Output = None,
     field: Field = None,
-    rounds: Rounds = None,
-    latent_steps: LatentSteps = None,
-    max_new_tokens: MaxNewTokens = None,
-    do_sample: Annotated[bool, typer.Option("--do-sample", help="Draw tokens.")] = False,
-    temperature: Annotated[float, typer.Option(help="Of drawing.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus of drawing.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Candidates of drawing.")] = None,
-    min_p: Annotated[float | None, typer.Option(help="Least relative probability.")] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1 against repetition.")] = 1.0,
-    num_return_sequences: Annotated[
-        int, typer.Option(min=1, help="Answers of each sample, from one latent phase.")
-    ] = 1,
-    stop: Annotated[
-        list[str] | None, typer.Option(help="String that ends an answer; may be repeated.")
-    ] = None,
-    retry: Annotated[
-        str | None, typer.Option(help="Lead answers without one to it: math, choice, code, search.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of drawing, and of untrained links.")] = 0,
+    *,
+    options: RunOptions,
     device: Device = "cpu",
-    batch_size: BatchSize = 32,
-    executor: Executor = "auto",
-    text: Annotated[bool, typer.Option("--text", help="Run the graph's text twin.")] = False,
+    text: Annotated[
+        bool,
+        typer.Option("--text", help="Run the text twin instead: the same graph, talking in text."),
+    ] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the answer to QUESTION as it is written.")
     ] = False,
     report: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="HTML page to write about the run.")
+        Path | None, typer.Option(dir_okay=False, help="HTML report to write.")
     ] = None,
     twin: Annotated[
-        bool, typer.Option("--twin", help="Run the text twin too, beside it in the report.")
+        bool, typer.Option("--twin", help="Also run the text twin, and show it in the report.")
     ] = False,
     chat: Annotated[
-        bool, typer.Option("--chat", help="Answer questions from the terminal, or lines of stdin.")
+        bool,
+        typer.Option("--chat", help="Answer questions from the terminal, or from lines of stdin."),
     ] = False,
     accounting: Annotated[
         bool,
-        typer.Option("--accounting", help="Show what each turn cost."),
+        typer.Option("--accounting", help="Show the cost of each turn."),
     ] = False,
-    on_error: OnError = "raise",
     manifest: Manifest = None,
     json: Json = False,
 ) -> None:
     """Run a team on a question, or on the rows of a JSONL file."""
-    sampling: dict[str, Any] = {
-        "temperature": temperature,
-        "top_p": top_p,
-        "top_k": top_k,
-        "min_p": min_p,
-    }
-    check_drawing(do_sample, **sampling)
-    if stream and (json or data is not None or num_return_sequences > 1):
-        raise typer.BadParameter("--stream shows one answer to QUESTION; it goes without the rest")
-    _check_answers(num_return_sequences, do_sample)
+    count = options.num_return_sequences
+    if stream and (json or data is not None or count > 1):
+        raise typer.BadParameter(
+            "--stream shows one answer to QUESTION; leave out --json, --data and "
+            "--num-return-sequences"
+        )
     if twin and (text or report is None):
-        raise typer.BadParameter("--twin goes with --report, and not with --text")
-    if chat and (
-        json
-        or stream
-        or num_return_sequences > 1
-        or (data or output or report or question or manifest)
-    ):
-        raise typer.BadParameter("--chat reads its questions itself and shows each answer")
+        raise typer.BadParameter("--twin requires --report, and excludes --text")
+    if chat and (json or stream or count > 1 or (data or output or report or question or manifest)):
+        raise typer.BadParameter(
+            "--chat reads its questions itself and shows each answer; leave out QUESTION, --data, "
+            "--output, --report, --manifest, --json, --stream and --num-return-sequences"
+        )
     _check_page(report)
     check_outputs(output, report, manifest)
-    depth = {"rounds": rounds, "latent_steps": latent_steps}
-    sampling |= {"do_sample": do_sample, "max_new_tokens": max_new_tokens, "seed": seed}
-    sampling |= {"num_return_sequences": num_return_sequences, "stop": stop or (), "retry": retry}
-    sampling |= {"repetition_penalty": repetition_penalty, "on_error": on_error}
     asked = _Asked.of("" if chat else question, data, pairs("--field", field or []))
-    asked = replace(asked, keeps=on_error == "keep")
-    system = open_team(team, device=device, seed=seed, text=text, check=asked.rows)
+    asked = replace(asked, keeps=options.on_error == "keep")
+    system = open_team(team, device=device, seed=seed_of(options), text=text, check=asked.rows)
     rows = asked.rows(system.plan)
-    how: dict[str, Any] = depth | sampling | {"batch_size": batch_size, "executor": executor}
-    if executor == "auto" and device != "cpu":
+    if options.executor in (None, "auto") and device != "cpu":
         note(f"executor: {system.choose_executor()}")
     if chat:
         if not answer_each(
-            system, lambda line: replace(asked, question=line).rows(system.plan), how
+            system, lambda line: replace(asked, question=line).rows(system.plan), options
         ):
             raise typer.Exit(1)
         return
-    how["record"] = ("report",) if report is not None else ()
+    if report is not None:
+        options = options.replace(record="report")
     recorder = None if manifest is None else _recorder(manifest, data, asked, rows)
     file = RowFile(output, len(rows), lambda end: in_full(rows[end.sample], end))
     with run_progress(quiet=stream) as watch, file.kept():
@@ -146,19 +116,19 @@ def run(
             on_event=[watch, file.watch],
             on_text=show if stream else None,
             manifest=recorder,
-            **how,
+            options=options,
         )
     well = _finish(asked, rows, result, file, json, shown=stream)
     if accounting:
         note(result.summary())
     well = _told_errors(result) and well
     if report is not None:
-        note(f"wrote {result.report(report, twin=_twin(system, rows, how) if twin else None)}")
+        note(f"wrote {result.report(report, twin=_twin(system, rows, options) if twin else None)}")
     raise typer.Exit(0 if well else 1)
 
 
 def _told_errors(result: RunResult) -> bool:
-    """Tell what has failed beside the rows that are well; whether the command has not."""
+    """Report the rows that failed; whether the command has succeeded."""
     for error in list(result.errors.values())[:_TOLD]:
         note(f"failed: {error}")
     if result.errors:
@@ -166,21 +136,17 @@ def _told_errors(result: RunResult) -> bool:
     return result.manifest_error is None and len(result.errors) < max(1, len(result.texts))
 
 
-def _check_answers(count: int, do_sample: bool) -> None:
-    if count > 1 and not do_sample:
-        flag = f"--num-return-sequences {count}"
-        raise typer.BadParameter(f"{flag} goes with --do-sample; else all answers would be equal")
-
-
 def _check_page(report: Path | None) -> None:
     if report is not None and report.suffix.lower() not in (".html", ".htm"):
-        raise typer.BadParameter(f"--report writes HTML: end {report.name!r} in .html")
+        raise typer.BadParameter(
+            f"--report writes HTML: the file name must end in .html, found {report.name!r}"
+        )
 
 
-def _twin(system: System, rows: list[Row], how: dict[str, Any]) -> RunResult:
+def _twin(system: System, rows: list[Row], options: RunOptions) -> RunResult:
     """A run of the team's text twin over the same samples."""
     with run_progress() as watch:
-        return system.text_twin().run(rows, on_event=watch, **how)
+        return system.text_twin().run(rows, on_event=watch, options=options)
 
 
 def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row]) -> RunRecorder:
@@ -193,7 +159,7 @@ def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row])
 
 
 _TOLD = 20
-"""Most failed rows that are told in full."""
+"""Maximum number of failed rows that are reported in full."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +167,7 @@ class _Asked:
     """What the user asked, before the graph's inputs are known."""
 
     question: str | None
-    table: Rows | None
+    table: JsonlFile | None
     fields: dict[str, str]
     keeps: bool = False
     """Whether rows without an input are left to the run, which keeps their errors."""
@@ -211,7 +177,7 @@ class _Asked:
         """Check that the parts go together, and read the file."""
         if data is not None and (question is not None or fields):
             raise typer.BadParameter("give --data, or QUESTION and --field, not both")
-        return cls(question, None if data is None else read_rows(data), fields)
+        return cls(question, None if data is None else read_jsonl(data), fields)
 
     def rows(self, plan: Plan) -> list[Row]:
         """The samples, each with every input of the graph."""
@@ -233,7 +199,7 @@ class _Asked:
 
 def _ask_for(left: list[str], question: str | None) -> str:
     if not left:
-        return f"no input of the graph is left for the question {question!r}"
+        return f"--field sets every input; none is left for the question {question!r}"
     if len(left) == 1:
         return f"the graph needs its input {left[0]!r}: give QUESTION, or --data rows.jsonl"
     flags = " ".join(f'--field {name}="…"' for name in left)

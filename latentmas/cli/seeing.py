@@ -1,4 +1,4 @@
-"""The command that shows a training: report."""
+"""The command that reports on a training run: report."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ __all__ = ["report"]
 
 def report(
     folder: Annotated[
-        Path, typer.Argument(metavar="OUT_DIR", help="Output folder of one training or several.")
+        Path, typer.Argument(metavar="OUT_DIR", help="Output folder of one or more training runs.")
     ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", dir_okay=False, help="Page to write; else OUT_DIR/report.html."
+            "--output",
+            "-o",
+            dir_okay=False,
+            help="HTML page to write. Default: OUT_DIR/report.html.",
         ),
     ] = None,
     png: Annotated[
         Path | None,
-        typer.Option(file_okay=False, help="Folder for the curves and heat maps as PNG too."),
+        typer.Option(file_okay=False, help="Folder for curves and heat maps as PNG files."),
     ] = None,
 ) -> None:
-    """Show a training: its curves and depth maps as an HTML page. No weights."""
+    """Report on a training run: curves and depth maps as an HTML page; loads no weights."""
     emit(str(training_report(folder, output, png=png)))
     if png is not None:
         note(f"pictures: {png}")

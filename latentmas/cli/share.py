@@ -1,14 +1,15 @@
-"""Commands that pass teams and results on: push, rerun."""
+"""Commands that share teams and repeat results: push, rerun."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from latentmas.cli._console import emit, emit_json, note
 from latentmas.cli._options import Json
+from latentmas.cli._run_options import takes_run_options
 from latentmas.cli._team import files_are_trusted
 
 __all__ = ["push", "rerun"]
@@ -19,16 +20,19 @@ def push(
         Path, typer.Argument(metavar="TEAM", help="Folder of a saved team.", file_okay=False)
     ],
     repository: Annotated[
-        str, typer.Argument(metavar="OWNER/NAME", help="Repository of the hub; made if need be.")
+        str, typer.Argument(metavar="OWNER/NAME", help="Repository on the hub; created if missing.")
     ],
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a repository that is made.")
+        bool | None,
+        typer.Option("--private/--public", help="Visibility of the repository if it is created."),
     ] = None,
-    branch: Annotated[str | None, typer.Option(help="Branch; made if need be.")] = None,
-    message: Annotated[str | None, typer.Option("--message", "-m", help="Of the commit.")] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="Branch to push to; created if missing.")
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Commit message.")] = None,
     json: Json = False,
 ) -> None:
-    """Push a saved team to the hub in one commit; the token is HF_TOKEN's or `hf auth login`'s."""
+    """Push a saved team to the hub in one commit, with the token of HF_TOKEN or `hf auth login`."""
     from latentmas.io import push_folder
 
     commit = push_folder(team, repository, private=private, revision=branch, commit_message=message)
@@ -39,24 +43,34 @@ def push(
     emit(commit)
 
 
+@takes_run_options(only=("executor", "batch_size", "refill"))
 def rerun(
     manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="What `latentmas run --manifest` wrote.")
+        Path,
+        typer.Argument(metavar="MANIFEST", help="Manifest that `latentmas run --manifest` wrote."),
     ],
     team: Annotated[
-        str | None, typer.Option(help="Where the team is now: folder or hub id.")
+        str | None, typer.Option(help="Team to run: folder or hub id. Default: as recorded.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Where the rows are now.")] = None,
-    device: Annotated[str | None, typer.Option(help="Without it, as then.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL file of the rows. Default: as recorded.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device of the models. Default: as recorded.")
+    ] = None,
     save: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="File for the manifest of this run.")
+        Path | None, typer.Option(dir_okay=False, help="Manifest to write for this run.")
     ] = None,
+    options: dict[str, Any] | None = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="If the manifest's models ask for it.")
+        bool,
+        typer.Option(
+            "--trust-remote-code", help="Allow code from the repositories of the recorded models."
+        ),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Repeat a run and compare token by token; exit code 1 on a difference."""
+    """Repeat a recorded run and compare it token by token; exit code 1 on a difference."""
     from latentmas.io import rerun
 
     found = rerun(
@@ -66,6 +80,7 @@ def rerun(
         device=device,
         save=save,
         trust_remote_code=trust_remote_code or files_are_trusted(),
+        **(options or {}),
     )
     if json:
         emit_json(found.to_dict())

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from latentmas.atomic import check_writable
 from latentmas.cli._config import make_config, read_sets
 from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._data import read_rows
 from latentmas.cli._options import pairs, unknown
 from latentmas.cli._team import open_plan, open_team
 from latentmas.cli._train_group import TrainGroup
 from latentmas.errors import LatentMASError, TrainingInterrupted
+from latentmas.spec import read_jsonl
 from latentmas.viz import training_report
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def train_loop(
     **given: Any,
 ) -> None:
     """Train with one loop, save the team and report."""
-    rows = read_rows(data).rows
-    eval_rows = None if eval_data is None else read_rows(eval_data).rows
+    rows = read_jsonl(data).rows
+    eval_rows = None if eval_data is None else read_jsonl(eval_data).rows
     folder = _free(output_dir / "team")
     from latentmas.training.loops import loops
 
@@ -86,8 +86,8 @@ def train_team(
     **given: Any,
 ) -> None:
     """Choose the loops, run them, save the team and report."""
-    rows = read_rows(data).rows
-    eval_rows = None if eval_data is None else read_rows(eval_data).rows
+    rows = read_jsonl(data).rows
+    eval_rows = None if eval_data is None else read_jsonl(eval_data).rows
     from latentmas.training import plan_training, train
 
     options: dict[str, Any] = {"loops": loop or None, **_split(set_ or [])}
@@ -156,7 +156,7 @@ def _split(sets: list[str]) -> dict[str, Any]:
     for text in sets:
         name, dot, _ = text.partition("=")[0].partition(".")
         if dot and name not in kinds:
-            raise unknown("training loop", name, kinds, f"there are: {', '.join(kinds)}")
+            raise unknown("training loop", name, kinds, f"known: {', '.join(kinds)}")
         if dot:
             settings.setdefault(name, {}).update(read_sets(kinds[name], [text.partition(".")[2]]))
             continue
@@ -176,7 +176,7 @@ def _history(team: Path) -> list[TrainingRecord]:
 
 @contextmanager
 def _resumable() -> Iterator[None]:
-    """Ctrl-C tells the command that continues."""
+    """Ctrl-C prints the command that resumes."""
     try:
         yield
     except TrainingInterrupted as stop:
@@ -202,10 +202,10 @@ def _free(folder: Path) -> Path:
     """The folder, when a team can be saved there: better to know before the training.
 
     Raises:
-        LatentMASError: it holds something else, or cannot be written.
+        LatentMASError: it contains something else, or cannot be written.
     """
     check_writable(folder / "latentmas.json")
     with suppress(FileNotFoundError):
         if not (folder / "latentmas.json").exists() and any(folder.iterdir()):
-            raise LatentMASError(f"{str(folder)!r} holds something other than a saved team")
+            raise LatentMASError(f"{str(folder)!r} contains something other than a saved team")
     return folder

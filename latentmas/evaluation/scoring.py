@@ -12,10 +12,11 @@ from latentmas.errors import DataError
 from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.intervals import wilson
 from latentmas.evaluation.metrics import Metric, metrics
-from latentmas.runtime import RunResult, System
-from latentmas.runtime.options import check_on_error
+from latentmas.plan import RunOptions
+from latentmas.runtime import HOOKS, RunResult, System, merge_options
 from latentmas.runtime.placement import check_system
 from latentmas.runtime.samples import Errors, bad_samples
+from latentmas.spec import field_problem
 
 __all__ = ["Evaluation", "evaluate", "pass_at"]
 
@@ -133,7 +134,8 @@ def evaluate(
     twin: System | None = None,
     manifest: str | Path | None = None,
     data: str | Path | None = None,
-    **options: Any,
+    options: RunOptions | None = None,
+    **given: Any,
 ) -> Evaluation:
     """Run a team over rows and score its answers.
 
@@ -147,8 +149,10 @@ def evaluate(
         manifest: file for what the team's run depends on and gave, with its score, which
             `latentmas.rerun` repeats. The twin's run is not in it.
         data: the file that the rows come from, which the manifest names; without one it keeps them.
-        **options: of `system.run`, for both. With `num_return_sequences`, all answers are scored.
-            With `on_error="keep"`, rows that fail count as wrong and are told of apart.
+        options: of `system.run`, for both teams; those given as keywords replace them.
+        **given: single options, and `on_event` and the like. With `num_return_sequences`, all
+            answers are scored. With `on_error="keep"`, rows that fail count as wrong and are
+            listed in `errors`.
 
     Returns:
         Score with interval, cost, and the paired difference to the twin.
@@ -163,7 +167,8 @@ def evaluate(
             check_system(argument, team)
     name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
     judge = metrics.get(metric) if isinstance(metric, str) else metric
-    keep = check_on_error(options.get("on_error", "raise")) == "keep"
+    plain = {name: value for name, value in given.items() if name not in HOOKS}
+    keep = merge_options("evaluate", options, plain)[0].on_error == "keep"
     answers, unanswered = _answers(rows, answer_field)
     if unanswered and not keep:
         raise bad_samples(unanswered, len(rows))
@@ -176,7 +181,7 @@ def evaluate(
         return {k: told[k] for k in ("metric", "rows", "score", "interval", "pass_at") if k in told}
 
     def run(team: System, recorder: Any) -> Evaluation:
-        found = scored(team.run(rows, manifest=recorder, **options))
+        found = scored(team.run(rows, manifest=recorder, options=options, **given))
         if found.errors and not keep:
             raise bad_samples(found.errors, len(rows))
         return found
@@ -214,12 +219,10 @@ def _answers(rows: Sequence[Row], name: str) -> tuple[list[str], Errors]:
         raise DataError("there are no rows to evaluate on")
     answers, errors = list[str](), Errors()
     for number, row in enumerate(rows):
-        if isinstance(row, Mapping) and name in row:
-            answers.append(str(row[name]))
-            continue
-        has = (", ".join(map(str, row)) or "nothing") if isinstance(row, Mapping) else repr(row)
-        answers.append("")
-        errors[number] = DataError(f"sample {number} lacks the field {name!r}; it has: {has:.200}")
+        problem = field_problem(f"sample {number}", row, name)
+        answers.append("" if problem is not None else str(row[name]))
+        if problem is not None:
+            errors[number] = DataError(problem)
     return answers, errors
 
 

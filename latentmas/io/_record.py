@@ -12,10 +12,10 @@ from latentmas.atomic import check_writable
 from latentmas.environment import hardware, versions
 from latentmas.errors import DataError, LatentMASError
 from latentmas.io._digest import digest_rows, digest_text, link_digests
-from latentmas.io._run_manifest import Answer, DataRecord, RunArguments, RunManifest, TeamRecord
+from latentmas.io._run_manifest import Answer, DataRecord, RunManifest, TeamRecord
 from latentmas.io._training import plain
 from latentmas.redact import redact, secrets_in
-from latentmas.runtime import RunResult, System
+from latentmas.runtime import RunRequest, RunResult, System
 from latentmas.spec import canonical_json
 
 __all__ = ["RunRecorder", "answers_of"]
@@ -44,7 +44,7 @@ class RunRecorder:
         self._draft: dict[str, Any] = {}
 
     def begin(
-        self, system: System, samples: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any]
+        self, system: System, samples: Sequence[Mapping[str, Any]], request: RunRequest
     ) -> None:
         """Note what is run, before it is.
 
@@ -53,19 +53,18 @@ class RunRecorder:
             LatentMASError: LM512 when it could not be repeated from a file; LM513 when the manifest
                 would hold a secret.
         """
-        _check_repeatable(system, arguments)
+        _check_repeatable(system, request)
         rows = [dict(sample) for sample in samples]
         told: dict[str, Any] = {"rows": len(rows), "digest": digest_rows(rows)}
         if self._data is not None:
             told["path"] = redact(str(self._data))
         else:
             told["samples"] = _kept(rows)
-        known = {key: arguments[key] for key in RunArguments.model_fields}
         self._draft = {
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
             "team": _team(system),
             "data": DataRecord(**told),
-            "arguments": RunArguments(**known),
+            "arguments": request.options,
             "versions": versions(),
             "hardware": plain(hardware()),
         }
@@ -87,25 +86,25 @@ class RunRecorder:
         return manifest
 
 
-def _check_repeatable(system: System, arguments: Mapping[str, Any]) -> None:
+_NAMED = {
+    "edit_message": "edit_message",
+    "executor": "an executor object",
+    "retry": "a Retry object",
+}
+"""Arguments that no file can hold, and what the message calls them."""
+
+
+def _check_repeatable(system: System, request: RunRequest) -> None:
     if system.taps.edits:
         raise LatentMASError(
             f"LM512 a run with a tap that edits {system.taps.edits[0]} cannot be repeated from a "
             "file; remove the tap, or leave manifest out"
         )
-    if arguments["edit_message"] is not None:
+    for name in request.objects:
+        instead = "" if name == "edit_message" else "give its name, or "
         raise LatentMASError(
-            "LM512 a run with edit_message cannot be repeated from a file; leave manifest out"
-        )
-    if not isinstance(arguments["executor"], str):
-        raise LatentMASError(
-            "LM512 a run with an executor of your own making cannot be repeated from a file; give "
-            "its name, or leave manifest out"
-        )
-    if not isinstance(arguments["retry"], str | None):
-        raise LatentMASError(
-            "LM512 a run with a Retry of your own cannot be repeated from a file; name a task, or "
-            "leave manifest out"
+            f"LM512 a run with {_NAMED[name]} cannot be repeated from a file; {instead}leave "
+            "manifest out"
         )
 
 

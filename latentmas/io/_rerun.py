@@ -16,9 +16,8 @@ from latentmas.io._record import RunRecorder, answers_of
 from latentmas.io._run_manifest import Answer, DataRecord, RunManifest, TeamRecord
 from latentmas.io._training import plain
 from latentmas.io.load import facts_at, load_system
-from latentmas.runtime import System
-from latentmas.safe_data import parse_json
-from latentmas.spec import ALLOW, TextFunction, code_wanted
+from latentmas.runtime import System, merge_options
+from latentmas.spec import ALLOW, TextFunction, code_wanted, read_jsonl
 from latentmas.tools import Tool
 
 __all__ = ["Comparison", "rerun"]
@@ -64,6 +63,7 @@ def rerun(
     token: str | None = None,
     trust_remote_code: bool = False,
     save: str | Path | None = None,
+    **changes: Any,
 ) -> Comparison:
     """Repeat the run of a manifest and compare, token by token.
 
@@ -77,11 +77,14 @@ def rerun(
         token: of the hub.
         trust_remote_code: permit a backbone of the manifest's own graph that asks for it.
         save: write the manifest of the new run there.
+        **changes: options of `System.run` that differ from the recorded ones, such as
+            `executor="reference"`.
 
     Raises:
         DataError: LM512 when the manifest cannot be read, or the data are others.
         WeightsError: LM501 when the team is another.
     """
+    merge_options("rerun", None, changes)
     where = Path() if isinstance(manifest, RunManifest) else Path(manifest).parent
     told = manifest if isinstance(manifest, RunManifest) else RunManifest.load(manifest)
     samples = _samples(told.data, where, data)
@@ -101,11 +104,8 @@ def rerun(
         else:
             team = _from_graph(told.team, options, trust_remote_code)
     _check_team(told.team, team)
-    arguments = told.arguments.model_dump()
-    if not told.arguments.do_sample:  # without effect, and once recorded as they were given
-        arguments |= {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
     recorder = None if save is None else RunRecorder(save, data=data or told.data.path)
-    result = team.run(samples, manifest=recorder, **arguments)
+    result = team.run(samples, manifest=recorder, options=told.arguments, **changes)
     return _compare(told, answers_of(result))
 
 
@@ -163,11 +163,10 @@ def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dic
         if data is None and path.exists() and not path.is_file():
             raise DataError(f"LM512 the data of the run, {str(path)!r}, are no regular file")
         try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-            rows = [parse_json(line, numbers="any") for line in lines if line.strip()]
-        except (OSError, ValueError) as error:
+            rows = read_jsonl(path).rows
+        except DataError as error:
             raise DataError(
-                f"LM512 the data of the run cannot be read from {str(path)!r}: {error}; pass data"
+                f"LM512 the data of the run cannot be read: {error}; pass data"
             ) from error
     found = digest_rows(rows)
     if (len(rows), found) != (told.rows, told.digest):

@@ -12,17 +12,19 @@ from latentmas import __version__
 from latentmas.atomic import write_text_atomically
 from latentmas.errors import DataError
 from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
-from latentmas.plan import BackboneInfo
+from latentmas.plan import BackboneInfo, RunOptions
 from latentmas.redact import redact
 from latentmas.safe_data import parse_json, read_limited
 from latentmas.spec import Frozen, GraphSpec
 
-__all__ = ["Answer", "DataRecord", "RunArguments", "RunManifest", "TeamRecord"]
+__all__ = ["Answer", "DataRecord", "RunManifest", "TeamRecord"]
 
-VERSION = 2
+VERSION = 3
 LARGEST = 512 * 2**20
 MOST_ITEMS = 50_000_000
 """A token id is one."""
+_SHOWN = 5
+"""Maximum number of places that one error names."""
 
 
 class TeamRecord(Frozen):
@@ -61,30 +63,6 @@ class DataRecord(Frozen):
     """The samples themselves, where there was no file."""
 
 
-class RunArguments(Frozen):
-    """Arguments of `System.run` that its outcome depends on."""
-
-    rounds: int | None = None
-    latent_steps: int | None = None
-    max_new_tokens: int | dict[str, int] | None
-    """For all agents, or by agent; None: the agents' own limits."""
-    do_sample: bool
-    temperature: float
-    top_p: float
-    top_k: int | None
-    min_p: float | None
-    repetition_penalty: float
-    stop: tuple[str, ...]
-    seed: int | tuple[int, ...]
-    num_return_sequences: int
-    retry: str | None
-    position_mode: Literal["mask", "column"]
-    executor: str
-    batch_size: int
-    refill: float = 1.0
-    on_error: Literal["raise", "keep"] = "raise"
-
-
 class Answer(Frozen):
     """One sample's outcome."""
 
@@ -105,7 +83,8 @@ class RunManifest(Frozen):
     seconds: float
     team: TeamRecord
     data: DataRecord
-    arguments: RunArguments
+    arguments: RunOptions
+    """Options of `System.run`, with the executor and the share for `refill` that were chosen."""
     answers: tuple[Answer, ...]
     digest: str
     """SHA-256 over all answers."""
@@ -125,7 +104,7 @@ class RunManifest(Frozen):
         """Read what `save` wrote.
 
         Raises:
-            DataError: LM512 when it is no manifest of a run.
+            DataError: LM512 when it is not a manifest of a run.
         """
         path, data = Path(path), None
         try:
@@ -134,22 +113,49 @@ class RunManifest(Frozen):
                 data, left_out = without_unknown(cls, data)
                 if left_out:
                     say_left_out(str(path), data, left_out)
-            return _as_now(cls.model_validate(data))
+            return cls.model_validate(_as_now(data))
         except DataError:
             raise
-        except (OSError, ValidationError, ValueError, RecursionError) as error:
+        except (OSError, ValidationError, ValueError, RecursionError, KeyError, TypeError) as error:
             newer = isinstance(data, dict) and is_newer(data, VERSION)
             hint = f"; a newer version wrote it: {upgrade(data or {})}" if newer else ""
             raise DataError(
-                f"LM512 {redact(str(path))!r} is no manifest of a run: {error}{hint}"
+                f"LM512 {redact(str(path))!r} is not a manifest of a run: {_why(error)}{hint}"
             ) from error
 
 
-def _as_now(told: RunManifest) -> RunManifest:
-    """In version 1 the run's limit of tokens held only for agents without one of their own."""
-    limit = told.arguments.max_new_tokens
-    if told.version > 1 or not isinstance(limit, int):
-        return told
-    free = {a.name: limit for a in told.team.graph.agents if a.max_new_tokens is None}
-    arguments = told.arguments.model_copy(update={"max_new_tokens": free})
-    return told.model_copy(update={"arguments": arguments})
+def _why(error: Exception) -> str:
+    """The reason on one line; of a form that does not fit, each place with what is wrong."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = [
+        f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+        for item in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    rest = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _as_now(data: Any) -> Any:
+    """The data of a manifest of an older version, as this version writes it.
+
+    Version 1: the run's limit of tokens held only for agents without one of their own. Up to
+    version 2: options of sampling were recorded though they had no effect, and `refill` may be
+    missing, which meant 1.
+    """
+    if not isinstance(data, dict) or data.get("version") not in (1, 2):
+        return data
+    told = data.get("arguments")
+    if not isinstance(told, dict):
+        return data
+    ignored = () if told.get("do_sample") else ("temperature", "top_p", "top_k", "min_p")
+    now = {"refill": 1.0} | {name: value for name, value in told.items() if name not in ignored}
+    if data["version"] == 1 and isinstance(told.get("max_new_tokens"), int):
+        now["max_new_tokens"] = _for_free_agents(data, told["max_new_tokens"])
+    return data | {"arguments": now}
+
+
+def _for_free_agents(data: dict[str, Any], limit: int) -> dict[str, int]:
+    """The limit for agents that have none of their own."""
+    graph = GraphSpec.model_validate(data["team"]["graph"])
+    return {agent.name: limit for agent in graph.agents if agent.max_new_tokens is None}

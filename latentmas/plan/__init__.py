@@ -1,11 +1,13 @@
 """What will happen: pure data between the compiler and the runtime. No torch."""
 
+from latentmas.plan._option_errors import field_bounds, item_type, value_types
 from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone
 from latentmas.plan.explanation import Explanation, StepCost
 from latentmas.plan.hardware import Hardware
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
+from latentmas.plan.run_options import OnError, PositionMode, RunOptions
 from latentmas.plan.steps import (
     Combine,
     Decode,
@@ -31,9 +33,12 @@ __all__ = [
     "Explanation",
     "Hardware",
     "LinkPlan",
+    "OnError",
     "Plan",
     "PlanBackbone",
+    "PositionMode",
     "Rollout",
+    "RunOptions",
     "Step",
     "StepCost",
     "TokenLimit",
@@ -45,6 +50,9 @@ __all__ = [
     "rollouts_together",
     "states_of",
     "text_of",
+    "field_bounds",
+    "item_type",
+    "value_types",
     "verify_steps",
     "with_limits",
 ]

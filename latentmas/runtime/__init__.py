@@ -15,6 +15,7 @@ from latentmas.runtime.events import (
 from latentmas.runtime.executors import executors
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.options import HOOKS, RunRequest, merge_options
 from latentmas.runtime.recording import Reading, RunRecord, TurnTimes
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.rollout import latent_rollout
@@ -26,6 +27,7 @@ from latentmas.runtime.turns import Turn
 
 __all__ = [
     "Event",
+    "HOOKS",
     "Interpreter",
     "Origin",
     "Reading",
@@ -34,6 +36,7 @@ __all__ = [
     "Retry",
     "SampleEnd",
     "RunRecord",
+    "RunRequest",
     "RunResult",
     "Sampling",
     "Score",
@@ -51,4 +54,5 @@ __all__ = [
     "Watcher",
     "executors",
     "latent_rollout",
+    "merge_options",
 ]

@@ -5,13 +5,13 @@ All raise a `LatentMASError` that names the argument, what was found and what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, TypeVar
 
 from latentmas.errors import DataError, LatentMASError
 
-__all__ = ["flag", "function", "is_unicode", "number", "refuse", "seeds", "strings", "whole"]
+__all__ = ["function", "is_unicode", "refuse", "whole"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,45 +28,6 @@ def whole(name: str, value: object, *, least: int | None = 1) -> int:
         bound = "" if least is None else f" of at least {least}"
         raise refuse(name, value, f"give a whole number{bound}")
     return int(value)
-
-
-def number(name: str, value: object, fits: Callable[[float], bool], allowed: str) -> float:
-    """A number that fits; `allowed` says which do."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
-        raise refuse(name, value, f"give a number {allowed}")
-    return float(value)
-
-
-def flag(name: str, value: object) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise refuse(name, value, "give True or False")
-    return value
-
-
-def strings(name: str, value: object) -> tuple[str, ...]:
-    """A string, or several, as a tuple of Unicode texts."""
-    items = (value,) if isinstance(value, str) else value
-    if isinstance(items, bytes | Mapping) or not isinstance(items, Iterable):
-        raise refuse(name, value, "give a string, or a sequence of strings")
-    found = tuple(items)
-    for item in found:
-        if not isinstance(item, str):
-            raise refuse(name, value, f"{item!r:.40} in it is no string; give strings alone")
-        if not is_unicode(item):
-            raise refuse(name, value, "it is not Unicode: half of a surrogate pair is in it")
-    return found
-
-
-def seeds(value: object) -> int | tuple[int, ...]:
-    """A seed, or one for each sample."""
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return tuple(whole(f"seed[{i}]", seed, least=None) for i, seed in enumerate(value))
-    try:
-        return whole("seed", value, least=None)
-    except LatentMASError:
-        allowed = "give a whole number, or a sequence with one for each sample"
-        raise refuse("seed", value, allowed) from None
 
 
 def function(name: str, value: F | None) -> F | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from latentmas.plan import PositionMode
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import PositionMode
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System

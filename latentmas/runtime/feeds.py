@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from latentmas.backbones import LoadedBackbone, State
 from latentmas.backbones._masks import FULL
 from latentmas.backbones._state import Part
 from latentmas.errors import UnknownNameError
+from latentmas.plan import PositionMode
 from latentmas.runtime.beginnings import beginning_of, state_after
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
@@ -25,14 +26,10 @@ from latentmas.runtime.prefixes import MESSAGE
 __all__ = [
     "CachedFeed",
     "Feed",
-    "PositionMode",
     "RecomputedFeed",
     "check_position_mode",
     "positions",
 ]
-
-PositionMode = Literal["mask", "column"]
-"""`mask`: padding has no position. `column`: padding counts, as in the published code."""
 
 
 def check_position_mode(mode: str) -> PositionMode:

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, StaticState
 from latentmas.backbones._state import Part
+from latentmas.plan import PositionMode
 from latentmas.plan.buffers import KEPT_SHARE, SMALLEST, bucket, surplus
-from latentmas.runtime.feeds import Feed, PositionMode
+from latentmas.runtime.feeds import Feed
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.replay import Replay, replay_of

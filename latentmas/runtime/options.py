@@ -1,123 +1,142 @@
-"""What a run is asked for beside its samples: every option judged before anything is run."""
+"""A run's options as `System.run` takes them: plain ones, objects and functions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from latentmas.errors import LatentMASError
-from latentmas.plan import Rollout, Transfer
-from latentmas.runtime.checks import function, number, refuse, strings, whole
-from latentmas.runtime.events import Watcher
-from latentmas.runtime.interpreter import EditMessage
+from latentmas.errors import LatentMASError, unexpected_keyword
+from latentmas.plan import Rollout, RunOptions, Transfer
+from latentmas.runtime.checks import refuse
+from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.sampling import Sampling
-from latentmas.runtime.steering import Retry, find_retry
+from latentmas.runtime.steering import RETRIES, Retry
 
-__all__ = ["RECORDABLE", "OnError", "RunOptions", "check_on_error", "read_options"]
+if TYPE_CHECKING:
+    from latentmas.runtime.events import Watcher
+    from latentmas.runtime.interpreter import EditMessage
 
+__all__ = [
+    "HOOKS",
+    "RECORDABLE",
+    "RunRequest",
+    "check_seeds",
+    "find_retry",
+    "merge_options",
+    "read_watchers",
+    "takes_options",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HOOKS = ("on_event", "on_text", "edit_message", "manifest")
+"""What `System.run` takes besides options: functions and files, which no record can repeat."""
 RECORDABLE: dict[str, tuple[type, ...]] = {
     "messages": (Transfer,),
     "states": (Rollout,),
     "report": (Transfer, Rollout),
 }
-"""What can be kept of a run, and the steps that make it."""
-
-
-OnError = Literal["raise", "keep"]
-"""Whether an error of one sample ends the run, or is kept beside the others' results."""
+"""What `record` may name, and the steps that make it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Options of `System.run`, in order."""
+class RunRequest:
+    """What a run was asked for: options with nothing left open, and what only Python can give."""
 
-    sampling: Sampling
-    num_return_sequences: int
-    retry: Retry | None
-    record: tuple[str, ...]
-    batch_size: int
-    refill: float
-    watchers: tuple[Watcher, ...]
-    edit_message: EditMessage | None
-    on_error: OnError
+    options: RunOptions
+    """With the executor's name and the share for `refill` that were chosen."""
+    executor: Executor
+    retry: Retry | None = None
+    watchers: tuple[Watcher, ...] = ()
+    edit_message: EditMessage | None = None
+    objects: Mapping[str, object]
+    """Arguments that are objects or functions, by name; a run with any cannot be repeated."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How tokens are chosen."""
+        return Sampling.of(self.options)
 
 
-def read_options(
-    samples: int,
-    sampling: Sampling,
-    *,
-    num_return_sequences: int,
-    retry: Retry | str | None,
-    record: str | Sequence[str],
-    batch_size: int,
-    refill: float,
-    on_event: Watcher | Sequence[Watcher],
-    edit_message: EditMessage | None,
-    on_error: str,
-) -> RunOptions:
-    """Options as `System.run` takes them, judged.
+def merge_options(
+    call: str, options: RunOptions | None, given: Mapping[str, Any]
+) -> tuple[RunOptions, dict[str, Any]]:
+    """Options given as a whole, with those given as keywords in their place.
 
     Args:
-        samples: how many the run has.
-        sampling: how tokens are chosen.
-        num_return_sequences: answers of each sample.
-        retry: a second chance, or the name of one.
-        record: what to keep.
-        batch_size: most samples that are under way together.
-        refill: the share of them that must have ended before others join.
-        on_event: who is told.
-        edit_message: replaces messages.
-        on_error: what a sample that cannot be run does to the others.
+        call: what was called, for messages.
+        options: as a whole.
+        given: keywords; `retry` and `executor` may be objects.
+
+    Returns:
+        The options, and the objects by name.
 
     Raises:
-        LatentMASError: an option is of the wrong type or out of range.
-        UnknownNameError: no retry has that name.
+        TypeError: a keyword is unknown, or `options` are not `RunOptions`.
+        LatentMASError: as `RunOptions`.
     """
-    sequences = whole("num_return_sequences", num_return_sequences)
-    if sequences > 1 and not sampling.do_sample:
-        raise LatentMASError(
-            f"num_return_sequences={sequences} would be {sequences} equal answers; "
-            "say do_sample=True"
-        )
-    if isinstance(sampling.seed, tuple) and len(sampling.seed) != samples:
-        found = len(sampling.seed)
-        raise LatentMASError(f"{found} seeds for {samples} samples; give one seed, or one for each")
-    if not isinstance(retry, Retry | str | None):
-        raise refuse("retry", retry, "give the name of a task, a Retry, or None")
-    kept = strings("record", record)
-    unknown = sorted(set(kept) - set(RECORDABLE))
-    if unknown:
-        raise LatentMASError(f"cannot record {unknown[0]!r}; choose from {', '.join(RECORDABLE)}")
-    return RunOptions(
-        sampling=sampling,
-        num_return_sequences=sequences,
-        retry=find_retry(retry),
-        record=kept,
-        batch_size=whole("batch_size", batch_size),
-        refill=number("refill", refill, lambda x: 0 < x <= 1, "above 0 and at most 1"),
-        watchers=_watchers(on_event),
-        edit_message=function("edit_message", edit_message),
-        on_error=check_on_error(on_error),
-    )
+    known = [*RunOptions.model_fields, *HOOKS, "options"]
+    for name in given:
+        if name not in RunOptions.model_fields:
+            raise unexpected_keyword(call, name, known)
+    if not isinstance(options, RunOptions | None):
+        found = type(options).__name__
+        raise TypeError(f"{call}: options is a {found}; give lm.RunOptions(…), or keywords")
+    objects = {n: value for n, value in given.items() if isinstance(value, Executor | Retry)}
+    plain = {name: value for name, value in given.items() if name not in objects}
+    plain |= dict.fromkeys(objects)
+    return (options or RunOptions()).replace(**plain), objects
 
 
-def check_on_error(value: object) -> OnError:
-    """What errors of single samples do.
+def find_retry(options: RunOptions, objects: Mapping[str, Any]) -> Retry | None:
+    """The retry of a run: an object, or the one of a kind of task."""
+    if "retry" in objects:
+        return objects["retry"]  # type: ignore[no-any-return]
+    return None if options.retry is None else RETRIES[options.retry]
+
+
+def read_watchers(on_event: Watcher | Sequence[Watcher]) -> tuple[Watcher, ...]:
+    """Functions of events.
 
     Raises:
-        LatentMASError: it is neither `"raise"` nor `"keep"`.
+        LatentMASError: it is neither a function nor a sequence of functions.
     """
-    if value == "raise":
-        return "raise"
-    if value == "keep":
-        return "keep"
-    raise refuse("on_error", value, "give 'raise' or 'keep'")
-
-
-def _watchers(on_event: Watcher | Sequence[Watcher]) -> tuple[Watcher, ...]:
     if callable(on_event):
         return (on_event,)
     if not isinstance(on_event, list | tuple) or not all(map(callable, on_event)):
         raise refuse("on_event", on_event, "give a function of an event, or a list of such")
     return tuple(on_event)
+
+
+def check_seeds(options: RunOptions, samples: int) -> None:
+    """Seeds by sample are as many as the samples.
+
+    Raises:
+        LatentMASError: they are not.
+    """
+    if isinstance(options.seed, tuple) and len(options.seed) != samples:
+        found = len(options.seed)
+        raise LatentMASError(f"{found} seeds for {samples} samples; give one seed, or one for each")
+
+
+def takes_options(function: F) -> F:
+    """Decorator: the signature and the docstring list the options that `**options` stands for."""
+    signature = inspect.signature(function)
+    own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    fields = RunOptions.model_fields
+    more = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation
+        )
+        for name, field in fields.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+    told = "".join(
+        f"\n            {name}: {' '.join(str(field.description).split())}"
+        for name, field in fields.items()
+    )
+    marker = "options, each a field of `RunOptions`."
+    function.__doc__ = (function.__doc__ or "").replace(marker, f"{marker}{told}")
+    return function

@@ -16,7 +16,7 @@ from latentmas.runtime.events import Event, RunBegin, RunEnd, SampleEnd, Watcher
 from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.flow import Flow
 from latentmas.runtime.interpreter import Interpreter, Walk
-from latentmas.runtime.options import RECORDABLE, RunOptions
+from latentmas.runtime.options import RECORDABLE, RunRequest
 from latentmas.runtime.recording import Recorder
 from latentmas.runtime.result import RunResult, add_up
 from latentmas.runtime.samples import Errors, bad_samples, check_prompts
@@ -35,7 +35,7 @@ def judge_samples(
     plan: Plan,
     rows: Sequence[Mapping[str, Any]],
     unread: Mapping[int, DataError],
-    options: RunOptions,
+    request: RunRequest,
 ) -> Errors:
     """Errors of all samples that are known before the run to have no answer.
 
@@ -44,15 +44,15 @@ def judge_samples(
         plan: at the run's depth.
         rows: all samples.
         unread: errors of those that are no mapping of the graph's inputs.
-        options: of the run.
+        request: of the run.
 
     Raises:
         DataError: naming all of them, unless errors are kept.
     """
-    edited = options.edit_message is not None or bool(system.taps.edits)
+    edited = request.edit_message is not None or bool(system.taps.edits)
     readable = {i: row for i, row in enumerate(rows) if i not in unread}
     errors: Errors = {**unread, **check_prompts(system, plan, readable, edited=edited)}
-    if errors and options.on_error == "raise":
+    if errors and request.options.on_error == "raise":
         raise bad_samples(errors, len(rows))
     return dict(sorted(errors.items()))
 
@@ -62,12 +62,12 @@ def run_batches(
     plan: Plan,
     samples: Sequence[Mapping[str, Any]],
     *,
-    options: RunOptions,
-    executor: Executor,
+    request: RunRequest,
     errors: Errors,
 ) -> RunResult:
-    """Run all samples in batches, but for those with errors; options as `System.run`."""
-    record, watchers, broken = options.record, options.watchers, list[BaseException]()
+    """Run all samples in batches, but for those with errors."""
+    options, executor, broken = request.options, request.executor, list[BaseException]()
+    record, watchers = options.record, request.watchers
     recorder = Recorder(system, plan, samples) if "report" in record else None
     if recorder is not None:
         executor = recorder.timed(executor)
@@ -84,10 +84,10 @@ def run_batches(
     asked = tuple(kind for name in record if name != "report" for kind in RECORDABLE[name])
     kept = {step.output for step in plan.steps if isinstance(step, asked)}
     flow = Flow(
-        _interpreter(system, plan, options, executor, announce),
+        _interpreter(system, plan, request, executor, announce),
         samples,
         batch_size=options.batch_size,
-        refill=options.refill,
+        refill=options.refill or 1.0,
         put_away=lambda walk: _put_away(walk, recorder, kept),
         keeps=lambda: options.on_error == "keep" and not broken,
         errors=errors,
@@ -115,19 +115,19 @@ def run_batches(
 
 
 def _interpreter(
-    system: System, plan: Plan, options: RunOptions, executor: Executor, announce: Watcher
+    system: System, plan: Plan, request: RunRequest, executor: Executor, announce: Watcher
 ) -> Interpreter:
-    kinds = tuple(kind for name in options.record for kind in RECORDABLE[name])
+    kinds = tuple(kind for name in request.options.record for kind in RECORDABLE[name])
     return Interpreter(
         system=system,
         plan=plan,
         executor=executor,
-        sampling=options.sampling,
-        num_return_sequences=options.num_return_sequences,
-        retry=options.retry,
+        sampling=request.sampling,
+        num_return_sequences=request.options.num_return_sequences,
+        retry=request.retry,
         keep=lambda step: isinstance(step, (Decode, *kinds)),
         on_event=announce,
-        edit=system.taps.through(options.edit_message),
+        edit=system.taps.through(request.edit_message),
     )
 
 

@@ -12,6 +12,7 @@ from latentmas.plan import Decode, Plan, Rollout, latent_rows
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.checks import is_unicode
 from latentmas.runtime.packing import check_length, prompt_ids
+from latentmas.spec import field_problem
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
@@ -82,14 +83,9 @@ def _check(plan: Plan, sample: Sample, row: int) -> Mapping[str, Any]:
     if not isinstance(sample, Mapping):
         raise DataError(f"sample {row} is {type(sample).__name__}; give a string or a mapping")
     for name in inputs:
-        if name not in sample:
-            found = ", ".join(map(str, sample)) or "nothing"
-            raise DataError(f"sample {row} lacks the field {name!r}; it has: {found}")
-        if sample[name] is None:
-            raise DataError(
-                f"sample {row}: the field {name!r} is null, which prompts would show as the word "
-                'None; give a text ("" for nothing)'
-            )
+        problem = field_problem(f"sample {row}", sample, name, null=False)
+        if problem is not None:
+            raise DataError(problem)
         if not is_unicode(sample[name]):
             raise DataError(
                 f"sample {row}, field {name!r}: {sample[name]!r:.60} is not Unicode: half of a "

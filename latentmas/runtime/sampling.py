@@ -6,25 +6,19 @@ Shapes: `B` batch, `V` vocabulary.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from latentmas.errors import LatentMASError
-from latentmas.plan import DEFAULT_MAX_NEW_TOKENS
-from latentmas.runtime.checks import flag, number, seeds, strings, whole
+from latentmas.plan import DEFAULT_MAX_NEW_TOKENS, RunOptions
 
 __all__ = ["Sampling", "pick", "random_stream"]
 
 
-_OFF: dict[str, float | None] = {"temperature": 1.0, "top_p": 1.0, "top_k": None, "min_p": None}
-"""Options that act on sampling alone, and their values without effect."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen; the filters mean what they mean in transformers."""
+    """How the next token is chosen: options that `RunOptions` has checked, with its meanings."""
 
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     """Most tokens written by an agent whose step sets no limit."""
@@ -45,30 +39,11 @@ class Sampling:
     """Of drawing. Each row has a stream of its own, so a batch gives what its rows alone would; a
     sequence gives one seed for each sample."""
 
-    def __post_init__(self) -> None:
-        whole("max_new_tokens", self.max_new_tokens)
-        flag("do_sample", self.do_sample)
-        greedy = "above 0; for the most likely token, leave it out"
-        number("temperature", self.temperature, lambda x: x > 0, greedy)
-        number("top_p", self.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1")
-        if self.top_k is not None:
-            whole("top_k", self.top_k)
-        if self.min_p is not None:
-            number("min_p", self.min_p, lambda x: 0 <= x <= 1, "from 0 to 1")
-        number("repetition_penalty", self.repetition_penalty, lambda x: x > 0, "above 0")
-        if not all(strings("stop", self.stop)):
-            raise LatentMASError("stop strings must not be empty; leave the empty one out")
-        seeds(self.seed)
-        ignored = (
-            []
-            if self.do_sample
-            else [name for name, off in _OFF.items() if off != getattr(self, name)]
-        )
-        if ignored:
-            raise LatentMASError(
-                f"{', '.join(ignored)} would have no effect, since do_sample is False and the most "
-                f"likely token is taken; add do_sample=True, or leave {ignored[0]} out"
-            )
+    @classmethod
+    def of(cls, options: RunOptions) -> Sampling:
+        """The part of a run's options that chooses tokens; `max_new_tokens` stands in the plan."""
+        own = {field.name for field in fields(cls)} - {"max_new_tokens"}
+        return cls(**{name: getattr(options, name) for name in own})
 
     def stream(self, sample: int, turn: str, sequence: int = 0) -> str:
         """Name of the stream that a row draws from.

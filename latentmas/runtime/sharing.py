@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from latentmas.io import LinkReport, RunRecorder
+    from latentmas.runtime.options import RunRequest
     from latentmas.runtime.result import RunResult
     from latentmas.runtime.system import System
 
@@ -239,7 +240,7 @@ class Sharing:
         self,
         manifest: str | Path | RunRecorder | None,
         rows: Sequence[Mapping[str, Any]],
-        arguments: Mapping[str, Any],
+        request: RunRequest,
     ) -> RunRecorder | None:
         """What writes a run's manifest, once it has noted what is run."""
         if manifest is None:
@@ -248,7 +249,7 @@ class Sharing:
             manifest = self.recorder(manifest)
         if not hasattr(manifest, "begin"):
             raise refuse("manifest", manifest, "give a path, or what `system.recorder` makes")
-        manifest.begin(self._system, rows, arguments)
+        manifest.begin(self._system, rows, request)
         return manifest
 
     @staticmethod

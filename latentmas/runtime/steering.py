@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from latentmas.errors import UnknownNameError
-
 __all__ = [
     "RETRIES",
     "Next",
@@ -23,7 +21,6 @@ __all__ = [
     "Steering",
     "StopStrings",
     "Together",
-    "find_retry",
 ]
 
 Rows = Mapping[int, Sequence[int]]
@@ -145,20 +142,7 @@ RETRIES: dict[str, Retry] = {
     "search": Retry(_has(r"\\boxed\s*\{"), "\nFinal answer: \\boxed{", 32),
     "code": Retry(_has(r"```(python|py)?\s*\n"), "\nFinal program:\n```python\n", 256),
 }
-"""Retries by kind of task."""
-
-
-def find_retry(retry: Retry | str | None) -> Retry | None:
-    """A retry, or the one of a task's name.
-
-    Raises:
-        UnknownNameError: no such task.
-    """
-    if isinstance(retry, str):
-        if retry not in RETRIES:
-            raise UnknownNameError("retry", retry, RETRIES)
-        return RETRIES[retry]
-    return retry
+"""Retries by kind of task, as `RunOptions.retry` names them."""
 
 
 class RetrySteering(Steering):

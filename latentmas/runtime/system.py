@@ -6,19 +6,18 @@ Shapes: `B` batch, `K` latent steps, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.errors import UnknownNameError, spelled
+from latentmas.errors import UnknownNameError
 from latentmas.links import Link
-from latentmas.plan import Explanation, Hardware, Plan, TokenLimit, with_limits
+from latentmas.plan import Explanation, Hardware, Plan, RunOptions, TokenLimit, with_limits
 from latentmas.runtime.assembly import check_chat_template
 from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.checks import seeds, strings, whole
+from latentmas.runtime.checks import function, whole
 from latentmas.runtime.choice import (
     AUTO,
     Choice,
@@ -32,11 +31,17 @@ from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import PositionMode, check_position_mode
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.initialise import attach_links, build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import Content, EditMessage
-from latentmas.runtime.options import OnError, read_options
+from latentmas.runtime.options import (
+    RunRequest,
+    check_seeds,
+    find_retry,
+    merge_options,
+    read_watchers,
+    takes_options,
+)
 from latentmas.runtime.placement import (
     check_dtype,
     check_plan,
@@ -49,9 +54,7 @@ from latentmas.runtime.placement import (
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
 from latentmas.runtime.samples import Sample, check_samples, read_samples
-from latentmas.runtime.sampling import Sampling
 from latentmas.runtime.sharing import Sharing
-from latentmas.runtime.steering import Retry
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
 from latentmas.runtime.toolbox import check_text_functions, find_tools, outside_text
@@ -190,72 +193,30 @@ class System(Sharing, nn.Module):
         """Run one sample: `system("…").text`. Options as `run`."""
         return self.run([sample], **options)
 
-    @spelled
+    @takes_options
     def run(
         self,
         samples: Sequence[Sample],
         *,
-        rounds: int | None = None,
-        latent_steps: int | None = None,
-        max_new_tokens: TokenLimit = None,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        stop: str | Sequence[str] = (),
-        seed: int | Sequence[int] = 0,
-        num_return_sequences: int = 1,
-        retry: Retry | str | None = None,
-        record: str | Sequence[str] = (),
-        position_mode: PositionMode = "mask",
-        executor: str | Executor | None = None,
-        batch_size: int = 32,
-        refill: float | None = None,
+        options: RunOptions | None = None,
         on_event: Watcher | Sequence[Watcher] = (),
         on_text: OnText | None = None,
         edit_message: EditMessage | None = None,
-        on_error: OnError = "raise",
         manifest: str | Path | RunRecorder | None = None,
+        **given: Any,
     ) -> RunResult:
         """Run the team over samples, without gradients.
 
         Args:
             samples: strings (the graph's only or first input) or mappings of input fields.
-            rounds: R; None takes the plan's.
-            latent_steps: K for every agent; None takes the plan's.
-            max_new_tokens: maximum number of tokens for every agent that writes, in place of the
-                agents' own limits; or limits by agent, which leave the other agents theirs. None
-                takes the agents' own limits, else 256.
-            do_sample: draw tokens in place of taking the likeliest.
-            temperature: of drawing.
-            top_p: nucleus of drawing.
-            top_k: number of candidates when drawing.
-            min_p: least probability of a candidate, relative to the likeliest.
-            repetition_penalty: above 1, tokens written before become less likely.
-            stop: strings that end the answer, and are not part of it.
-            seed: of drawing; each sample has a stream of its own. A sequence gives a seed for each
-                sample, which then draws the same wherever it stands.
-            num_return_sequences: answers of each sample, drawn after one latent phase.
-            retry: a second chance for answers that hold none: a `Retry`, or the name of a task
-                (`"math"`, `"choice"`, `"code"`, `"search"`).
-            record: what to keep, one or several: `"messages"`, `"states"`, `"report"` (what
-                `RunResult.report` shows).
-            position_mode: `"mask"`, or `"column"` as the published rollout counts positions.
-            executor: an executor, or the name of one; None takes the system's.
-            batch_size: most samples that are under way together.
-            refill: the share of them whose answers must have ended before the next samples join
-                in; 1 waits for all. None: a half on CUDA, where a step costs the same for fewer
-                rows; all elsewhere.
+            options: options as a whole; those given as keywords replace them.
             on_event: called with each event of the run.
             on_text: called with (number of a sample, text added to its answer) while it is
                 written.
             edit_message: replaces messages on their way: a control, or an experiment.
-            on_error: `"raise"`: a sample that cannot be run ends the run, and those whose fields or
-                prompts are at fault are all named before anything runs. `"keep"`: the others run,
-                and the result's `errors` tell what is wrong with these.
             manifest: file for what the run depends on and gave, which `latentmas.rerun` repeats.
+            **given: options, each a field of `RunOptions`. Besides names, `retry` takes a `Retry`,
+                and `executor` an `Executor`.
 
         Returns:
             Texts, token ids, what was recorded, and the accounting. If the manifest cannot be
@@ -264,50 +225,49 @@ class System(Sharing, nn.Module):
         Raises:
             DataError: a sample lacks a field, or its prompt cannot be rendered or is too long.
             GraphError: rounds or latent steps out of range.
-            LatentMASError: an option of the wrong type or out of range; LM512 when `manifest` could
-                not repeat the run.
+            LatentMASError: options of the wrong type or out of range, all named at once; LM512
+                when `manifest` could not repeat the run.
             UnknownNameError: no executor, retry or position mode has that name.
+            TypeError: there is no such option.
             ExecutionError: a step failed.
         """
+        asked, objects = merge_options("System.run", options, given)
         plan = self.plan
-        if rounds is not None or latent_steps is not None:
-            plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
-        plan = with_limits(plan, max_new_tokens)
-        sampling = Sampling(
-            do_sample=do_sample,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            stop=strings("stop", stop),
-            seed=seeds(seed),
-        )
+        if asked.rounds is not None or asked.latent_steps is not None:
+            plan = plan.replace(rounds=asked.rounds, latent_steps=asked.latent_steps)
+        plan = with_limits(plan, asked.max_new_tokens)
         rows, unread = read_samples(plan, samples)
-        options = read_options(
-            len(rows),
-            sampling,
-            num_return_sequences=num_return_sequences,
-            retry=retry,
-            record=record,
-            batch_size=batch_size,
-            refill=choose_refill(self) if refill is None else refill,
-            on_event=on_event,
-            edit_message=edit_message,
-            on_error=on_error,
-        )
+        check_seeds(asked, len(rows))
+        watchers = read_watchers(on_event)
         if on_text is not None:
             tokenizer = self.backbone_of(plan.output).tokenizer
-            listener = TextWatcher(tokenizer, on_text, sampling.stop)
-            options = replace(options, watchers=(*options.watchers, listener))
-        given: dict[str, Any] = asdict(sampling) | vars(options) | {"retry": retry}
-        given |= {"rounds": rounds, "latent_steps": latent_steps, "max_new_tokens": max_new_tokens}
-        given |= {"position_mode": position_mode, "executor": executor_name(self, executor)}
-        chosen = make_executor(self, executor, check_position_mode(position_mode))
-        errors = judge_samples(self, plan, rows, unread, options)
-        recorder = self._recorder(manifest, rows, given)
-        result = run_batches(self, plan, rows, options=options, executor=chosen, errors=errors)
+            watchers = (*watchers, TextWatcher(tokenizer, on_text, asked.stop))
+        request = self._request(asked, objects, watchers, function("edit_message", edit_message))
+        errors = judge_samples(self, plan, rows, unread, request)
+        recorder = self._recorder(manifest, rows, request)
+        result = run_batches(self, plan, rows, request=request, errors=errors)
         return self._recorded(recorder, result)
+
+    def _request(
+        self,
+        options: RunOptions,
+        objects: Mapping[str, Any],
+        watchers: tuple[Watcher, ...],
+        edit_message: EditMessage | None,
+    ) -> RunRequest:
+        """What was asked for, with what was left open chosen."""
+        name = executor_name(self, objects.get("executor", options.executor))
+        changes: dict[str, Any] = {"executor": None if isinstance(name, Executor) else name}
+        if options.refill is None:
+            changes["refill"] = choose_refill(self)
+        return RunRequest(
+            options=options.replace(**changes),
+            executor=make_executor(self, name, options.position_mode),
+            retry=find_retry(options, objects),
+            watchers=watchers,
+            edit_message=edit_message,
+            objects={**objects} | ({"edit_message": edit_message} if edit_message else {}),
+        )
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""

@@ -8,6 +8,7 @@ from latentmas.spec.files import LARGEST_PROMPT, YAML_SUFFIXES, prompt_file, wri
 from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
 from latentmas.spec.remote_code import ALLOW, code_wanted
+from latentmas.spec.rows import JsonlFile, field_problem, read_jsonl
 
 __all__ = [
     "ALLOW",
@@ -24,14 +25,17 @@ __all__ = [
     "Frozen",
     "Graph",
     "GraphSpec",
+    "JsonlFile",
     "LinkSpec",
     "TextFunction",
     "TextSourceSpec",
     "canonical_json",
     "class_only",
     "code_wanted",
+    "field_problem",
     "full_dtype",
     "iter_invalid_values",
     "prompt_file",
     "write_graph_file",
+    "read_jsonl",
 ]

@@ -28,15 +28,15 @@ class LinkSpec(Frozen):
     """What kind of map carries the latents, and how its weights start."""
 
     kind: str = DEFAULT_LINK
-    """A name in the link registry, or `"text"`."""
+    """Link kind: a name in the registry, or `"text"`."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Options of that kind, such as `{"expansion": 2}`."""
     init: Literal["default", "near_identity", "ridge"] = "default"
-    """How the weights start."""
+    """Initialisation of the weights."""
     norm: Literal["embedding", "none"] | None = None
-    """`"embedding"`: scale the output to the receiver's mean embedding norm. None: where it can."""
+    """Output norm. `"embedding"`: the receiver's mean embedding norm. None: so where possible."""
     share: str | None = None
-    """Links that give one name here have one set of weights."""
+    """Name of a set of weights; links with the same name share theirs."""
 
     @field_validator("options")
     @classmethod
@@ -54,27 +54,27 @@ class AgentSpec(Frozen):
 
     name: str
     backbone: str
-    """Key in `GraphSpec.backbones`."""
+    """Key of the backbone in `GraphSpec.backbones`."""
     prompt: str
     """Jinja2 template of the user turn; its variables are sample fields or slots."""
     system: str | None = None
     """Jinja2 template of the system turn."""
     latent_steps: int | None = None
-    """Latent steps K of this agent; None takes the graph's."""
+    """Number of latent steps K of this agent. None: the graph's."""
     allow_empty: bool = False
     """Permit `latent_steps=0`, the null channel."""
     inner: LinkSpec = LinkSpec()
     """The inner link, from this agent's states back to its own input embeddings."""
     max_new_tokens: int | None = None
-    """Most tokens this agent writes when it decodes, where a run sets no limit; None: 256."""
+    """Maximum number of new tokens when this agent decodes and the run sets no limit. None: 256."""
     chat_options: dict[str, Any] = Field(default_factory=lambda: {"enable_thinking": False})
     """Keywords for the tokenizer's chat template."""
     tools: tuple[str, ...] = ()
-    """Names of tools that it may call while it decodes: registered, or given to `Plan.load`."""
+    """Names of tools that the agent may call as it decodes: registered, or given to `Plan.load`."""
     tool_style: Literal["tags", "chat"] = "tags"
-    """How a call looks: `<python>…</python>` in the text, or as the chat template has it."""
+    """Syntax of tool calls. `tags`: `<python>…</python>`. `chat`: as in the chat template."""
     max_tool_calls: int = 5
-    """Most calls in one answer; after them the agent must answer without."""
+    """Maximum number of tool calls in one answer; then the agent must answer without tools."""
 
     @field_validator("chat_options")
     @classmethod
@@ -91,12 +91,12 @@ class EdgeSpec(Frozen):
     """A directed edge that fills one slot of the target's prompt."""
 
     source: str
-    """An agent or a text source."""
+    """Name of an agent or a text source."""
     target: str
     slot: str | None = None
-    """Slot of the target's prompt; None: the one named like the source, else the only one left."""
+    """Slot of the target's prompt. None: the one named like the source, else the only free one."""
     delay: int = 0
-    """0: used in the round that made it. 1: in the next round (feedback)."""
+    """Delay in rounds. 0: the message is used in its own round. 1: in the next round (feedback)."""
     link: LinkSpec = LinkSpec()
     combine: Literal["concat", "mean"] | None = Field(
         default=None,
@@ -116,4 +116,4 @@ class TextSourceSpec(Frozen):
 
     name: str
     text: str | None = None
-    """The constant; None means that a function computes it from each sample."""
+    """Constant text. None: a function computes the text of each sample."""

@@ -57,14 +57,14 @@ class Backbone(Frozen):
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: DType = "auto"
-    """Weights' type; `auto` takes the checkpoint's own. `"bf16"`, `"half"` and the like, and
-    torch's types, are taken too, and kept by their full names."""
+    """Data type of the weights; `auto` takes the checkpoint's own. Short names such as `"bf16"` and
+    `"half"`, and torch's types, are accepted and stored by their full names."""
     family: str | None = None
-    """Name in the backbone registry; found by `model_type` when left out."""
+    """Backbone family: a name in the registry. None: found by `model_type`."""
     trust_remote_code: bool = False
     """Run Python code from the model's repository. Leave it off unless you have read that code."""
     attention: str | None = Field(default=None)
-    """`attn_implementation` of transformers, such as `"sdpa"`; None leaves it to them."""
+    """Attention implementation of transformers, such as `"sdpa"`. None: its default."""
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -105,7 +105,7 @@ class Backbone(Frozen):
 
 
 def _argument(problem: Problem) -> Problem:
-    """A problem of a graph file's entry, for who writes Python."""
+    """A problem of a graph file's entry, in the words of Python."""
     hint = problem.hint if "`latentmas schema`" not in problem.hint else "see help(lm.Backbone)"
     message = problem.message.replace("unknown key", "unknown argument")
     message = message.replace("required key", "required argument")

@@ -31,11 +31,11 @@ class GraphSpec(Frozen):
     """Version of this format."""
     name: str = "team"
     inputs: tuple[str, ...] = Field(default=(), max_length=MOST_AGENTS)
-    """Sample fields that prompts may use."""
+    """Names of the sample fields that prompts may use."""
     rounds: int = 3
-    """Rounds R: how often every agent has its turn."""
+    """Number of rounds R; every agent has one turn per round."""
     latent_steps: int = 16
-    """Latent steps K of agents that set none."""
+    """Number of latent steps K of agents that set none."""
     backbones: dict[str, Backbone] = Field(default_factory=dict, max_length=MOST_AGENTS)
     agents: tuple[AgentSpec, ...] = Field(default=(), max_length=MOST_AGENTS)
     text_sources: tuple[TextSourceSpec, ...] = Field(default=(), max_length=MOST_AGENTS)

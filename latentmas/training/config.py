@@ -21,18 +21,20 @@ class LinkConfig(TrainingArguments):
 
     columns: dict[str, str] | None = field(
         default=None,
-        metadata={"help": "Name wanted → name in the data, for fields that are called otherwise."},
+        metadata={
+            "help": "Column of the data for each field that has another name there: field → column."
+        },
     )
     max_length: int | None = field(
         default=None,
         metadata={
-            "help": "Most positions of a prompt with what follows; longer rows are left out "
-            "and counted. Without it, the backbones' own bounds hold."
+            "help": "Maximum number of positions of a prompt and its text; longer rows are left "
+            "out and counted. Default: the backbones' own limits."
         },
     )
     telemetry: bool = field(
         default=True,
-        metadata={"help": "Log norms of gradients, weights and messages beside the loss."},
+        metadata={"help": "Log norms of gradients, weights and messages along with the loss."},
     )
     rollout_rows: int = field(
         default=64,
@@ -42,68 +44,87 @@ class LinkConfig(TrainingArguments):
         },
     )
     answer_field: str = field(
-        default="answer", metadata={"help": "Field of a row that holds the output agent's answer."}
+        default="answer", metadata={"help": "Field that holds the output agent's answer."}
     )
-    per_device_train_batch_size: int = field(default=16, metadata={"help": "Rows of a batch."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Rows of a batch."})
+    per_device_train_batch_size: int = field(
+        default=16, metadata={"help": "Number of rows per batch."}
+    )
+    per_device_eval_batch_size: int = field(
+        default=64, metadata={"help": "Number of rows per batch in evaluation."}
+    )
     progress: bool = field(
         default=True,
         metadata={
-            "help": "Show step, loss, target tokens per second and time left on stderr: a bar on a "
-            "terminal, elsewhere a line every 15 seconds at most. False: nothing is shown."
+            "help": "Progress on stderr (step, loss, target tokens per second, time left): a bar "
+            "on a terminal, elsewhere at most one line every 15 seconds. False: none."
         },
     )
     warmup_steps: float = field(
         default=0.05,
         metadata={
-            "help": "Steps in which the rate rises from 0; below 1, a share of all steps. The "
-            "default is 5 to 10 steps of 100 to 200: Adam's first steps have full size whatever "
-            "the gradient is, and would undo a good start."
+            "help": "Number of warm-up steps, in which the learning rate rises from 0; below 1, a "
+            "share of all steps. The default is 5 to 10 of 100 to 200 steps: the first "
+            "steps of Adam have full size whatever the gradient is, and would undo a good "
+            "start."
         },
     )
     max_grad_norm: float = field(
         default=1.0,
         metadata={
-            "help": "Norm to which gradients are clipped. Gradients of a regression stay below 1 "
-            "once it has begun, so that this bounds single bad batches."
+            "help": "Maximum gradient norm. Gradients of a regression soon stay below 1, so that "
+            "this limits single bad batches."
         },
     )
     weight_decay: float = field(
         default=0.0,
         metadata={
-            "help": "Weight decay of AdamW. None: a link is small, and decay would pull it away "
-            "from its start, which is close to where it works."
+            "help": "Weight decay of AdamW. Off by default: a link is small, and decay would pull "
+            "it away from its start, which is close to where it works."
         },
     )
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the rate."})
-    adam_beta2: float = field(default=0.95, metadata={"help": "As the published trainer."})
-    report_to: Any = field(default="none", metadata={"help": "Trackers; none by default."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule."})
+    adam_beta2: float = field(
+        default=0.95, metadata={"help": "Second beta of AdamW, as in the published trainer."}
+    )
+    report_to: Any = field(default="none", metadata={"help": "Experiment trackers to report to."})
     save_strategy: str = field(
         default="steps",
-        metadata={"help": "When to write checkpoints, which hold links and never a backbone."},
+        metadata={"help": "Checkpoint strategy; checkpoints contain links, never a backbone."},
     )
     save_steps: float = field(
         default=SAVE_STEPS,
         metadata={
-            "help": "Steps between checkpoints; below 1, a share of all steps. The default makes "
-            "five. With load_best_model_at_end, the default follows the evaluations."
+            "help": "Number of steps between checkpoints; below 1, a share of all steps. The "
+            "default makes five; with load_best_model_at_end, it follows the evaluations."
         },
     )
     save_total_limit: int | None = field(
         default=2,
-        metadata={"help": "Checkpoints that are kept: the newest, and the best. None keeps all."},
+        metadata={
+            "help": "Number of checkpoints to keep: the newest and the best. None keeps all."
+        },
     )
-    logging_steps: float = field(default=10, metadata={"help": "Steps between log entries."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Rows stay whole."})
-    dataloader_pin_memory: bool = field(default=False, metadata={"help": "Rows are text."})
+    logging_steps: float = field(
+        default=10, metadata={"help": "Number of steps between log entries."}
+    )
+    remove_unused_columns: bool = field(
+        default=False,
+        metadata={"help": "Drop columns that the model does not take; rows stay whole here."},
+    )
+    dataloader_pin_memory: bool = field(
+        default=False,
+        metadata={"help": "Pin memory in the data loader; of no use for rows of text."},
+    )
     ddp_find_unused_parameters: bool | None = field(
-        default=True, metadata={"help": "A round or an agent may leave a link out."}
+        default=True,
+        metadata={"help": "Search for unused links under DDP: a round or agent may skip one."},
     )
     logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "A loss that is not finite ends the training instead."}
+        default=False,
+        metadata={"help": "Hide non-finite losses in the log; here they end the training."},
     )
     disable_tqdm: bool | None = field(
-        default=True, metadata={"help": "No bar of transformers' own; see `progress`."}
+        default=True, metadata={"help": "Disable the progress bar of transformers; see `progress`."}
     )
 
     def __new__(cls, *_: Any, **given: Any) -> Self:
@@ -165,15 +186,17 @@ class InnerConfig(LinkConfig):
         default=None,
         metadata={
             "help": "Field with each agent's own text, by agent. An agent left out uses the field "
-            "called like it where rows have one, else `answer_field`."
+            "of its own name if rows have one, else `answer_field`."
         },
     )
-    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
-    mse_weight: float = field(default=0.0, metadata={"help": "Weight of the squared error."})
-    feature_gib: float = field(
-        default=4.0, metadata={"help": "Most GiB of states that are kept for later epochs."}
+    cosine_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the cosine loss, 1 - cosine."}
     )
-    learning_rate: float = field(default=5e-4, metadata={"help": "Peak rate of AdamW."})
+    mse_weight: float = field(default=0.0, metadata={"help": "Weight of the mean squared error."})
+    feature_gib: float = field(
+        default=4.0, metadata={"help": "Maximum size of states kept for later epochs, in GiB."}
+    )
+    learning_rate: float = field(default=5e-4, metadata={"help": "Peak learning rate of AdamW."})
 
 
 @dataclass
@@ -186,20 +209,22 @@ class EdgeConfig(LinkConfig):
     targets: dict[str, str] | str | None = field(
         default=None,
         metadata={
-            "help": "Field with each agent's own text, as in the inner loop. None: the team's "
-            "text twin speaks, and no texts are needed."
+            "help": "Field with each agent's own text, by agent, as in the inner loop. None: the "
+            "text twin writes the texts, and the data needs none."
         },
     )
     train_links: list[str] | str = field(
         default="outer",
-        metadata={"help": "outer, inner, all, or a list of link ids. The others are frozen."},
+        metadata={"help": "Links to train: outer, inner, all, or a list of link ids."},
     )
-    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
-    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error."})
+    cosine_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the cosine loss, 1 - cosine."}
+    )
+    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the mean squared error."})
     feature_gib: float = field(
-        default=4.0, metadata={"help": "Most GiB of states that are kept for later epochs."}
+        default=4.0, metadata={"help": "Maximum size of states kept for later epochs, in GiB."}
     )
-    learning_rate: float = field(default=3e-3, metadata={"help": "Peak rate of AdamW."})
+    learning_rate: float = field(default=3e-3, metadata={"help": "Peak learning rate of AdamW."})
 
 
 @dataclass
@@ -212,39 +237,39 @@ class RolloutConfig(LinkConfig):
     targets: dict[str, str] | str | None = field(
         default=None,
         metadata={
-            "help": "Field with each agent's own text, as in the inner loop. None: the team's "
-            "text twin speaks, and no texts are needed."
+            "help": "Field with each agent's own text, by agent, as in the inner loop. None: the "
+            "text twin writes the texts, and the data needs none."
         },
     )
     train_links: list[str] | str = field(
         default="all",
-        metadata={"help": "outer, inner, all, or a list of link ids. The others are frozen."},
+        metadata={"help": "Links to train: outer, inner, all, or a list of link ids."},
     )
     passes: int = field(
         default=4,
         metadata={
-            "help": "Parallel passes over the links' own outputs, after the teacher-forced pass. "
-            "Training begins with one and adds one after each of as many equal parts. K - 1 "
-            "passes equal a rollout of K steps, and more are never run."
+            "help": "Maximum number of parallel passes over the links' own outputs, after the "
+            "teacher-forced pass. Training starts with one pass and adds more in equal "
+            "parts. K - 1 passes equal a rollout of K steps, and more are never run."
         },
     )
     pass_weights: list[float] | None = field(
         default=None,
         metadata={
-            "help": "Weights of the teacher-forced pass and of each pass after it: passes + 1 "
+            "help": "Loss weights of the teacher-forced pass and of each pass after it: passes + 1 "
             "positive numbers. None: all equal."
         },
     )
     gradient: bool = field(
         default=True,
         metadata={
-            "help": "Gradients flow through the frozen backbone into earlier passes. False: each "
-            "pass is learnt from by itself, which is cheaper and helps much less."
+            "help": "Gradient flow through the frozen backbone into earlier passes. False: each "
+            "pass is trained by itself, which is cheaper and helps much less."
         },
     )
     mix: float = field(
         default=0.0,
-        metadata={"help": "Probability that a position reads a word in place of a link's output."},
+        metadata={"help": "Probability that a position reads a word instead of a link's output."},
     )
     row_clip: float | None = field(
         default=None,
@@ -256,19 +281,21 @@ class RolloutConfig(LinkConfig):
     teacher: str = field(
         default="text",
         metadata={
-            "help": "text: links learn the embeddings of the words. soft_token: the mean embedding "
-            "under the backbone's own distribution over the next word, given the words so far."
+            "help": "Regression target. text: the embeddings of the words. soft_token: the mean "
+            "embedding under the backbone's own distribution over the next word."
         },
     )
     teacher_temperature: float = field(
-        default=0.5, metadata={"help": "For soft_token: temperature of that distribution."}
+        default=0.5, metadata={"help": "Temperature of that distribution, for soft_token."}
     )
-    cosine_weight: float = field(default=1.0, metadata={"help": "Weight of 1 - cosine."})
-    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the squared error."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak rate of AdamW."})
-    warmup_steps: float = field(default=10, metadata={"help": "Steps of linear warm-up."})
+    cosine_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the cosine loss, 1 - cosine."}
+    )
+    mse_weight: float = field(default=1.0, metadata={"help": "Weight of the mean squared error."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate of AdamW."})
+    warmup_steps: float = field(default=10, metadata={"help": "Number of linear warm-up steps."})
     # On SmolLM2 norms are 1 to 2: ordinary steps stay whole, and a chain that runs away is caught.
-    max_grad_norm: float = field(default=5.0, metadata={"help": "Norm that gradients are cut to."})
+    max_grad_norm: float = field(default=5.0, metadata={"help": "Maximum gradient norm."})
 
 
 @dataclass
@@ -281,76 +308,79 @@ class OuterConfig(LinkConfig):
     recipe: str = field(
         default="on_policy",
         metadata={
-            "help": "on_policy: messages from rollouts, as at run time. released: the "
-            "published procedure, from gold texts, which leaks the answer into later rounds."
+            "help": "Training recipe. on_policy: messages from rollouts, as at run time. released: "
+            "the published procedure, from gold texts, which leaks the answer into later "
+            "rounds."
         },
     )
     targets: dict[str, str] | str | None = field(
         default=None,
-        metadata={"help": "For released: field with each agent's own text, as in the inner loop."},
+        metadata={"help": "Field with each agent's own text, by agent; for the recipe released."},
     )
     rounds: int | list[int] | None = field(
         default=None,
         metadata={
-            "help": "Rounds to train through; a list is a curriculum in equal parts; None "
-            "takes the plan's."
+            "help": "Number of rounds to train through; a list is a curriculum in equal parts. "
+            "None: the plan's."
         },
     )
     latent_steps: int | None = field(
-        default=None, metadata={"help": "Latent steps to train with; None takes the plan's."}
+        default=None, metadata={"help": "Number of latent steps to train with. None: the plan's."}
     )
     train_links: list[str] | str = field(
         default="outer",
-        metadata={"help": "outer, inner, all, or a list of link ids. The others are frozen."},
+        metadata={"help": "Links to train: outer, inner, all, or a list of link ids."},
     )
     round_weights: list[float] | None = field(
         default=None,
-        metadata={"help": "Weight of the answer's loss after each round; None: the last alone."},
+        metadata={"help": "Loss weight of the answer after each round. None: the last alone."},
     )
     eval_exact_match: bool = field(
-        default=True, metadata={"help": "Evaluation also decodes and compares answers."}
+        default=True, metadata={"help": "Decode answers in evaluation, and report exact match."}
     )
     eval_max_new_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Maximum tokens for every agent that writes in an evaluation. None: the "
-            "agents' own limits, else 256."
+            "help": "Maximum number of new tokens for every agent that writes in an evaluation. "
+            "None: the agents' own limits, else 256."
         },
     )
-    executor: str = field(default="cached", metadata={"help": "How rollouts run."})
+    executor: str = field(default="cached", metadata={"help": "Executor of the rollouts."})
     checkpoint: str = field(
         default="auto",
         metadata={
-            "help": "rollout: compute activations again in the backward pass. none: keep "
-            "them. auto: keep them if half of the free memory holds them."
+            "help": "Activation checkpointing. rollout: recompute activations in the backward "
+            "pass. none: keep them. auto: keep them if they fit into half of the free "
+            "memory."
         },
     )
     feature_gib: float = field(
         default=4.0,
         metadata={
-            "help": "Most GiB of states of rollouts that nothing trainable precedes, which are "
-            "computed once for each row; 0 keeps none."
+            "help": "Maximum size of constant rollout states, which are computed once per row, in "
+            "GiB; 0 keeps none."
         },
     )
     probe_stability: bool = field(
         default=True,
-        metadata={"help": "Before the first step, measure how perturbations grow, and warn."},
+        metadata={"help": "Measure before the first step how perturbations grow, and warn."},
     )
     early_stopping_patience: int | None = field(
         default=None,
-        metadata={"help": "Evaluations without improvement after which training ends."},
+        metadata={"help": "Number of evaluations without improvement after which training ends."},
     )
     learning_rate: float = field(
         default=3e-4,
         metadata={
-            "help": "Peak rate of AdamW. 3e-4 to 1e-3 were stable on real models from links that "
-            "work (soft_token, or trained by other loops); a team that is nearly right takes less."
+            "help": "Peak learning rate of AdamW. 3e-4 to 1e-3 were stable on real models when "
+            "training started from working links (soft_token, or trained by other loops); "
+            "a nearly right team needs less."
         },
     )
     max_grad_norm: float = field(
         default=10.0,
         metadata={
-            "help": "Norm to which gradients are clipped. Through rollouts, norms of 5 to 20 are "
-            "usual; a bound of 1 would clip every step and hide which batches are unusual."
+            "help": "Maximum gradient norm. Norms of 5 to 20 are usual through rollouts; a limit "
+            "of 1 would clip every step and hide unusual batches."
         },
     )

@@ -12,7 +12,7 @@ from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
 from latentmas.runtime.packing import answer_ids, count_positions
-from latentmas.safe_data import parse_json
+from latentmas.spec import JsonlFile, field_problem, read_jsonl
 
 __all__ = ["Data", "Reading", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]
 
@@ -27,7 +27,8 @@ Data = Rows | str | Path
 class TrainingRows(Sequence[tuple[int, Row]]):
     """Rows with their numbers, in their own names.
 
-    Args of the constructor: the rows, and `columns`: name wanted → name in the data.
+    Args of the constructor: the rows; `columns`: name wanted → name in the data; `keep`: numbers of
+    the rows that are taken; `file`: where the rows come from, for messages.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class TrainingRows(Sequence[tuple[int, Row]]):
         rows: Rows,
         columns: Mapping[str, str] | None = None,
         keep: Sequence[int] | None = None,
+        file: JsonlFile | None = None,
     ) -> None:
-        self._rows, self._columns = rows, dict(columns or {})
+        self._rows, self._columns, self._file = rows, dict(columns or {}), file
         self._keep = range(len(rows)) if keep is None else keep
 
     def __len__(self) -> int:
@@ -61,7 +63,7 @@ class TrainingRows(Sequence[tuple[int, Row]]):
 
     def only(self, keep: Sequence[int]) -> TrainingRows:
         """The rows of these numbers."""
-        return TrainingRows(self._rows, self._columns, keep)
+        return TrainingRows(self._rows, self._columns, keep, self._file)
 
     def check(self, fields: Sequence[str], what: str) -> None:
         """Every row holds every field.
@@ -72,21 +74,16 @@ class TrainingRows(Sequence[tuple[int, Row]]):
         if len(self) == 0:
             raise DataError(f"{what} has no rows")
         for number, row in self:
-            if not isinstance(row, Mapping):
-                found = type(row).__name__
-                raise DataError(f"{what}, row {number}: {found}, not a mapping of fields")
             for name in fields:
-                if name not in row:
-                    found = ", ".join(map(str, row)) or "nothing"
-                    raise DataError(
-                        f"{what}, row {number} lacks the field {name!r}; it has: {found}; "
-                        f"columns={{{name!r}: …}} takes another column for it"
-                    )
-                if row[name] is None:
-                    raise DataError(
-                        f"{what}, row {number}: the field {name!r} is null, which prompts would "
-                        'show as the word None; give a text ("" for nothing), or leave the row out'
-                    )
+                problem = field_problem(self._where(what, number), row, name, null=False)
+                if problem is not None:
+                    other = f"; columns={{{name!r}: …}} takes another column for it"
+                    lacks = isinstance(row, Mapping) and name not in row
+                    raise DataError(problem + (other if lacks else ""))
+
+    def _where(self, what: str, number: int) -> str:
+        line = f" ({self._file.where(number)})" if self._file is not None else ""
+        return f"{what}, row {number}{line}"
 
 
 def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingRows:
@@ -97,25 +94,17 @@ def read_rows(data: Data, columns: Mapping[str, str] | None = None) -> TrainingR
         columns: name wanted → name in the data.
 
     Raises:
-        DataError: the file cannot be read, a line of it is no JSON, or it is no sequence of rows.
+        DataError: the file cannot be read, a line of it is not a JSON object, or the data is not a
+            sequence of rows.
     """
     if isinstance(data, Mapping):
-        raise DataError("one mapping is no sequence of rows; give a list of mappings, one a row")
+        raise DataError(
+            "one mapping is not a sequence of rows; give a list of mappings, one per row"
+        )
     if not isinstance(data, str | Path):
         return TrainingRows(data, columns)
-    try:
-        lines = Path(data).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {str(data)!r}: {error}") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(parse_json(line, numbers="any"))
-        except ValueError as error:
-            raise DataError(f"{data}, line {number} is not JSON: {error}") from error
-    return TrainingRows(rows, columns)
+    file = read_jsonl(data)
+    return TrainingRows(file.rows, columns, file=file)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import latentmas as lm
-from latentmas.cli._data import read_rows
 from latentmas.interop._pickles import read_link
 from latentmas.io import load_link_weights, load_links, rerun
 from latentmas.prompts.packs import read_prompt_pack
 from latentmas.runtime.initialise import sketch_links
+from latentmas.spec import read_jsonl
 from latentmas.testing import tiny_backbone
 
 RELEASE = Path(__file__).parent.parent / "published" / "releases" / "sequential_light"
@@ -204,7 +204,7 @@ LOADERS: dict[str, Callable[[Base, Path], object]] = {
     "release": _release,
     "checkpoint": lambda base, path: base.resume(path),
     "run manifest": lambda base, path: rerun(path, team=base.system),
-    "rows": lambda base, path: read_rows(path),
+    "rows": lambda base, path: read_jsonl(path),
     "training rows": _training_rows,
 }
 

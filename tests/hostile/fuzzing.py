@@ -11,7 +11,6 @@ from typing import NamedTuple
 from hypothesis import strategies as st
 
 import latentmas as lm
-from latentmas.cli._data import read_rows
 from latentmas.compiler import compile_graph
 from latentmas.interop._pickles import read_link
 from latentmas.interop._sources import FolderSource
@@ -22,7 +21,7 @@ from latentmas.io._rerun import _check_team, _samples
 from latentmas.plan import BackboneInfo
 from latentmas.prompts.packs import read_prompt_pack
 from latentmas.runtime.initialise import sketch_links
-from latentmas.spec import GraphSpec
+from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
 from latentmas.training.data import read_rows as read_training_rows
 from tests.hostile.base import ADAPTER, PROMPT, RELEASE, Base
@@ -204,7 +203,7 @@ def _pack(_: Fuzz, path: Path) -> object:
 
 
 def _rows(_: Fuzz, path: Path) -> object:
-    return read_rows(path)
+    return read_jsonl(path)
 
 
 def _training_rows(_: Fuzz, path: Path) -> object:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.feeds import Feed, PositionMode, check_position_mode
+from latentmas.plan import PositionMode
+from latentmas.runtime.feeds import Feed, check_position_mode
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.rollout import latent_rollout

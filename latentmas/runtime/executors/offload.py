@@ -11,9 +11,9 @@ from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import LatentMASError
+from latentmas.plan import PositionMode
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors.cached import Cached
-from latentmas.runtime.feeds import PositionMode
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import LatentMASError
+from latentmas.plan import PositionMode
 from latentmas.runtime.executors import executors
 from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import Feed, PositionMode
+from latentmas.runtime.feeds import Feed
 from latentmas.runtime.fixed import FixedFeed
 
 __all__ = ["Static"]

@@ -70,7 +70,7 @@ class Loop(ABC):
     steps: ClassVar[int]
     """Optimizer steps by default."""
     epochs: ClassVar[int]
-    """Most passes over the data by default: small data ends the training earlier."""
+    """Maximum number of passes over the data by default: small data ends the training earlier."""
     flags: ClassVar[tuple[str, ...]] = ()
     """Options of its command beside those of all loops: targets, train_links, rounds, recipe and
     passes (fields of its configuration) and dry_run (its trainer has the method)."""

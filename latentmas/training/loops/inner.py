@@ -18,7 +18,7 @@ __all__ = ["InnerLoop"]
 class InnerLoop(Loop):
     """Inner links, from texts of the agents."""
 
-    summary = "Train inner links: an agent's states become its own input embeddings."
+    summary = "Train inner links, which turn an agent's states into its own input embeddings."
     order, steps, epochs = 10, 200, 10
     flags = ("targets",)
 
