@@ -35,8 +35,9 @@ from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime import decoding, executors, replay
-from latentmas.runtime.packing import Packed
+from latentmas.engine import Packed, executors
+from latentmas.engine import cuda_graphs as replay
+from latentmas.generation import batch as decoding
 from latentmas.testing import TINY_FAMILIES, random_system, tiny_backbone
 
 SHAPES = ((3, 40, 7, 8), (4, 61, 0, 4), (32, 100, 30, 40))

@@ -26,10 +26,8 @@ from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine import Executor, Reference, executors
 from latentmas.environment import hardware
-from latentmas.runtime.executors import executors
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.executors.reference import Reference
 from latentmas.testing import random_system, tiny_backbone
 
 WORD = "word "

@@ -23,10 +23,8 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.engine import Packed, Prefix, executors
 from latentmas.environment import hardware
-from latentmas.runtime import executors
-from latentmas.runtime.packing import Packed
-from latentmas.runtime.prefixes import Prefix
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 
 

@@ -21,8 +21,8 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.engine import executors
 from latentmas.environment import hardware
-from latentmas.runtime import executors
 from latentmas.testing import tiny_backbone
 
 FILLER = "Consider each part of the matter with care before you go on. "

@@ -22,8 +22,8 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.engine import CachedFeed
 from latentmas.environment import hardware
-from latentmas.runtime.feeds import CachedFeed
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.saving import saved_bytes

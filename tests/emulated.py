@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from latentmas.runtime import replay
-from latentmas.runtime.executors.static import Static
+from latentmas.engine import cuda_graphs as replay
+from latentmas.engine.executors.static import Static
 
 
 class Stream:

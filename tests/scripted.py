@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.executors import executors
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import CachedFeed, Feed, RecomputedFeed
+from latentmas.engine.executors import executors
+from latentmas.engine.executors._base import Executor
+from latentmas.engine.sessions import CachedFeed, Feed, RecomputedFeed
 
 Script = Callable[[str], str]
 """Takes the text that a row has so far (tools' results among it), returns what it writes next."""

@@ -59,7 +59,7 @@ def test_run_options_of_the_wrong_type(team, option, value, words):
 
 
 def test_an_executor_refuses_an_unknown_position_mode():
-    from latentmas.runtime.executors import executors
+    from latentmas.engine.executors import executors
 
     with pytest.raises(lm.UnknownNameError, match="known: mask, column"):
         executors.get("reference")("colum")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import latentmas as lm
-from latentmas.runtime import executors
+from latentmas.engine import executors
 from tests.scripted import says, scripted
 from tests.teams import tiny
 

@@ -15,9 +15,9 @@ from transformers import AutoTokenizer
 
 import latentmas as lm
 from latentmas.backbones import chat_text, render_turns
+from latentmas.engine.packing import count_positions, prompt_ids
+from latentmas.engine.prefix import MESSAGE
 from latentmas.prompts.render import Turn
-from latentmas.runtime.packing import count_positions, prompt_ids
-from latentmas.runtime.prefixes import MESSAGE
 from latentmas.testing import tiny_backbone
 from latentmas.testing._tiny import tokenizer_of_bytes
 

@@ -21,9 +21,9 @@ from latentmas.cli._data import write_rows
 from latentmas.cli._options import files_of
 from latentmas.cli._progress import _Rate
 from latentmas.cli.app import app
+from latentmas.engine import executors
 from latentmas.errors import CODES
 from latentmas.evaluation import evaluate, metrics
-from latentmas.runtime import executors
 from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.testing import tiny_backbone
 from tests.test_cli import call, plain, team, words  # noqa: F401  # fixtures, too

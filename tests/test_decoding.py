@@ -19,8 +19,8 @@ from transformers import (
 )
 
 import latentmas as lm
+from latentmas.generation.sampling import Sampling, pick
 from latentmas.runtime import Retry
-from latentmas.runtime.sampling import Sampling, pick
 from tests.scripted import says, scripted
 from tests.teams import QUESTIONS, sequential, tiny
 

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import latentmas as lm
-from latentmas.runtime.packing import pack
+from latentmas.engine.packing import pack
 from latentmas.testing import tiny_backbone
 from latentmas.training.edge_loss import EdgeLoss
 from latentmas.training.regression import mean_square

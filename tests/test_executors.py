@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime import executors
-from latentmas.runtime.prefixes import MESSAGE, PADDING, shared_columns
+from latentmas.engine import executors
+from latentmas.engine.prefix import MESSAGE, PADDING, shared_columns
 from latentmas.testing import TINY_FAMILIES
 from tests.teams import QUESTIONS, load64, of_template, tiny
 
@@ -91,7 +91,7 @@ def test_training_does_not_reuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     system = long_prefix(2).compile().load()
     rows = [{"question": q, "answer": "7"} for q in QUESTIONS]
-    monkeypatch.setattr("latentmas.runtime.feeds.State.restore", None)
+    monkeypatch.setattr("latentmas.engine.sessions.State.restore", None)
     OuterLoss(system, system.plan)(rows)["loss"].backward()
 
 

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, _growing
 from latentmas.cli.app import app
+from latentmas.engine import prefix as prefixes
+from latentmas.generation import batch as decoding
 from latentmas.plan import cost
 from latentmas.plan.cost import Model
 from latentmas.plan.reading import WORTHWHILE
-from latentmas.runtime import decoding, prefixes
 from latentmas.testing import tiny_backbone
 from tests import teams
 

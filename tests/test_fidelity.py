@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import latentmas as lm
-from latentmas.runtime import executors
+from latentmas.engine import executors
 
 HERE = Path(__file__).parent / "published"
 STYLES = ("sequential_light", "sequential_scaled", "mixture", "distillation", "deliberation")

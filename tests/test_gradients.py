@@ -123,7 +123,8 @@ def test_loss_is_the_cross_entropy_of_the_answer():
     row = ROWS[1]
     loss = float(OuterLoss(system, system.plan)([row])["loss"].detach())
     caught = {}
-    from latentmas.runtime import Interpreter, Sampling, executors
+    from latentmas.engine import executors
+    from latentmas.runtime import Interpreter, Sampling
 
     Interpreter(
         system=system, plan=system.plan, executor=executors.get("reference")(), sampling=Sampling()

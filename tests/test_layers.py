@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"redact"},
     "registry": {"redact", "errors"},
     "cache": set(),
+    "arguments": {"redact", "errors"},
     "atomic": {"redact", "errors"},
     "safe_data": {"redact", "errors"},
     "sandbox": {"redact", "errors"},
@@ -31,27 +32,45 @@ ALLOWED: dict[str, set[str]] = {
     "links": DATA,
     "backbones": DATA,
     "compiler": DATA | {"links", "backbones"},
-    "runtime": DATA | {"links", "backbones"},
+    "engine": DATA | {"arguments", "links", "backbones"},
+    "generation": DATA | {"arguments", "links", "backbones", "engine"},
+    "runtime": DATA | {"arguments", "links", "backbones", "engine", "generation"},
     "viz": DATA | {"runtime"},
-    "evaluation": DATA | {"runtime"},
+    "evaluation": DATA | {"engine", "generation", "runtime"},
     "environment": {"__init__"},
     "io": DATA
-    | {"links", "backbones", "compiler", "runtime", "evaluation", "environment", "__init__"},
+    | {"links", "backbones", "compiler", "engine", "generation", "runtime"}
+    | {"evaluation", "environment", "__init__"},
     "interop": DATA
-    | {"templates", "links", "backbones", "compiler", "runtime", "io", "cli", "__init__"},
-    "training": DATA | {"links", "backbones", "runtime", "io", "evaluation", "environment"},
-    "testing": DATA | {"backbones", "runtime"},
+    | {
+        "templates",
+        "links",
+        "backbones",
+        "compiler",
+        "engine",
+        "generation",
+        "runtime",
+        "io",
+        "cli",
+        "__init__",
+    },
+    "training": DATA
+    | {"links", "backbones", "engine", "generation", "runtime", "io", "evaluation", "environment"},
+    "testing": DATA | {"backbones", "engine", "runtime"},
 }
 # Of backbones the compiler may use the facts, which are read from a config, never the weights.
-PARTS = {("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError"}}
+PARTS = {
+    ("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError", "find_family"}
+}
 # Of these, other layers import only what `latentmas.<layer>` itself offers.
-FACES = {"viz"}
+FACES = {"safe_data", "sandbox", "prompts", "engine", "generation", "viz"}
 FREE = {"__init__", "__main__", "cli", "demo"}
 LIGHT = {
     "redact",
     "errors",
     "registry",
     "cache",
+    "arguments",
     "atomic",
     "safe_data",
     "sandbox",

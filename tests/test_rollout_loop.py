@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 
 import latentmas as lm
-from latentmas.runtime import executors
-from latentmas.runtime.sampling import random_stream
+from latentmas.engine import executors
+from latentmas.generation.sampling import random_stream
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import rollout_accuracy, rollout_loss
 from latentmas.training.drift import _right, warn_of_drift

@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 
 import latentmas as lm
 from latentmas.cli.app import app
+from latentmas.engine.executors import executors
 from latentmas.evaluation import evaluate
+from latentmas.generation.controllers import RETRIES
 from latentmas.io import RunManifest
 from latentmas.plan import item_type, value_types
-from latentmas.runtime.executors import executors
 from latentmas.runtime.options import RECORDABLE
-from latentmas.runtime.steering import RETRIES
 from tests.teams import sequential
 
 FIELDS = lm.RunOptions.model_fields

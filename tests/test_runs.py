@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import latentmas as lm
+from latentmas.engine import executors
+from latentmas.generation.jobs import Draft
 from latentmas.io import RunManifest
-from latentmas.runtime import SampleEnd, executors
-from latentmas.runtime.writing import Draft
+from latentmas.runtime import SampleEnd
 from tests.scripted import says, scripted
 from tests.teams import QUESTIONS, sequential, tiny
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import latentmas as lm
+from latentmas.generation.sampling import Sampling, pick
 from latentmas.runtime import RunBegin, RunEnd, StepEnd, Token
-from latentmas.runtime.sampling import Sampling, pick
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.teams import QUESTIONS, load64, of_template, sequential
 

@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine import executors
+from latentmas.engine.auto_executor import choose_executor
+from latentmas.engine.executors.offload import Offload
+from latentmas.engine.packing import pack
 from latentmas.plan.buffers import bucket
-from latentmas.runtime import executors
-from latentmas.runtime.choice import choose_executor
-from latentmas.runtime.executors.offload import Offload
-from latentmas.runtime.packing import pack
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.teams import QUESTIONS, load64, of_template
 
@@ -154,7 +154,7 @@ def first_stop(row: list[int], stops: frozenset[int]) -> int:
 
 @contextmanager
 def watched_prompts(keep: Any) -> Iterator[None]:
-    from latentmas.runtime.decoding import Pool
+    from latentmas.generation.batch import Pool
 
     plain = Pool.add
 
@@ -189,10 +189,10 @@ def test_the_choice_tells_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert system.run(QUESTIONS[:1], max_new_tokens=1).executor == "cached"
     monkeypatch.setattr(LoadedBackbone, "device", torch.device("cuda:0"))
     monkeypatch.setattr(LoadedBackbone, "static_reason", None)
-    assert choose_executor(system).name == "cuda_graph"
+    assert choose_executor(system.serving).name == "cuda_graph"
     monkeypatch.setattr(LoadedBackbone, "static_reason", "it says so")
-    assert "no cuda_graph" in choose_executor(system).reason
-    assert "it says so" in choose_executor(system).reason
+    assert "no cuda_graph" in choose_executor(system.serving).reason
+    assert "it says so" in choose_executor(system.serving).reason
 
 
 def test_a_graph_needs_cuda() -> None:

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 
 import latentmas as lm
+from latentmas.engine.packing import answer_ids, pack
 from latentmas.evaluation import accuracy, exact_match
-from latentmas.runtime.packing import answer_ids, pack
 from latentmas.testing import tiny_backbone
 from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.outer_loss import OuterLoss

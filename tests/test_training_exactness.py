@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 import latentmas as lm
-from latentmas.runtime import executors
-from latentmas.runtime.packing import answer_ids, pack
+from latentmas.engine import executors
+from latentmas.engine.packing import answer_ids, pack
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import stability
 from latentmas.training._estimate import dry_run, estimate
@@ -75,7 +75,7 @@ def test_a_fixed_prefix_is_read_without_gradients_and_changes_nothing(monkeypatc
     split = gradients(system)
     with saved_bytes() as small:
         OuterLoss(system, system.plan)(ROWS)
-    monkeypatch.setattr("latentmas.runtime.feeds.CachedFeed.splits", False)
+    monkeypatch.setattr("latentmas.engine.sessions.CachedFeed.splits", False)
     whole = gradients(system)
     with saved_bytes() as large:
         OuterLoss(system, system.plan)(ROWS)

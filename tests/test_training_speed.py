@@ -10,9 +10,9 @@ from torch import nn
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, State
+from latentmas.engine.beginnings import KEY, beginning_of, beginnings_kept
+from latentmas.engine.packing import pack
 from latentmas.runtime import beginnings
-from latentmas.runtime.beginnings import KEY, beginning_of, beginnings_kept
-from latentmas.runtime.packing import pack
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.data import TrainingRows
 from latentmas.training.outer_loss import OuterLoss
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_prompts_read_anew(family: str, executor: str, mo
     quick = [gradients(system, executor=executor) for _ in range(2)]
     assert system.backbone_of("one").workspace[KEY]
     monkeypatch.setattr(beginnings, "_usable", lambda backbone: False)
-    monkeypatch.setattr("latentmas.runtime.feeds.CachedFeed.splits", False)
+    monkeypatch.setattr("latentmas.engine.sessions.CachedFeed.splits", False)
     plain = gradients(system, executor="reference")
     assert distance(quick[0], plain) < 1e-4
     assert torch.equal(*quick)

@@ -21,7 +21,7 @@ from latentmas.io._tensors import load_file
 from latentmas.io._training import read_history, read_scores
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
-from latentmas.runtime.initialise import sketch_links
+from latentmas.runtime.init_weights import sketch_links
 from latentmas.safe_data import compare_header, read_header
 from latentmas.spec import Backbone, TextFunction
 from latentmas.tools import Tool

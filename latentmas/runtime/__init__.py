@@ -1,6 +1,7 @@
 """Plan and weights to text: prompts, rollout, the interpreter, executors, the system."""
 
-from latentmas.runtime.calling import ToolCall
+from latentmas.engine import Turn, executors, latent_rollout
+from latentmas.generation import Retry, Sampling, ToolCall
 from latentmas.runtime.events import (
     Event,
     RunBegin,
@@ -12,18 +13,13 @@ from latentmas.runtime.events import (
     TurnRecord,
     Watcher,
 )
-from latentmas.runtime.executors import executors
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import Interpreter, Walk
 from latentmas.runtime.options import HOOKS, RunRequest, merge_options
 from latentmas.runtime.recording import Reading, RunRecord, TurnTimes
 from latentmas.runtime.result import RunResult
-from latentmas.runtime.rollout import latent_rollout
-from latentmas.runtime.sampling import Sampling
-from latentmas.runtime.steering import Retry
 from latentmas.runtime.system import System
 from latentmas.runtime.taps import Tap
-from latentmas.runtime.turns import Turn
 
 __all__ = [
     "Event",

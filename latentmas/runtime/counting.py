@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from latentmas.engine import MESSAGE, prompt_ids, shared_columns
 from latentmas.errors import DataError
+from latentmas.generation import tool_schemas
 from latentmas.plan import (
     Decode,
     Explanation,
@@ -23,9 +25,6 @@ from latentmas.plan import (
 )
 from latentmas.plan.explain import EXPLAINED, explain_plan
 from latentmas.prompts import misused_variables
-from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.packing import prompt_ids
-from latentmas.runtime.prefixes import MESSAGE, shared_columns
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System

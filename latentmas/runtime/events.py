@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from latentmas.errors import LatentMASError
-    from latentmas.runtime.calling import ToolCall
-    from latentmas.runtime.decoding import FinishReason
+    from latentmas.generation import FinishReason, ToolCall
 
 __all__ = [
     "Event",

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latentmas.errors import ExecutionError
+from latentmas.generation import Answer, Pool, ToolCall
 from latentmas.plan import Decode
-from latentmas.runtime.calling import ToolCall
-from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import SampleEnd
 from latentmas.runtime.interpreter import Interpreter, Walk
 from latentmas.runtime.samples import Errors
-from latentmas.runtime.writing import Answer
 
 __all__ = ["Flow", "by_length"]
 

@@ -14,24 +14,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from latentmas.engine import GroupedInner, Packed, Prefix, Turn, merge, merged_prefix
 from latentmas.errors import ExecutionError
+from latentmas.generation import Answer, Draft, Pool, Retry, Sampling, ToolCall
 from latentmas.plan import Combine, Decode, Plan, Rollout, Step, Transfer, Value, rollouts_together
-from latentmas.runtime.calling import ToolCall
 from latentmas.runtime.combine import combine_messages, combine_texts
-from latentmas.runtime.decoding import Pool
 from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
-from latentmas.runtime.inner import GroupedInner
-from latentmas.runtime.packing import Packed, merge
-from latentmas.runtime.prefixes import Prefix, merged_prefix
-from latentmas.runtime.sampling import Sampling
-from latentmas.runtime.steering import Retry
+from latentmas.runtime.functions import outside_text
+from latentmas.runtime.step_input import make_turn
 from latentmas.runtime.taps import passing_texts
-from latentmas.runtime.toolbox import outside_text
-from latentmas.runtime.turns import Turn, make_turn
-from latentmas.runtime.writing import Answer, Draft
 
 if TYPE_CHECKING:
-    from latentmas.runtime.executors._base import Executor
+    from latentmas.engine import Executor
     from latentmas.runtime.system import System
 
 __all__ = ["Interpreter", "Walk"]

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from latentmas.arguments import refuse
+from latentmas.engine import Executor
 from latentmas.errors import LatentMASError, unexpected_keyword
+from latentmas.generation import RETRIES, Retry, Sampling
 from latentmas.plan import Rollout, RunOptions, Transfer
-from latentmas.runtime.checks import refuse
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.sampling import Sampling
-from latentmas.runtime.steering import RETRIES, Retry
 
 if TYPE_CHECKING:
     from latentmas.runtime.events import Watcher

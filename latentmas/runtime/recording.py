@@ -17,14 +17,12 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.plan import Plan, Rollout, Step, Transfer
 from latentmas.runtime.events import Event, StepBegin, StepEnd
-from latentmas.runtime.initialise import embedding_norm
+from latentmas.runtime.init_weights import embedding_norm
 from latentmas.runtime.interpreter import Walk
-from latentmas.runtime.lens import Near, nearest_embeddings, nearest_outputs
+from latentmas.runtime.logit_lens import Near, nearest_embeddings, nearest_outputs
 
 if TYPE_CHECKING:
-    from latentmas.runtime.executors._base import Executor
-    from latentmas.runtime.feeds import Feed
-    from latentmas.runtime.packing import Packed
+    from latentmas.engine import Executor, Feed, Packed
     from latentmas.runtime.system import System
 
 __all__ = ["Reading", "Recorder", "RunRecord", "TurnTimes"]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from latentmas.errors import LatentMASError
-from latentmas.runtime.calling import ToolCall
-from latentmas.runtime.decoding import FinishReason
+from latentmas.generation import FinishReason, ToolCall
 from latentmas.runtime.events import TurnRecord
 
 if TYPE_CHECKING:

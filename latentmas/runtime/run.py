@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from latentmas.engine import Executor
 from latentmas.errors import DataError
+from latentmas.generation import Answer
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
 from latentmas.runtime.events import Event, RunBegin, RunEnd, SampleEnd, Watcher
-from latentmas.runtime.executors._base import Executor
 from latentmas.runtime.flow import Flow
 from latentmas.runtime.interpreter import Interpreter, Walk
 from latentmas.runtime.options import RECORDABLE, RunRequest
 from latentmas.runtime.recording import Recorder
 from latentmas.runtime.result import RunResult, add_up
 from latentmas.runtime.samples import Errors, bad_samples, check_prompts
-from latentmas.runtime.writing import Answer
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
@@ -98,7 +98,7 @@ def run_batches(
         announce(SampleEnd(number, error=error))
     began = time.perf_counter()
     try:
-        with torch.no_grad(), executor.running(system):
+        with torch.no_grad(), executor.running(system.links):
             flow.run([number for number in range(len(samples)) if number not in errors])
     except BaseException as error:
         announce(RunEnd(time.perf_counter() - began, str(error) or repr(error)))

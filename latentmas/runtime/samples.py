@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import TemplateError
 
+from latentmas.arguments import is_unicode
+from latentmas.engine import check_length, prompt_ids
 from latentmas.errors import DataError, LatentMASError
+from latentmas.generation import tool_schemas
 from latentmas.plan import Decode, Plan, Rollout, latent_rows
-from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.checks import is_unicode
-from latentmas.runtime.packing import check_length, prompt_ids
 from latentmas.spec import field_problem
 
 if TYPE_CHECKING:

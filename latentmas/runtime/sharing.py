@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from latentmas.arguments import refuse, whole
 from latentmas.errors import missing_attribute
 from latentmas.redact import get_logger
-from latentmas.runtime.checks import refuse, whole
 from latentmas.runtime.history import Score
 from latentmas.runtime.twin import load_beside
 from latentmas.spec import Graph

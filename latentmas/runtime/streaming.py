@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from latentmas.arguments import function
 from latentmas.errors import LatentMASError
-from latentmas.runtime.checks import function
 from latentmas.runtime.events import Event, RunEnd, Token
 
 if TYPE_CHECKING:

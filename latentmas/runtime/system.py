@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from latentmas.arguments import function, whole
 from latentmas.backbones import LoadedBackbone
-from latentmas.errors import UnknownNameError
-from latentmas.links import Link
-from latentmas.plan import Explanation, Hardware, Plan, RunOptions, TokenLimit, with_limits
-from latentmas.runtime.assembly import check_chat_template
-from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.checks import function, whole
-from latentmas.runtime.choice import (
+from latentmas.engine import (
     AUTO,
     Choice,
+    Executor,
+    check_chat_template,
     choose_executor,
     choose_refill,
-    executor_name,
     known_executor,
     make_executor,
 )
+from latentmas.errors import UnknownNameError
+from latentmas.generation import tool_schemas
+from latentmas.links import Link
+from latentmas.plan import Explanation, Hardware, Plan, RunOptions, TokenLimit, with_limits
 from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
-from latentmas.runtime.executors._base import Executor
+from latentmas.runtime.functions import check_text_functions, find_tools, outside_text
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.initialise import attach_links, build_links, sketch_links, start_links
+from latentmas.runtime.init_weights import attach_links, build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import Content, EditMessage
 from latentmas.runtime.options import (
     RunRequest,
@@ -57,7 +57,6 @@ from latentmas.runtime.samples import Sample, check_samples, read_samples
 from latentmas.runtime.sharing import Sharing
 from latentmas.runtime.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.taps import Tap, TapEdit, Taps
-from latentmas.runtime.toolbox import check_text_functions, find_tools, outside_text
 from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
@@ -256,13 +255,15 @@ class System(Sharing, nn.Module):
         edit_message: EditMessage | None,
     ) -> RunRequest:
         """What was asked for, with what was left open chosen."""
-        name = executor_name(self, objects.get("executor", options.executor))
-        changes: dict[str, Any] = {"executor": None if isinstance(name, Executor) else name}
+        wanted = objects.get("executor", options.executor)
+        executor = self._executor(wanted, options.position_mode)
+        own = isinstance(wanted, Executor)
+        changes: dict[str, Any] = {"executor": None if own else executor.name}
         if options.refill is None:
-            changes["refill"] = choose_refill(self)
+            changes["refill"] = choose_refill(self.backbone_of(self.plan.output))
         return RunRequest(
             options=options.replace(**changes),
-            executor=make_executor(self, name, options.position_mode),
+            executor=executor,
             retry=find_retry(options, objects),
             watchers=watchers,
             edit_message=edit_message,
@@ -271,7 +272,15 @@ class System(Sharing, nn.Module):
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""
-        return choose_executor(self)
+        return choose_executor(self.serving)
+
+    def _executor(
+        self, wanted: str | Executor | None, position_mode: PositionMode = "mask"
+    ) -> Executor:
+        """The executor of a run: the caller's own, one of that name, or the system's."""
+        if isinstance(wanted, Executor):
+            return wanted
+        return make_executor(wanted or self.executor, self.serving, position_mode)
 
     def stream(self, sample: Sample, **options: Any) -> Iterator[str]:
         """Run one sample and hand out its answer piece by piece; options as `run`.
@@ -335,7 +344,7 @@ class System(Sharing, nn.Module):
             check_samples(plan, samples),
             hardware,
             max_new_tokens=max_new_tokens,
-            executor=make_executor(self, executor, "mask").name,
+            executor=self._executor(executor).name,
         )
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Content]:

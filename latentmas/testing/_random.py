@@ -33,7 +33,7 @@ def random_system(
         LatentMASError: a backbone is none of the paper's models.
     """
     from latentmas.runtime import System
-    from latentmas.runtime.initialise import build_links
+    from latentmas.runtime.init_weights import build_links
 
     serving: dict[str, LoadedBackbone] = {}
     for planned in plan.backbones.values():

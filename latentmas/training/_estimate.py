@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine import answer_ids, pack
+from latentmas.generation import tool_schemas
 from latentmas.plan import Decode, Plan, Rollout, latent_rows
 from latentmas.runtime import System
-from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.packing import answer_ids, pack
 from latentmas.training.constant import constant_rollouts
 from latentmas.training.data import Row
 from latentmas.training.outer_loss import OuterLoss

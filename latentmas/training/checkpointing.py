@@ -9,10 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import Feed
-from latentmas.runtime.inner import Inner
-from latentmas.runtime.packing import Packed
+from latentmas.engine import Executor, Feed, Inner, Packed
 
 __all__ = ["CheckpointedExecutor"]
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentmas.engine import Executor
 from latentmas.plan import Decode, Plan, Rollout, Transfer
 from latentmas.runtime import Interpreter, Sampling, System
-from latentmas.runtime.executors._base import Executor
 from latentmas.training.data import TrainingRows
 
 __all__ = ["ConstantStates", "constant_rollouts"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latentmas.engine import answer_ids, count_positions
 from latentmas.errors import DataError
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
-from latentmas.runtime.packing import answer_ids, count_positions
 from latentmas.spec import JsonlFile, field_problem, read_jsonl
 
 __all__ = ["Data", "Reading", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]

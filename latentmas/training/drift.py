@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine import executors
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
-from latentmas.runtime import System, executors
+from latentmas.runtime import System
 from latentmas.training.data import Row
 from latentmas.training.passes import PassReader
 from latentmas.training.speech import Speech, Use, as_read

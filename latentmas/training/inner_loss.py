@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from latentmas.engine import answer_ids, pack
+from latentmas.generation import tool_schemas
 from latentmas.runtime import System
-from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.packing import answer_ids, pack
 from latentmas.spec import TEXT, AgentSpec
 from latentmas.training.data import Row
 from latentmas.training.regression import (

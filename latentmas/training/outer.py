@@ -7,11 +7,12 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from latentmas.engine import executors
 from latentmas.errors import LatentMASError
 from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
-from latentmas.runtime import System, executors
+from latentmas.runtime import System
 from latentmas.training._estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig

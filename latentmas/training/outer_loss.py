@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from latentmas.engine import Executor, answer_ids, beginnings_kept, executors
 from latentmas.plan import Decode, Plan, Rollout, Transfer, Value
 from latentmas.redact import get_logger
-from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
-from latentmas.runtime.beginnings import beginnings_kept
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.packing import answer_ids
+from latentmas.runtime import Interpreter, Sampling, System, Turn
 from latentmas.training.checkpointing import CheckpointedExecutor
 from latentmas.training.constant import ConstantStates
 from latentmas.training.data import Row, TrainingRows

@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone, State
-from latentmas.runtime.feeds import positions
-from latentmas.runtime.inner import Inner
-from latentmas.runtime.packing import Packed
+from latentmas.engine import Inner, Packed, positions
 
 __all__ = ["Boundary", "PassReader", "parallel_passes"]
 

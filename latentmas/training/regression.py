@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.packing import Packed
+from latentmas.engine import Packed
 from latentmas.training.teaching import teach
 
 __all__ = ["FeatureStore", "Features", "read_features", "regression"]

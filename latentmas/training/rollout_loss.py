@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from latentmas.generation import random_stream
 from latentmas.links import Link
 from latentmas.runtime import System
-from latentmas.runtime.sampling import random_stream
 from latentmas.training.data import Row
 from latentmas.training.passes import Boundary, PassReader, parallel_passes
 from latentmas.training.regression import mean_square, regression

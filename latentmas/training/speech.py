@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone, outside_ids
+from latentmas.engine import Packed, pack
+from latentmas.generation import tool_schemas
 from latentmas.plan import Transfer
 from latentmas.runtime import System
-from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.packing import Packed, pack
 from latentmas.runtime.twin import load_beside
 from latentmas.spec import TEXT, EdgeSpec, Graph
 from latentmas.training.data import Row

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, State
-from latentmas.runtime.beginnings import beginning_of, first_messages, state_after
-from latentmas.runtime.feeds import positions
-from latentmas.runtime.packing import Packed
+from latentmas.engine import Packed, beginning_of, first_messages, positions, state_after
 
 __all__ = ["Taught", "cross_entropy", "padded_ids", "teach"]
 

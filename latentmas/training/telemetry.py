@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from latentmas.engine import executors
 from latentmas.links import Link
 from latentmas.plan import LinkPlan, Plan, Rollout, Value
 from latentmas.redact import get_logger
-from latentmas.runtime import Interpreter, Sampling, System, Turn, executors
+from latentmas.runtime import Interpreter, Sampling, System, Turn
 from latentmas.training.data import Row
 
 __all__ = ["Telemetry", "row_cosine", "stability"]

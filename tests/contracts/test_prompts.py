@@ -12,10 +12,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import latentmas as lm
 from latentmas.backbones import chat_text, outside_ids, segment_ids
+from latentmas.engine.assembly import Nonces
+from latentmas.engine.packing import answer_ids, prompt_ids
+from latentmas.generation.tool_calls import CallSteering, call_steering
 from latentmas.prompts.render import Segment, Turn
-from latentmas.runtime.assembly import Nonces
-from latentmas.runtime.calling import CallSteering, call_steering
-from latentmas.runtime.packing import answer_ids, prompt_ids
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.scripted import scripted
 from tests.tokenizers_of_families import control_ids

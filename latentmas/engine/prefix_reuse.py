@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine.packing import prompt_ids
+from latentmas.engine.prefix import Prefix, shared_columns
 from latentmas.plan import Decode, Plan, Rollout, latent_rows
-from latentmas.runtime.packing import prompt_ids
-from latentmas.runtime.prefixes import Prefix, shared_columns
 
 __all__ = ["find_prefix"]
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from latentmas.registry import Registry
 
 if TYPE_CHECKING:
-    from latentmas.runtime.executors._base import Executor
+    from latentmas.engine.executors._base import Executor
 
 __all__ = ["executors"]
 
-executors: Registry[type[Executor]] = Registry("executor", "latentmas.runtime.executors")
+executors: Registry[type[Executor]] = Registry("executor", "latentmas.engine.executors")
 """Executors by name."""

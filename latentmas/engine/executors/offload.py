@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine.executors import executors
+from latentmas.engine.executors.cached import Cached
 from latentmas.errors import LatentMASError
 from latentmas.plan import PositionMode
-from latentmas.runtime.executors import executors
-from latentmas.runtime.executors.cached import Cached
-
-if TYPE_CHECKING:
-    from latentmas.runtime.system import System
 
 __all__ = ["Offload"]
 
@@ -58,11 +54,11 @@ class Offload(Cached):
         self._host: dict[int, list[Tensor]] = {}
 
     @contextmanager
-    def running(self, system: System) -> Iterator[None]:
+    def running(self, links: nn.ModuleDict) -> Iterator[None]:
         """Links go to the device for the time of a run; all is put back after it."""
-        homes = {link: p.device for link in system.links.values() for p in [*link.parameters()][:1]}
+        homes = {link: p.device for link in links.values() for p in [*link.parameters()][:1]}
         try:
-            system.links.to(self.device)
+            links.to(self.device)
             yield
         finally:
             for backbone in list(self._here.values()):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine.executors import executors
+from latentmas.engine.executors._base import Executor
+from latentmas.engine.sessions import Feed
+from latentmas.engine.static_session import FixedFeed
 from latentmas.errors import LatentMASError
 from latentmas.plan import PositionMode
-from latentmas.runtime.executors import executors
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import Feed
-from latentmas.runtime.fixed import FixedFeed
 
 __all__ = ["Static"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import ClassVar
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine.executors import executors
+from latentmas.engine.executors.static import Static
+from latentmas.engine.sessions import Feed
 from latentmas.errors import LatentMASError
-from latentmas.runtime.executors import executors
-from latentmas.runtime.executors.static import Static
-from latentmas.runtime.feeds import Feed
 
 __all__ = ["CudaGraph"]
 

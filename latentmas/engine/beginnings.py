@@ -17,8 +17,8 @@ import torch
 
 from latentmas.backbones import LoadedBackbone, State
 from latentmas.backbones._state import Part
-from latentmas.runtime.packing import Packed
-from latentmas.runtime.prefixes import MESSAGE, WORTHWHILE
+from latentmas.engine.packing import Packed
+from latentmas.engine.prefix import MESSAGE, WORTHWHILE
 
 __all__ = ["beginning_of", "beginnings_kept", "first_messages", "state_after"]
 

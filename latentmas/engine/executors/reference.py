@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.executors import executors
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import Feed, RecomputedFeed
+from latentmas.engine.executors import executors
+from latentmas.engine.executors._base import Executor
+from latentmas.engine.sessions import Feed, RecomputedFeed
 
 __all__ = ["Reference"]
 

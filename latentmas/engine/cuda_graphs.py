@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from latentmas.backbones import LoadedBackbone, StaticState
+from latentmas.engine.inner import GroupedInner, Inner
 from latentmas.redact import get_logger
-from latentmas.runtime.inner import GroupedInner, Inner
 
 __all__ = ["Replay", "capture", "one_step", "replay_of"]
 

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.packing import Packed
-from latentmas.runtime.sampling import Sampling, pick, random_stream
-from latentmas.runtime.steering import Next, Steering
+from latentmas.engine import Packed
+from latentmas.generation.controllers import Next, Steering
+from latentmas.generation.sampling import Sampling, pick, random_stream
 
 if TYPE_CHECKING:
-    from latentmas.runtime.executors._base import Executor
-    from latentmas.runtime.feeds import Feed
+    from latentmas.engine import Executor, Feed
 
 __all__ = ["FinishReason", "Pool", "Writing", "Written"]
 

@@ -1,31 +1,20 @@
-"""A model step about to run: which agent reads what."""
+"""What each step of a plan runs on: prompts rendered, embedded and spliced."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from latentmas.backbones import LoadedBackbone
+from latentmas.engine import Prefix, Turn, find_prefix, pack
+from latentmas.generation import tool_schemas
 from latentmas.plan import Combine, Decode, Plan, Rollout, Transfer
-from latentmas.runtime.calling import tool_schemas
-from latentmas.runtime.packing import Packed, pack
-from latentmas.runtime.prefixes import Prefix
-from latentmas.runtime.reuse import find_prefix
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
-__all__ = ["Turn", "make_turn"]
-
-
-class Turn(NamedTuple):
-    """A model step about to run: who reads what."""
-
-    step: Rollout | Decode
-    backbone: LoadedBackbone
-    prompt: Packed
+__all__ = ["make_turn"]
 
 
 def make_turn(

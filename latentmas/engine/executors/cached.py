@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.runtime.executors import executors
-from latentmas.runtime.executors._base import Executor
-from latentmas.runtime.feeds import CachedFeed, Feed
+from latentmas.engine.executors import executors
+from latentmas.engine.executors._base import Executor
+from latentmas.engine.sessions import CachedFeed, Feed
 
 __all__ = ["Cached"]
 

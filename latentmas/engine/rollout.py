@@ -10,9 +10,9 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from latentmas.runtime.feeds import Feed
-from latentmas.runtime.inner import Inner, learns
-from latentmas.runtime.packing import Packed
+from latentmas.engine.inner import Inner, learns
+from latentmas.engine.packing import Packed
+from latentmas.engine.sessions import Feed
 
 __all__ = ["latent_rollout"]
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.engine.inner import Inner
+from latentmas.engine.packing import Packed
+from latentmas.engine.rollout import latent_rollout
+from latentmas.engine.sessions import Feed, check_position_mode
 from latentmas.plan import PositionMode
-from latentmas.runtime.feeds import Feed, check_position_mode
-from latentmas.runtime.inner import Inner
-from latentmas.runtime.packing import Packed
-from latentmas.runtime.rollout import latent_rollout
-
-if TYPE_CHECKING:
-    from latentmas.runtime.system import System
 
 __all__ = ["Executor"]
 
@@ -42,8 +38,8 @@ class Executor(ABC):
         """A fresh feed of the backbone."""
 
     @contextmanager
-    def running(self, system: System) -> Iterator[None]:
-        """Around a run of a system."""
+    def running(self, links: nn.ModuleDict) -> Iterator[None]:
+        """Around a run that applies these links."""
         yield
 
     def prepare(self, backbone: LoadedBackbone) -> None:  # noqa: B027

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, outside_ids, segment_ids
+from latentmas.engine.assembly import Slot, assemble
+from latentmas.engine.prefix import MESSAGE, PADDING, Prefix
 from latentmas.errors import DataError
 from latentmas.prompts import Segment
-from latentmas.runtime.assembly import Slot, assemble
-from latentmas.runtime.prefixes import MESSAGE, PADDING, Prefix
 from latentmas.spec import AgentSpec
 
 __all__ = [

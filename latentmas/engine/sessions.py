@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from latentmas.backbones import LoadedBackbone, State
 from latentmas.backbones._masks import FULL
 from latentmas.backbones._state import Part
+from latentmas.engine.beginnings import beginning_of, state_after
+from latentmas.engine.inner import Inner
+from latentmas.engine.packing import Packed
+from latentmas.engine.prefix import MESSAGE
 from latentmas.errors import UnknownNameError
 from latentmas.plan import PositionMode
-from latentmas.runtime.beginnings import beginning_of, state_after
-from latentmas.runtime.inner import Inner
-from latentmas.runtime.packing import Packed
-from latentmas.runtime.prefixes import MESSAGE
 
 __all__ = [
     "CachedFeed",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from latentmas.arguments import is_unicode
 from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan
-from latentmas.runtime.checks import is_unicode
 from latentmas.spec import TextFunction, TextSourceSpec
 from latentmas.tools import Tool
 from latentmas.tools import tools as registered

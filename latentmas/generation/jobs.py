@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from latentmas.runtime.calling import CallSteering, ToolCall, call_steering
-from latentmas.runtime.decoding import FinishReason, Pool, Writing, Written
-from latentmas.runtime.sampling import Sampling
-from latentmas.runtime.steering import Retry, RetrySteering, Steering, StopStrings, Together
-from latentmas.runtime.turns import Turn
+from latentmas.engine import Turn
+from latentmas.generation.batch import FinishReason, Pool, Writing, Written
+from latentmas.generation.controllers import Retry, RetrySteering, Steering, StopStrings, Together
+from latentmas.generation.sampling import Sampling
+from latentmas.generation.tool_calls import CallSteering, ToolCall, call_steering
 from latentmas.spec import AgentSpec
 from latentmas.tools import Tool
 

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, StaticState
 from latentmas.backbones._state import Part
+from latentmas.engine.cuda_graphs import Replay, replay_of
+from latentmas.engine.inner import Inner
+from latentmas.engine.packing import Packed
+from latentmas.engine.sessions import Feed
 from latentmas.plan import PositionMode
 from latentmas.plan.buffers import KEPT_SHARE, SMALLEST, bucket, surplus
-from latentmas.runtime.feeds import Feed
-from latentmas.runtime.inner import Inner
-from latentmas.runtime.packing import Packed
-from latentmas.runtime.replay import Replay, replay_of
 
 __all__ = ["FixedFeed"]
 

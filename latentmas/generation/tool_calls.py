@@ -28,10 +28,10 @@ from latentmas.backbones import (
     render_turns,
     segment_ids,
 )
+from latentmas.engine import Nonces
 from latentmas.errors import LatentMASError
+from latentmas.generation.controllers import Next, Rows, Steering
 from latentmas.prompts import Segment, Turn
-from latentmas.runtime.assembly import Nonces
-from latentmas.runtime.steering import Next, Rows, Steering
 from latentmas.spec import AgentSpec
 from latentmas.tools import Tool
 

@@ -1,0 +1,67 @@
+"""How a backbone is fed: prompts, decoder sessions with their caches, executors, rollouts."""
+
+from latentmas.engine.assembly import Nonces, check_chat_template
+from latentmas.engine.auto_executor import (
+    AUTO,
+    Choice,
+    choose_executor,
+    choose_refill,
+    known_executor,
+    make_executor,
+)
+from latentmas.engine.beginnings import beginning_of, beginnings_kept, first_messages, state_after
+from latentmas.engine.executors import executors
+from latentmas.engine.executors._base import Executor
+from latentmas.engine.inner import GroupedInner, Inner
+from latentmas.engine.packing import (
+    Packed,
+    answer_ids,
+    check_length,
+    count_positions,
+    merge,
+    pack,
+    prompt_ids,
+)
+from latentmas.engine.prefix import MESSAGE, Prefix, merged_prefix, shared_columns
+from latentmas.engine.prefix_reuse import find_prefix
+from latentmas.engine.rollout import latent_rollout
+from latentmas.engine.sessions import CachedFeed, Feed, positions
+from latentmas.engine.step_input import Turn
+from latentmas.engine.team import Team
+
+__all__ = [
+    "AUTO",
+    "CachedFeed",
+    "Choice",
+    "Executor",
+    "Feed",
+    "GroupedInner",
+    "Inner",
+    "MESSAGE",
+    "Nonces",
+    "Packed",
+    "Prefix",
+    "Team",
+    "Turn",
+    "answer_ids",
+    "beginning_of",
+    "beginnings_kept",
+    "check_chat_template",
+    "check_length",
+    "choose_executor",
+    "choose_refill",
+    "count_positions",
+    "executors",
+    "find_prefix",
+    "first_messages",
+    "known_executor",
+    "latent_rollout",
+    "make_executor",
+    "merge",
+    "merged_prefix",
+    "pack",
+    "positions",
+    "prompt_ids",
+    "shared_columns",
+    "state_after",
+]

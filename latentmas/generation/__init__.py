@@ -1,0 +1,21 @@
+"""How text is written: batches of rows, sampling, stop strings, retries, tool calls."""
+
+from latentmas.generation.batch import FinishReason, Pool
+from latentmas.generation.controllers import RETRIES, Retry
+from latentmas.generation.jobs import Answer, Draft
+from latentmas.generation.sampling import Sampling, pick, random_stream
+from latentmas.generation.tool_calls import ToolCall, tool_schemas
+
+__all__ = [
+    "Answer",
+    "Draft",
+    "FinishReason",
+    "Pool",
+    "RETRIES",
+    "Retry",
+    "Sampling",
+    "ToolCall",
+    "pick",
+    "random_stream",
+    "tool_schemas",
+]
