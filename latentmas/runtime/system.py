@@ -26,7 +26,15 @@ from latentmas.engine import (
 from latentmas.errors import UnknownNameError
 from latentmas.generation import tool_schemas
 from latentmas.links import Link
-from latentmas.plan import Explanation, Hardware, Plan, RunOptions, TokenLimit, with_limits
+from latentmas.plan import (
+    Explanation,
+    Hardware,
+    Plan,
+    PositionMode,
+    RunOptions,
+    TokenLimit,
+    with_limits,
+)
 from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
