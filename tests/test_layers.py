@@ -38,8 +38,9 @@ ALLOWED: dict[str, set[str]] = {
     "training": DATA | {"links", "backbones", "runtime", "io", "evaluation", "environment"},
     "testing": DATA | {"backbones", "runtime"},
 }
-# Of backbones the compiler may use the facts, which are read from a config, never the weights.
-PARTS = {("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError"}}
+# Of backbones the compiler may use the facts, which are read from a config, and what a family says
+# of its models; never the weights.
+PARTS = {("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError", "parts_of"}}
 FREE = {"__init__", "__main__", "cli", "demo"}
 LIGHT = {
     "redact",
