@@ -26,7 +26,9 @@ from tests.teams import QUESTIONS, of_template
 
 def pair(family: str = "llama") -> tuple[lm.System, LoadedBackbone, Any]:
     backbone = tiny_backbone(family, 32, layers=2)
-    graph = lm.templates.distillation(expert=backbone, learner=backbone, latent_steps=4)
+    graph = lm.templates.distillation(
+        expert=backbone, learner=backbone, latent_steps=4, link="recursive", inner="recursive"
+    )
     system = graph.compile().load()
     return system, system.backbone_of("expert"), system.link("inner.expert")
 

@@ -68,7 +68,14 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graph file on tiny backbones."""
     small, wide = tiny_backbone("llama", 16), tiny_backbone("qwen3", 32)
     built = lm.templates.sequential(
-        planner=small, critic=wide, solver=small, rounds=2, latent_steps=2, max_new_tokens=4
+        planner=small,
+        critic=wide,
+        solver=small,
+        rounds=2,
+        latent_steps=2,
+        max_new_tokens=4,
+        link="recursive",
+        inner="recursive",
     )
     return built.save(tmp_path_factory.mktemp("team") / "team.yaml")
 

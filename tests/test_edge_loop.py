@@ -16,7 +16,7 @@ from latentmas.training.edge_loss import EdgeLoss
 from latentmas.training.regression import mean_square
 from latentmas.training.speech import text_twin
 from latentmas.training.teaching import teach
-from tests.teams import tiny
+from tests.teams import RECURSIVE, tiny
 
 ROWS = [
     {"question": f"{i} + {i}?", "expert": f"double {i}", "answer": str(2 * i)} for i in range(6)
@@ -25,7 +25,7 @@ ROWS = [
 
 def pair(**changes: Any) -> lm.Graph:
     small, wide = tiny("llama", 16), tiny("llama", 32, seed=1)
-    options = {"rounds": 2, "latent_steps": 3} | changes
+    options = {"rounds": 2, "latent_steps": 3, **RECURSIVE} | changes
     return lm.templates.distillation(expert=wide, learner=small, **options)
 
 

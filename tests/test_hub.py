@@ -90,7 +90,9 @@ told["no_repository"] = failure(load, "me/other", token=token)
 told["no_token"] = failure(load, name, revision="main~9")
 told["report"] = str(system.load_links(name, only="expert", revision=first, token=token))
 facing = lm.Backbone("org/tiny")
-graph = lm.templates.distillation(expert=facing, learner=facing, rounds=2, latent_steps=2)
+graph = lm.templates.distillation(
+    expert=facing, learner=facing, rounds=2, latent_steps=2, link="recursive", inner="recursive"
+)
 pinned = graph.compile().load()
 pinned.save_pretrained(f"{work}/pinned")
 with open(HfApi(token=token).hf_hub_download("org/tiny", "config.json")) as file:
@@ -129,7 +131,9 @@ def run(server: Hub, home: Path, script: str, *arguments: object) -> tuple[dict[
 def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub")
     tiny = tiny_backbone("llama", 16, folder=folder / "tiny")
-    graph = lm.templates.distillation(expert=tiny, learner=tiny, rounds=2, latent_steps=2)
+    graph = lm.templates.distillation(
+        expert=tiny, learner=tiny, rounds=2, latent_steps=2, link="recursive", inner="recursive"
+    )
     return graph.compile().load().save_pretrained(folder / "team")
 
 

@@ -114,9 +114,9 @@ def test_no_word_in_common_stops_loading_only_where_ridge_was_asked(two, tmp_pat
 
 def pair(one: lm.Backbone, two: lm.Backbone, **edge: object) -> lm.Plan:
     graph = lm.Graph("pair", inputs=["question"], rounds=1, latent_steps=4)
-    graph.add_agent("one", one, prompt="{{ question }}")
+    graph.add_agent("one", one, prompt="{{ question }}", inner="recursive")
     graph.add_agent("two", two, prompt="{{ one }} {{ question }}")
-    graph.connect("one", "two", **edge)
+    graph.connect("one", "two", **({"link": "recursive"} | edge))
     return graph.output("two").compile()
 
 

@@ -45,8 +45,8 @@ def rich_graph(name: str = "rich") -> lm.Graph:
     graph.connect("rule", "two")
     graph.connect("facts", "two")
     graph.connect("one", "two", link="linear_residual", residual="projection")
-    graph.connect("one", "three", share="out", expansion=1)
-    graph.connect("two", "three", share="out", expansion=1)
+    graph.connect("one", "three", link="recursive", share="out", expansion=1)
+    graph.connect("two", "three", link="recursive", share="out", expansion=1)
     graph.feedback("three", "one.back", link="linear", init="ridge", norm="none")
     return graph.output("three")
 

@@ -58,10 +58,9 @@ ALLOWED: dict[str, set[str]] = {
     | {"links", "backbones", "engine", "generation", "runtime", "io", "evaluation", "environment"},
     "testing": DATA | {"backbones", "engine", "runtime"},
 }
-# Of backbones the compiler may use the facts, which are read from a config, never the weights.
-PARTS = {
-    ("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError", "find_family"}
-}
+# Of backbones the compiler may use the facts, which are read from a config, and what a family says
+# of its models; never the weights.
+PARTS = {("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError", "parts_of"}}
 # Of these, other layers import only what `latentmas.<layer>` itself offers.
 FACES = {"safe_data", "sandbox", "prompts", "engine", "generation", "viz"}
 FREE = {"__init__", "__main__", "cli", "demo"}

@@ -108,11 +108,12 @@ def other_graph() -> lm.Graph:
     """Shares some names and widths with the source, and differs in each way that matters."""
     small, wide = tiny("llama", 16), tiny("llama", 32, seed=1)
     graph = lm.Graph("other", inputs=["question"], rounds=2, latent_steps=2)
-    graph.add_agent("planner", small, prompt="{{ question }}")
+    graph.add_agent("planner", small, prompt="{{ question }}", inner="recursive")
     graph.add_agent("critic", wide, prompt="{{ plan }}", inner={"kind": "linear"})
-    graph.add_agent("solver", wide, prompt="{{ plan }}{% if feedback %}{{ feedback }}{% endif %}")
-    graph.connect("planner", "critic.plan", expansion=3)
-    graph.connect("critic", "solver.plan")
+    prompt = "{{ plan }}{% if feedback %}{{ feedback }}{% endif %}"
+    graph.add_agent("solver", wide, prompt=prompt, inner="recursive")
+    graph.connect("planner", "critic.plan", link="recursive", expansion=3)
+    graph.connect("critic", "solver.plan", link="recursive")
     graph.feedback("solver", "solver.feedback", link="identity")
     return graph.output("solver")
 

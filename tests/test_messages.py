@@ -178,7 +178,7 @@ def test_a_changed_cell_replaces() -> None:
     spec = graph.spec()
     assert [agent.name for agent in spec.agents] == [agent.name for agent in first.agents]
     assert spec.agent("solver").prompt == "{{ plan }}!"
-    assert [edge.link.kind for edge in spec.edges] == ["recursive", "mlp"]
+    assert [edge.link.kind for edge in spec.edges] == ["soft_token", "mlp"]
     assert [backbone.dtype for backbone in spec.backbones.values()] == ["float32"]
     graph.output("planner", replace=True)
     assert graph.spec().output == ("planner",)

@@ -24,7 +24,7 @@ from latentmas.training.rollout_loss import RolloutLoss
 from latentmas.training.soft_targets import SoftTargets
 from latentmas.training.speech import Speech, as_read
 from latentmas.training.teaching import padded_ids
-from tests.teams import load64, tiny
+from tests.teams import RECURSIVE, load64, tiny
 
 ROWS = [
     {"question": "3 + 4?", "expert": "three and four", "answer": "seven"},
@@ -36,7 +36,7 @@ TARGETS = {"expert": "expert", "learner": "answer"}
 
 def pair(family: str = "llama", **changes: Any) -> lm.Graph:
     small, wide = tiny(family, 16), tiny(family, 32, seed=1)
-    options = {"rounds": 2, "latent_steps": 4, "max_new_tokens": 4} | changes
+    options = {"rounds": 2, "latent_steps": 4, "max_new_tokens": 4, **RECURSIVE} | changes
     return lm.templates.distillation(expert=wide, learner=small, **options)
 
 
@@ -555,10 +555,12 @@ def test_a_row_is_right_where_nothing_is_nearer_than_its_word() -> None:
 
 
 def test_drift_and_collapse_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    plan = pair().compile()
+
     def told(**found: float) -> str:
         caplog.clear()
         with caplog.at_level(logging.WARNING, "latentmas"):
-            warn_of_drift(found, PLAN, links)
+            warn_of_drift(found, plan)
         return caplog.text
 
     assert "in 98 % of rows" in told(nearest_forced=0.98, nearest_rollout=0.4)

@@ -53,7 +53,9 @@ def assert_none(text: str, where: str = "") -> None:
 @pytest.fixture(scope="module")
 def system() -> lm.System:
     small = tiny("llama", 16)
-    graph = lm.templates.distillation(expert=small, learner=small, rounds=2, latent_steps=2)
+    graph = lm.templates.distillation(
+        expert=small, learner=small, rounds=2, latent_steps=2, link="recursive", inner="recursive"
+    )
     return graph.compile().load()
 
 

@@ -56,7 +56,9 @@ def rolled(
 ) -> Operations:
     """What a rollout does after one of the same kind has been through."""
     backbone = tiny_backbone(family, 32, layers=layers, **config)
-    graph = lm.templates.distillation(expert=backbone, learner=backbone, latent_steps=steps)
+    graph = lm.templates.distillation(
+        expert=backbone, learner=backbone, latent_steps=steps, link="recursive", inner="recursive"
+    )
     system = graph.compile().load()
     samples = [{"question": text} for text in rows]
     loaded, agent = system.backbone_of("expert"), system.plan.graph.agent("expert")
@@ -214,7 +216,11 @@ def test_an_executor_may_be_given_itself() -> None:
 def test_backbones_take_turns_within_a_budget() -> None:
     """Two backbones, room for one: they come and leave by turns, and nothing else changes."""
     one, two = tiny_backbone("llama", 32), tiny_backbone("qwen3", 32)
-    system = load64(lm.templates.distillation(expert=one, learner=two, latent_steps=3))
+    system = load64(
+        lm.templates.distillation(
+            expert=one, learner=two, latent_steps=3, link="recursive", inner="recursive"
+        )
+    )
     wanted = system.run(QUESTIONS, executor="reference", record=("messages",))
     sizes = [
         sum(t.nbytes for t in [*b.model.parameters(), *b.model.buffers()])

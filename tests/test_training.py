@@ -36,10 +36,11 @@ def team(**edge: Any) -> lm.Graph:
     """Two agents of two widths and a feedback edge."""
     small, wide = tiny("llama", 16), tiny("llama", 32, seed=1)
     graph = lm.Graph("pair", inputs=["question"], rounds=2, latent_steps=2)
-    graph.add_agent("one", small, prompt="{% if back %}{{ back }}{% endif %}{{ question }}")
-    graph.add_agent("two", wide, prompt="{{ one }} {{ question }}")
-    graph.connect("one", "two", **edge)
-    graph.feedback("two", "one.back")
+    own = {"inner": "recursive"}
+    graph.add_agent("one", small, prompt="{% if back %}{{ back }}{% endif %}{{ question }}", **own)
+    graph.add_agent("two", wide, prompt="{{ one }} {{ question }}", **own)
+    graph.connect("one", "two", **({"link": "recursive"} | edge))
+    graph.feedback("two", "one.back", link="recursive")
     return graph.output("two")
 
 

@@ -28,7 +28,9 @@ SHORT: dict[str, Any] = {
 
 def graph() -> lm.Graph:
     small = tiny("llama", 16)
-    return lm.templates.distillation(expert=small, learner=small, rounds=2, latent_steps=2)
+    return lm.templates.distillation(
+        expert=small, learner=small, rounds=2, latent_steps=2, link="recursive", inner="recursive"
+    )
 
 
 PLAN = graph().compile()
@@ -151,8 +153,8 @@ def test_agents_that_share_an_inner_link_have_a_norm_in_the_log(tmp_path: Path) 
     made = lm.Graph("shared", inputs=["question"], rounds=2, latent_steps=2)
     made.add_agent("a", small, prompt="{{ question }}{% if b %}{{ b }}{% endif %}", inner=inner)
     made.add_agent("b", small, prompt="{{ question }} {{ a }}", inner=inner)
-    made.connect("a", "b")
-    made.feedback("b", "a")
+    made.connect("a", "b", link="recursive")
+    made.feedback("b", "a", link="recursive")
     system = made.output("b").compile().load()
     outer(system, tmp_path, logging_steps=1, train_links="all").train()
     first = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])

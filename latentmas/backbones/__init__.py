@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from latentmas.backbones._facts import UnsuitableBackboneError, read_info, resolve_source
-from latentmas.backbones._registry import families, find_family
+from latentmas.backbones._registry import families, parts_of
 
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
@@ -23,9 +23,9 @@ __all__ = [
     "UnsuitableBackboneError",
     "chat_text",
     "families",
-    "find_family",
     "load_backbone",
     "outside_ids",
+    "parts_of",
     "read_info",
     "render_turns",
     "resolve_source",

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
+from latentmas.backbones._registry import PARTS
+
 __all__ = ["Family"]
 
 
@@ -20,7 +22,7 @@ class Family(ABC):
 
     model_types: ClassVar[tuple[str, ...]] = ()
     """transformers' `model_type`s that this family handles."""
-    provides: ClassVar[frozenset[str]] = frozenset({"head", "embeddings", "tokenizer"})
+    provides: ClassVar[frozenset[str]] = PARTS
     """What link kinds may use of these models; a graph whose links need more does not compile.
     Leave `"embeddings"` out where input embeddings are not rows of one table."""
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from latentmas.backbones import find_family
+from latentmas.backbones import parts_of
 from latentmas.errors import Problem, UnknownNameError, closest
 from latentmas.links import Link, link_kinds
 from latentmas.plan import LinkPlan, PlanBackbone
@@ -153,10 +153,10 @@ def _lack(
     for key, parts in ((request.source, {"head", "tokenizer"}), (request.target, _READ)):
         backbone = backbones[key]
         try:
-            family = find_family(backbone.info.model_type, backbone.spec.family)
+            provided = parts_of(backbone.info.model_type, backbone.spec.family)
         except UnknownNameError:  # loading says so
             continue
-        missing = sorted(kind.needs & parts - family.provides)
+        missing = sorted((kind.needs & parts) - provided)
         if missing:
             message = (
                 f"kind {request.spec.kind!r} needs {' and '.join(missing)} of backbone {key!r}, "

@@ -40,7 +40,8 @@ class SoftTargets:
             sizes = [one.planned.info.hidden_size for one in (source, target)]
             kind = link_kinds.get("soft_token")
             role = "inner" if sender == reader else "outer"
-            options = kind.resolve(role, {"temperature": self._temperature}, *sizes)
+            given = {"temperature": self._temperature, "residual": False}
+            options = kind.resolve(role, given, *sizes)
             link = kind(options, *sizes)
             link.attach(source, target)
             self._links[key] = link

@@ -120,6 +120,9 @@ def test_a_kind_that_cannot_bridge_widths_names_both(name, role, S, D):
 @MARK_CASES
 def test_gradient_reaches_every_parameter_and_the_input(name, role, S, D):
     link = make(name, role, S, D)
+    for tensor in link.parameters():
+        if not tensor.any():  # a branch that starts at zero lets nothing through before it moves
+            nn.init.normal_(tensor, std=0.1)
     h_BKS = latents(S).requires_grad_()
     (link(h_BKS) * latents(D, seed=3)).sum().backward()
     assert h_BKS.grad is not None and h_BKS.grad.abs().sum(dim=-1).min() > 0

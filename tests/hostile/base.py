@@ -46,10 +46,16 @@ class Base:
     def graph(self) -> lm.Graph:
         tiny = tiny_backbone("llama", 16, folder=self.root / "tiny")
         graph = lm.Graph("pair", inputs=["question"], rounds=2, latent_steps=2)
-        graph.add_agent("planner", tiny, prompt=PROMPT)
-        graph.add_agent("solver", tiny, prompt="{{ plan }} {{ question }}", max_new_tokens=2)
-        graph.connect("planner", "solver.plan")
-        graph.feedback("solver", "planner.feedback")
+        graph.add_agent("planner", tiny, prompt=PROMPT, inner="recursive")
+        graph.add_agent(
+            "solver",
+            tiny,
+            prompt="{{ plan }} {{ question }}",
+            inner="recursive",
+            max_new_tokens=2,
+        )
+        graph.connect("planner", "solver.plan", link="recursive")
+        graph.feedback("solver", "planner.feedback", link="recursive")
         return graph.output("solver")
 
     @cached_property
