@@ -472,7 +472,7 @@ def test_folders_that_cannot_be_shown_are_named(tmp_path):
     (tmp_path / "metrics.jsonl").unlink()
     for text in ("{", '{"rounds": [1], "accuracy": {"a": ["x"]}}', '{"rounds": [1, 2]}'):
         (tmp_path / "depths.json").write_text(text)
-        with pytest.raises(lm.DataError, match=r"depths\.json' is no depth map"):
+        with pytest.raises(lm.DataError, match=r"depths\.json' is not a depth map"):
             lm.training_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(lm.DataError, match="row 'a' has 1 numbers for 2 depths"):

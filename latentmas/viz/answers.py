@@ -63,7 +63,7 @@ class Answers:
             if run is not None:
                 columns[f"{team}answer"] = [_answer(run, number) for number in range(count)]
             if marks is not None:
-                columns[f"{team}score"] = [_mark(score) for score in marks]
+                columns[f"{team}score"] = [_score_text(score) for score in marks]
         known = gold is not None or scores is not None or twin_scores is not None
         return cls(
             totals=list(_totals(scores, twin_scores)),
@@ -134,7 +134,7 @@ def _answer(result: RunResult, number: int) -> str:
     return result.texts[number] if error is None else f"failed: {error}"
 
 
-def _mark(score: float | None) -> str:
+def _score_text(score: float | None) -> str:
     """A score in words, where it is all or nothing."""
     if score is None:
         return "–"
