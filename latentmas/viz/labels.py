@@ -104,7 +104,7 @@ _WIDE = (1.1, 1.24)
 
 
 def text_width(text: str, size: float, *, bold: bool = False) -> float:
-    """Width of a text of a font size, at most."""
+    """Upper bound of the width of a text in a font size."""
     return size * sum(_advance(c)[bold] for c in text)
 
 
