@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import latentmas as lm
+from latentmas.evaluation import evaluate
 from latentmas.runtime import Reading, RunRecord, RunResult, System, TurnRecord, TurnTimes
 from latentmas.viz import DepthMap, report_run
 from tests.gallery import random_plan
@@ -257,6 +258,62 @@ def test_a_twin_that_recorded_nothing_still_shows_its_costs(run, twin, tmp_path)
     assert page.words.count("The timeline in numbers") == 1
 
 
+def cells_after(page: Page, word: str, count: int) -> list[str]:
+    at = page.words.index(word)
+    return [word for word in page.words[at:] if word.strip()][:count]
+
+
+def test_the_page_shows_right_answers_and_scores(run, twin, tmp_path):
+    gold = [f"gold {HOSTILE}", None, "b"]
+    options = {"gold": gold, "scores": [True, None, 0], "twin_scores": [0.25, 1, 1.0]}
+    page = Page(run.report(tmp_path / "run.html", twin=twin, **options))
+    assert page.stands_alone()
+    told = "The run: 1 of 2 right (50.0%). The text twin: mean score 0.750 over 3 samples."
+    assert told in page.words
+    heads = ["sample", "asked", "gold answer", "answer", "score", "text twin's answer"]
+    assert cells_after(page, "sample", 7) == [*heads, "text twin's score"]
+    assert any(word.startswith("gold </script>") for word in page.words)
+    assert [page.words.count(text) for text in ("✓ right", "✗ wrong", "0.25")] == [3, 1, 1]
+    assert "All answers" not in page.words  # three samples, all of which are shown
+
+
+def test_all_answers_are_listed_where_the_right_ones_are_known(team, tmp_path):
+    result = team.run([f"{QUESTIONS[0]} {i}" for i in range(5)], record=REPORT)
+    page = Page(result.report(tmp_path / "run.html", gold=[f"gold {i}" for i in range(5)]))
+    assert "All answers" in page.words and "gold 4" in page.words
+    assert page.words.count("gold 0") == 2 and "score" not in page.words
+    assert "gold 4" not in Page(result.report(tmp_path / "bare.html")).words
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gold": ["a"]}, "gold has 1 entries for 3 answers"),
+        ({"scores": [1, 0]}, "scores has 2 entries for 3 answers"),
+        ({"scores": [1, 0, 1.5]}, r"scores\[2\] is 1.5; give 0 to 1"),
+        ({"scores": [float("nan"), 0, 1]}, r"scores\[0\] is nan"),
+        ({"twin_scores": [1, 0, 1]}, "twin_scores goes with twin"),
+    ],
+)
+def test_right_answers_and_scores_are_checked(run, tmp_path, options, message):
+    with pytest.raises(lm.LatentMASError, match=message):
+        run.report(tmp_path / "run.html", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_writes_the_page_with_its_marks(team, tmp_path):
+    answers = [team.run(QUESTIONS).texts[0], "#", "#"]
+    rows = [{"question": q, "answer": a} for q, a in zip(QUESTIONS, answers, strict=True)]
+    found = evaluate(team, rows, twin=team.text_twin(max_new_tokens=2), record=REPORT)
+    page = Page(found.report(tmp_path / "run.html"))
+    assert any(
+        word.startswith("The run: 1 of 3 right (33.3%). The text twin: ") for word in page.words
+    )
+    assert page.words.count("✓ right") == sum(found.right) + sum(found.twin.right)
+    with pytest.raises(lm.LatentMASError, match=r'record=\("report",\)'):
+        evaluate(team, rows).report(tmp_path / "other.html")
+
+
 def test_hostile_text_stays_text(tmp_path):
     small = tiny("llama", 16)
     graph = lm.Graph(f"t {HOSTILE}", inputs=["question", "more"], rounds=2, latent_steps=2)
@@ -415,7 +472,7 @@ def test_folders_that_cannot_be_shown_are_named(tmp_path):
     (tmp_path / "metrics.jsonl").unlink()
     for text in ("{", '{"rounds": [1], "accuracy": {"a": ["x"]}}', '{"rounds": [1, 2]}'):
         (tmp_path / "depths.json").write_text(text)
-        with pytest.raises(lm.DataError, match=r"depths\.json' is no depth map"):
+        with pytest.raises(lm.DataError, match=r"depths\.json' is not a depth map"):
             lm.training_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
     with pytest.raises(lm.DataError, match="row 'a' has 1 numbers for 2 depths"):

@@ -123,7 +123,8 @@ def run(
         note(result.summary())
     well = _told_errors(result) and well
     if report is not None:
-        note(f"wrote {result.report(report, twin=_twin(system, rows, options) if twin else None)}")
+        other = _twin(system, rows, options) if twin else None
+        note(f"wrote {_write_page(report, result, other, rows)}")
     raise typer.Exit(0 if well else 1)
 
 
@@ -147,6 +148,21 @@ def _twin(system: System, rows: list[Row], options: RunOptions) -> RunResult:
     """A run of the team's text twin over the same samples."""
     with run_progress() as watch:
         return system.text_twin().run(rows, on_event=watch, options=options)
+
+
+def _write_page(path: Path, result: RunResult, twin: RunResult | None, rows: list[Row]) -> Path:
+    """The page about a run, with right answers and exact match where rows hold an answer."""
+    gold = [str(row["answer"]) if "answer" in row else None for row in rows]
+    if all(answer is None for answer in gold):
+        return result.report(path, twin=twin)
+    from latentmas.evaluation import exact_match
+
+    def scores(run: RunResult) -> list[float | None]:
+        texts = zip(run.texts, gold, strict=True)
+        return [None if answer is None else exact_match(text, answer) for text, answer in texts]
+
+    twin_scores = None if twin is None else scores(twin)
+    return result.report(path, twin=twin, gold=gold, scores=scores(result), twin_scores=twin_scores)
 
 
 def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row]) -> RunRecorder:

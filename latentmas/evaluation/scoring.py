@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from latentmas.errors import DataError
+from latentmas.errors import DataError, LatentMASError
 from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.intervals import wilson
 from latentmas.evaluation.metrics import Metric, metrics
@@ -57,6 +57,10 @@ class Evaluation:
     """The same of the text twin."""
     difference: Difference | None = None
     """This team against its twin."""
+    gold: tuple[str, ...] = field(default=(), repr=False)
+    """The right answer of each row; empty for a row that has none."""
+    result: RunResult | None = field(default=None, repr=False, compare=False)
+    """The run itself."""
 
     @property
     def right(self) -> tuple[bool, ...]:
@@ -72,6 +76,26 @@ class Evaluation:
     def row_scores(self) -> tuple[float, ...]:
         """Share of right answers of each row."""
         return tuple(_mean(own) for own in self.marks)
+
+    def report(self, path: str | Path) -> Path:
+        """Write the run as a page of HTML, with the right answers and which answers are right.
+
+        It is the page of `RunResult.report`, with the twin's run beside it, if there was one.
+
+        Raises:
+            LatentMASError: the run has recorded nothing for a report: evaluate with
+                `record=("report",)`.
+        """
+        if self.result is None:
+            raise LatentMASError("this evaluation holds no run; call evaluate again")
+        twin = self.twin
+        return self.result.report(
+            path,
+            gold=self.gold,
+            scores=self.row_scores,
+            twin=None if twin is None else twin.result,
+            twin_scores=None if twin is None else twin.row_scores,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without texts."""
@@ -153,6 +177,7 @@ def evaluate(
         **given: single options, and `on_event` and the like. With `num_return_sequences`, all
             answers are scored. With `on_error="keep"`, rows that fail count as wrong and are
             listed in `errors`.
+            With `record=("report",)`, `Evaluation.report` writes the run as a page.
 
     Returns:
         Score with interval, cost, and the paired difference to the twin.
@@ -254,6 +279,8 @@ def _scored(
         pass_at=_passes(marks),
         errors=dict(sorted(errors.items())),
         manifest_error=result.manifest_error,
+        gold=tuple(answers),
+        result=result,
     )
 
 

@@ -91,24 +91,44 @@ class RunResult:
             )
         return "\n".join(lines)
 
-    def report(self, path: str | Path, *, twin: RunResult | None = None) -> Path:
+    def report(
+        self,
+        path: str | Path,
+        *,
+        twin: RunResult | None = None,
+        gold: Sequence[str | None] | None = None,
+        scores: Sequence[float | None] | None = None,
+        twin_scores: Sequence[float | None] | None = None,
+    ) -> Path:
         """Write the run as a page of HTML: one file that needs no network.
 
         It shows the graph, the answers, a timeline, what the latents are near to, their norms, how
-        much they change from round to round, and all costs.
+        much they change from round to round, and all costs. `Evaluation.report` also says which
+        answers are right.
 
         Args:
             path: the file to write, `run.html` say.
             twin: a run of the text twin (`system.text_twin()`) over the same samples, to be
                 shown beside it.
+            gold: the right answer of each sample, or None where there is none.
+            scores: how right each answer is, from 0 (wrong, also `False`) to 1 (right); None where
+                that is not known.
+            twin_scores: the same of the twin's answers.
 
         Raises:
-            LatentMASError: the run has recorded nothing for a report, or the twin ran over other
-                samples.
+            LatentMASError: the run has recorded nothing for a report, the twin ran over other
+                samples, `gold` or scores have another length, or a score is out of range.
         """
         from latentmas.viz import report_run
 
-        return report_run(self, Path(path), twin=twin)
+        return report_run(
+            self,
+            Path(path),
+            twin=twin,
+            gold=gold,
+            scores=scores,
+            twin_scores=twin_scores,
+        )
 
 
 def _sums(records: Sequence[TurnRecord]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from latentmas.viz.svg import mark, tag
+from latentmas.viz.svg import element, escape_text
 
-__all__ = ["FAR", "Chart", "Series", "chart", "heat"]
+__all__ = ["LOG_RATIO", "Chart", "Series", "chart", "heat_cell"]
 
-FAR = 30.0
+LOG_RATIO = 30.0
 """Heights this many times apart are drawn by their logarithm, where asked for."""
 
 _COLOURS = 6
@@ -38,7 +38,7 @@ def chart(
     *,
     x: str,
     y: str,
-    level: tuple[float, str] | None = None,
+    reference: tuple[float, str] | None = None,
     log: bool = False,
 ) -> Chart:
     """A chart of lines.
@@ -48,7 +48,7 @@ def chart(
         series: name → points; what is not finite is left out.
         x: what runs to the right.
         y: what runs upwards.
-        level: a height to compare with, and its name.
+        reference: a height to compare with, and its name.
         log: heights by their logarithm, where all are above 0 and far apart.
     """
     shown = {
@@ -56,25 +56,25 @@ def chart(
         for name, points in series.items()
     }
     heights = [b for points in shown.values() for _, b in points]
-    heights += [level[0]] if level else []
-    log = log and bool(heights) and 0 < min(heights) * FAR < max(heights)
+    heights += [reference[0]] if reference else []
+    log = log and bool(heights) and 0 < min(heights) * LOG_RATIO < max(heights)
     frame = _Frame([a for points in shown.values() for a, _ in points], heights, log)
     parts = [*frame.grid(x, y)]
-    if level:
-        parts.append(frame.level(*level))
+    if reference:
+        parts.append(frame.reference(*reference))
     for index, points in enumerate(shown.values()):
         parts += frame.curve(index, points)
-    said = "; ".join(f"{name}: {_said(points)}" for name, points in shown.items())
-    picture = tag(
+    words = "; ".join(f"{name}: {_in_words(points)}" for name, points in shown.items())
+    picture = element(
         "svg",
-        tag("title", mark(f"{title}. {said}")) + "".join(parts),
+        element("title", escape_text(f"{title}. {words}")) + "".join(parts),
         viewBox=f"0 0 {_WIDTH:.0f} {_HEIGHT:.0f}",
         role="img",
     )
     return Chart(title, Markup(picture), _key(list(shown)) if len(shown) > 1 else [])
 
 
-def heat(value: float | None) -> tuple[str, str]:
+def heat_cell(value: float | None) -> tuple[str, str]:
     """A table's cell whose ground tells its number, from 0 to 1."""
     if value is None or not math.isfinite(value):
         return ("–", "")
@@ -115,37 +115,39 @@ class _Frame:
             value = 10**tick if self.log else tick
             _, height = self.at(self.left, value)
             ends = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": height, "y2": height}
-            yield tag("line", class_="grid", **ends)
+            yield element("line", class_="grid", **ends)
             place: dict[str, str | float] = {"x": _LEFT - 4, "y": height + 4, "text_anchor": "end"}
-            yield tag("text", mark(f"{value:.3g}"), **place)
+            yield element("text", escape_text(f"{value:.3g}"), **place)
         low = self.floor if not self.log else 10**self.floor
         for tick in _ticks(self.left, self.right, whole=True):
             across, height = self.at(tick, low)
             place = {"x": across, "y": height + 14, "text_anchor": "middle"}
-            yield tag("text", mark(f"{tick:g}"), **place)
+            yield element("text", escape_text(f"{tick:g}"), **place)
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
-        yield tag("text", mark(x), x=middle, y=_HEIGHT - 5, text_anchor="middle")
+        yield element("text", escape_text(x), x=middle, y=_HEIGHT - 5, text_anchor="middle")
         turned = f"translate(11 {(_HEIGHT - _BOTTOM) / 2:.0f}) rotate(-90)"
-        yield tag("text", mark(y), transform=turned, text_anchor="middle")
+        yield element("text", escape_text(y), transform=turned, text_anchor="middle")
 
-    def level(self, y: float, name: str) -> str:
+    def reference(self, y: float, name: str) -> str:
         """A height to compare with."""
         _, height = self.at(self.left, y)
         ends = {"x1": _LEFT, "x2": _WIDTH - _RIGHT, "y1": height, "y2": height}
-        words = tag("text", mark(name), x=_WIDTH - _RIGHT, y=height - 3, text_anchor="end")
-        return tag("line", class_="level", **ends) + words
+        words = element(
+            "text", escape_text(name), x=_WIDTH - _RIGHT, y=height - 3, text_anchor="end"
+        )
+        return element("line", class_="reference", **ends) + words
 
     def curve(self, index: int, points: Sequence[tuple[float, float]]) -> Iterator[str]:
         """A line; its points too where they are few."""
         places = [self.at(*point) for point in points]
         if len(places) > 1:
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-            yield tag("polyline", class_="curve", points=path, style=_look(index))
+            yield element("polyline", class_="curve", points=path, style=_line_style(index))
         for a, b in places if len(places) <= 12 else ():
-            yield tag("circle", cx=a, cy=b, r=2.5, style=f"fill:var(--c{index % _COLOURS})")
+            yield element("circle", cx=a, cy=b, r=2.5, style=f"fill:var(--c{index % _COLOURS})")
 
 
-def _look(index: int) -> str:
+def _line_style(index: int) -> str:
     dash = _DASHES[index % len(_DASHES)]
     return f"stroke:var(--c{index % _COLOURS})" + (f";stroke-dasharray:{dash}" if dash else "")
 
@@ -154,8 +156,8 @@ def _key(names: Sequence[str]) -> list[tuple[Markup, str]]:
     """Which line is which."""
     items = []
     for index, name in enumerate(names):
-        line = tag("line", class_="curve", x1=0, y1=4, x2=26, y2=4, style=_look(index))
-        items.append((Markup(tag("svg", line, viewBox="0 0 26 8", aria_hidden="true")), name))
+        line = element("line", class_="curve", x1=0, y1=4, x2=26, y2=4, style=_line_style(index))
+        items.append((Markup(element("svg", line, viewBox="0 0 26 8", aria_hidden="true")), name))
     return items
 
 
@@ -169,7 +171,7 @@ def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
     return [step * n for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _said(points: Sequence[tuple[float, float]]) -> str:
+def _in_words(points: Sequence[tuple[float, float]]) -> str:
     """A line in words, for those who do not see it."""
     if not points:
         return "no numbers"

@@ -12,19 +12,19 @@ from latentmas.viz.labels import (
     agent_tools,
     backbone_of,
     label_spots,
-    length,
+    line_class,
     link_of,
     shorten,
-    stroke,
+    text_width,
     width_label,
 )
 from latentmas.viz.layout import Box, arrange, layers
 from latentmas.viz.routes import LANE, Geometry, route, turn_down
-from latentmas.viz.scene import Group, Line, Part, Pen, Rect, Scene, Words
+from latentmas.viz.scene import Group, Line, Part, Pen, Rect, Scene, Text
 
 __all__ = ["compose"]
 
-HEAD, WIDEST = 66.0, 1600.0
+HEAD, MAX_WIDTH = 66.0, 1600.0
 LINE = 17.0
 """Height of a line of text in a box."""
 PAD, ROW = 20.0, 21.0
@@ -41,7 +41,7 @@ _BOLD = "writes the answer"
 def compose(plan: Plan) -> Scene:
     """Lay a plan out: layers of the forward edges left to right; top to bottom if too wide so."""
     scene = _composed(plan, down=False)
-    if scene.width <= WIDEST:
+    if scene.width <= MAX_WIDTH:
         return scene
     return min(scene, _composed(plan, down=True), key=lambda each: each.width)
 
@@ -52,7 +52,7 @@ def _composed(plan: Plan, *, down: bool) -> Scene:
     forward = sum(not edge.delay for edge in edges)
     boxes = _boxes(plan, edges, down=down)
     labels = [width_label(plan, edge) for edge in edges]
-    widths = [length(label, 11) + 8.0 for label in labels]
+    widths = [text_width(label, 11) + 8.0 for label in labels]
     grid, back = arrange(boxes, ends[:forward]), ends[forward:]
     if down:
         lane = max([LANE, *widths[forward:]])
@@ -60,9 +60,9 @@ def _composed(plan: Plan, *, down: bool) -> Scene:
     else:
         geometry = route(boxes, grid, back, widths)
     spots = label_spots(geometry.pens, widths, boxes.values())
-    start, end = _reach(geometry, widths, spots)
+    start, end = _extent(geometry, widths, spots)
     head = [shorten(plan.graph.name, 80), _subtitle(plan)]
-    least = max(length(head[0], 17, bold=True), length(head[1], 11)) + 2 * PAD
+    least = max(text_width(head[0], 17, bold=True), text_width(head[1], 11)) + 2 * PAD
     key, key_width, key_height = _legend(plan, max(end - start, least) - 2 * PAD)
     width = max(end - start, least, key_width + 2 * PAD)
     left, drop = (width - end - start) / 2, HEAD - geometry.top
@@ -78,8 +78,8 @@ def _composed(plan: Plan, *, down: bool) -> Scene:
         title=plan.graph.name,
         description=_description(plan),
         parts=(
-            Words("title", head[0], PAD, 28),
-            Words("fact mute", head[1], PAD, 46),
+            Text("title", head[0], PAD, 28),
+            Text("fact mute", head[1], PAD, 46),
             *(part.moved(left, drop) for part in parts),
             *(part.moved(PAD, floor + 8) for part in key),
         ),
@@ -101,23 +101,23 @@ def _boxes(plan: Plan, edges: Sequence[EdgeSpec], *, down: bool) -> dict[str, Bo
     boxes = {}
     for name in names:
         facts = _facts(plan, name)
-        widest = max(length(fact, 11) for fact in facts)
-        width = max(104.0, length(_short(name), 14, bold=True) + 20.0, widest + 20.0)
+        widest = max(text_width(fact, 11) for fact in facts)
+        width = max(104.0, text_width(_short(name), 14, bold=True) + 20.0, widest + 20.0)
         words = width, 28.0 + LINE * len(facts)
         along, across = reversed(words) if down else words
-        back = max(_ends(name, [edge for edge in edges if edge.delay]))
-        across = max(across, 10.0 * max(_ends(name, edges)) + 14.0)
+        back = max(_degrees(name, [edge for edge in edges if edge.delay]))
+        across = max(across, 10.0 * max(_degrees(name, edges)) + 14.0)
         boxes[name] = Box(name, max(along, 48.0 + 12.0 * back), across, depth[name])
     for box in boxes.values():
         box.width = max(mate.width for mate in boxes.values() if mate.layer == box.layer)
     for name in sources:
-        words = length(_short(name), 11) + 22.0, 26.0
+        words = text_width(_short(name), 11) + 22.0, 26.0
         along, across = reversed(words) if down else words
         boxes[name] = Box(name, along, across, depth[name])
     return boxes
 
 
-def _ends(name: str, edges: Sequence[EdgeSpec]) -> tuple[int, int]:
+def _degrees(name: str, edges: Sequence[EdgeSpec]) -> tuple[int, int]:
     """How many edges leave a box, and how many reach it."""
     return sum(e.source == name for e in edges), sum(e.target == name for e in edges)
 
@@ -135,7 +135,7 @@ def _facts(plan: Plan, agent: str) -> list[str]:
 
 def _node(plan: Plan, box: Box) -> Group:
     if any(source.name == box.name for source in plan.graph.text_sources):
-        inside = Words("note", _short(box.name), box.middle, box.y + 4)
+        inside = Text("note", _short(box.name), box.middle, box.y + 4)
         return Group(f"{box.name}: text from outside", (_rect(box, "source", 13), inside))
     facts, tools = _facts(plan, box.name), agent_tools(plan, box.name)
     tip = [f"{box.name}: {facts[0]}", facts[1], *[f"tools: {tools}"] * bool(tools)]
@@ -144,7 +144,7 @@ def _node(plan: Plan, box: Box) -> Group:
     lines = [("name", _short(box.name)), *(("note", fact) for fact in facts)]
     top = box.y + 6 - LINE * (len(lines) - 1) / 2
     words = tuple(
-        Words(kind, text, box.middle, top + LINE * i) for i, (kind, text) in enumerate(lines)
+        Text(kind, text, box.middle, top + LINE * i) for i, (kind, text) in enumerate(lines)
     )
     tip += ["decodes the answer"] * output
     return Group("; ".join(tip), (_rect(box, style + " output" * output, 9), *words))
@@ -161,19 +161,19 @@ def _line(plan: Plan, edge: EdgeSpec, pen: Pen) -> Group:
     link = link_of(plan, edge)
     what = f"{link.kind}, {link.n_parameters:,} parameters" if link else TEXT
     when = "; used in the next round" if edge.delay else ""
-    line = Line(stroke(edge), tuple(pen.path), arrow=True)
+    line = Line(line_class(edge), tuple(pen.path), arrow=True)
     return Group(f"{edge.id}: {what}{when}", (line,))
 
 
-def _label(text: str, width: float, spot: tuple[float, float] | None) -> Iterator[Rect | Words]:
+def _label(text: str, width: float, spot: tuple[float, float] | None) -> Iterator[Rect | Text]:
     if spot is None:  # no free place; the tooltip of the edge says it
         return
     x, y = spot
     yield Rect("paper", x - width / 2, y - HEIGHT / 2, width, HEIGHT, 3)
-    yield Words("label mute", text, x, y + 4)
+    yield Text("label mute", text, x, y + 4)
 
 
-def _reach(
+def _extent(
     drawn: Geometry, widths: Sequence[float], spots: Sequence[tuple[float, float] | None]
 ) -> tuple[float, float]:
     """Left and right of a drawing, with labels that stand out at its sides."""
@@ -213,22 +213,22 @@ def _legend(plan: Plan, room: float) -> tuple[list[Part], float, float]:
         room: width to keep to where its lines can be broken.
     """
     lines = _backbone_lines(plan)
-    width = max(24 + length(text, 11) for text in lines)
+    width = max(24 + text_width(text, 11) for text in lines)
     parts: list[Part] = []
     y = 14.0
     for index, text in enumerate(lines):
         parts += [
             Rect(f"box b{index}", 0, y - 10, 16, 12, 3),
-            Words("fact", text, 24, y),
+            Text("fact", text, 24, y),
         ]
         y += ROW
     room, x = max(width, room), 0.0
     for style, text in _strokes(plan):
         sign = 24.0 if style == "bold" else 40.0
-        wide = sign + length(text, 11)
+        wide = sign + text_width(text, 11)
         if x and x + wide > room:
             x, y = 0.0, y + ROW
-        parts += [_sign(style, x, y), Words("fact", text, x + sign, y)]
+        parts += [_sign(style, x, y), Text("fact", text, x + sign, y)]
         width, x = max(width, x + wide), x + wide + _GAP
     return parts, width, y + 4
 
@@ -241,7 +241,7 @@ def _sign(style: str, x: float, y: float) -> Part:
 
 def _strokes(plan: Plan) -> Iterator[tuple[str, str]]:
     """Style and meaning of each kind of line that occurs, and of the bold border."""
-    found = {stroke(edge) for edge in plan.graph.edges}
+    found = {line_class(edge) for edge in plan.graph.edges}
     yield from ((style, text) for style, text in _STROKES.items() if style in found)
     yield "bold", _BOLD
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from latentmas.atomic import write_atomically
 from latentmas.errors import DataError
 from latentmas.safe_data import parse_json, read_limited
-from latentmas.viz.charts import heat
+from latentmas.viz.charts import heat_cell
 from latentmas.viz.pages import Cell, Table, render_table
 from latentmas.viz.png import new_figure, png_of
 
@@ -66,19 +66,19 @@ class DepthMap:
         """Read what `save` wrote as JSON.
 
         Raises:
-            DataError: the file cannot be read, or is no depth map.
+            DataError: the file cannot be read, or is not a depth map.
         """
         try:
             data: Any = parse_json(read_limited(Path(path), LARGEST))
             rows = {str(k): [float(v) for v in row] for k, row in data["accuracy"].items()}
             return cls([int(n) for n in data["rounds"]], rows)
         except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{str(path)!r} is no depth map: {error}") from error
+            raise DataError(f"{str(path)!r} is not a depth map: {error}") from error
 
     def html(self) -> Markup:
         """A table whose cells are coloured by their numbers."""
         rows: list[list[Cell]] = [
-            [name, *(heat(value) for value in row)] for name, row in self.accuracy.items()
+            [name, *(heat_cell(value) for value in row)] for name, row in self.accuracy.items()
         ]
         columns = ("training", *(f"{n} round{'s' * (n != 1)}" for n in self.rounds))
         numbers = range(1, len(columns))

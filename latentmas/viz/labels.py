@@ -17,12 +17,12 @@ __all__ = [
     "backbone_of",
     "label_spots",
     "latent_steps_of",
-    "length",
+    "text_width",
     "link_of",
-    "mix",
-    "shade",
+    "blend",
+    "backbone_colours",
     "shorten",
-    "stroke",
+    "line_class",
     "width_label",
 ]
 
@@ -30,15 +30,15 @@ __all__ = [
 _OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 
-def shade(index: int, *, dark: bool = False) -> tuple[str, str]:
+def backbone_colours(index: int, *, dark: bool = False) -> tuple[str, str]:
     """Fill and border of the `index`-th backbone; after seven, the same hues, stronger."""
     hue, turn = _OKABE_ITO[index % 7], index // 7 % 2
     if dark:
-        return mix(hue, "#14181f", 0.34 + 0.26 * turn), mix(hue, "#ffffff", 0.8)
-    return mix(hue, "#ffffff", 0.2 + 0.3 * turn), mix(hue, "#000000", 0.85)
+        return blend(hue, "#14181f", 0.34 + 0.26 * turn), blend(hue, "#ffffff", 0.8)
+    return blend(hue, "#ffffff", 0.2 + 0.3 * turn), blend(hue, "#000000", 0.85)
 
 
-def mix(colour: str, other: str, part: float) -> str:
+def blend(colour: str, other: str, part: float) -> str:
     """`part` of one colour and the rest of the other."""
     pairs = [(int(colour[i : i + 2], 16), int(other[i : i + 2], 16)) for i in (1, 3, 5)]
     return "#" + "".join(f"{round(x * part + y * (1 - part)):02x}" for x, y in pairs)
@@ -60,7 +60,7 @@ def width_label(plan: Plan, edge: EdgeSpec) -> str:
     return f"{source.hidden_size}→{target.hidden_size}{shared}"
 
 
-def stroke(edge: EdgeSpec) -> str:
+def line_class(edge: EdgeSpec) -> str:
     """Style of an edge's line."""
     return "edge" + " text" * (edge.link.kind == TEXT) + " feedback" * bool(edge.delay)
 
@@ -103,13 +103,13 @@ _PLAIN = {c: (thin, bold) for text, thin, bold in _ADVANCES for c in text}
 _WIDE = (1.1, 1.24)
 
 
-def length(text: str, size: float, *, bold: bool = False) -> float:
-    """Width of a text of a font size, on the safe side."""
+def text_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Upper bound of the width of a text in a font size."""
     return size * sum(_advance(c)[bold] for c in text)
 
 
 def _advance(character: str) -> tuple[float, float]:
-    """Of a regular and of a bold character; unknown ones count as wide."""
+    """Advances of a regular and a bold character, in ems; unknown ones count as wide."""
     base = unicodedata.normalize("NFD", character)[:1]
     return _PLAIN.get(base, _WIDE)
 

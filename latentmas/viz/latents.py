@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from latentmas.viz.charts import Chart, chart, heat
+from latentmas.viz.charts import Chart, chart, heat_cell
 from latentmas.viz.labels import shorten
 from latentmas.viz.pages import Cell, Table
 
@@ -40,7 +40,12 @@ class Norms:
             if group
         }
         rows: list[list[Cell]] = [
-            [r.name, f"{r.embedding_norm:.4g}", *_span(r.norms), *_span(r.raw_norms)]
+            [
+                r.name,
+                f"{r.embedding_norm:.4g}",
+                *_first_and_last(r.norms),
+                *_first_and_last(r.raw_norms),
+            ]
             for r in record.readings
         ]
         columns = ("latents", "embeddings", "first", "last", "raw, first", "raw, last")
@@ -60,11 +65,11 @@ def _norm_chart(name: str, readings: Sequence[Reading]) -> Chart:
     if max(len(points) for points in series.values()) == 1:
         heights = [points[0][1] for points in series.values()]
         series, x = {name: [(r.round, y) for r, y in zip(readings, heights, strict=True)]}, "round"
-    level = (1.0, f"embeddings of {shorten(readings[0].agent, 20)}")
-    return chart(name, series, x=x, y="norm / embedding norm", level=level)
+    reference = (1.0, f"embeddings of {shorten(readings[0].agent, 20)}")
+    return chart(name, series, x=x, y="norm / embedding norm", reference=reference)
 
 
-def _span(values: Sequence[float] | None) -> tuple[str, str]:
+def _first_and_last(values: Sequence[float] | None) -> tuple[str, str]:
     return (f"{values[0]:.4g}", f"{values[-1]:.4g}") if values else ("", "")
 
 
@@ -87,7 +92,7 @@ def cosines(record: RunRecord) -> Table | None:
     rows: list[list[Cell]] = []
     for name, grid in record.cosines.items():
         kind = "message" if "->" in name else "states"
-        rows.append([name, kind, *(heat(grid[a - 1][b - 1]) for a, b in pairs)])
+        rows.append([name, kind, *(heat_cell(grid[a - 1][b - 1]) for a, b in pairs)])
     columns = ("latents", "", *(f"{a} and {b}" for a, b in pairs))
     caption = "Mean cosine of the same latents in two rounds, step by step"
     return Table(caption, columns, rows, numbers=range(2, len(columns)))
@@ -119,7 +124,7 @@ class NearestTokens:
     @classmethod
     def of(cls, record: RunRecord) -> NearestTokens:
         """The tokens that a run has recorded, as many as fit on a page."""
-        shown = _Shown.of(record.readings)
+        shown = _TokenBudget.of(record.readings)
         groups = {
             "What agents are about to say: states through the vocabulary head": False,
             "What receivers read: messages among their input embeddings": True,
@@ -134,14 +139,14 @@ class NearestTokens:
         return cls({title: each for title, each in found.items() if each}, shown.top, shown.note)
 
 
-class _Shown:
+class _TokenBudget:
     """How much of the tokens fits on the page."""
 
     def __init__(self, samples: int, top: int, steps: int, note: str) -> None:
         self.samples, self.top, self.steps, self.note = samples, top, steps, note
 
     @classmethod
-    def of(cls, readings: Sequence[Reading]) -> _Shown:
+    def of(cls, readings: Sequence[Reading]) -> _TokenBudget:
         samples = max((len(r.nearest) for r in readings), default=0)
         most = max((len(s) for r in readings for s in r.nearest), default=0)
         top = max((len(near) for r in readings for s in r.nearest for near in s), default=0)

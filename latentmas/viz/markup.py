@@ -11,9 +11,9 @@ from latentmas.spec import TEXT, EdgeSpec
 from latentmas.viz.labels import (
     agent_task,
     agent_tools,
+    backbone_colours,
     backbone_of,
     latent_steps_of,
-    shade,
     width_label,
 )
 
@@ -74,7 +74,7 @@ def _mermaid_edge(plan: Plan, edge: EdgeSpec, ids: dict[str, str]) -> tuple[str,
 
 def _classes(plan: Plan, ids: dict[str, str]) -> Iterator[str]:
     for i, backbone in enumerate(plan.backbones.values()):
-        tint, ink = shade(i)
+        tint, ink = backbone_colours(i)
         yield f"classDef b{i} fill:{tint},stroke:{ink},color:#111"
         yield f"class {','.join(ids[agent] for agent in backbone.agents)} b{i}"
     yield "classDef small font-size:12px"
@@ -115,7 +115,7 @@ def _dot_nodes(plan: Plan) -> Iterator[str]:
         yield f'{_quote(source.name)} [fillcolor="#f3f4f6", color="#8b949e", height=0.3];'
     for agent in plan.graph.agents:
         key, _ = backbone_of(plan, agent.name)
-        fill, ink = shade(keys.index(key))
+        fill, ink = backbone_colours(keys.index(key))
         label = _quote("\n".join([agent.name, key, *_facts(plan, agent.name)]))
         bold = ", penwidth=4" if agent.name == plan.output else ""
         look = f'label={label}, fillcolor="{fill}", color="{ink}"{bold}'

@@ -19,7 +19,16 @@ from latentmas.spec import TEXT
 from latentmas.viz.labels import agent_tools, backbone_of, latent_steps_of, link_of, width_label
 from latentmas.viz.svg import to_svg
 
-__all__ = ["Cell", "GraphView", "Table", "printable", "render", "render_table", "to_html"]
+__all__ = [
+    "Cell",
+    "GraphView",
+    "Table",
+    "printable",
+    "render",
+    "render_table",
+    "text_cell",
+    "to_html",
+]
 
 Cell = str | tuple[str, str]
 """Text of a cell; or the text and the CSS style of the cell."""
@@ -65,6 +74,11 @@ def render(template: str, **values: Any) -> str:
         **values: what it shows; text is escaped unless it is `Markup`.
     """
     return _environment().get_template(template).render(values)
+
+
+def text_cell(text: str) -> Cell:
+    """A cell for any text: a long one asks for some width, and breaks within words if it must."""
+    return (text, "min-width:14rem;overflow-wrap:anywhere") if len(text) > 40 else text
 
 
 def render_table(table: Table) -> Markup:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from latentmas.errors import LatentMASError
 from latentmas.plan import Plan
-from latentmas.viz.charts import FAR
+from latentmas.viz.charts import LOG_RATIO
 from latentmas.viz.compose import compose
-from latentmas.viz.labels import shade
-from latentmas.viz.scene import Line, Rect, Words
+from latentmas.viz.labels import backbone_colours
+from latentmas.viz.scene import Line, Rect, Text
 
 __all__ = ["curves_png", "new_figure", "png_of", "to_png"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCALE, MOST_PIXELS = 2.0, 20_000
+SCALE, MAX_PIXELS = 2.0, 20_000
 _INK, _MUTE, _PAPER = "#1b1f24", "#57606a", "#ffffff"
 _DASHES: dict[str, Any] = {
     "edge": "solid",
@@ -46,8 +46,8 @@ def to_png(plan: Plan) -> bytes:
         elif isinstance(part, Line):
             _line(axes, part, order)
         else:
-            _words(axes, part, order)
-    return png_of(figure, scale=min(SCALE, MOST_PIXELS / max(scene.width, scene.height)))
+            _text(axes, part, order)
+    return png_of(figure, scale=min(SCALE, MAX_PIXELS / max(scene.width, scene.height)))
 
 
 def new_figure(width: float, height: float, **options: Any) -> Figure:
@@ -78,7 +78,7 @@ def png_of(figure: Figure, *, scale: float = SCALE) -> bytes:
 def _rect(axes: Any, part: Rect, order: int) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    fill, ink, width = _look(part.style)
+    fill, ink, width = _rect_style(part.style)
     corners = f"round,pad=0,rounding_size={part.radius}" if part.radius else "square,pad=0"
     axes.add_patch(
         FancyBboxPatch(
@@ -94,12 +94,12 @@ def _rect(axes: Any, part: Rect, order: int) -> None:
     )
 
 
-def _look(style: str) -> tuple[str, str, float]:
+def _rect_style(style: str) -> tuple[str, str, float]:
     """Fill, border and width of a rectangle."""
     kinds = style.split()
     if "box" in kinds:
         index = next(int(kind[1:]) for kind in kinds if kind[1:].isdigit())
-        return *shade(index), 4.0 if "output" in kinds else 1.5
+        return *backbone_colours(index), 4.0 if "output" in kinds else 1.5
     known = {"paper": (_PAPER, "none", 0.0), "source": ("#f3f4f6", "#8b949e", 1.0)}
     return known.get(style, ("none", _MUTE, 3.0))
 
@@ -138,7 +138,7 @@ def _line(axes: Any, part: Line, order: int) -> None:
         )
 
 
-def _words(axes: Any, part: Words, order: int) -> None:
+def _text(axes: Any, part: Text, order: int) -> None:
     kind = part.style.split()[0]
     axes.text(
         part.x,
@@ -180,7 +180,7 @@ def curves_png(
             label=name,
         )
     heights = [y for points in lines.values() for _, y in points]
-    if log and 0 < min(heights) * FAR < max(heights):
+    if log and 0 < min(heights) * LOG_RATIO < max(heights):
         axes.set_yscale("log")
     axes.set_xlabel("step")
     axes.set_title(title, parse_math=False)

@@ -34,7 +34,7 @@ class Geometry:
     """A finished drawing, without ink."""
 
     pens: list[Pen]
-    """Of the forward edges, then of the feedback edges."""
+    """Paths of the forward edges, then of the feedback edges."""
     left: float
     right: float
     top: float

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from latentmas.atomic import write_text_atomically
 from latentmas.errors import LatentMASError
+from latentmas.viz.answers import LONGEST, Answers, Scores
 from latentmas.viz.labels import shorten
 from latentmas.viz.latents import NearestTokens, Norms, cosines
-from latentmas.viz.pages import Cell, GraphView, Table, render
-from latentmas.viz.timeline import Timeline
+from latentmas.viz.pages import GraphView, Table, render, text_cell
 
 if TYPE_CHECKING:
-    from latentmas.runtime import RunRecord, RunResult, TurnRecord
+    from latentmas.runtime import RunRecord, RunResult, TurnRecord, TurnTimes
 
 __all__ = ["report_run"]
 
-_LONGEST, _CHARACTERS = 4_000, 200_000
-"""Characters of a text that are shown, and of all that agents said."""
+_CHARACTERS = 200_000
+"""Characters that are shown of all that agents said."""
 _SECTIONS = {
     "answers": "Answers",
     "graph": "Graph",
@@ -30,9 +31,25 @@ _SECTIONS = {
     "change": "Change from round to round",
     "texts": "What agents said",
 }
+_SIGNS = {
+    "prompt": "reads its prompt",
+    "latent": "latent steps",
+    "written": "writes text",
+    "transfer": "links to receivers",
+    "within": "ran in the batch of another agent",
+}
+"""CSS class of a bar → what it means."""
 
 
-def report_run(result: RunResult, path: Path, *, twin: RunResult | None = None) -> Path:
+def report_run(
+    result: RunResult,
+    path: Path,
+    *,
+    twin: RunResult | None = None,
+    gold: Sequence[str | None] | None = None,
+    scores: Scores | None = None,
+    twin_scores: Scores | None = None,
+) -> Path:
     """Write the page; arguments and errors as `RunResult.report`."""
     record = result.record
     if record is None:
@@ -45,18 +62,22 @@ def report_run(result: RunResult, path: Path, *, twin: RunResult | None = None) 
             f"the twin has {len(twin.texts)} answers and the run {len(result.texts)}; run both "
             "over the same samples"
         )
+    if twin is None and twin_scores is not None:
+        raise LatentMASError("twin_scores goes with twin, the run that they are about")
+    answers = Answers.of(result, record.samples, twin, gold, scores, twin_scores)
     shown = {
-        "answers": _answers(result, record, twin),
+        "answers": answers,
         "graph": GraphView.of(record.plan),
-        "timeline": Timeline.of(record),
+        "timeline": _Timeline.of(record),
         "costs": _costs(result, twin),
         "tokens": NearestTokens.of(record) if record.readings else None,
         "norms": Norms.of(record) if record.readings else None,
         "change": cosines(record),
         "texts": _texts(result, len(record.samples)),
     }
-    absent = {id for id, part in shown.items() if part is None}
-    absent |= {"change"} if not record.readings else set()
+    absent = {id for id, part in shown.items() if part is None and id != "change"}
+    if not record.readings:
+        absent.add("change")
     return write_text_atomically(
         path,
         render(
@@ -66,7 +87,7 @@ def report_run(result: RunResult, path: Path, *, twin: RunResult | None = None) 
             facts=_facts(result, record),
             sections={id: heading for id, heading in _SECTIONS.items() if id not in absent},
             batches=record.batches,
-            twin_times=Timeline.of(twin.record) if twin and twin.record else None,
+            twin_times=_Timeline.of(twin.record) if twin and twin.record else None,
             **shown,
         ),
     )
@@ -85,33 +106,6 @@ def _facts(result: RunResult, record: RunRecord) -> list[str]:
     places = set(record.devices.values())
     named = record.devices if len(places) > 1 else dict.fromkeys(["all"], *places)
     return facts + [f"{key} on {where}" for key, where in named.items()]
-
-
-def _answers(result: RunResult, record: RunRecord, twin: RunResult | None) -> Table:
-    rows: list[Sequence[Cell]] = []
-    for number, sample in enumerate(record.samples):
-        asked = "\n".join(
-            text if len(sample) == 1 else f"{name}: {text}" for name, text in sample.items()
-        )
-        row = [f"{number + 1}", asked, _answer(result, number)]
-        texts = row + ([_answer(twin, number)] if twin else [])
-        rows.append([_cell(shorten(text, _LONGEST)) for text in texts])
-    heads = ["sample", "asked", "answer", *["text twin's answer"] * (twin is not None)]
-    left = len(result.texts) - len(rows)
-    more = f"; {left} more ran" if left else ""
-    more += f"; {len(result.errors)} failed in all" if result.errors else ""
-    return Table(f"The first samples{more}", heads, rows)
-
-
-def _answer(result: RunResult, number: int) -> str:
-    """What is shown in the answer's place where a sample has failed."""
-    error = result.errors.get(number)
-    return result.texts[number] if error is None else f"failed: {error}"
-
-
-def _cell(text: str) -> Cell:
-    """Long texts ask for some width."""
-    return (text, "min-width:14rem") if len(text) > 40 else text
 
 
 # --- costs ------------------------------------------------------------------------------------
@@ -166,9 +160,13 @@ def _number(value: float) -> str:
 
 def _texts(result: RunResult, count: int) -> Table | None:
     """What went along text edges."""
-    shown = max(40, min(_LONGEST, _CHARACTERS // max(1, count * len(result.spoken))))
+    shown = max(40, min(LONGEST, _CHARACTERS // max(1, count * len(result.spoken))))
     rows = [
-        (name.removesuffix(".text").replace(".", " · ", 1), f"{number + 1}", shorten(text, shown))
+        (
+            name.removesuffix(".text").replace(".", " · ", 1),
+            f"{number + 1}",
+            text_cell(shorten(text, shown)),
+        )
         for name, texts in result.spoken.items()
         for number, text in enumerate(texts[:count])
     ]
@@ -177,3 +175,93 @@ def _texts(result: RunResult, count: int) -> Table | None:
 
 def _plural(noun: str, count: int) -> str:
     return noun if count == 1 else noun + ("es" if noun.endswith("ch") else "s")
+
+
+# --- timeline ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A part of a turn; left and width are percentages of the whole run."""
+
+    style: str
+    left: str
+    width: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """Bars from left to right, a line for each round and agent; the seconds as a table."""
+
+    signs: Sequence[tuple[str, str]]
+    lines: Sequence[tuple[str, Sequence[_Bar]]]
+    total: str
+    numbers: Table
+
+    @classmethod
+    def of(cls, record: RunRecord) -> _Timeline:
+        """The timeline of a run."""
+        turns = [turn for turn in record.turns if turn.op != "transfer" or turn.seconds]
+        starts, now = [], 0.0
+        for turn in turns:
+            starts.append(now)
+            now += turn.seconds
+        total = max(now, 1e-9)
+        spans = {turn.name: (start, turn) for start, turn in zip(starts, turns, strict=True)}
+        lines: dict[str, list[_Bar]] = {}
+        for start, turn in spans.values():
+            bars = lines.setdefault(f"round {turn.round} · {turn.agent}", [])
+            bars += [
+                _Bar(style, f"{100 * left / total:.2f}", f"{100 * width / total:.2f}", tip)
+                for style, left, width, tip in _bars(start, turn, spans)
+            ]
+        found = {bar.style for bars in lines.values() for bar in bars}
+        signs = [(style, text) for style, text in _SIGNS.items() if style in found]
+        return cls(signs, list(lines.items()), _seconds(total), _turn_table(turns))
+
+
+def _bars(
+    start: float, turn: TurnTimes, spans: Mapping[str, tuple[float, TurnTimes]]
+) -> Iterator[tuple[str, float, float, str]]:
+    """Style, start, length and tooltip of each bar of a turn."""
+    if turn.op == "transfer":
+        yield "transfer", start, turn.seconds, f"{turn.name}: {_seconds(turn.seconds)}"
+        return
+    if turn.within in spans:
+        begun, other = spans[str(turn.within)]
+        yield "within", begun, other.seconds, f"in the batch of {other.agent}"
+        return
+    read = turn.prompt_seconds
+    if read:
+        yield "prompt", start, read, f"prompt: {_seconds(read)}"
+    style, what = ("latent", "latent steps") if turn.op == "rollout" else ("written", "text")
+    rest = turn.seconds - read
+    yield style, start + read, rest, f"{what}: {_seconds(rest)}"
+
+
+def _turn_table(turns: Sequence[TurnTimes]) -> Table:
+    rows = []
+    for turn in turns:
+        if turn.op == "transfer":
+            parts = ("", "", "")
+        else:
+            rest = _seconds(turn.seconds - turn.prompt_seconds)
+            latent = turn.op == "rollout"
+            parts = (
+                _seconds(turn.prompt_seconds),
+                rest if latent else "",
+                "" if latent else rest,
+            )
+        what = {"transfer": turn.name.partition(".")[2]}.get(turn.op, turn.agent)
+        within = f" (with {turn.within.partition('.')[2]})" if turn.within else ""
+        name = f"round {turn.round} · {what}{within}"
+        rows.append((name, turn.op, *parts, _seconds(turn.seconds)))
+    columns = ("turn", "step", "prompt", "latent steps", "text", "whole")
+    return Table("Seconds of each step", columns, rows, numbers=(2, 3, 4, 5))
+
+
+def _seconds(value: float) -> str:
+    if value >= 10:
+        return f"{value:.1f} s"
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"

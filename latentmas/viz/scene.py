@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-__all__ = ["FRACTIONS", "Group", "Line", "Part", "Path", "Pen", "Rect", "Scene", "Words"]
+__all__ = ["FRACTIONS", "Group", "Line", "Part", "Path", "Pen", "Rect", "Scene", "Text"]
 
 Path = tuple[tuple[str, tuple[float, ...]], ...]
 """Commands of SVG path data, `M`, `L`, `C`, `Q` or `Z`, with absolute coordinates."""
@@ -28,7 +28,7 @@ class Rect:
 
 
 @dataclass(frozen=True)
-class Words:
+class Text:
     """A line of text on the base line y."""
 
     style: str
@@ -36,7 +36,7 @@ class Words:
     x: float
     y: float
 
-    def moved(self, dx: float, dy: float) -> Words:
+    def moved(self, dx: float, dy: float) -> Text:
         """The same elsewhere."""
         return replace(self, x=self.x + dx, y=self.y + dy)
 
@@ -66,14 +66,14 @@ class Group:
     """Parts that share a tooltip."""
 
     tip: str
-    parts: tuple[Rect | Words | Line, ...]
+    parts: tuple[Rect | Text | Line, ...]
 
     def moved(self, dx: float, dy: float) -> Group:
         """The same elsewhere."""
         return replace(self, parts=tuple(part.moved(dx, dy) for part in self.parts))
 
 
-Part = Rect | Words | Line | Group
+Part = Rect | Text | Line | Group
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Scene:
     description: str
     parts: tuple[Part, ...]
 
-    def flat(self) -> Iterator[Rect | Words | Line]:
+    def flat(self) -> Iterator[Rect | Text | Line]:
         """All parts, bottom to top, without the groups."""
         for part in self.parts:
             yield from part.parts if isinstance(part, Group) else (part,)

@@ -7,10 +7,10 @@ from html import escape
 
 from latentmas.plan import Plan
 from latentmas.viz.compose import compose
-from latentmas.viz.labels import shade
-from latentmas.viz.scene import Group, Line, Part, Path, Rect, Scene, Words
+from latentmas.viz.labels import backbone_colours
+from latentmas.viz.scene import Group, Line, Part, Path, Rect, Scene, Text
 
-__all__ = ["mark", "tag", "to_svg"]
+__all__ = ["element", "escape_text", "to_svg"]
 
 _STYLE = """\
 text{font-family:system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif;fill:#1b1f24}
@@ -52,16 +52,16 @@ def to_svg(plan: Plan, *, inline: bool = False) -> str:
     scene, key = compose(plan), f"lm{plan.digest[:8]}"
     size: dict[str, str | float] = {"width": scene.width, "height": scene.height}
     parts = [
-        tag("title", mark(scene.title), id=f"{key}-t"),
-        tag("desc", mark(scene.description), id=f"{key}-d"),
+        element("title", escape_text(scene.title), id=f"{key}-t"),
+        element("desc", escape_text(scene.description), id=f"{key}-d"),
         _css(len(plan.backbones), key),
-        _tip(key),
-        tag("rect", class_="paper", **size, rx=8),
-        *(_written(part, key) for part in scene.parts),
+        _arrow_head(key),
+        element("rect", class_="paper", **size, rx=8),
+        *(_part(part, key) for part in scene.parts),
     ]
     view = _view(scene, inline) | size
     names = {"role": "img", "aria_labelledby": f"{key}-t {key}-d"}
-    return tag("svg", "\n".join(["", *parts, ""]), id=key, **view, **names) + "\n"
+    return element("svg", "\n".join(["", *parts, ""]), id=key, **view, **names) + "\n"
 
 
 def _view(scene: Scene, inline: bool) -> dict[str, str | float]:
@@ -69,41 +69,45 @@ def _view(scene: Scene, inline: bool) -> dict[str, str | float]:
     return {**space, "viewBox": f"0 0 {scene.width:.1f} {scene.height:.1f}"}
 
 
-def _written(part: Part, key: str) -> str:
+def _part(part: Part, key: str) -> str:
     if isinstance(part, Group):
-        return tag(
-            "g", tag("title", mark(part.tip)) + "".join(_written(p, key) for p in part.parts)
+        return element(
+            "g",
+            element("title", escape_text(part.tip)) + "".join(_part(p, key) for p in part.parts),
         )
-    if isinstance(part, Words):
-        return tag("text", mark(part.text), class_=part.style, x=part.x, y=part.y)
+    if isinstance(part, Text):
+        return element("text", escape_text(part.text), class_=part.style, x=part.x, y=part.y)
     if isinstance(part, Line):
         tip = {"marker_end": f"url(#{key}-tip)"} if part.arrow else {}
-        return tag("path", class_=part.style, d=_path(part.path), **tip)
+        return element("path", class_=part.style, d=_path(part.path), **tip)
     assert isinstance(part, Rect)
     size = {"width": part.width, "height": part.height}
-    return tag("rect", class_=part.style, x=part.x, y=part.y, **size, rx=part.radius)
+    return element("rect", class_=part.style, x=part.x, y=part.y, **size, rx=part.radius)
 
 
 def _path(path: Path) -> str:
     return " ".join(command + " ".join(f"{n:.1f}" for n in numbers) for command, numbers in path)
 
 
-def _tip(key: str) -> str:
+def _arrow_head(key: str) -> str:
     """The head of an arrow."""
-    path = tag("path", class_="tip", d="M0 0.8L10 5L0 9.2z")
+    path = element("path", class_="tip", d="M0 0.8L10 5L0 9.2z")
     size: dict[str, str | float] = {"markerWidth": 8, "markerHeight": 8, "refX": 9, "refY": 5}
     view = {"viewBox": "0 0 10 10", "markerUnits": "userSpaceOnUse", "orient": "auto"}
-    return tag("defs", tag("marker", path, id=f"{key}-tip", **view, **size))
+    return element("defs", element("marker", path, id=f"{key}-tip", **view, **size))
 
 
 def _css(backbones: int, key: str) -> str:
     """Rules that hold inside this drawing only, as several may stand on one page."""
     light, dark = _STYLE.splitlines(), _DARK.splitlines()
     for index in range(backbones):
-        for rules, (fill, stroke) in ((light, shade(index)), (dark, shade(index, dark=True))):
+        for rules, (fill, stroke) in (
+            (light, backbone_colours(index)),
+            (dark, backbone_colours(index, dark=True)),
+        ):
             rules.append(f".b{index}{{fill:{fill};stroke:{stroke}}}")
     day, night = _scoped(light, key), _scoped(dark, key)
-    return tag("style", f"\n{day}\n@media (prefers-color-scheme:dark){{\n{night}\n}}\n")
+    return element("style", f"\n{day}\n@media (prefers-color-scheme:dark){{\n{night}\n}}\n")
 
 
 def _scoped(rules: Sequence[str], key: str) -> str:
@@ -117,7 +121,7 @@ def _scoped(rules: Sequence[str], key: str) -> str:
 _SHAPES = frozenset({"circle", "line", "path", "polyline", "rect"})
 
 
-def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
+def element(name: str, inner: str = "", /, **attributes: str | float) -> str:
     """An element around `inner`, which is XML already; `class_` and `text_x` read as in XML."""
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"'
@@ -127,10 +131,10 @@ def tag(name: str, inner: str = "", /, **attributes: str | float) -> str:
     return f"<{name}{pairs}/>" if closes_itself else f"<{name}{pairs}>{inner}</{name}>"
 
 
-def mark(text: str) -> str:
+def escape_text(text: str) -> str:
     """Text that is safe in XML; characters that may not be shown become a sign for that."""
     return escape("".join(c if c.isprintable() else "\ufffd" for c in text))
 
 
 def _value(value: str | float) -> str:
-    return mark(value) if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")
+    return escape_text(value) if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")

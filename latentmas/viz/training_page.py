@@ -22,7 +22,7 @@ __all__ = ["training_report"]
 
 FILE, SETTINGS = "metrics.jsonl", "training.json"
 _ENTRY = '{"step": 1, "loss": 2.5}'
-_MOST_LINES, _MOST_POINTS = 6, 400
+_MAX_LINES, _MAX_POINTS = 6, 400
 _LONGEST = 300
 _DATA = {"data": "training rows", "eval_data": "held-out rows"}
 
@@ -56,7 +56,7 @@ _TOTALS = {
     "train_steps_per_second": "steps per second",
     "train_loss": "mean loss",
 }
-_DULL = ("_runtime", "_per_second", "epoch", "_mem_", "total_flos")
+_SKIPPED = ("_runtime", "_per_second", "epoch", "_mem_", "total_flos")
 
 
 def training_report(
@@ -138,7 +138,7 @@ class _LogView:
 
     @classmethod
     def of(cls, place: str, folder: Path, entries: Entries) -> _LogView:
-        """Of one log and the settings beside it."""
+        """The view of one log and the settings beside it."""
         settings = _settings(folder)
         return cls(
             place=place,
@@ -201,10 +201,10 @@ def _read_settings(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _data_rows(name: str, told: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(told, dict):
-        yield name, f"{told.get('rows')}"
-        yield f"{name}, digest", f"{told.get('digest')}"
+def _data_rows(name: str, data: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(data, dict):
+        yield name, f"{data.get('rows')}"
+        yield f"{name}, digest", f"{data.get('digest')}"
 
 
 def _pairs(given: Any) -> list[tuple[str, str]]:
@@ -232,9 +232,9 @@ def _curves(entries: Entries) -> Iterator[_Curves]:
     yield from _chart("Learning rate", entries, _only("learning_rate", names))
     for prefix, (title, log) in _GROUPS.items():
         inside = sorted(name for name in names if name.startswith(prefix))
-        for start in range(0, len(inside), _MOST_LINES):
-            part = inside[start : start + _MOST_LINES]
-            more = f" ({start // _MOST_LINES + 1})" if len(inside) > _MOST_LINES else ""
+        for start in range(0, len(inside), _MAX_LINES):
+            part = inside[start : start + _MAX_LINES]
+            more = f" ({start // _MAX_LINES + 1})" if len(inside) > _MAX_LINES else ""
             lines = {name.removeprefix(prefix): name for name in part}
             yield from _chart(title + more, entries, lines, log=log)
 
@@ -258,7 +258,7 @@ def _names(entries: Entries) -> list[str]:
     return [
         n
         for n in names
-        if n != "step" and n not in _TOTALS and not any(part in n for part in _DULL)
+        if n != "step" and n not in _TOTALS and not any(part in n for part in _SKIPPED)
     ]
 
 
@@ -273,10 +273,10 @@ def _points(entries: Entries, name: str) -> Points:
 
 def _thinned(points: Points) -> Points:
     """At most so many points, evenly chosen, the last among them."""
-    if len(points) <= _MOST_POINTS:
+    if len(points) <= _MAX_POINTS:
         return points
-    every = (len(points) - 1) / (_MOST_POINTS - 1)
-    return [points[round(i * every)] for i in range(_MOST_POINTS)]
+    every = (len(points) - 1) / (_MAX_POINTS - 1)
+    return [points[round(i * every)] for i in range(_MAX_POINTS)]
 
 
 def _write_png(folder: Path, logs: Mapping[str, Entries], maps: Mapping[str, DepthMap]) -> None:
