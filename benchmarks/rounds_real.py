@@ -146,8 +146,10 @@ def team(backbone: lm.Backbone, sizes: Sizes) -> lm.Graph:
 class Bench:
     """One seed: what is measured, with everything that was found kept on disk."""
 
-    def __init__(self, sizes: Sizes, folder: Path, seed: int, tiny: bool) -> None:
-        self.sizes, self.seed = sizes, seed
+    def __init__(
+        self, sizes: Sizes, folder: Path, seed: int, depths: list[int], tiny: bool
+    ) -> None:
+        self.sizes, self.seed, self.depths = sizes, seed, depths
         self.folder = folder / f"seed-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lines = folder / f"lines-{seed}.jsonl"
@@ -294,15 +296,15 @@ def solos(bench: Bench) -> None:
 
 
 def untrained(bench: Bench) -> None:
-    """The untrained team and its text twin, one round and two."""
-    for rounds in (1, 2):
+    """The untrained team and its text twin, by rounds."""
+    for rounds in bench.depths:
         bench.measure("untrained", lambda: bench.untrained, rounds)
         bench.measure("text twin", bench.twin, rounds)
 
 
-def grid(bench: Bench, name: str, depths: tuple[int, ...] = (1, 2, 3)) -> None:
+def grid(bench: Bench, name: str) -> None:
     """One trained team at several depths."""
-    for rounds in depths:
+    for rounds in bench.depths:
         bench.measure(name, bench.trained(name), rounds)
 
 
@@ -315,7 +317,7 @@ def controls(bench: Bench, name: str) -> None:
 
 
 TASKS: dict[str, Callable[[Bench], None]] = {
-    "stem": lambda bench: grid(bench, "stem", (1, 2)),
+    "stem": lambda bench: grid(bench, "stem"),
     "solos": solos,
     "untrained": untrained,
     "twice": lambda bench: grid(bench, "twice"),
@@ -343,13 +345,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all lines there as one JSON object")
     parser.add_argument("--work", type=Path, default=Path("out/rounds"), help="lines and teams")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rounds", default="1,2,3", help="rounds that teams are run for")
     parser.add_argument("--heldout", type=int, help="number of held-out questions")
     parser.add_argument("--only", default=",".join(TASKS), help="some of " + ", ".join(TASKS))
     given = parser.parse_args()
     logging.disable_progress_bar()
     sizes = TINY if given.tiny else Sizes()
     sizes = replace(sizes, heldout=given.heldout or sizes.heldout)
-    bench = Bench(sizes, given.work, given.seed, given.tiny)
+    depths = [int(number) for number in given.rounds.split(",")]
+    bench = Bench(sizes, given.work, given.seed, depths, given.tiny)
     for name in given.only.split(","):
         TASKS[name](bench)
     if given.json:
