@@ -1,0 +1,75 @@
+"""The benchmark of rounds on a real model: its task, and its way on a tiny model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import latentmas as lm
+from latentmas.testing import tiny_backbone
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Any:
+    path = Path(__file__).parent.parent / "benchmarks" / "rounds_real.py"
+    spec = importlib.util.spec_from_file_location("rounds_real", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_question_is_about_one_fact_of_the_passage(benchmark: Any) -> None:
+    rows = list(benchmark.make_rows(100, random.Random(1), 6))
+    assert rows == list(benchmark.make_rows(100, random.Random(1), 6))
+    for row in rows:
+        assert row["note"] in row["passage"] and row["passage"].count(".") == 6
+        assert benchmark.correct(row["note"], row)
+        assert benchmark.correct(row["reply"], row)
+        assert not benchmark.correct(row["question"], row)
+    assert not benchmark.correct("It is red, not blue.", {"answer": "blue"})
+
+
+def test_the_question_reaches_the_reader_from_round_two_on_and_only_as_feedback(
+    benchmark: Any,
+) -> None:
+    graph = benchmark.team(tiny_backbone("llama", 32), benchmark.TINY)
+    system = graph.compile().load()
+    one = {"passage": "Ben owns a cat.", "question": "Which animal does Ben own?"}
+    other = one | {"question": "How old is Ben?"}
+    found = system.run([one, other], rounds=2, record=("messages",), max_new_tokens=1).messages
+    first, second = (found[f"round{n}.reader->answerer"] for n in (1, 2))
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(second[0], second[1])
+
+
+def test_the_whole_way_on_a_tiny_model_and_nothing_is_done_twice(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "found.json"
+    given = ["rounds_real.py", "--tiny", "--work", str(tmp_path / "work"), "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", [*given, "--only", "solos,stem,twice,controls"])
+    benchmark.main()
+    first = json.loads(out.read_text())
+    measured = [line for line in first["lines"] if "accuracy" in line]
+    assert [line["rounds"] for line in measured if line["control"] == "none"][-3:] == [1, 2, 3]
+    assert len({line["control"] for line in measured}) == 5
+    for line in measured:
+        assert line["n"] == len(line["hits"]) == 4
+        assert line["interval"][0] <= line["accuracy"] <= line["interval"][1]
+    trained = [line for line in first["lines"] if "training" in line]
+    assert [(line["system"], line["train_rounds"]) for line in trained] == [
+        ("stem", 1),
+        ("twice", 2),
+    ]
+    monkeypatch.setattr(lm.OuterTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    benchmark.main()
+    assert json.loads(out.read_text()) == first
