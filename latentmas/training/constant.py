@@ -121,6 +121,7 @@ class ConstantStates:
                 self._keep(step.output, step.latent_steps, rows, states)
         for made in _prepared(self._system, plan, set(counts)):
             states, outer = walk.values[made.source], self._system.link(made.outer)
+            assert isinstance(states, Tensor)
             if "states" not in outer.needs:
                 states = self._system.link(made.inner).apply_to(states)
             self._keep(made.output, counts[made.source], rows, outer.prepare(states))
