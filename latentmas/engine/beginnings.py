@@ -74,9 +74,10 @@ def first_messages(prompt: Packed) -> int:
     return min(before)
 
 
-@torch.no_grad()
 def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> State:
     """A new state of B rows that have all read the same tokens, without padding.
+
+    It is made with gradients as they are on or off for the caller, and told of as such (`ON_NEW`).
 
     Args:
         backbone: reads them, the first time.
@@ -92,6 +93,7 @@ def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> St
     return one.assemble([Part(one, [0] * rows)])
 
 
+@torch.no_grad()
 def _read(backbone: LoadedBackbone, ids: tuple[int, ...]) -> State:
     state = State(backbone)
     x_1CD = backbone.embed(torch.tensor([ids]))
