@@ -697,4 +697,6 @@ def test_two_processes_give_the_links_of_one(tmp_path: Path) -> None:
     for rounds in (2, 1):
         a = trained(tmp_path / "one", rounds, 4, small).link_state()
         b = load_file(tmp_path / "two" / str(rounds) / "team" / "links.safetensors")
-        assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-6, rounds
+        # fp32: the columns that rows have in common, and so the rounding, go with the batch.
+        # 1 % of one step of AdamW; `test_a_batch_and_its_halves_have_equal_gradients` is in fp64.
+        assert max(float((a[name] - b[name]).abs().max()) for name in a) < 1e-5, rounds

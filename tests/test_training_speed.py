@@ -72,6 +72,21 @@ def test_gradients_are_those_of_prompts_read_anew(family: str, executor: str, mo
     assert torch.equal(*quick)
 
 
+def test_a_batch_and_its_halves_have_equal_gradients() -> None:
+    """Other rows have another beginning in common; fp64."""
+    system = load64(team())
+    system.requires_grad_(True)
+    loss, found = OuterLoss(system, system.plan), []
+    rows = [{"question": q, "answer": q[-1]} for q in ("1 + 1", "12 + 10", "12 + 3", "another one")]
+    for parts in ([rows], [rows[:2], rows[2:]]):
+        system.zero_grad(set_to_none=True)
+        for part in parts:
+            loss(part, num_items_in_batch=loss.n_items(rows))["loss"].backward()
+        grads = [p.grad.flatten() for p in system.parameters() if p.grad is not None]
+        found.append(torch.cat(grads))
+    assert distance(*found) < 1e-12
+
+
 def test_a_beginning_is_read_once_over_steps(monkeypatch) -> None:
     system = load64(team(before="Read with care. " * 4))
     system.requires_grad_(True)
