@@ -2,7 +2,8 @@
 
 Four agents each hold private facts `key value`; a question is a chain of look-ups through some of
 their tables, so nobody can answer alone. The edge loop needs no answers: the team's own words are
-its teacher.
+its teacher. The paper's links (`recursive`) start at random, and with one latent step this loop is
+enough; links of the default kind would not start at random.
 """
 
 import random
@@ -23,10 +24,11 @@ def ring() -> lm.Graph:
     for name, model in zip(NAMES, (*AGENTS, AGENTS[0]), strict=True):  # two share a backbone
         word = "{% if word %}{{ word }}{% else %}{{ question }}{% endif %}"
         word = word if name == NAMES[0] else "{{ word }}"
-        graph.add_agent(name, backbone(model), prompt=f"facts {{{{ {name}_facts }}}} at {word}")
+        prompt = f"facts {{{{ {name}_facts }}}} at {word}"
+        graph.add_agent(name, backbone(model), prompt=prompt, inner="recursive")
     for sender, receiver in pairwise(NAMES):
-        graph.connect(sender, f"{receiver}.word")
-    graph.feedback("west", "north.word")
+        graph.connect(sender, f"{receiver}.word", link="recursive")
+    graph.feedback("west", "north.word", link="recursive")
     return graph.output("west")
 
 

@@ -1,4 +1,8 @@
-"""Teaches: rows from a JSONL file, the loops that suit them, save, load, run."""
+"""Teaches: rows from a JSONL file, the loops that suit them, save, load, run.
+
+A new team needs the outer loop alone. With link="recursive", inner="recursive" all four loops run,
+and take the planner's texts with targets={"expert": "plan"} where rows have a field `plan`.
+"""
 
 import json
 from pathlib import Path
@@ -8,10 +12,7 @@ from latentmas.testing import tiny_backbone
 
 path = Path("rows.jsonl")
 path.write_text(
-    "".join(
-        json.dumps({"question": f"{n} + 1 =", "plan": "add one", "answer": str(n + 1)}) + "\n"
-        for n in range(32)
-    )
+    "".join(json.dumps({"question": f"{n} + 1 =", "answer": str(n + 1)}) + "\n" for n in range(32))
 )
 rows = [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -19,8 +20,7 @@ expert, learner = tiny_backbone("llama", 32), tiny_backbone("qwen2", 16)
 graph = lm.templates.distillation(expert=expert, learner=learner, rounds=2, latent_steps=2)
 system = graph.compile().load()
 
-options = {"targets": {"expert": "plan"}, "eval_rows": rows[:4], "max_steps": 5}
-done = lm.train(system, rows, output_dir="out", **options)
+done = lm.train(system, rows[4:], output_dir="out", eval_rows=rows[:4], max_steps=5)
 for stage in done.stages:
     print(stage.loop, stage.steps, stage.scores)
 

@@ -143,11 +143,13 @@ def warn_of_drift(
     if alike > COLLAPSED > words:
         log.warning(
             "%s of different rows have a mean cosine of %.2f, though the words that they are to "
-            "say have %.2f: they carry next to nothing about their row; train the inner and edge "
-            "loops for longer, or at a lower rate",
+            "say have %.2f: they carry next to nothing about their row; %s",
             what,
             alike,
             words,
+            "train the inner and edge loops for longer, or at a lower rate"
+            if learns
+            else "ask the senders for what differs, or lower the temperature of their links",
         )
 
 
