@@ -267,6 +267,22 @@ class RolloutConfig(LinkConfig):
             "pass is trained by itself, which is cheaper and helps much less."
         },
     )
+    refresh_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Learn from states that are kept: after the texts' words, and after rollouts "
+            "that are made anew after each so many steps (none before that). No gradient passes "
+            "through a backbone, so that a step costs next to nothing; it needs hundreds of steps. "
+            "None: parallel passes with gradients, in every step."
+        },
+    )
+    feature_gib: float = field(
+        default=4.0,
+        metadata={
+            "help": "For refresh_steps: maximum GiB of states, and of keys and values of prompts, "
+            "that are kept; the rest is computed again."
+        },
+    )
     mix: float = field(
         default=0.0,
         metadata={"help": "Probability that a position reads a word instead of a link's output."},

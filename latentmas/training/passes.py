@@ -11,6 +11,7 @@ the prompt, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,6 +61,27 @@ class PassReader:
         h_BJD = self._backbone.step(x_BJD, self._places_BJ, self._mask_BL, state)
         return torch.cat([self._first_B1D, h_BJD], dim=1)
 
+    @torch.no_grad()
+    def roll(self, inner: Inner) -> Tensor:
+        """The states of the sequential rollout, h_BKD, without gradients.
+
+        Args:
+            inner: makes each state the next input.
+        """
+        state = State(self._backbone)
+        state.restore(self._snapshot)
+        states = [self._first_B1D]
+        read = self._mask_BL.shape[1] - self._places_BJ.shape[1]
+        for k in range(self._places_BJ.shape[1]):
+            mask_BL = self._mask_BL[:, : read + k + 1]
+            x_B1D = inner.apply_to(states[-1])
+            states.append(self._backbone.step(x_B1D, self._places_BJ[:, k : k + 1], mask_BL, state))
+        return torch.cat(states, dim=1)
+
+    def held(self) -> list[Tensor]:
+        """The tensors that are kept of the prompts."""
+        return [self._first_B1D, *_tensors(self._snapshot)]
+
 
 def parallel_passes(
     reader: PassReader, inner: Inner, gold_BJD: Tensor, count: int, boundary: Boundary
@@ -83,3 +105,11 @@ def parallel_passes(
         yield h_BKD, x_BKD
         if number < count:
             fed_BJD = boundary(number + 1, x_BKD[:, :-1])
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in nested lists and dictionaries."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value
+    return [t for part in parts for t in _tensors(part)] if isinstance(value, dict | list) else []

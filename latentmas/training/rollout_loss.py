@@ -15,26 +15,16 @@ from torch import Tensor, nn
 from latentmas.generation import random_stream
 from latentmas.links import Link
 from latentmas.runtime import System
-from latentmas.training.data import Row
+from latentmas.training.data import Row, TrainingRows
 from latentmas.training.passes import Boundary, PassReader, parallel_passes
+from latentmas.training.refreshed import RefreshedStates
 from latentmas.training.regression import mean_square, regression
 from latentmas.training.soft_targets import SoftTargets
-from latentmas.training.speech import Speech, Spoken, Use, as_read
+from latentmas.training.speech import Speech, Spoken, as_read
 from latentmas.training.teaching import padded_ids
+from latentmas.training.turns import Turn, find_turns
 
 __all__ = ["RolloutLoss"]
-
-
-class _Turn(NamedTuple):
-    """An agent that rolls, in one round."""
-
-    agent: str
-    inner: str
-    round: int
-    steps: int
-    """Latent steps, K."""
-    uses: list[Use]
-    """The edges that hear of it."""
 
 
 class _Pass(NamedTuple):
@@ -71,6 +61,9 @@ class RolloutLoss(nn.Module):
         cosine_weight: float = 1.0,
         mse_weight: float = 1.0,
         seed: int = 0,
+        rows: TrainingRows | None = None,
+        refresh_steps: int | None = None,
+        keep_bytes: int = 2**32,
     ) -> None:
         """Prepare.
 
@@ -89,6 +82,11 @@ class RolloutLoss(nn.Module):
             cosine_weight: of 1 - cosine.
             mse_weight: of the squared error, relative to the embeddings' mean square.
             seed: of `mix`.
+            rows: of the training, for `refresh_steps`.
+            refresh_steps: learn from kept states, and roll out anew after so many steps, in place
+                of parallel passes: the teacher-forced pass, and from the first refresh on the
+                rollouts as a second one. None: parallel passes.
+            keep_bytes: most bytes that are kept for `refresh_steps`.
         """
         super().__init__()
         self.links = system.links
@@ -98,10 +96,23 @@ class RolloutLoss(nn.Module):
         self.step = 0
         """The optimiser step that draws of `mix` belong to."""
         self.weights = {"cosine_weight": cosine_weight, "mse_weight": mse_weight}
-        self.turns = _turns(self.speech)
+        self.turns = find_turns(self.speech)
+        self.refreshed: RefreshedStates | None = None
+        if refresh_steps is not None and rows is not None:
+            self.refreshed = RefreshedStates(self.speech, rows, refresh_steps, keep_bytes)
         self._soft = None if soft_temperature is None else SoftTargets(system, soft_temperature)
         self.pass_losses: dict[int, float] | None = None
         """When a dict: filled with the mean loss of each pass."""
+
+    def begin_step(self, step: int) -> None:
+        """Learn which step of the optimizer comes next, from 0."""
+        self.step = step
+        if self.refreshed is not None:
+            self.refreshed.begin_step(step, self.inner_links())
+
+    def inner_links(self) -> dict[str, Link]:
+        """The inner links of the turns, by id."""
+        return {turn.inner: self.speech.system.link(turn.inner) for turn in self.turns}
 
     def n_items(self, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> int:
         """Words of some rows, once for each link that is to say them; passes count as one."""
@@ -133,9 +144,13 @@ class RolloutLoss(nn.Module):
         found: list[_Pass] = []
         for turn in self.turns:
             full = [i for i, own in enumerate(said) if self.speech.ids(turn.agent, turn.round, own)]
-            if full:
-                chosen = [rows[i] for i in full], [said[i] for i in full], [names[i] for i in full]
+            if not full:
+                continue
+            chosen = [rows[i] for i in full], [said[i] for i in full], [names[i] for i in full]
+            if self.refreshed is None:
                 found += self._passes(turn, *chosen, scale)
+            else:
+                found += self._of_states(turn, *chosen, kept=self.training and numbers is not None)
         for one in found:
             total = total + one.weight * one.total.to(total.device)
         self._note(found)
@@ -150,7 +165,7 @@ class RolloutLoss(nn.Module):
 
     def _passes(
         self,
-        turn: _Turn,
+        turn: Turn,
         rows: Sequence[Row],
         said: Sequence[Spoken],
         names: Sequence[int],
@@ -179,7 +194,30 @@ class RolloutLoss(nn.Module):
             for number, own in enumerate(sums)
         ]
 
-    def _regress(self, turn: _Turn, h_ND: Tensor, z_ND: Tensor, wanted: Sequence[Tensor]) -> Tensor:
+    def _of_states(
+        self,
+        turn: Turn,
+        rows: Sequence[Row],
+        said: Sequence[Spoken],
+        names: Sequence[int],
+        *,
+        kept: bool,
+    ) -> list[_Pass]:
+        """The teacher-forced states of a turn, and those of rollouts, both constant."""
+        assert self.refreshed is not None
+        inner = self.speech.system.link(turn.inner)
+        if kept:
+            states = self.refreshed.states(turn, names)
+        else:
+            states = self.refreshed.fresh(turn, rows, said, inner)
+        texts = [self.speech.ids(turn.agent, turn.round, spoken) for spoken in said]
+        ids_N = torch.tensor([id for text in texts for id in text], device=states[0].device)
+        wanted = self._targets(turn, states[0], ids_N)
+        sums = [self._regress(turn, h_ND, inner.apply_to(h_ND), wanted) for h_ND in states]
+        items = len(ids_N) * len(wanted)
+        return [_Pass(number, 1 / len(sums), own, items) for number, own in enumerate(sums)]
+
+    def _regress(self, turn: Turn, h_ND: Tensor, z_ND: Tensor, wanted: Sequence[Tensor]) -> Tensor:
         """Summed loss of an inner link and of the outer links that read it."""
         system = self.speech.system
         own = mean_square(system.backbone_of(turn.agent))
@@ -192,7 +230,7 @@ class RolloutLoss(nn.Module):
         return total
 
     @torch.no_grad()
-    def _targets(self, turn: _Turn, h_ND: Tensor, ids_N: Tensor) -> list[Tensor]:
+    def _targets(self, turn: Turn, h_ND: Tensor, ids_N: Tensor) -> list[Tensor]:
         """What the inner link is to make of each state, and then each outer link."""
         readers = [turn.agent, *(use.edge.target for use in turn.uses)]
         if self._soft is not None:
@@ -203,7 +241,7 @@ class RolloutLoss(nn.Module):
         return [own, *(as_read(sender, backbone_of(reader), ids_N) for reader in readers[1:])]
 
     def _boundary(
-        self, turn: _Turn, names: Sequence[int], gold_BJD: Tensor, scale: list[Tensor]
+        self, turn: Turn, names: Sequence[int], gold_BJD: Tensor, scale: list[Tensor]
     ) -> Boundary:
         """What happens to an inner link's outputs before the next pass reads them."""
 
@@ -229,17 +267,6 @@ class RolloutLoss(nn.Module):
                 own = [one for one in found if one.number == number]
                 total = sum(float(one.total.detach()) for one in own)
                 self.pass_losses[number] = total / sum(one.items for one in own)
-
-
-def _turns(speech: Speech) -> list[_Turn]:
-    """The turns that messages come from, in the order of the plan."""
-    turns: dict[tuple[str, int], _Turn] = {}
-    graph = speech.system.plan.graph
-    for use in speech.uses:
-        key = use.edge.source, use.round
-        steps = graph.steps_of(graph.agent(use.edge.source))
-        turns.setdefault(key, _Turn(key[0], use.inner, use.round, steps, [])).uses.append(use)
-    return list(turns.values())
 
 
 def _clipped(grad_BJD: Tensor, most: float | None, scale: Sequence[Tensor]) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from latentmas.errors import LatentMASError
+from latentmas.errors import LatentMASError, WeightsError
+from latentmas.io._tensors import load_file, save_file
 from latentmas.runtime import System
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import RolloutConfig
@@ -20,6 +22,8 @@ from latentmas.training.targets import find_targets
 __all__ = ["RolloutTrainer"]
 
 TEACHERS = ("text", "soft_token")
+COPIES = "refreshed.safetensors"
+"""In a checkpoint: the inner links that have made the rollouts that links learn from."""
 
 
 class RolloutTrainer(LinkTrainer):
@@ -30,6 +34,9 @@ class RolloutTrainer(LinkTrainer):
     reads the words, each later one reads the inner link's outputs of the pass before, at all
     positions at once. Start from links that these two loops have trained. `left_out` holds the
     numbers of rows that are longer than the agents can read.
+
+    With `refresh_steps`, links learn from states of real rollouts instead, which are kept for so
+    many steps; then a random start will do.
 
     An evaluation also rolls out for real: `eval_nearest_rollout` is the share of message rows that
     are nearer to the right word than to any other, `eval_nearest_forced` the same without a
@@ -98,6 +105,9 @@ class RolloutTrainer(LinkTrainer):
             cosine_weight=config.cosine_weight,
             mse_weight=config.mse_weight,
             seed=config.seed,
+            rows=rows,
+            refresh_steps=config.refresh_steps,
+            keep_bytes=int(config.feature_gib * 2**30),
         )
         freeze_all_but(system, [link.id for link in chosen])
         super().__init__(
@@ -108,6 +118,7 @@ class RolloutTrainer(LinkTrainer):
             eval_dataset=held_out,
             callbacks=[_Curriculum(loss, self.passes), *(callbacks or [])],
         )
+        self._loss = loss
 
     def _begin_watching(self) -> None:
         super()._begin_watching()
@@ -121,6 +132,22 @@ class RolloutTrainer(LinkTrainer):
         found = module.pass_losses or {}
         self.telemetry.numbers |= {f"loss/pass{n}": value for n, value in sorted(found.items())}
         module.pass_losses = None
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """A saved team, and the links that have made the rollouts that are learnt from."""
+        super()._save(output_dir, state_dict)
+        refreshed = self._loss.refreshed
+        if refreshed is not None and (state := refreshed.copies_state()):
+            save_file(state, Path(output_dir or str(self.args.output_dir)) / COPIES, {})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        path, refreshed = Path(resume_from_checkpoint) / COPIES, self._loss.refreshed
+        if refreshed is not None and path.exists():
+            try:
+                refreshed.restore(load_file(path), self._loss.inner_links())
+            except ValueError as error:
+                raise WeightsError(f"LM502 {path} is not of these links: {error:.300}") from error
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """Loss over all passes, and what messages say after real rollouts."""
@@ -138,7 +165,8 @@ class _Curriculum(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Choose by the step alone, so that a resumed run goes on alike."""
         part = state.global_step * self.passes // max(1, state.max_steps)
-        self.loss.passes, self.loss.step = min(part + 1, self.passes), state.global_step
+        self.loss.passes = min(part + 1, self.passes)
+        self.loss.begin_step(state.global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the loss with all passes."""
@@ -169,7 +197,12 @@ def _check(config: RolloutConfig) -> None:
         LatentMASError: naming the option, what was found and what it takes.
     """
     weights = config.pass_weights
+    every, passed = config.refresh_steps, weights or config.mix or config.row_clip
     sound = {
+        "refresh_steps": (
+            every is None or (every >= 1 and not passed),
+            "a whole number of 1 or more, without pass_weights, mix and row_clip; or None",
+        ),
         "passes": (config.passes >= 1, "a whole number of 1 or more"),
         "pass_weights": (
             weights is None
