@@ -157,6 +157,8 @@ def test_imports_point_down(path: Path):
         target = layer_of(module)
         if target in FACES and layer != target:
             assert not _inside(module), f"{name} imports {module}; import latentmas.{target}"
+        private = target != layer and any(part.startswith("_") for part in module.split(".")[2:3])
+        assert not private or target == "__init__", f"{name} imports {module}, which is private"
         if layer in FREE:
             continue
         if (name, target) in FORWARDS and not eager:

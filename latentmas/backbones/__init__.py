@@ -10,12 +10,19 @@ from latentmas.backbones._registry import families, parts_of
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
     from latentmas.backbones._chat import chat_text, render_turns
+    from latentmas.backbones._growing import Growing, GrowingWindow
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
-    from latentmas.backbones._state import State
+    from latentmas.backbones._masks import FULL
+    from latentmas.backbones._state import ON_NEW, Part, State
     from latentmas.backbones._static import StaticState
     from latentmas.backbones._tokens import outside_ids, segment_ids
 
 __all__ = [
+    "FULL",
+    "Growing",
+    "GrowingWindow",
+    "ON_NEW",
+    "Part",
     "Family",
     "LoadedBackbone",
     "State",
@@ -33,6 +40,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "FULL": "_masks",
+    "Growing": "_growing",
+    "GrowingWindow": "_growing",
+    "ON_NEW": "_state",
+    "Part": "_state",
     "Family": "_base",
     "LoadedBackbone": "_loaded",
     "State": "_state",

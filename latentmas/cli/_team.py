@@ -55,8 +55,7 @@ def open_plan(graph: Path) -> Plan:
     folder = graph.parent if graph.name == "latentmas.json" and graph.is_file() else graph
     if not folder.is_dir():
         return _compiled(_open_graph(graph))
-    from latentmas.io._format import read_manifest
-    from latentmas.io._steady import read_steadily
+    from latentmas.io import read_manifest, read_steadily
 
     return read_steadily(lambda: read_manifest(folder, trust_remote_code=_trust)[1], folder)
 

@@ -11,8 +11,7 @@ import typer
 
 from latentmas.cli._console import emit, note
 from latentmas.errors import LatentMASError
-from latentmas.interop._prompt_layouts import TASKS
-from latentmas.interop._styles import STYLES
+from latentmas.interop import STYLES, TASKS
 
 __all__ = ["import_prompts"]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from latentmas.cli._console import emit, note
-from latentmas.interop._styles import STYLES
+from latentmas.interop import STYLES
 from latentmas.spec import DType
 
 __all__ = ["import_release"]

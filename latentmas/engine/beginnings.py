@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from latentmas.backbones import LoadedBackbone, State
-from latentmas.backbones._state import Part
+from latentmas.backbones import LoadedBackbone, Part, State
 from latentmas.engine.packing import Packed
 from latentmas.engine.prefix import MESSAGE, WORTHWHILE
 

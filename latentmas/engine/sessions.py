@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentmas.backbones import LoadedBackbone, State
-from latentmas.backbones._masks import FULL
-from latentmas.backbones._state import Part
+from latentmas.backbones import FULL, LoadedBackbone, Part, State
 from latentmas.engine.beginnings import beginning_of, state_after
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed

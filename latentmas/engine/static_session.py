@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentmas.backbones import LoadedBackbone, StaticState
-from latentmas.backbones._state import Part
+from latentmas.backbones import LoadedBackbone, Part, StaticState
 from latentmas.engine.cuda_graphs import Replay, replay_of
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed

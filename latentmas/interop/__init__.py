@@ -6,12 +6,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from latentmas.interop._prompt_layouts import TASKS
+    from latentmas.interop._styles import STYLES
     from latentmas.interop.prompts import import_prompts
     from latentmas.interop.release import load_release
 
-__all__ = ["import_prompts", "load_release"]
+__all__ = ["STYLES", "TASKS", "import_prompts", "load_release"]
 
-_HOMES = {"import_prompts": "prompts", "load_release": "release"}
+_HOMES = {
+    "STYLES": "_styles",
+    "TASKS": "_prompt_layouts",
+    "import_prompts": "prompts",
+    "load_release": "release",
+}
 
 
 def __getattr__(name: str) -> Any:  # prompts need no torch

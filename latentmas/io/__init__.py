@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from latentmas.io._digest import digest_rows, weights_digest
+    from latentmas.io._format import read_manifest
     from latentmas.io._hub import push_folder
     from latentmas.io._record import RunRecorder
     from latentmas.io._rerun import Comparison, rerun
     from latentmas.io._run_manifest import RunManifest
+    from latentmas.io._steady import read_steadily
+    from latentmas.io._tensors import load_tensors, save_tensors
     from latentmas.io._training import read_history
     from latentmas.io.diff import TeamDifference, diff_teams
     from latentmas.io.inspect import TeamReport, inspect_team
@@ -33,7 +36,11 @@ _HOMES = {
     "load_links": "links",
     "load_system": "load",
     "push_folder": "_hub",
+    "load_tensors": "_tensors",
     "push_system": "save",
+    "read_manifest": "_format",
+    "read_steadily": "_steady",
+    "save_tensors": "_tensors",
     "read_history": "_training",
     "rerun": "_rerun",
     "save_links": "links",
@@ -54,12 +61,16 @@ __all__ = [
     "load_link_weights",
     "load_links",
     "load_system",
+    "load_tensors",
     "push_folder",
     "push_system",
     "read_history",
+    "read_manifest",
+    "read_steadily",
     "rerun",
     "save_links",
     "save_system",
+    "save_tensors",
     "weights_digest",
 ]
 

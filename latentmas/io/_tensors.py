@@ -13,12 +13,12 @@ from torch import Tensor
 from latentmas.atomic import replacing_file
 from latentmas.errors import WeightsError
 
-__all__ = ["load_file", "save_file"]
+__all__ = ["load_tensors", "save_tensors"]
 
 _CODE = re.compile(r"os error (\d+)")
 
 
-def save_file(state: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
+def save_tensors(state: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
     """Write tensors whole or not at all.
 
     Raises:
@@ -36,7 +36,7 @@ def save_file(state: dict[str, Tensor], path: Path, metadata: Mapping[str, str])
     return path
 
 
-def load_file(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a file.
 
     Raises:

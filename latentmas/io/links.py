@@ -17,7 +17,7 @@ from latentmas.io._format import HEADER, VERSION, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._newer import is_newer, say_left_out, without_unknown
 from latentmas.io._steady import read_steadily
-from latentmas.io._tensors import save_file
+from latentmas.io._tensors import save_tensors
 from latentmas.io.load import check_links, read_links
 from latentmas.io.save import links_header, refuse_secrets
 from latentmas.plan import LinkPlan
@@ -78,7 +78,7 @@ def save_links(system: System, path: str | Path, *, only: str | Sequence[str] = 
         if name.startswith(prefixes)
     }
     header = links_header(system.plan, [system.plan.link(id) for id in ids])
-    save_file(state, path, header)
+    save_tensors(state, path, header)
     return path
 
 

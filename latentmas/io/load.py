@@ -17,7 +17,7 @@ from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._steady import read_steadily
 from latentmas.io._swap import Swap, swap_backbones
-from latentmas.io._tensors import load_file
+from latentmas.io._tensors import load_tensors
 from latentmas.io._training import read_history, read_scores
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
@@ -151,7 +151,7 @@ def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
     if plan is not None:
         shapes = {name: tensor.shape for name, tensor in _sketch(plan).items()}
         _refuse(compare_header(header, shapes))
-    return load_file(path)
+    return load_tensors(path)
 
 
 def check_links(

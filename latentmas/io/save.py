@@ -15,7 +15,7 @@ from latentmas.io._card import merge_person, model_card
 from latentmas.io._folder import CARD, COMMIT, LINKS, MANIFEST, holds_team, part, replacing
 from latentmas.io._format import HEADER, VERSION, Manifest, file_digest
 from latentmas.io._hub import push_folder
-from latentmas.io._tensors import save_file
+from latentmas.io._tensors import save_tensors
 from latentmas.io._training import plain, write_history
 from latentmas.plan import LinkPlan, Plan
 from latentmas.redact import secrets_in
@@ -156,7 +156,7 @@ def _refuse_not_finite(system: System) -> None:
 def _write(system: System, folder: Path, card: str, name: str | None) -> None:
     plan = system.plan
     state = {name: t.detach().cpu().contiguous() for name, t in system.link_state().items()}
-    save_file(state, folder / LINKS, links_header(plan, plan.links))
+    save_tensors(state, folder / LINKS, links_header(plan, plan.links))
     files = _prompt_files(plan)
     for agent in plan.graph.agents:
         write_text_atomically(folder / f"{files[agent.name]}.jinja", agent.prompt)

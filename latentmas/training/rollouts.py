@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from latentmas.errors import LatentMASError, WeightsError
-from latentmas.io._tensors import load_file, save_file
+from latentmas.io import load_tensors, save_tensors
 from latentmas.runtime import System
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import RolloutConfig
@@ -138,14 +138,14 @@ class RolloutTrainer(LinkTrainer):
         super()._save(output_dir, state_dict)
         refreshed = self._loss.refreshed
         if refreshed is not None and (state := refreshed.copies_state()):
-            save_file(state, Path(output_dir or str(self.args.output_dir)) / COPIES, {})
+            save_tensors(state, Path(output_dir or str(self.args.output_dir)) / COPIES, {})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         path, refreshed = Path(resume_from_checkpoint) / COPIES, self._loss.refreshed
         if refreshed is not None and path.exists():
             try:
-                refreshed.restore(load_file(path), self._loss.inner_links())
+                refreshed.restore(load_tensors(path), self._loss.inner_links())
             except ValueError as error:
                 raise WeightsError(f"LM502 {path} is not of these links: {error:.300}") from error
 

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from latentmas.backbones._growing import Growing, GrowingWindow
-from latentmas.backbones._state import ON_NEW, State
+from latentmas.backbones import ON_NEW, Growing, GrowingWindow, State
 
 __all__ = ["keys_kept_once", "saved_bytes"]
 
