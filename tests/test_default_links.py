@@ -91,7 +91,7 @@ def test_the_papers_teams_have_the_papers_links(name: str) -> None:
 
 
 def test_an_untrained_team_sends_the_words_that_its_sender_would_say(tmp_path: Path) -> None:
-    """At a low temperature a message is the embeddings of the likeliest words, up to the turn's end.
+    """At a low temperature a message holds the likeliest words' embeddings, up to the turn's end.
 
     Saved and loaded, the team says the same.
     """

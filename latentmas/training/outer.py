@@ -194,10 +194,11 @@ class OuterTrainer(LinkTrainer):
         targets = find_targets(self.system, args.targets, args.answer_field, TrainingRows(rows))
         needed = {edge.source for edge in plan.graph.edges if edge.source in targets}
         own = {targets[name] for name in needed - {plan.output}}
-        given = args.answer_field not in own and all(own <= set(row) for row in rows)
-        if not given and self._twin is None:
+        if args.answer_field not in own and all(own <= set(row) for row in rows):
+            return Speech(self.system, targets)
+        if self._twin is None:
             self._twin = Speech(self.system)
-        return Speech(self.system, targets) if given else self._twin
+        return self._twin
 
 
 class _Curriculum(TrainerCallback):
