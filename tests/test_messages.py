@@ -519,9 +519,9 @@ def test_a_misspelt_preset_is_told() -> None:
 def test_an_untrained_team_says_so_when_it_runs_and_not_when_it_trains(tmp_path: Path) -> None:
     graph = lm.Graph("pair", inputs=["question"], rounds=1, latent_steps=1)
     model = tiny_backbone("llama", 16)
-    graph.add_agent("planner", model, prompt="Plan {{ question }}")
+    graph.add_agent("planner", model, prompt="Plan {{ question }}", inner="recursive")
     graph.add_agent("solver", model, prompt="Solve {{ planner }}")
-    graph.connect("planner", "solver")
+    graph.connect("planner", "solver", link="recursive")
     path = graph.output("solver").save(tmp_path / "g.yaml")
     run = call("run", path, "x", "--max-new-tokens", 1).stderr
     assert "links are untrained (seed 0), so answers will be empty or meaningless" in run
@@ -532,6 +532,10 @@ def test_an_untrained_team_says_so_when_it_runs_and_not_when_it_trains(tmp_path:
     assert "meaningless" not in trained
     again = call("run", tmp_path / "out" / "team", "x", "--max-new-tokens", 1).stderr
     assert "untrained" not in again
+    graph.add_agent("planner", model, prompt="Plan {{ question }}", replace=True)
+    graph.connect("planner", "solver", replace=True)  # now of the default kind
+    new = call("run", graph.save(tmp_path / "new.yaml"), "x", "--max-new-tokens", 1).stderr
+    assert "untrained" not in new
 
 
 def test_sampling_options_without_sampling_are_refused() -> None:

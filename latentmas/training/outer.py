@@ -195,8 +195,7 @@ class OuterTrainer(LinkTrainer):
         targets = find_targets(self.system, args.targets, args.answer_field, TrainingRows(rows))
         needed = {edge.source for edge in plan.graph.edges if edge.source in targets}
         own = {targets[name] for name in needed - {plan.output}}
-        given = args.answer_field not in own and all(own <= set(row) for row in rows)
-        if given:
+        if args.answer_field not in own and all(own <= set(row) for row in rows):
             return Speech(self.system, targets)
         if self._twin is None:
             self._twin = Speech(self.system)

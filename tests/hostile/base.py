@@ -147,6 +147,8 @@ def _link_file(base: Base, path: Path) -> object:
         planner=lm.Backbone(str(RELEASE / "planner")),
         critic=lm.Backbone(str(RELEASE / "critic")),
         solver=lm.Backbone(str(RELEASE / "solver")),
+        link="recursive",
+        inner="recursive",
     ).compile()
     return read_link(path / ADAPTER, sketch_links(plan)["inner.planner"])
 

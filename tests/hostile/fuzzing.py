@@ -94,7 +94,7 @@ class Fuzz:
 
 def _release_plan() -> lm.Plan:
     models = {role: lm.Backbone(str(RELEASE / role)) for role in ("planner", "critic", "solver")}
-    return lm.templates.sequential(**models).compile()
+    return lm.templates.sequential(**models, link="recursive", inner="recursive").compile()
 
 
 # --- loaders ------------------------------------------------------------------------------------
