@@ -31,7 +31,7 @@ from latentmas.runtime.writing import Answer, Draft
 
 if TYPE_CHECKING:
     from latentmas.runtime.executors._base import Executor
-    from latentmas.runtime.system import System
+    from latentmas.runtime.team import Team
 
 __all__ = ["Interpreter", "Walk"]
 
@@ -75,7 +75,7 @@ class Walk:
 class Interpreter:
     """Walks the steps of a plan over one batch after another."""
 
-    system: System
+    team: Team
     plan: Plan
     executor: Executor
     sampling: Sampling
@@ -101,6 +101,7 @@ class Interpreter:
         pool: Pool | None = None,
         rows: Sequence[int] | None = None,
         batch: int = 0,
+        values: dict[str, Value] | None = None,
     ) -> Walk:
         """Walk all steps over one batch.
 
@@ -111,12 +112,15 @@ class Interpreter:
                 when they are done. None: they are written here.
             rows: numbers of the samples in the run; None counts from 0.
             batch: number of the batch, for events.
+            values: where values are kept while they are needed; None: a mapping of the walk's own.
 
         Raises:
             ExecutionError: from whatever failed, with step, agent and round.
         """
         walk = Walk(samples, range(len(samples)) if rows is None else rows, batch)
         walk.calls = [[] for _ in samples]
+        if values is not None:
+            walk.values = values
         self._say_sources(walk)
         dead_after, turns = self._dead_after(), dict[int, Turn]()
         for index, step in enumerate(self.plan.steps):
@@ -126,7 +130,7 @@ class Interpreter:
                 if index not in turns and step.output not in walk.values:
                     turns |= self._roll_together(index, walk)
                 record = self._run(index, walk, finish, pool, turns.pop(index, None))
-                _synchronise(self.system.backbone_of(step.agent).device)
+                _synchronise(self.team.backbone_of(step.agent).device)
             if walk.draft is None:
                 self._ended(walk, index, time.perf_counter() - began, record)
             for name in dead_after[index]:
@@ -158,7 +162,7 @@ class Interpreter:
             readers = (i for i, step in enumerate(self.plan.steps) if source.name in reads(step))
             with self.blame(next(readers, 0)):
                 walk.values[source.name] = outside_text(
-                    source, self.system.text_functions, walk.samples, walk.rows
+                    source, self.team.text_functions, walk.samples, walk.rows
                 )
 
     def _ended(self, walk: Walk, index: int, seconds: float, record: TurnRecord | None) -> None:
@@ -247,7 +251,7 @@ class Interpreter:
                 walk.values[step.output] = given
         open_ = [i for i, step in enumerate(steps) if step.output not in walk.values]
         if open_:
-            links, rows = [self.system.link(steps[i].inner) for i in open_], len(walk.samples)
+            links, rows = [self.team.link(steps[i].inner) for i in open_], len(walk.samples)
             inner, count = GroupedInner(links, [rows] * len(open_)), steps[0].latent_steps
             prompt = self._merged([turns[i] for i in open_], walk)
             states = self.executor.rollout(turns[0].backbone, inner, prompt, count)
@@ -266,14 +270,14 @@ class Interpreter:
         return prompt._replace(prefix=prefix)
 
     def _share(self, one: str, other: str) -> bool:
-        return self.system.backbone_of(one) is self.system.backbone_of(other)
+        return self.team.backbone_of(one) is self.team.backbone_of(other)
 
     def _turn(self, step: Rollout | Decode, walk: Walk) -> Turn:
         prefixes = walk.prefixes if self.executor.reuses else None
-        self.executor.prepare(self.system.backbone_of(step.agent))
+        self.executor.prepare(self.team.backbone_of(step.agent))
         texts = self._edited_texts(step, walk)
         return make_turn(
-            self.system, self.plan, step, walk.samples, walk.values, prefixes, texts=texts
+            self.team, self.plan, step, walk.samples, walk.values, prefixes, texts=texts
         )
 
     def _edited_texts(self, step: Rollout | Decode, walk: Walk) -> dict[str, list[str]]:
@@ -294,13 +298,13 @@ class Interpreter:
         given = self.roll(step, turn)
         if given is not None:
             return given
-        inner = self.system.link(step.inner)
+        inner = self.team.link(step.inner)
         return self.executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
 
     def _transfer(self, step: Transfer, walk: Walk) -> Tensor:
         states = walk.values[step.source]
         assert isinstance(states, Tensor)  # the plan's verifier has made sure
-        inner, outer = self.system.link(step.inner), self.system.link(step.outer)
+        inner, outer = self.team.link(step.inner), self.team.link(step.outer)
         read = states if "states" in outer.needs else inner.apply_to(states)
         message_BKD = outer.message(read)
         message_BKD = self._edited(step, message_BKD)
@@ -314,7 +318,7 @@ class Interpreter:
 
     def pool(self, step: Decode) -> Pool:
         """A pool for a step's texts."""
-        return Pool(self.executor, self.system.backbone_of(step.agent), self._sampling(step))
+        return self.executor.pool(self.team.backbone_of(step.agent), self._sampling(step))
 
     def _draft(self, step: Decode, turn: Turn, walk: Walk) -> Draft:
         count = self.num_return_sequences if step.final else 1
@@ -333,7 +337,7 @@ class Interpreter:
                 for row in walk.rows
                 for sequence in range(count)
             ],
-            tools=self.system.tools,
+            tools=self.team.tools,
             retry=self.retry if step.final else None,
             on_token=announce if step.final else None,
         )

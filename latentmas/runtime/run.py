@@ -87,6 +87,7 @@ def run_batches(
         batch_size=options.batch_size,
         refill=options.refill,
         put_away=lambda walk: _put_away(walk, recorder, record),
+        forget=system.taps.forget,
         keeps=lambda: options.on_error == "keep" and not broken,
         errors=errors,
     )
@@ -117,7 +118,7 @@ def _interpreter(
 ) -> Interpreter:
     kinds = tuple(kind for name in options.record for kind in RECORDABLE[name])
     return Interpreter(
-        system=system,
+        team=system,
         plan=plan,
         executor=executor,
         sampling=options.sampling,

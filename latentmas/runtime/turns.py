@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -13,9 +13,7 @@ from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.packing import Packed, pack
 from latentmas.runtime.prefixes import Prefix
 from latentmas.runtime.reuse import find_prefix
-
-if TYPE_CHECKING:
-    from latentmas.runtime.system import System
+from latentmas.runtime.team import Team
 
 __all__ = ["Turn", "make_turn"]
 
@@ -29,7 +27,7 @@ class Turn(NamedTuple):
 
 
 def make_turn(
-    system: System,
+    team: Team,
     plan: Plan,
     step: Rollout | Decode,
     samples: Sequence[Mapping[str, Any]],
@@ -41,7 +39,7 @@ def make_turn(
     """Render, embed and splice the prompts of a step.
 
     Args:
-        system: whose backbones and tools.
+        team: whose backbones, links and tools.
         plan: being walked.
         step: the turn's.
         samples: B mappings of sample fields.
@@ -49,7 +47,7 @@ def make_turn(
         prefixes: beginnings of prompts by agent, looked up and added to; None: nothing is reused.
         texts: slot → B texts that take the place of those there.
     """
-    backbone, agent = system.backbone_of(step.agent), plan.graph.agent(step.agent)
+    backbone, agent = team.backbone_of(step.agent), plan.graph.agent(step.agent)
     inputs = {slot: values[name] for slot, name in step.inputs.items()} | dict(texts or {})
     messages = {slot: value for slot, value in inputs.items() if isinstance(value, Tensor)}
     said = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
@@ -59,8 +57,8 @@ def make_turn(
         for row, sample in enumerate(samples)
     ]
     room = step.latent_steps if isinstance(step, Rollout) else 1
-    tools = tool_schemas(agent, system.tools)
-    shortened = _shortened(system, plan, step)
+    tools = tool_schemas(agent, team.tools)
+    shortened = _shortened(team, plan, step)
     prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools, shortened=shortened)
     if prefixes is not None and not tools:
         prefix = find_prefix(plan, step, backbone, samples, values, prefixes, prompt.ids_BT)
@@ -68,8 +66,13 @@ def make_turn(
     return Turn(step, backbone, prompt)
 
 
-def _shortened(system: System, plan: Plan, step: Rollout | Decode) -> set[str]:
+def _shortened(team: Team, plan: Plan, step: Rollout | Decode) -> set[str]:
     """Slots whose links may send fewer than K rows."""
-    outer = {made.output: made.outer for made in plan.steps if isinstance(made, Transfer)}
-    ids = {slot: outer[name] for slot, name in step.inputs.items() if name in outer}
-    return {slot for slot, id in ids.items() if system.link(id).shortens}
+    read = set(step.inputs.values())
+    makers = (made for made in plan.steps if made.output in read)
+    short = {
+        made.output
+        for made in makers
+        if isinstance(made, Transfer) and team.link(made.outer).shortens
+    }
+    return {slot for slot, name in step.inputs.items() if name in short}

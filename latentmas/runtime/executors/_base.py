@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
+from latentmas.runtime.decoding import Pool
 from latentmas.runtime.feeds import Feed, PositionMode, check_position_mode
 from latentmas.runtime.inner import Inner
 from latentmas.runtime.packing import Packed
 from latentmas.runtime.rollout import latent_rollout
+from latentmas.runtime.sampling import Sampling
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
@@ -32,6 +34,13 @@ class Executor(ABC):
     """Whether gradients pass through its rollouts."""
     reuses = False
     """Whether feeds take a prompt's prefix from an earlier turn."""
+    keeps: ClassVar[Literal["growing", "fixed"] | None] = "growing"
+    """How a turn's state is kept, for estimates of memory: it grows, or lies in buffers of fixed
+    size that later turns use again. None: nothing is kept, and no estimate is made."""
+    captures: ClassVar[bool] = False
+    """Whether steps are captured as CUDA graphs, for which more buffers are kept."""
+    swaps: ClassVar[bool] = False
+    """Whether backbones come to the device for their turns, so that not all are there at once."""
 
     def __init__(self, position_mode: PositionMode = "mask") -> None:
         self.position_mode: PositionMode = check_position_mode(position_mode)
@@ -53,3 +62,7 @@ class Executor(ABC):
     ) -> Tensor:
         """K latent steps; the raw states h_BKD."""
         return latent_rollout(self.feed(backbone), inner, prompt, latent_steps)
+
+    def pool(self, backbone: LoadedBackbone, sampling: Sampling) -> Pool:
+        """A pool for texts that an agent on this backbone writes."""
+        return Pool(self, backbone, sampling)

@@ -33,6 +33,7 @@ class Offload(Cached):
     """
 
     name = "offload"
+    swaps = True
 
     def __init__(
         self,
