@@ -13,8 +13,8 @@ import torch
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, _loaded
-from latentmas.plan.buffers import surplus
 from latentmas.runtime import decoding, executors, fixed
+from latentmas.runtime.buffers import surplus
 from latentmas.runtime.executors.static import Static
 from latentmas.runtime.packing import Packed
 from latentmas.testing import TINY_FAMILIES, tiny_backbone

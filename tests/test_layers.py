@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "backbones": DATA,
     "compiler": DATA | {"links", "backbones"},
     "runtime": DATA | {"links", "backbones"},
+    "cost": DATA | {"links", "backbones", "runtime"},
     "report": DATA | {"runtime"},
     "evaluation": DATA | {"runtime"},
     "environment": {"__init__"},
@@ -59,8 +60,10 @@ FORWARDS = {
     ("spec/graph.py", "compiler"),
     ("spec/graph.py", "plan"),  # for annotations only
     ("plan/plan.py", "compiler"),
+    ("plan/plan.py", "cost"),
     ("plan/plan.py", "runtime"),
     ("runtime/sharing.py", "io"),
+    ("runtime/system.py", "cost"),
     ("runtime/system.py", "io"),
     ("runtime/result.py", "report"),
 }

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
-from latentmas.plan.buffers import bucket
 from latentmas.runtime import executors
+from latentmas.runtime.buffers import bucket
 from latentmas.runtime.choice import choose_executor
 from latentmas.runtime.executors.offload import Offload
 from latentmas.runtime.packing import pack

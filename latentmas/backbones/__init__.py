@@ -10,6 +10,7 @@ from latentmas.backbones._registry import families
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
     from latentmas.backbones._chat import chat_text, render_turns
+    from latentmas.backbones._growing import grown_columns
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
     from latentmas.backbones._state import State
     from latentmas.backbones._static import StaticState
@@ -23,6 +24,7 @@ __all__ = [
     "UnsuitableBackboneError",
     "chat_text",
     "families",
+    "grown_columns",
     "load_backbone",
     "outside_ids",
     "read_info",
@@ -37,6 +39,7 @@ _HOMES = {
     "State": "_state",
     "StaticState": "_static",
     "chat_text": "_chat",
+    "grown_columns": "_growing",
     "load_backbone": "_loaded",
     "outside_ids": "_tokens",
     "render_turns": "_chat",

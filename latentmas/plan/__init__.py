@@ -1,8 +1,6 @@
 """What will happen: pure data between the compiler and the runtime. No torch."""
 
 from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone
-from latentmas.plan.explanation import Explanation, StepCost
-from latentmas.plan.hardware import Hardware
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
@@ -14,14 +12,11 @@ __all__ = [
     "BackboneCosts",
     "BackboneInfo",
     "Decode",
-    "Explanation",
-    "Hardware",
     "LinkPlan",
     "Plan",
     "PlanBackbone",
     "Rollout",
     "Step",
-    "StepCost",
     "TokenLimit",
     "Transfer",
     "reads",

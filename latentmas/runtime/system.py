@@ -15,7 +15,7 @@ from torch import nn
 from latentmas.backbones import LoadedBackbone
 from latentmas.errors import UnknownNameError, spelled
 from latentmas.links import Link
-from latentmas.plan import Explanation, Hardware, Plan, TokenLimit, with_limits
+from latentmas.plan import Plan, TokenLimit, with_limits
 from latentmas.runtime.assembly import check_chat_template
 from latentmas.runtime.calling import tool_schemas
 from latentmas.runtime.checks import seeds, strings, whole
@@ -28,7 +28,6 @@ from latentmas.runtime.choice import (
     known_executor,
     make_executor,
 )
-from latentmas.runtime.counting import explain_samples
 from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.executors._base import Executor
@@ -59,6 +58,7 @@ from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
+    from latentmas.cost import Explanation, Hardware
     from latentmas.io import RunRecorder
 
 __all__ = ["System"]
@@ -366,6 +366,8 @@ class System(Sharing, nn.Module):
             UnknownNameError: no hardware has that name.
             LatentMASError: the hardware has no speed for a backbone's type.
         """
+        from latentmas.cost import explain_samples
+
         plan = self.plan
         if rounds is not None or latent_steps is not None:
             plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
@@ -375,7 +377,7 @@ class System(Sharing, nn.Module):
             check_samples(plan, samples),
             hardware,
             max_new_tokens=max_new_tokens,
-            executor=make_executor(self, executor, "mask").name,
+            executor=make_executor(self, executor, "mask"),
         )
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Value]:
