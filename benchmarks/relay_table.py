@@ -45,12 +45,10 @@ from latentmas.demo.real import (
     relay_team,
 )
 from latentmas.demo.relay import split_rows
+from latentmas.engine import Cached, Inner, Packed
 from latentmas.environment import hardware, versions
 from latentmas.evaluation import paired_difference, wilson
 from latentmas.io import load_link_weights
-from latentmas.runtime.executors.cached import Cached
-from latentmas.runtime.inner import Inner
-from latentmas.runtime.packing import Packed
 
 PARTS = ("tokenizers", "steps", "loops", "softmax")
 REMOVED = {"B30": 0.3, "B70": 0.7}

@@ -20,10 +20,11 @@ from latentmas.errors import (
     UnknownNameError,
     WeightsError,
 )
-from latentmas.plan import BackboneCosts, BackboneInfo, Explanation, Hardware, Plan, RunOptions
+from latentmas.plan import BackboneCosts, BackboneInfo, Plan, RunOptions
 from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 
 if TYPE_CHECKING:
+    from latentmas.cost import Explanation, Hardware
     from latentmas.interop import load_release
     from latentmas.io import (
         Comparison,
@@ -56,6 +57,8 @@ _LAZY = {
     "Comparison": "latentmas.io",
     "EdgeConfig": "latentmas.training",
     "EdgeTrainer": "latentmas.training",
+    "Explanation": "latentmas.cost",
+    "Hardware": "latentmas.cost",
     "InnerConfig": "latentmas.training",
     "InnerTrainer": "latentmas.training",
     "Link": "latentmas.links",

@@ -15,10 +15,10 @@ import latentmas as lm
 from latentmas.backbones import LoadedBackbone, _loaded
 from latentmas.engine import executors
 from latentmas.engine import static_session as fixed
+from latentmas.engine.buffers import surplus
 from latentmas.engine.executors.static import Static
 from latentmas.engine.packing import Packed
 from latentmas.generation import batch as decoding
-from latentmas.plan.buffers import surplus
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.emulated import Cuda, Emulated
 from tests.teams import QUESTIONS, of_template

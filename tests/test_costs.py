@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from latentmas.backbones import LoadedBackbone, State, load_backbone, read_info
 from latentmas.backbones._costs import measure_costs
 from latentmas.backbones._known import KNOWN
+from latentmas.cost.roofline import Model, pairs
 from latentmas.plan import PlanBackbone
-from latentmas.plan.cost import Model, pairs
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.testing._shapes import SHAPES, config_of
 

@@ -415,7 +415,7 @@ def test_the_message_that_is_shown_is_the_true_one(code: str, sections, tmp_path
 REACHED = {f"runtime.{name}" for name in ("Reading", "RunRecord", "Tap", "TurnTimes")}
 REACHED |= {"viz.DepthMap", "evaluation.metrics.metrics", "runtime.Retry"}
 REACHED |= {"testing.random_system", "links.LinkOptions", "backbones.Family"}
-REACHED |= {"training.rollout_accuracy", "links.LinkBackbone"}
+REACHED |= {"training.rollout_accuracy", "links.LinkBackbone", "links.LinkReads"}
 REACHED |= {f"training.{name}" for name in ("Choice", "LinkTrainer", "Loop", "Start")}
 REACHED |= {f"training.{name}" for name in ("Training", "TrainingPlan", "plan_training")}
 

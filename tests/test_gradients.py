@@ -127,7 +127,7 @@ def test_loss_is_the_cross_entropy_of_the_answer():
     from latentmas.runtime import Interpreter, Sampling
 
     Interpreter(
-        system=system, plan=system.plan, executor=executors.get("reference")(), sampling=Sampling()
+        team=system, plan=system.plan, executor=executors.get("reference")(), sampling=Sampling()
     ).walk([row], finish=lambda turn: caught.update(turn=turn))
     turn = caught["turn"]
     tokenizer, model = turn.backbone.tokenizer, turn.backbone.model

@@ -35,6 +35,7 @@ ALLOWED: dict[str, set[str]] = {
     "engine": DATA | {"arguments", "links", "backbones"},
     "generation": DATA | {"arguments", "links", "backbones", "engine"},
     "runtime": DATA | {"arguments", "links", "backbones", "engine", "generation"},
+    "cost": DATA | {"arguments", "links", "backbones", "engine", "generation", "runtime"},
     "viz": DATA | {"runtime"},
     "evaluation": DATA | {"engine", "generation", "runtime"},
     "environment": {"__init__"},
@@ -87,9 +88,11 @@ FORWARDS = {
     ("spec/graph.py", "compiler"),
     ("spec/graph.py", "plan"),  # for annotations only
     ("plan/plan.py", "compiler"),
+    ("plan/plan.py", "cost"),
     ("plan/plan.py", "runtime"),
     ("plan/plan.py", "viz"),
     ("runtime/sharing.py", "io"),
+    ("runtime/system.py", "cost"),
     ("runtime/system.py", "io"),
     ("runtime/result.py", "viz"),
 }

@@ -15,9 +15,9 @@ import latentmas as lm
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import executors
 from latentmas.engine.auto_executor import choose_executor
+from latentmas.engine.buffers import bucket
 from latentmas.engine.executors.offload import Offload
 from latentmas.engine.packing import pack
-from latentmas.plan.buffers import bucket
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.teams import QUESTIONS, load64, of_template
 

@@ -10,7 +10,7 @@ from latentmas.backbones._registry import families, parts_of
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
     from latentmas.backbones._chat import chat_text, render_turns
-    from latentmas.backbones._growing import Growing, GrowingWindow
+    from latentmas.backbones._growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
     from latentmas.backbones._masks import FULL
     from latentmas.backbones._state import ON_NEW, Part, State
@@ -30,6 +30,7 @@ __all__ = [
     "UnsuitableBackboneError",
     "chat_text",
     "families",
+    "grown_columns",
     "load_backbone",
     "outside_ids",
     "parts_of",
@@ -50,6 +51,7 @@ _HOMES = {
     "State": "_state",
     "StaticState": "_static",
     "chat_text": "_chat",
+    "grown_columns": "_growing",
     "load_backbone": "_loaded",
     "outside_ids": "_tokens",
     "render_turns": "_chat",

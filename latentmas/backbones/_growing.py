@@ -8,16 +8,22 @@ Shapes: `B` batch, `H` heads, `T` new positions, `L` columns kept, `D` width of 
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["Growing", "GrowingWindow", "Room", "with_room"]
+__all__ = ["Growing", "GrowingWindow", "Room", "grown_columns", "with_room"]
 
 CHUNK = 256
 """Columns that are added at once when more come than were expected."""
+
+
+def grown_columns(expected: int, columns: int) -> int:
+    """Columns of a buffer made for `expected` ones, to which single ones were added."""
+    return expected + max(0, ceil((columns - expected) / (CHUNK + 1))) * (CHUNK + 1)
 
 
 class Room:

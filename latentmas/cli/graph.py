@@ -13,8 +13,8 @@ from latentmas.cli._console import emit, emit_json, note
 from latentmas.cli._new import roles_of, schema_text, summary_of, team_files, write_files
 from latentmas.cli._options import GraphFile, Json, Rounds, unknown
 from latentmas.cli._team import open_plan
+from latentmas.cost import HARDWARE
 from latentmas.errors import CODES, GraphError, LatentMASError, Problem
-from latentmas.plan.hardware import HARDWARE
 from latentmas.templates import names
 
 __all__ = ["check", "draw", "new", "plan", "schema", "templates"]

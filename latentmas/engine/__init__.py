@@ -10,6 +10,7 @@ from latentmas.engine.auto_executor import (
     make_executor,
 )
 from latentmas.engine.beginnings import beginning_of, beginnings_kept, first_messages, state_after
+from latentmas.engine.buffers import KEPT_SHARE, Shape, bucket, enlarged, shape_for, surplus
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
 from latentmas.engine.inner import GroupedInner, Inner
@@ -22,7 +23,7 @@ from latentmas.engine.packing import (
     pack,
     prompt_ids,
 )
-from latentmas.engine.prefix import MESSAGE, Prefix, merged_prefix, shared_columns
+from latentmas.engine.prefix import MESSAGE, WORTHWHILE, Prefix, merged_prefix, shared_columns
 from latentmas.engine.prefix_reuse import find_prefix
 from latentmas.engine.rollout import latent_rollout
 from latentmas.engine.sessions import CachedFeed, Feed, positions
@@ -37,20 +38,25 @@ __all__ = [
     "Feed",
     "GroupedInner",
     "Inner",
+    "KEPT_SHARE",
     "MESSAGE",
     "Nonces",
     "Packed",
     "Prefix",
+    "Shape",
     "Team",
     "Turn",
+    "WORTHWHILE",
     "answer_ids",
     "beginning_of",
     "beginnings_kept",
+    "bucket",
     "check_chat_template",
     "check_length",
     "choose_executor",
     "choose_refill",
     "count_positions",
+    "enlarged",
     "executors",
     "find_prefix",
     "first_messages",
@@ -62,6 +68,8 @@ __all__ = [
     "pack",
     "positions",
     "prompt_ids",
+    "shape_for",
     "shared_columns",
     "state_after",
+    "surplus",
 ]

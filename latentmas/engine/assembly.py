@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -39,9 +39,11 @@ class Nonces:
     changes its content does not give them back.
     """
 
+    _pattern = re.compile(r"(<&Value\d+:\d+&>)")
+    """Whatever looks like one; `held` knows which of them are."""
+
     def __init__(self) -> None:
         self._prefix = f"<&Value{secrets.randbits(96)}:"
-        self._pattern = re.escape(self._prefix) + r"\d+&>"
         self.held: dict[str, Segment | Slot] = {}
 
     def hide(self, piece: Segment | Slot) -> str:
@@ -60,12 +62,12 @@ class Nonces:
 
     def split(self, text: str) -> list[Segment | Slot]:
         """The template's own text, and what the nonces in it stand for."""
-        parts = re.split(f"({self._pattern})", text)  # one pattern: there may be thousands
+        parts = self._pattern.split(text)
         return [self.held.get(part) or Segment(part, own=True) for part in parts if part]
 
     def counts(self, text: str) -> dict[str, int]:
         """How often each nonce stands in a text."""
-        found = Counter(re.findall(self._pattern, text))
+        found = Counter(self._pattern.findall(text))
         return {nonce: found[nonce] for nonce in self.held}
 
 
@@ -138,16 +140,30 @@ def _turn_with_slots(role: str, template: str) -> str:
 
 def _hidden(turn: Turn, markers: Mapping[str, str], nonces: Nonces) -> str:
     """A turn's content with nonces in place of all that is not the template's own."""
-    pattern = "(" + ("|".join(map(re.escape, markers)) or "(?!)") + ")"
     found = []
     for segment in segments_of(turn.content):
         if segment.own:
             found.append(segment.text)
             continue
-        for part in re.split(pattern, segment.text):
+        for part in _cut(segment.text, markers):
             slot = markers.get(part)
             found.append(nonces.hide_text(part) if slot is None else nonces.hide(Slot(slot)))
     return "".join(found)
+
+
+def _cut(text: str, markers: Iterable[str]) -> list[str]:
+    """A text cut before and after each marker; a pattern would be compiled for each prompt anew."""
+    parts = [text]
+    for marker in markers:
+        cut = (part.split(marker) for part in parts)
+        parts = [piece for rest in cut for piece in (rest[0], *_after(marker, rest[1:]))]
+    return parts
+
+
+def _after(marker: str, rest: Iterable[str]) -> Iterator[str]:
+    for part in rest:
+        yield marker
+        yield part
 
 
 def _chat_text(

@@ -45,10 +45,7 @@ def find_prefix(
     left = known.get(step.agent)
     if left is not None and left.begins(ids_BT):
         return left
-    turns = plan.turns()
-    later = turns[turns.index(step) + 1 :]
-    after = next((turn for turn in later if turn.agent == step.agent), None)
-    if after is None or ids_BT is None or torch.is_grad_enabled():
+    if ids_BT is None or torch.is_grad_enabled() or (after := _next_turn(plan, step)) is None:
         return None
     next_BT = _next_ids(plan, after, backbone, samples, values)
     columns = 0 if next_BT is None else shared_columns(ids_BT, next_BT)
@@ -56,6 +53,14 @@ def find_prefix(
         return None
     known[step.agent] = Prefix(ids_BT[:, :columns])
     return known[step.agent]
+
+
+def _next_turn(plan: Plan, step: Rollout | Decode) -> Rollout | Decode | None:
+    """The turn of the same agent that comes next."""
+    steps = iter(plan.steps)
+    any(one is step for one in steps)  # as far as the turn itself
+    own = (later for later in steps if later.agent == step.agent)
+    return next((turn for turn in own if isinstance(turn, Rollout | Decode)), None)
 
 
 def _next_ids(

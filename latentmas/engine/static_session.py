@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, Part, StaticState
+from latentmas.engine.buffers import KEPT_SHARE, bucket, enlarged, shape_for, surplus
 from latentmas.engine.cuda_graphs import Replay, replay_of
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
 from latentmas.engine.sessions import Feed
 from latentmas.plan import PositionMode
-from latentmas.plan.buffers import KEPT_SHARE, SMALLEST, bucket, surplus
 
 __all__ = ["FixedFeed"]
 
@@ -187,8 +187,7 @@ class FixedFeed(Feed):
         """The state; it is moved where `new` positions would not fit."""
         old = self._state
         if old.length + new > old.capacity:
-            columns = old.length + max(new, old.length // 2)
-            self._move(range(self._rows), old.length, columns)
+            self._move(range(self._rows), old.length, enlarged(old.length, new))
         return self._state
 
     def _move(self, rows: Sequence[int], length: int, columns: int) -> None:
@@ -208,7 +207,7 @@ class FixedFeed(Feed):
 
 def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
     """A state of enough rows and columns, kept from an earlier turn or new."""
-    shape = bucket(rows), max(SMALLEST, bucket(columns))
+    shape = shape_for(rows, columns)
     with LOCK:
         free: list[StaticState] = backbone.workspace.setdefault("free", [])
         fitting = [i for i, state in enumerate(free) if (state.rows, state.capacity) == shape]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from latentmas.links._registry import link_kinds
 
 if TYPE_CHECKING:
-    from latentmas.links._base import Link, LinkBackbone, LinkOptions
+    from latentmas.links._base import Link, LinkBackbone, LinkOptions, LinkReads
 
-__all__ = ["Link", "LinkBackbone", "LinkOptions", "link_kinds"]
+__all__ = ["Link", "LinkBackbone", "LinkOptions", "LinkReads", "link_kinds"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Link", "LinkBackbone", "LinkOptions"):
+    if name in ("Link", "LinkBackbone", "LinkOptions", "LinkReads"):
         from latentmas.links import _base
 
         return getattr(_base, name)

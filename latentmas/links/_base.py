@@ -6,16 +6,19 @@ Shapes: `B` batch, `K` latent steps, `S` source width, `D` target width, `N` sam
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from latentmas.plan import BackboneInfo
+
 __all__ = [
     "Link",
     "LinkBackbone",
     "LinkOptions",
+    "LinkReads",
     "Need",
     "Residual",
     "make_residual",
@@ -69,6 +72,20 @@ class LinkBackbone(Protocol):
         ...
 
 
+class LinkReads(NamedTuple):
+    """What a link costs: numbers of weights that it reads when it is applied.
+
+    Each takes part in one product for each row.
+    """
+
+    own: int = 0
+    """Its parameters."""
+    source: int = 0
+    """Of the sender's backbone, such as its vocabulary head."""
+    target: int = 0
+    """Of the receiver's backbone, such as its embedding table."""
+
+
 class LinkOptions(BaseModel):
     """Options of a kind; subclasses add fields with defaults. Unknown options are errors."""
 
@@ -90,7 +107,7 @@ class Link(nn.Module):
     """Values of `init` that the kind understands."""
     needs: ClassVar[frozenset[Need]] = frozenset()
     """What the kind uses of its backbones. Where it needs any part of them, `attach` is called at
-    load, and `Plan.explain` charges the head and the embedding table to each row."""
+    load."""
     shortens: ClassVar[bool] = False
     """Whether a message may have fewer than K rows: rows of zeros are not shown to the receiver."""
 
@@ -153,6 +170,20 @@ class Link(nn.Module):
     prepares: ClassVar[bool] = False
     """Whether `message` begins with work that no weight of the link takes part in. Such a kind
     defines `prepare` and `finish`; where its input is constant, training prepares it once."""
+
+    def reads(self, source: BackboneInfo, target: BackboneInfo) -> LinkReads:
+        """The weights that the link reads when it is applied, for `Plan.explain`.
+
+        The default counts the link's parameters, and the vocabulary head and the embedding table
+        where the kind needs them; it works on the meta device and before `attach`.
+
+        Args:
+            source: the sender's backbone.
+            target: the receiver's; for an inner link the same.
+        """
+        head = source.vocab_size * source.hidden_size if "head" in self.needs else 0
+        table = target.vocab_size * target.hidden_size if "embeddings" in self.needs else 0
+        return LinkReads(sum(p.numel() for p in self.parameters()), head, table)
 
     def message(self, h_BKS: Tensor) -> Tensor:
         """What an outer link sends, `(B, K, S)` to `(B, K, D)`; kinds may set rows to zero."""

@@ -2,8 +2,6 @@
 
 from latentmas.plan._option_errors import field_bounds, item_type, value_types
 from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone
-from latentmas.plan.explanation import Explanation, StepCost
-from latentmas.plan.hardware import Hardware
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
@@ -30,8 +28,6 @@ __all__ = [
     "BackboneInfo",
     "Combine",
     "Decode",
-    "Explanation",
-    "Hardware",
     "LinkPlan",
     "OnError",
     "Plan",
@@ -40,7 +36,6 @@ __all__ = [
     "Rollout",
     "RunOptions",
     "Step",
-    "StepCost",
     "TokenLimit",
     "Transfer",
     "Value",

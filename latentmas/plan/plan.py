@@ -28,8 +28,7 @@ from latentmas.spec import (
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
-    from latentmas.plan.explanation import Explanation
-    from latentmas.plan.hardware import Hardware
+    from latentmas.cost import Explanation, Hardware
     from latentmas.plan.limits import TokenLimit
     from latentmas.runtime import System
 
@@ -307,7 +306,7 @@ class Plan(Frozen):
             LatentMASError: a number or a type is out of range.
             DataError: `input_tokens` lacks a field.
         """
-        from latentmas.plan.explain import explain_plan
+        from latentmas.cost import explain_plan
 
         return explain_plan(
             self,

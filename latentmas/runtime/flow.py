@@ -49,6 +49,8 @@ class Flow:
     """The share of them that must have ended before others join; 1 waits for all."""
     put_away: Callable[[Walk], None]
     """Called with each walk that is done."""
+    forget: Callable[[int], None]
+    """Called when a batch has failed, with the number of rows whose latent phase was over."""
     keeps: Callable[[], bool]
     """Whether an error is kept for its row, or raised."""
     errors: Errors = field(default_factory=dict)
@@ -103,7 +105,7 @@ class Flow:
         try:
             walk = self.interpreter.walk(batch, pool=pool, rows=rows, batch=self._batches - 1)
         except ExecutionError as error:
-            self.interpreter.system.taps.forget(len(self.begun))
+            self.forget(len(self.begun))
             if error.step == len(self.interpreter.plan.steps) - 1:  # it may have spoilt the pool
                 rows = [*self._drop(pool), *rows]
             self._failed(rows, error)
@@ -116,7 +118,7 @@ class Flow:
         plan = self.interpreter.plan
         try:
             with self.interpreter.blame(len(plan.steps) - 1):
-                backbone = self.interpreter.system.backbone_of(plan.steps[-1].agent)
+                backbone = self.interpreter.team.backbone_of(plan.steps[-1].agent)
                 self.interpreter.executor.prepare(backbone)
                 pool.advance()
         except ExecutionError as error:

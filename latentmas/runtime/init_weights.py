@@ -24,6 +24,7 @@ __all__ = [
     "build_links",
     "embedding_norm",
     "ridge_alignment",
+    "sketch_link",
     "sketch_links",
     "start_links",
 ]
@@ -54,8 +55,7 @@ def sketch_links(plan: Plan) -> dict[str, Link]:
         WeightsError: the links are larger than this machine's memory.
         UnknownNameError: a kind is not registered.
     """
-    with torch.device("meta"):
-        links = {link.id: _build(link) for link in plan.links}
+    links = {link.id: sketch_link(link) for link in plan.links}
     for planned in plan.links:
         found = sum(p.numel() for p in links[planned.id].parameters())
         if found != planned.n_parameters:
@@ -70,6 +70,12 @@ def sketch_links(plan: Plan) -> dict[str, Link]:
             "GiB of memory; choose a smaller expansion, or smaller backbones"
         )
     return links
+
+
+def sketch_link(planned: LinkPlan) -> Link:
+    """A link without memory, on the meta device; errors as `sketch_links`."""
+    with torch.device("meta"):
+        return _build(planned)
 
 
 def _physical_memory() -> float:

@@ -25,8 +25,7 @@ from latentmas.runtime.step_input import make_turn
 from latentmas.runtime.taps import passing_texts
 
 if TYPE_CHECKING:
-    from latentmas.engine import Executor
-    from latentmas.runtime.system import System
+    from latentmas.engine import Executor, Team
 
 __all__ = ["Interpreter", "Walk"]
 
@@ -71,7 +70,7 @@ class Walk:
 class Interpreter:
     """Walks the steps of a plan over one batch after another."""
 
-    system: System
+    team: Team
     plan: Plan
     executor: Executor
     sampling: Sampling
@@ -81,6 +80,8 @@ class Interpreter:
     """A second chance for answers that hold none."""
     keep: Callable[[Step], bool] = lambda step: False
     """Whether a step's value stays in `Walk.values` to the end."""
+    pool_class: type[Pool] = Pool
+    """What texts are written in; the cost model only counts them."""
     on_event: Watcher = lambda event: None
     edit: Callable[[Value, Any], Any] | None = None
     """Takes what passes along an edge and its content; returns what arrives in its place."""
@@ -99,6 +100,7 @@ class Interpreter:
         pool: Pool | None = None,
         rows: Sequence[int] | None = None,
         batch: int = 0,
+        values: dict[str, Content] | None = None,
     ) -> Walk:
         """Walk all steps over one batch.
 
@@ -109,12 +111,15 @@ class Interpreter:
                 when they are done. None: they are written here.
             rows: numbers of the samples in the run; None counts from 0.
             batch: number of the batch, for events.
+            values: where values are kept while they are needed; None: a mapping of the walk's own.
 
         Raises:
             ExecutionError: from whatever failed, with step, agent and round.
         """
         walk = Walk(samples, range(len(samples)) if rows is None else rows, batch)
         walk.calls = [[] for _ in samples]
+        if values is not None:
+            walk.values = values
         self._say_sources(walk)
         dead_after, turns = self._dead_after(), dict[int, Turn]()
         for index, step in enumerate(self.plan.steps):
@@ -124,7 +129,7 @@ class Interpreter:
                 if index not in turns and step.output not in walk.values:
                     turns |= self._roll_together(index, walk)
                 record = self._run(index, walk, finish, pool, turns.pop(index, None))
-                _synchronise(self.system.backbone_of(step.agent).device)
+                _synchronise(self.team.backbone_of(step.agent).device)
             if walk.draft is None:
                 self._ended(walk, index, time.perf_counter() - began, record)
             for name in dead_after[index]:
@@ -156,7 +161,7 @@ class Interpreter:
             readers = (i for i, step in enumerate(self.plan.steps) if source.name in step.reads)
             with self.blame(next(readers, 0)):
                 walk.values[source.name] = outside_text(
-                    source, self.system.text_functions, walk.samples, walk.rows
+                    source, self.team.text_functions, walk.samples, walk.rows
                 )
 
     def _ended(self, walk: Walk, index: int, seconds: float, record: TurnRecord | None) -> None:
@@ -248,7 +253,7 @@ class Interpreter:
                 walk.values[step.output] = given
         open_ = [i for i, step in enumerate(steps) if step.output not in walk.values]
         if open_:
-            links, rows = [self.system.link(steps[i].inner) for i in open_], len(walk.samples)
+            links, rows = [self.team.link(steps[i].inner) for i in open_], len(walk.samples)
             inner, count = GroupedInner(links, [rows] * len(open_)), steps[0].latent_steps
             prompt = self._merged([turns[i] for i in open_], walk)
             states = self.executor.rollout(turns[0].backbone, inner, prompt, count)
@@ -267,14 +272,14 @@ class Interpreter:
         return prompt._replace(prefix=prefix)
 
     def _share(self, one: str, other: str) -> bool:
-        return self.system.backbone_of(one) is self.system.backbone_of(other)
+        return self.team.backbone_of(one) is self.team.backbone_of(other)
 
     def _turn(self, step: Rollout | Decode, walk: Walk) -> Turn:
         prefixes = walk.prefixes if self.executor.reuses else None
-        self.executor.prepare(self.system.backbone_of(step.agent))
+        self.executor.prepare(self.team.backbone_of(step.agent))
         texts = self._edited_texts(step, walk)
         return make_turn(
-            self.system, self.plan, step, walk.samples, walk.values, prefixes, texts=texts
+            self.team, self.plan, step, walk.samples, walk.values, prefixes, texts=texts
         )
 
     def _edited_texts(self, step: Rollout | Decode, walk: Walk) -> dict[str, list[str]]:
@@ -296,7 +301,7 @@ class Interpreter:
         given = self.roll(step, turn)
         if given is not None:
             return given
-        inner = self.system.link(step.inner)
+        inner = self.team.link(step.inner)
         return self.executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
 
     def _transfer(self, step: Transfer, walk: Walk) -> Tensor:
@@ -304,7 +309,7 @@ class Interpreter:
         if message_BKD is None:
             states = walk.values[step.source]
             assert isinstance(states, Tensor)  # the plan's verifier has made sure
-            inner, outer = self.system.link(step.inner), self.system.link(step.outer)
+            inner, outer = self.team.link(step.inner), self.team.link(step.outer)
             read = states if "states" in outer.needs else inner.apply_to(states)
             message_BKD = outer.message(read)
         if self.edit is not None:
@@ -325,7 +330,8 @@ class Interpreter:
 
     def pool(self, step: Decode) -> Pool:
         """A pool for a step's texts."""
-        return Pool(self.executor, self.system.backbone_of(step.agent), self._sampling(step))
+        backbone = self.team.backbone_of(step.agent)
+        return self.pool_class(self.executor, backbone, self._sampling(step))
 
     def _draft(self, step: Decode, turn: Turn, walk: Walk) -> Draft:
         count = self.num_return_sequences if step.final else 1
@@ -344,7 +350,7 @@ class Interpreter:
                 for row in walk.rows
                 for sequence in range(count)
             ],
-            tools=self.system.tools,
+            tools=self.team.tools,
             retry=self.retry if step.final else None,
             on_token=announce if step.final else None,
         )

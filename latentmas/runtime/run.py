@@ -89,6 +89,7 @@ def run_batches(
         batch_size=options.batch_size,
         refill=options.refill or 1.0,
         put_away=lambda walk: _put_away(walk, recorder, kept),
+        forget=system.taps.forget,
         keeps=lambda: options.on_error == "keep" and not broken,
         errors=errors,
     )
@@ -119,7 +120,7 @@ def _interpreter(
 ) -> Interpreter:
     kinds = tuple(kind for name in request.options.record for kind in RECORDABLE[name])
     return Interpreter(
-        system=system,
+        team=system,
         plan=plan,
         executor=executor,
         sampling=request.sampling,

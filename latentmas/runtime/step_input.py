@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from latentmas.engine import Prefix, Turn, find_prefix, pack
+from latentmas.engine import Prefix, Team, Turn, find_prefix, pack
 from latentmas.generation import tool_schemas
 from latentmas.plan import Combine, Decode, Plan, Rollout, Transfer
-
-if TYPE_CHECKING:
-    from latentmas.runtime.system import System
 
 __all__ = ["make_turn"]
 
 
 def make_turn(
-    system: System,
+    team: Team,
     plan: Plan,
     step: Rollout | Decode,
     samples: Sequence[Mapping[str, Any]],
@@ -30,7 +27,7 @@ def make_turn(
     """Render, embed and splice the prompts of a step.
 
     Args:
-        system: whose backbones and tools.
+        team: whose backbones, links and tools.
         plan: being walked.
         step: the turn's.
         samples: B mappings of sample fields.
@@ -38,7 +35,7 @@ def make_turn(
         prefixes: beginnings of prompts by agent, looked up and added to; None: nothing is reused.
         texts: slot → B texts that take the place of those there.
     """
-    backbone, agent = system.backbone_of(step.agent), plan.graph.agent(step.agent)
+    backbone, agent = team.backbone_of(step.agent), plan.graph.agent(step.agent)
     inputs = {slot: values[name] for slot, name in step.inputs.items()} | dict(texts or {})
     messages = {slot: value for slot, value in inputs.items() if isinstance(value, Tensor)}
     said = {slot: value for slot, value in inputs.items() if not isinstance(value, Tensor)}
@@ -48,8 +45,8 @@ def make_turn(
         for row, sample in enumerate(samples)
     ]
     room = step.latent_steps if isinstance(step, Rollout) else 1
-    tools = tool_schemas(agent, system.tools)
-    shortened = _shortened(system, plan, step)
+    tools = tool_schemas(agent, team.tools)
+    shortened = _shortened(team, plan, step)
     prompt = pack(backbone, agent, scopes, messages, room=room, tools=tools, shortened=shortened)
     if prefixes is not None and not tools:
         prefix = find_prefix(plan, step, backbone, samples, values, prefixes, prompt.ids_BT)
@@ -57,12 +54,12 @@ def make_turn(
     return Turn(step, backbone, prompt)
 
 
-def _shortened(system: System, plan: Plan, step: Rollout | Decode) -> set[str]:
+def _shortened(team: Team, plan: Plan, step: Rollout | Decode) -> set[str]:
     """Slots whose links may send fewer than K rows."""
     short: set[str] = set()
     for made in plan.steps:
         if isinstance(made, Transfer):
-            shortens = system.link(made.outer).shortens
+            shortens = team.link(made.outer).shortens
         else:
             shortens = isinstance(made, Combine) and not short.isdisjoint(made.sources)
         if shortens:

@@ -26,16 +26,7 @@ from latentmas.engine import (
 from latentmas.errors import UnknownNameError
 from latentmas.generation import tool_schemas
 from latentmas.links import Link
-from latentmas.plan import (
-    Explanation,
-    Hardware,
-    Plan,
-    PositionMode,
-    RunOptions,
-    TokenLimit,
-    with_limits,
-)
-from latentmas.runtime.counting import explain_samples
+from latentmas.plan import Plan, PositionMode, RunOptions, TokenLimit, with_limits
 from latentmas.runtime.describing import describe
 from latentmas.runtime.events import Watcher
 from latentmas.runtime.functions import check_text_functions, find_tools, outside_text
@@ -69,6 +60,7 @@ from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
+    from latentmas.cost import Explanation, Hardware
     from latentmas.io import RunRecorder
 
 __all__ = ["System"]
@@ -343,6 +335,8 @@ class System(Sharing, nn.Module):
             UnknownNameError: no hardware has that name.
             LatentMASError: the hardware has no speed for a backbone's type.
         """
+        from latentmas.cost import explain_samples
+
         plan = self.plan
         if rounds is not None or latent_steps is not None:
             plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
@@ -352,7 +346,7 @@ class System(Sharing, nn.Module):
             check_samples(plan, samples),
             hardware,
             max_new_tokens=max_new_tokens,
-            executor=self._executor(executor).name,
+            executor=self._executor(executor),
         )
 
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Content]:

@@ -105,7 +105,7 @@ class ConstantStates:
             if step.output not in varying and not (isinstance(step, Decode) and step.final)
         ]
         interpreter = Interpreter(
-            system=self._system,
+            team=self._system,
             plan=plan.model_copy(update={"steps": tuple(steps)}),
             executor=self._executor,
             sampling=Sampling(),

@@ -177,7 +177,7 @@ class OuterLoss(nn.Module):
                     score(turn)
 
         interpreter = Interpreter(
-            system=system,
+            team=system,
             plan=self.plan,
             executor=self._executor,
             sampling=Sampling(),

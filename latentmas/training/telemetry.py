@@ -180,7 +180,7 @@ def stability(
         return states
 
     interpreter = Interpreter(
-        system=system, plan=plan, executor=executor, sampling=Sampling(), roll=roll
+        team=system, plan=plan, executor=executor, sampling=Sampling(), roll=roll
     )
     interpreter.walk(rows, finish=lambda turn: None)
     return growth

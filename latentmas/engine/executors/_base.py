@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -29,6 +30,13 @@ class Executor(ABC):
     """Whether gradients pass through its rollouts."""
     reuses = False
     """Whether feeds take a prompt's prefix from an earlier turn."""
+    keeps: ClassVar[Literal["growing", "fixed"] | None] = "growing"
+    """How a turn's state is kept, for estimates of memory: it grows, or lies in buffers of fixed
+    size that later turns use again. None: nothing is kept, and no estimate is made."""
+    captures: ClassVar[bool] = False
+    """Whether steps are captured as CUDA graphs, for which more buffers are kept."""
+    swaps: ClassVar[bool] = False
+    """Whether backbones come to the device for their turns, so that not all are there at once."""
 
     def __init__(self, position_mode: PositionMode = "mask") -> None:
         self.position_mode: PositionMode = check_position_mode(position_mode)

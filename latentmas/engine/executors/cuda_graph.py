@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors.static import Static
@@ -18,7 +16,7 @@ class CudaGraph(Static):
     """One graph for each backbone, inner link, number of rows and capacity."""
 
     name = "cuda_graph"
-    captures: ClassVar[bool] = True
+    captures = True
 
     def feed(self, backbone: LoadedBackbone) -> Feed:
         """A feed that replays graphs.

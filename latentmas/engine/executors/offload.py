@@ -29,6 +29,7 @@ class Offload(Cached):
     """
 
     name = "offload"
+    swaps = True
 
     def __init__(
         self,

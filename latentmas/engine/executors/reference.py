@@ -16,6 +16,7 @@ class Reference(Executor):
 
     name = "reference"
     groups = False
+    keeps = None
 
     def feed(self, backbone: LoadedBackbone) -> Feed:
         """A feed that recomputes."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
@@ -22,8 +20,7 @@ class Static(Executor):
     name = "static"
     learns = False
     reuses = True
-    captures: ClassVar[bool] = False
-    """Whether steps are captured as CUDA graphs."""
+    keeps = "fixed"
 
     def __init__(self, position_mode: PositionMode = "mask", *, compile_step: bool = False) -> None:
         """An executor.

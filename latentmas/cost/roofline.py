@@ -15,13 +15,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
-from latentmas.plan.backbone import BackboneCosts, BackboneInfo
-from latentmas.plan.hardware import SIZES, Hardware
+from latentmas.cost.hardware import SIZES, Hardware
+from latentmas.plan import BackboneCosts, BackboneInfo
 
-__all__ = ["Model", "Run", "Work", "pairs", "total"]
+__all__ = ["FLOAT32", "Model", "Work", "pairs", "total"]
 
-AHEAD, CHUNK = 256, 256
-"""Positions that a decode makes room for at first, and those added when more come."""
 FLOAT32 = SIZES["float32"]
 # Numbers that transformers' layers hold at once for a position, measured: in the MLP three of its
 # width and three of D; in attention two of its width and three of D, and two of its width for each
@@ -150,47 +148,3 @@ class Model:
             + 3 * new * width * self.size,
         ]
         return mask + rows * max(inside)
-
-
-@dataclass(frozen=True)
-class Run:
-    """Rollouts of one batch, or a decode: what a backbone is fed in one turn."""
-
-    model: Model
-    rows: int
-    """B, of all agents in the batch."""
-    agents: int
-    """How many they are."""
-    positions: int
-    """Of the longest prompt."""
-    cut: int
-    """Positions before the split: read by themselves, or taken from a kept state."""
-    reused: bool
-    """Whether the latter."""
-    calls: int
-    """Calls of one position after the prompt."""
-    inner: Work
-    """Of the inner links of all agents at one call."""
-    decodes: bool
-
-    @property
-    def prompt(self) -> list[tuple[int, int]]:
-        """New and past positions of the calls that read the prompt."""
-        rest = (self.positions - self.cut, self.cut)
-        return [(self.cut, 0), rest] if self.cut and not self.reused else [rest]
-
-    @property
-    def room(self) -> int:
-        """Positions for which memory is taken when the turn begins."""
-        return self.positions + (min(AHEAD, self.calls + 1) if self.decodes else self.calls)
-
-    @property
-    def grown(self) -> int:
-        """Positions for which there is memory in the end."""
-        more = self.positions + self.calls - self.room
-        return self.room + max(0, ceil(more / (CHUNK + 1))) * (CHUNK + 1)
-
-    @property
-    def last(self) -> tuple[int, int]:
-        """New and past positions of the last call."""
-        return (1, self.positions + self.calls - 1) if self.calls else self.prompt[-1]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from textwrap import TextWrapper
 from typing import Any, Literal
 
-from latentmas.plan.hardware import GIB, Hardware
+from latentmas.cost.hardware import GIB, Hardware
 
 __all__ = ["Explanation", "StepCost"]
 
@@ -35,6 +35,12 @@ class StepCost:
     """Of them, text that an earlier turn of the agent has read and that is read again."""
     latent_steps: int = 0
     new_tokens: int = 0
+    reads: tuple[tuple[int, int], ...] = ()
+    """New and past positions of each call that reads the prompt."""
+    calls: int = 0
+    """Calls of one position after them."""
+    link_rows: dict[str, int] = field(default_factory=dict)
+    """Rows that go through each link, by id."""
     flops: float | None = None
     weight_bytes: float | None = None
     state_bytes: float | None = None
@@ -126,16 +132,12 @@ class Explanation:
 
         The published code runs that loop. None without rollouts, or where a cost is not known.
         """
-        return _ratio(self._rollouts, "reference_seconds", "seconds")
+        return _ratio(self.rows, "reference_seconds", "seconds")
 
     @property
     def reference_flops_ratio(self) -> float | None:
         """As `reference_ratio`, of operations."""
-        return _ratio(self._rollouts, "reference_flops", "flops")
-
-    @property
-    def _rollouts(self) -> list[StepCost]:
-        return [row for row in self.rows if row.op == "rollout"]
+        return _ratio(self.rows, "reference_flops", "flops")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON: totals, rows and remarks."""
@@ -204,16 +206,14 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _ratio(rows: Sequence[StepCost], over: str, under: str) -> float | None:
-    above, below = (_sum(getattr(row, name) for row in rows) for name in (over, under))
+    """Of the rollouts."""
+    rollouts = [row for row in rows if row.op == "rollout"]
+    above, below = (_sum(getattr(row, name) for row in rollouts) for name in (over, under))
     return above / below if above is not None and below else None
 
 
-# --- text -------------------------------------------------------------------------------------
-
 COLUMNS = ("round", "step", "who", "rows", "prompt", "reused", "again", "K", "tokens")
 MEASURES = ("FLOP", "moved", "held", "seconds")
-
-
 LEGEND = (
     "  prompt: positions; reused: of them, kept from an earlier turn; again: text read once more"
 )
