@@ -175,7 +175,7 @@ def _evaluated(history: Sequence[TrainingRecord]) -> Iterator[Score]:
             metric = str(key).removeprefix("eval_")
             if metric == key or metric in TIMINGS or not isinstance(value, int | float):
                 continue
-            # An interval needs the number of samples, which is known only for a share of the rows.
+            # Give an interval only for exact_match, which is a proportion of the held-out rows.
             counted = rows if metric == "exact_match" and isinstance(rows, int) else None
             yield Score(metric, value, n=counted, data=f"held-out rows of the {record.loop} loop")
 

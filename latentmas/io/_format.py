@@ -204,6 +204,5 @@ def _prompt(folder: Path, name: str) -> str:
     path = part(folder, check_name(name))
     if not inside(folder, path):
         raise WeightsError(f"LM502 prompt file {name!r} points outside the folder")
-    return read_bounded(path, LARGEST_PROMPT).decode(
-        "utf-8"
-    )  # bytes, so that line endings are kept
+    # Decode bytes instead of reading text, so that line endings are kept.
+    return read_bounded(path, LARGEST_PROMPT).decode("utf-8")

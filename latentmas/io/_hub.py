@@ -66,9 +66,7 @@ def find_team(
         return FoundTeam(Path(source), None)
     from huggingface_hub import snapshot_download
 
-    with _asking(
-        f"LM511 cannot download {str(source)!r} from the Hub, and there is no such folder"
-    ):
+    with _asking(f"LM511 cannot download {str(source)!r} from the Hub, and no such folder exists"):
         folder = snapshot_download(
             str(source), revision=revision, allow_patterns=PATTERNS, token=_token(token)
         )

@@ -53,9 +53,8 @@ def read_steadily(read: Callable[[], T], *folders: Path) -> T:
                 return found
         time.sleep(PAUSE * attempt)
     with ExitStack() as stack:
-        for folder in sorted(
-            {folder.resolve() for folder in folders}
-        ):  # a fixed order prevents deadlock
+        # Locking in a fixed order prevents deadlocks.
+        for folder in sorted({folder.resolve() for folder in folders}):
             with suppress(OSError):
                 stack.enter_context(locked(folder))
         before = _marks(folders)

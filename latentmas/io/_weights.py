@@ -59,7 +59,7 @@ def _pieces(path: Path, entry: Entry) -> Iterator[np.ndarray[Any, np.dtype[np.fl
     """Yield a tensor's weights as flat fp64 arrays."""
     if entry.dtype not in FLOATS:
         raise WeightsError(
-            f"LM503 {path} holds weights of type {entry.dtype}, which is not a floating-point type"
+            f"LM503 {path} holds weights of type {entry.dtype}, not of a floating-point type"
         )
     width = FLOATS[entry.dtype]
     with path.open("rb") as file:

@@ -190,9 +190,8 @@ def _read(
 
 
 def _read_folder(folder: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
-    manifest, _ = read_manifest(
-        folder, trust_remote_code=True
-    )  # no code of the repositories runs here
+    # Trust is safe here: no code of the repositories runs.
+    manifest, _ = read_manifest(folder, trust_remote_code=True)
     return manifest.links, read_links(folder)
 
 

@@ -112,9 +112,8 @@ def links_header(plan: Plan, links: Sequence[LinkPlan]) -> dict[str, str]:
         "facts": facts,
         "links": [link.model_dump(mode="json") for link in links],
     }
-    return {
-        HEADER: canonical_json(told)
-    }  # a single entry, because safetensors does not keep the order of several
+    # A single entry, because safetensors does not keep the order of several.
+    return {HEADER: canonical_json(told)}
 
 
 def _replaceable(folder: Path) -> bool:
