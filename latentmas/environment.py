@@ -1,4 +1,4 @@
-"""What a result was made with: versions of packages, and the machine."""
+"""The environment of a result: package versions and hardware."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str | None]:
-    """Python's, this package's and those of the packages below it; None for one that is absent."""
+    """Versions of Python, latentmas and its dependencies; None for a missing package."""
     own: dict[str, str | None] = {"latentmas": __version__, "python": platform.python_version()}
     return own | {name: _version(name) for name in PACKAGES}
 
 
 def hardware() -> dict[str, Any]:
-    """The machine: platform, processor, cores, threads, devices."""
+    """Describe the machine: platform, processor, cores, threads and devices."""
     return {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count()} | (
         torch_devices()
     )
 
 
 def torch_devices() -> dict[str, Any]:
-    """Devices and threads of torch; that it is broken is a fact too."""
+    """Devices and threads of torch; if torch cannot be imported, the error."""
     try:
         import torch
     except (ImportError, OSError) as error:
@@ -53,7 +53,7 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Name of the processor, from /proc/cpuinfo where it exists."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

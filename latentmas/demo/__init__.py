@@ -1,1 +1,1 @@
-"""A tiny embedded experiment: three small agents that answer only together, in rounds."""
+"""A small built-in experiment: three small agents that can only answer together, over rounds."""

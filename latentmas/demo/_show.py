@@ -1,4 +1,4 @@
-"""What the demos show while they run: a table that grows, and a picture."""
+"""Output of the demos while they run: a growing table, and a figure."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ WIDTH = 36
 
 
 class Show:
-    """Writes the table to stdout (or nothing), notes to stderr."""
+    """Prints the table to stdout (unless quiet) and notes to stderr."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.out = Console(file=sys.stdout, quiet=quiet, highlight=False)
         self.err = Console(file=sys.stderr, highlight=False)
 
     def title(self, plan: lm.Plan) -> None:
-        """What the team is, and the table's head."""
+        """Print the plan's summary and the head of the table."""
         self.out.print(plan.summary(), markup=False, soft_wrap=True)
         self.out.print("\nAccuracy on held-out questions, by rounds run")
         heads = "".join(f"{f'r={r}':>8}" for r in range(1, ROUNDS + 1))
         self.out.print(f"{'':<{WIDTH}}{heads}")
 
     def row(self, name: str, values: Sequence[float | None]) -> None:
-        """A row of the table; None leaves a gap."""
+        """Print a row of the table; None leaves a cell empty."""
         cells = "".join(f"{'' if v is None else format(v, '.3f'):>8}" for v in values)
         self.out.print(f"{name:<{WIDTH}}{cells}")
 
     def note(self, text: str) -> None:
-        """A line on stderr."""
+        """Print a line to stderr."""
         self.err.print(text, markup=False, soft_wrap=True)
 
     def figure(self, report: Mapping[str, Any], path: Path) -> None:
-        """Accuracy against rounds by difficulty, as a PNG."""
+        """Plot accuracy against rounds by difficulty, as a PNG file."""
         try:
             from matplotlib.figure import Figure
         except ImportError:
-            self.note("no picture: matplotlib is not installed (pip install 'latentmas[viz]')")
+            self.note("no figure: matplotlib is not installed (pip install 'latentmas[viz]')")
             return
         accuracy = report["accuracy"]
         figure = Figure(figsize=(7.5, 4), dpi=150, layout="constrained")
@@ -69,10 +69,10 @@ class Show:
         figure.savefig(path)
 
     def end(self, report: Mapping[str, Any], folder: Path) -> None:
-        """Where everything is."""
+        """Print the totals and the location of the files."""
         self.out.print(
             f"\nchance {report['chance']:.3f}; {report['link_parameters']:,} link parameters; "
-            f"trained in {report['training_seconds']} s, all in {report['seconds']} s"
+            f"trained in {report['training_seconds']} s, {report['seconds']} s in total"
         )
         self.note(
             "team, drawing (team.svg), pages (run.html, training.html), figure (accuracy.png), "

@@ -1,11 +1,11 @@
-"""Make the three backbones of the embedded experiment, from scratch, in a few CPU minutes.
+"""Train the three backbones of the built-in experiment from scratch, in a few CPU minutes.
 
-Each learns one thing only: to look a word up in the facts of its prompt and to say the value, or
-to say the word again when no fact has it as key. Prompts are `task.PROMPTS` in the tokenizer's
-chat template, cut at the word as the run time cuts them at a slot.
+Each learns a single skill: to look a word up in the facts of its prompt and output the value, or to
+repeat the word if no fact has it as key. Prompts are `task.PROMPTS` in the tokenizer's chat
+template, split at the word just as the runtime splits them at a slot.
 
-Models this small find the look-up circuit only with help: Qwen3 has norms on queries and keys,
-which is enough; Llama and Qwen2 begin as a Qwen3 model whose norms are folded into the projections
+Models this small learn the look-up only with help. The query and key norms of Qwen3 are enough;
+Llama and Qwen2 start as a Qwen3 model, whose norms are then folded into the projections
 (`fold_norms`).
 """
 
@@ -48,15 +48,15 @@ Progress = Callable[[str, int, float], None]
 
 @dataclass(frozen=True)
 class Phase:
-    """A piece of training: AdamW, one cycle of the rate."""
+    """One phase of training: AdamW with a one-cycle learning rate."""
 
     steps: int
     rate: float
     turns: int
-    """Look-ups per list of facts."""
+    """Number of look-ups per list of facts."""
     batch: int
     noise: float = 0.0
-    """Largest noise on the embedded word, in units of the embeddings' RMS."""
+    """Maximum noise on the embedded word, in units of the embeddings' RMS."""
 
 
 COURSES: dict[str, tuple[Phase, ...]] = {
@@ -67,15 +67,15 @@ COURSES: dict[str, tuple[Phase, ...]] = {
         *(Phase(1000, 3e-3, 6, 32, 0.6), Phase(600, 2e-3, 6, 32, 1.2)),
     ),
 }
-ATTEMPTS, GOOD = 5, 0.995  # a course that ends on a plateau is begun again with another seed
-LAST = Phase(400, 1.5e-3, 6, 32, 1.2)  # for all: messages are never exact embeddings
+ATTEMPTS, GOOD = 5, 0.995  # training that ends on a plateau restarts with another seed
+LAST = Phase(400, 1.5e-3, 6, 32, 1.2)  # for all models: messages are never exact embeddings
 
 
 @dataclass(frozen=True)
 class Lookups:
-    """A batch of look-ups in one set of facts each, as token ids.
+    """A batch of look-ups as token ids; each row has one set of facts.
 
-    ``ids`` (B, T) holds the prompt and its answer, then further ``at word`` turns with theirs;
+    ``ids`` (B, T) holds the prompt and its answer, then more ``at word`` turns with their answers;
     ``answer`` and ``word`` (T,) mark the positions of answer tokens and of looked-up words.
     """
 
@@ -93,9 +93,9 @@ def pretrain(
 ) -> dict[str, float]:
     """Train the backbones and save each as a model folder ``output_dir/<agent>``.
 
-    ``steps`` caps every phase, for a quick try. ``progress`` is called with agent, step and loss
-    every 100 steps. Returns each agent's share of right answers on fresh look-ups. A model that has
-    not found the look-up is begun again with another seed, a few times.
+    ``steps`` limits every phase, for a quick test. ``progress`` is called with agent, step and loss
+    every 100 steps. Returns each agent's accuracy on new look-ups. A model that has not learned the
+    look-up is trained again with another seed, a few times.
     """
     tokenizer, accuracy = make_tokenizer(), {}
     for agent in SHAPES:
@@ -116,7 +116,7 @@ def _pretrain_one(
     steps: int | None,
     progress: Progress | None,
 ) -> tuple[Any, float]:
-    """A trained model, and its share of right look-ups."""
+    """Train a model; returns it and its look-up accuracy."""
     family, width = SHAPES[agent]
     generator = torch.Generator().manual_seed(seed)
     parts = prompt_parts(agent, tokenizer)
@@ -172,7 +172,7 @@ def make_model(family: type, width: int, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def prompt_parts(agent: str, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, ...]:
-    """Token ids of the agent's prompt: up to the facts, from there to the word, from there on."""
+    """Token ids of the agent's prompt: before the facts, between facts and word, after the word."""
     fields = {f"{agent}_facts": "|", "question": "|", "planner": "|", "critic": "|"}
     content = Template(PROMPTS[agent]).render(fields | {"feedback": ""})
     text = tokenizer.apply_chat_template(
@@ -185,14 +185,16 @@ def prompt_parts(agent: str, tokenizer: PreTrainedTokenizerFast) -> tuple[torch.
 def make_lookups(
     parts: tuple[torch.Tensor, ...], n: int, length: int, turns: int, generator: torch.Generator
 ) -> Lookups:
-    """Draw ``n`` fact lists with ``turns`` look-ups each, of the last of ``length`` words.
+    """Draw ``n`` lists of facts with ``turns`` look-ups each, of the last of ``length`` words.
 
-    Half of the words have a fact; the others are to be repeated.
+    Half of the words have a fact; the model must repeat the other half.
     """
     first = len(SPECIAL) + 3
+    # A random permutation of the words per row: the first FACTS are keys, the rest have no fact.
     order = torch.rand(n, len(WORDS), generator=generator).argsort(-1)
     keys = order[:, :FACTS]
     values = (keys + torch.randint(1, len(WORDS), keys.shape, generator=generator)) % len(WORDS)
+    # The look-up table starts as the identity, so that words without a fact are repeated.
     table = torch.arange(len(WORDS)).repeat(n, 1).scatter(1, keys, values)
     facts = torch.full((n, 3 * FACTS), len(SPECIAL) + 2)  # the full stop
     facts[:, 0::3], facts[:, 1::3] = keys + first, values + first
@@ -216,7 +218,7 @@ def make_lookups(
 def lookup_accuracy(
     model: Any, parts: tuple[torch.Tensor, ...], generator: torch.Generator
 ) -> float:
-    """Share of 2,048 look-ups whose every token is the likeliest one."""
+    """Proportion of 2,048 look-ups for which greedy decoding predicts every token."""
     lookups = make_lookups(parts, 2048, HOPS, 1, generator)
     with torch.no_grad():
         right = _logits(model, lookups).argmax(-1) == lookups.ids[:, lookups.answer]
@@ -250,9 +252,9 @@ def _train(
 
 @torch.no_grad()
 def fold_norms(scaffold: Any, model: Any, lookups: Lookups) -> None:
-    """Copy a Qwen3 ``scaffold`` into a ``model`` of a family without query and key norms.
+    """Copy the weights of a Qwen3 ``scaffold`` to a ``model`` without query and key norms.
 
-    Each norm becomes a fixed gain on its projection: its mean factor on ``lookups``.
+    Each norm becomes a fixed gain on its projection: its mean scaling factor on ``lookups``.
     """
     weights = scaffold.state_dict()
     for number, layer in enumerate(scaffold.model.layers):
@@ -274,7 +276,7 @@ def fold_norms(scaffold: Any, model: Any, lookups: Lookups) -> None:
 def _logits(
     model: Any, batch: Lookups, generator: torch.Generator | None = None, noise: float = 0.0
 ) -> torch.Tensor:
-    """Logits (B, A, V) of the A answer tokens; ``noise`` disturbs the embedded words."""
+    """Logits (B, A, V) of the A answer tokens; ``noise`` perturbs the embedded words."""
     embed = model.get_input_embeddings()
     embeddings = embed(batch.ids)
     if noise:

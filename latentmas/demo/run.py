@@ -1,7 +1,7 @@
-"""The demo: declare, compile, draw, load, train, compare, save, load again; all by the public API.
+"""The demo: declare, compile, draw, load, train, compare, save and reload, all with the public API.
 
-What it shows: private pointer chasing (see `task`) can be solved by no agent alone and by no team
-in one round, and the trained links carry what is needed round the loop.
+It shows that private pointer chasing (see `task`), which no single agent and no single round can
+solve, is solved by a team whose trained links carry the necessary information around the loop.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Rows = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and rates of the demo."""
+    """Sizes and learning rates of the demo."""
 
     latent_steps: int = 1
     inner_steps: int = 600
@@ -49,9 +49,9 @@ class Recipe:
     outer_steps: int = 100
     outer_rate: float = 5e-5
     warmup: int = 10
-    """Steps in which the outer loop's rate rises; the inner loop's does not."""
+    """Warm-up steps of the outer loop; the inner loop has none."""
     clip: float = 1.0
-    """Gradient norm of both loops; these models are small, and so are their gradients."""
+    """Maximum gradient norm of both loops."""
     batch_size: int = 64
     train_links: str = "all"
     round_weights: tuple[float, ...] | None = None
@@ -59,13 +59,13 @@ class Recipe:
 
 
 SHOWN = 64
-"""Questions of the run that `run.html` shows."""
+"""Number of questions that `run.html` shows."""
 QUICK = Recipe(inner_steps=5, outer_steps=3, heldout=60)
-"""Walks the whole way without learning much: for tests."""
+"""A short version of all steps, for tests; it does not learn much."""
 
 
 def backbone(agent: str) -> lm.Backbone:
-    """One of the small pretrained models inside this package, declared like any other."""
+    """A small pretrained model in this package, declared like any other backbone."""
     return lm.Backbone(f"package:latentmas/demo/backbones/{agent}")
 
 
@@ -104,17 +104,17 @@ def single_agent(*, words: int = 1) -> lm.Graph:
 def run_demo(
     output: str | Path, *, seed: int = 0, quick: bool = False, json: bool = False
 ) -> dict[str, Any]:
-    """Run the demo and leave a folder with the trained team, the drawing and the figures.
+    """Run the demo and write the trained team, the drawing and the results to a folder.
 
     Args:
         output: folder for `team/`, `team.svg`, `run.html`, `training.html`, `accuracy.png`,
             `results.json`, `plan.json`.
-        seed: of links and data. Backbones are fixed.
-        quick: a few steps only, to see that everything works.
-        json: print nothing on stdout.
+        seed: random seed of links and data; backbones are fixed.
+        quick: run only a few steps, to check that everything works.
+        json: print nothing to stdout.
 
     Returns:
-        Accuracies on held-out questions, chance, sizes and seconds.
+        Accuracies on held-out questions, chance level, number of link parameters, and seconds.
     """
     with _one_thread():
         return _run_demo(Path(output), seed, quick, json)
@@ -122,7 +122,7 @@ def run_demo(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Models this small gain nothing from more, and on a busy machine wait for each other."""
+    """Limit torch to one thread: small models gain nothing from more, which only contend."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -221,7 +221,7 @@ def _train_outer(system: lm.System, recipe: Recipe, seed: int, folder: Path) -> 
 
 
 def _controls(system: lm.System, rows: Rows, seed: int, show: Show) -> dict[str, Any]:
-    """The trained team by rounds and difficulty, and with its messages zeroed or shuffled."""
+    """Measure the trained team by rounds and difficulty, and with messages zeroed or shuffled."""
     trained = _by_round(system, rows)
     show.row("after the outer loop", trained)
     by_difficulty = {}
@@ -273,21 +273,21 @@ def _accuracy(
 def _save_and_reload(
     system: lm.System, rows: Rows, folder: Path, show: Show, score: lm.Score
 ) -> None:
-    """Save the team, load it again, and compare what both say.
+    """Save the team, load it again, and compare the answers.
 
     Raises:
-        LatentMASError: they differ.
+        LatentMASError: the answers differ.
     """
     system.save_pretrained(folder / "team", scores=[score])
     again = lm.System.from_pretrained(folder / "team", reuse=system)
     some = rows[:64]
     if again.run(some).texts != system.run(some).texts:
-        raise lm.LatentMASError("the team that was saved and loaded again gives other answers")
-    show.note(f"saved, loaded again, same answers: {folder / 'team'}")
+        raise lm.LatentMASError("the saved and reloaded team gives different answers")
+    show.note(f"saved and reloaded with the same answers: {folder / 'team'}")
 
 
 def _write_pages(system: lm.System, rows: Rows, accuracy: Mapping[str, Any], folder: Path) -> None:
-    """What the latents do in a few runs, and how the links were trained."""
+    """Write the pages of a few runs and of the training."""
     twin = system.text_twin()
     result, spoken = (one.run(rows[:SHOWN], record=("report",)) for one in (system, twin))
     result.report(folder / "run.html", twin=spoken)

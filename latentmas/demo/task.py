@@ -1,11 +1,11 @@
-"""Private pointer chasing: questions for three agents that need, by difficulty, 1 to 3 rounds.
+"""Private pointer chasing: questions for three agents that need 1 to 3 rounds, by difficulty.
 
 Each of the three agents knows a few private facts, each a pair ``key value``. A chain of facts
 leads from the question word to the answer, and its facts are spread over the agents. The word
 travels planner -> critic -> solver -> planner -> ...; an agent that has a fact about the word
-replaces it by the value, at most ``HOPS`` times a turn, and passes it on unchanged otherwise. So
-hardly a question can be answered by one agent alone, and one of difficulty k is open until
-round k: ``reach`` computes this exactly.
+replaces it with the value, at most ``HOPS`` times per turn, and otherwise passes it on unchanged.
+One agent alone can therefore answer hardly any question, and a question of difficulty k cannot be
+answered before round k: ``reach`` computes this exactly.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ SINGLE_PROMPT = "facts {{ solver_facts }} at {{ question }}"
 
 
 def single_prompt(row: Row) -> str:
-    """The prompt of a solver that is left alone with its own facts and the question word."""
+    """The prompt of a single solver, with only its own facts and the question word."""
     return f"facts {row['solver_facts']} at {row['question']}"
 
 
 def make_rows(n: int, seed: int, *, split: str = "train") -> list[Row]:
-    """Make ``n`` JSON-able rows, difficulties 1 to 3 in equal shares and shuffled.
+    """Make ``n`` JSON-serialisable rows with difficulties 1 to 3 in equal shares, shuffled.
 
-    Fields: ``question``, ``answer``; ``planner_facts``, ``critic_facts``, ``solver_facts``; what
-    each agent says in round 1 (``planner``, ``critic``, ``solver``); ``chain``, all words from
-    question to answer; ``difficulty``. Equal arguments give equal rows, another ``split`` or
-    ``seed`` gives others.
+    Fields: ``question``, ``answer``; ``planner_facts``, ``critic_facts``, ``solver_facts``; the
+    output of each agent in round 1 (``planner``, ``critic``, ``solver``); ``chain``, all words from
+    question to answer; ``difficulty``. Equal arguments give equal rows; a different ``split`` or
+    ``seed`` gives different rows.
     """
     rng = random.Random(f"{split}/{seed}")
     difficulties = [1 + i % ROUNDS for i in range(n)]
@@ -68,12 +68,12 @@ def train_rows(n: int, seed: int) -> list[Row]:
 
 
 def heldout_rows(n: int, seed: int) -> list[Row]:
-    """Rows for evaluation, drawn apart from both training sets."""
+    """Rows for evaluation, drawn independently of both training sets."""
     return make_rows(n, seed, split="heldout")
 
 
 def reach(row: Row, rounds: int) -> str:
-    """The word that a faultless team holds after ``rounds`` rounds, worked out from the facts."""
+    """The word that a perfect team holds after ``rounds`` rounds, computed from the facts."""
     word = row["question"]
     for _ in range(rounds):
         for agent in AGENTS:
@@ -82,12 +82,12 @@ def reach(row: Row, rounds: int) -> str:
 
 
 def ceiling(rows: list[Row], rounds: int) -> float:
-    """The share of ``rows`` that a faultless team answers in ``rounds`` rounds."""
+    """The proportion of ``rows`` that a perfect team answers in ``rounds`` rounds."""
     return sum(reach(row, rounds) == row["answer"] for row in rows) / len(rows)
 
 
 def turn(facts: str, word: str, hops: int = HOPS) -> list[str]:
-    """What an agent with these ``facts`` says at ``word``: ``hops`` words, a dead end repeated."""
+    """An agent's output for ``word`` given its ``facts``: ``hops`` words; a dead end repeats."""
     table = dict(fact.split() for fact in facts.split(" . "))
     said = []
     for _ in range(hops):
@@ -103,7 +103,7 @@ def correct(text: str, row: Row) -> bool:
 
 
 def rounds_needed(owners: tuple[int, ...]) -> int:
-    """Rounds that a chain takes whose i-th fact is known to agent ``owners[i]`` (0, 1 or 2)."""
+    """Number of rounds for a chain whose i-th fact is known to agent ``owners[i]`` (0, 1 or 2)."""
     now, rounds, used = -1, 1, HOPS
     for owner in owners:
         if owner == now and used < HOPS:
@@ -115,7 +115,7 @@ def rounds_needed(owners: tuple[int, ...]) -> int:
 
 
 def _owner_sequences() -> dict[int, dict[int, list[tuple[int, ...]]]]:
-    """All ways to spread a chain over the agents, by difficulty and by length."""
+    """All ways to distribute a chain over the agents, by difficulty and by length."""
     table: dict[int, dict[int, list[tuple[int, ...]]]] = {k: {} for k in range(1, ROUNDS + 1)}
     for length in range(1, MAX_CHAIN + 1):
         for owners in product(range(len(AGENTS)), repeat=length):
@@ -128,7 +128,7 @@ _OWNERS = _owner_sequences()
 
 
 def _make_row(rng: random.Random, difficulty: int) -> Row:
-    """One row: a chain of distinct words, its facts given to their owners, and distractors."""
+    """Make a row: a chain of distinct words, its facts given to their owners, and distractors."""
     by_length = _OWNERS[difficulty]
     owners = rng.choice(by_length[rng.choice(list(by_length))])
     words = rng.sample(WORDS, len(WORDS))

@@ -1,4 +1,4 @@
-"""Measures over a team's answers."""
+"""Evaluate teams: metrics, scores with intervals, comparisons and timing."""
 
 from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.extract import extract_answer

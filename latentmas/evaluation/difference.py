@@ -1,4 +1,4 @@
-"""Two teams over the same rows: by how much their scores differ."""
+"""Difference between the scores of two teams on the same rows."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from latentmas.evaluation.intervals import tango
 __all__ = ["Difference", "paired_difference"]
 
 DRAWS = 4000
-"""Resamples of the paired bootstrap."""
+"""Number of resamples of the paired bootstrap."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one team answers than another, on the same rows."""
+    """Difference between the scores of two teams on the same rows."""
 
     mean: float
-    """Score less the other's."""
+    """This team's score minus the other's."""
     interval: tuple[float, float]
-    """95 % interval of it."""
+    """95 % confidence interval of the mean difference."""
     won: int
-    """Rows on which this team scores higher."""
+    """Number of rows on which this team scores higher."""
     lost: int
-    """Rows on which the other scores higher."""
+    """Number of rows on which the other team scores higher."""
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -37,27 +37,30 @@ class Difference:
 
 
 def paired_difference(one: Sequence[float], other: Sequence[float], *, seed: int = 0) -> Difference:
-    """The difference of two mean scores over the same rows, with a 95 % interval.
+    """Difference of two mean scores over the same rows, with a 95 % confidence interval.
 
-    Where every row is right or wrong, the interval is Tango's score interval; where rows have
-    scores between 0 and 1, it comes from a paired bootstrap over rows.
+    If every row is right or wrong, this is Tango's score interval; if rows have scores between 0
+    and 1, it comes from a paired bootstrap over rows.
 
     Args:
-        one: score of the first on each row, or whether it is right.
-        other: those of the second.
-        seed: of the resampling.
+        one: the first team's score on each row, or whether it is correct.
+        other: the second team's scores on the same rows.
+        seed: random seed of the bootstrap.
 
     Raises:
-        ValueError: the two differ in number, or are empty.
+        ValueError: the numbers of scores differ, or there are none.
     """
     if len(one) != len(other) or not one:
-        raise ValueError(f"as many rows of each, at least one; not {len(one)} and {len(other)}")
+        raise ValueError(
+            f"expected equally many scores, at least one; not {len(one)} and {len(other)}"
+        )
     n = len(one)
     by_row = [float(a) - float(b) for a, b in zip(one, other, strict=True)]
     won, lost = sum(d > 0 for d in by_row), sum(d < 0 for d in by_row)
     if {abs(d) for d in by_row} <= {0.0, 1.0}:
         return Difference((won - lost) / n, tango(won, lost, n), won, lost)
     values, counts = np.unique(by_row, return_counts=True)
+    # Equal differences are interchangeable, so draw the counts of each value instead of rows.
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=DRAWS) @ values / n
     low, high = np.quantile(drawn, [0.025, 0.975])
     return Difference(float(np.mean(by_row)), (float(low), float(high)), won, lost)

@@ -1,4 +1,4 @@
-"""The answer within a text, as metrics read it."""
+"""Extract the answer from a text, as the metrics do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["extract_answer"]
 
 
 def extract_answer(text: str, metric: str = "") -> str | None:
-    r"""The answer that a text holds: its last `\boxed{…}`, or the letter that `choice` finds.
+    r"""Extract a text's answer: its last `\boxed{…}` or, for `choice`, the letter of an option.
 
     Args:
-        text: what was written.
-        metric: name of the metric that judges it.
+        text: generated text.
+        metric: name of the metric that judges the text.
 
     Returns:
-        The answer; None where the text holds none.
+        The answer; None if the text has none.
     """
     return letter(text) if metric == "choice" else boxed(text)

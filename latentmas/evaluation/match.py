@@ -8,7 +8,7 @@ __all__ = ["accuracy", "exact_match"]
 
 
 def exact_match(prediction: str, answer: str) -> bool:
-    """Whether two texts are equal up to white space."""
+    """Whether two texts are equal up to whitespace."""
     return prediction.split() == str(answer).split()
 
 
@@ -16,7 +16,7 @@ def accuracy(predictions: Iterable[str], answers: Iterable[str]) -> float:
     """Share of exact matches, 0 to 1.
 
     Raises:
-        ValueError: when the two differ in number, or there are none.
+        ValueError: the numbers of predictions and answers differ, or there are none.
     """
     pairs = list(zip(predictions, answers, strict=True))
     if not pairs:

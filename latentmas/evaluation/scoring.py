@@ -1,4 +1,4 @@
-"""`evaluate`: how good a team's answers are, how sure that is, and what they cost."""
+"""`evaluate`: measure the accuracy of a team's answers, with intervals and cost."""
 
 from __future__ import annotations
 
@@ -22,72 +22,72 @@ __all__ = ["Evaluation", "evaluate", "pass_at"]
 
 Row = Mapping[str, Any]
 _SHOWN = 10
-"""Most failed rows that are named."""
+"""Maximum number of failed rows to list."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a team made of rows whose answers are known."""
+    """Results of a team on rows whose correct answers are known."""
 
     metric: str
     rows: int
     score: float
-    """Share of right answers, 0 to 1; of several answers a row, the mean over all."""
+    """Proportion of correct answers, 0 to 1; with several answers per row, the mean over rows."""
     interval: tuple[float, float]
-    """95 % interval of the score (Wilson's over rows; with several answers it is on the safe
-    side)."""
+    """95 % confidence interval of the score (Wilson's, over rows; conservative with several answers
+    per row)."""
     marks: tuple[tuple[bool, ...], ...] = field(repr=False)
-    """Whether each answer is right, by row; a row that failed has none and counts as wrong."""
+    """Whether each answer is correct, by row; a failed row has no answers and counts as wrong."""
     sequences: tuple[tuple[str, ...], ...] = field(repr=False)
     """All answers, by row."""
     new_tokens: int
-    """Tokens that agents wrote, over all rows."""
+    """Number of generated tokens over all rows and agents."""
     latent_steps: int
-    """Latent steps, over all rows."""
+    """Number of latent steps over all rows and agents."""
     prompt_tokens: int
-    """Prompt positions that agents read, over all rows."""
+    """Number of prompt positions over all rows and agents."""
     seconds: float
     pass_at: dict[int, float] = field(default_factory=dict)
-    """k → share of rows of which at least one of k answers is right; with several answers."""
+    """With several answers per row: k → estimated share of rows with a correct answer among k."""
     errors: Errors = field(default_factory=dict)
-    """Number of a row → why it failed; with `on_error="keep"`."""
+    """Row number → error of a failed row, with `on_error="keep"`."""
     manifest_error: Exception | None = field(default=None, repr=False)
-    """Why the manifest could not be written, as in `RunResult`."""
+    """Error from writing the manifest, as in `RunResult`."""
     twin: Evaluation | None = None
-    """The same of the text twin."""
+    """Evaluation of the twin on the same rows."""
     difference: Difference | None = None
-    """This team against its twin."""
+    """Difference between this team and its twin."""
     gold: tuple[str, ...] = field(default=(), repr=False)
-    """The right answer of each row; empty for a row that has none."""
+    """Correct answer of each row; empty for a row without one."""
     result: RunResult | None = field(default=None, repr=False, compare=False)
     """The run itself."""
 
     @property
     def right(self) -> tuple[bool, ...]:
-        """Whether each row's first answer is right."""
+        """Whether each row's first answer is correct."""
         return tuple(any(own[:1]) for own in self.marks)
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Each row's first answer; empty for a row that failed."""
+        """First answer of each row; empty for a failed row."""
         return tuple(own[0] if own else "" for own in self.sequences)
 
     @property
     def row_scores(self) -> tuple[float, ...]:
-        """Share of right answers of each row."""
+        """Proportion of correct answers in each row."""
         return tuple(_mean(own) for own in self.marks)
 
     def report(self, path: str | Path) -> Path:
-        """Write the run as a page of HTML, with the right answers and which answers are right.
+        """Write an HTML page of the run, with the correct answers and the score of each row.
 
-        It is the page of `RunResult.report`, with the twin's run beside it, if there was one.
+        It is the page of `RunResult.report`, with the twin's run next to it if there was one.
 
         Raises:
-            LatentMASError: the run has recorded nothing for a report: evaluate with
+            LatentMASError: the run recorded no data for a report; evaluate with
                 `record=("report",)`.
         """
         if self.result is None:
-            raise LatentMASError("this evaluation holds no run; call evaluate again")
+            raise LatentMASError("this evaluation has no run to report; call evaluate again")
         twin = self.twin
         return self.result.report(
             path,
@@ -98,7 +98,7 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without texts."""
+        """Return plain data for JSON, without texts."""
         names = ("metric", "rows", "score", "new_tokens", "latent_steps", "prompt_tokens")
         facts: dict[str, Any] = {name: getattr(self, name) for name in names}
         facts |= {"interval": list(self.interval), "seconds": self.seconds}
@@ -129,7 +129,7 @@ class Evaluation:
         return "\n".join(lines + ([] if self.twin is None else self.twin._more("twin")))
 
     def _more(self, name: str) -> list[str]:
-        """What only some evaluations have to tell."""
+        """Lines that only some evaluations have: pass@k and errors."""
         lines = []
         if self.pass_at:
             shares = ", ".join(f"pass@{k} {share:.1%}" for k, share in self.pass_at.items())
@@ -161,30 +161,31 @@ def evaluate(
     options: RunOptions | None = None,
     **given: Any,
 ) -> Evaluation:
-    """Run a team over rows and score its answers.
+    """Run a team on rows and score its answers.
 
     Args:
         system: the team.
-        rows: inputs of the graph, and the right answer.
-        metric: `"exact"`, `"math"` or `"choice"`, a registered name, or a function of the text and
-            the right answer.
-        answer_field: where the right answer stands.
-        twin: another team, usually the graph's text twin, that is run over the same rows.
-        manifest: file for what the team's run depends on and gave, with its score, which
-            `latentmas.rerun` repeats. The twin's run is not in it.
-        data: the file that the rows come from, which the manifest names; without one it keeps them.
-        options: of `system.run`, for both teams; those given as keywords replace them.
-        **given: single options, and `on_event` and the like. With `num_return_sequences`, all
-            answers are scored. With `on_error="keep"`, rows that fail count as wrong and are
-            listed in `errors`.
-            With `record=("report",)`, `Evaluation.report` writes the run as a page.
+        rows: samples with the inputs of the graph and the correct answer.
+        metric: `"exact"`, `"math"`, `"choice"` or another registered name, or a function of the
+            generated text and the correct answer.
+        answer_field: name of the field with the correct answer.
+        twin: a second team, usually the graph's text twin, to run on the same rows.
+        manifest: path for the manifest of the team's run, with its score, which `latentmas.rerun`
+            can repeat. It does not include the twin's run.
+        data: file that the rows come from, for the manifest to refer to; without one, the manifest
+            contains the rows.
+        options: options of `system.run` for both teams.
+        **given: single options of `system.run`, which override `options`, and hooks such as
+            `on_event`. With `num_return_sequences`, all answers are scored. With
+            `on_error="keep"`, rows that fail count as wrong and are listed in `errors`. With
+            `record=("report",)`, `Evaluation.report` can write a page of the run.
 
     Returns:
-        Score with interval, cost, and the paired difference to the twin.
+        Score with interval, cost, and the paired difference from the twin.
 
     Raises:
-        DataError: there are no rows, or some have no answer, lack an input, or cannot be judged;
-            all are named.
+        DataError: there are no rows, or some lack an answer or an input or cannot be judged; the
+            error lists them all.
         UnknownNameError: there is no such metric.
     """
     for argument, team in (("system", system), ("twin", twin)):
@@ -221,27 +222,30 @@ def evaluate(
 
 
 def pass_at(k: int, right: int, answers: int) -> float:
-    """Chance that at least one of k answers is right, k of `answers` being drawn without return.
+    """Probability that at least one of k answers, drawn without replacement, is correct.
 
-    The unbiased estimate of Chen et al. (2021, arXiv 2107.03374): 1 - C(n - c, k) / C(n, k).
+    This is the unbiased estimate of Chen et al. (2021, arXiv 2107.03374):
+    1 - C(n - c, k) / C(n, k).
 
     Args:
-        k: 1 to `answers`.
-        right: how many answers are right, c.
-        answers: how many there are, n.
+        k: number of answers to draw, 1 to `answers`.
+        right: number of correct answers, c.
+        answers: number of answers, n.
 
     Raises:
         ValueError: a number is out of range.
     """
     if not 1 <= k <= answers or not 0 <= right <= answers:
-        raise ValueError(f"k of 1 to {answers} answers, of which 0 to {answers} are right")
+        raise ValueError(
+            f"expected k from 1 to {answers} and right from 0 to {answers}, not {k} and {right}"
+        )
     return 1 - math.comb(answers - right, k) / math.comb(answers, k)
 
 
 def _answers(rows: Sequence[Row], name: str) -> tuple[list[str], Errors]:
-    """The right answers, and the errors of rows without one."""
+    """The correct answers, and errors for rows without one."""
     if not rows:
-        raise DataError("there are no rows to evaluate on")
+        raise DataError("there are no rows to evaluate")
     answers, errors = list[str](), Errors()
     for number, row in enumerate(rows):
         problem = field_problem(f"sample {number}", row, name)
@@ -260,7 +264,7 @@ def _scored(
         try:
             if number not in errors:
                 own = tuple(bool(judge(text, answer)) for text in texts)
-        except Exception as error:  # a metric may be the caller's own
+        except Exception as error:  # a metric may be the caller's own code
             told = f"sample {number}: the metric {name!r} failed: {type(error).__name__}: {error}"
             errors[number] = DataError(told)
         marks.append(own)
@@ -289,7 +293,7 @@ def _mean(marks: Sequence[bool]) -> float:
 
 
 def _passes(marks: Sequence[Sequence[bool]]) -> dict[int, float]:
-    """pass@k for powers of two, and for all answers; nothing where there is one of each row."""
+    """pass@k for powers of two and for all answers; empty with a single answer per row."""
     most = max(map(len, marks))
     powers = [1 << i for i in range(most.bit_length()) if 1 << i < most]
     return {

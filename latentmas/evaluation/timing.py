@@ -1,4 +1,4 @@
-"""How fast executors run a team: one sample set, one process, interleaved."""
+"""Time executors on one team: the same samples, one process, interleaved runs."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["Timing", "time_executors"]
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one executor: medians over the repeats."""
+    """Time of one executor, as medians over the repeats."""
 
     executor: str
     seconds: float
-    """A whole run."""
+    """Seconds of a whole run."""
     latent_seconds: float
-    """Of it, in rollouts."""
+    """Seconds in rollouts."""
     text_seconds: float
-    """Of it, in turns that write."""
+    """Seconds in turns that generate text."""
     ratio: float
-    """Seconds of the first executor over this one's."""
+    """Speed-up: the first executor's seconds divided by this one's."""
     same_tokens: bool
-    """Whether it wrote what the first one wrote."""
+    """Whether it generated the same tokens as the first executor."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
 
@@ -42,21 +42,21 @@ def time_executors(
     repeats: int = 3,
     **options: Any,
 ) -> list[Timing]:
-    """Run rows with each executor in turn, several times over, after one run to warm up.
+    """Run the rows with each executor in turn, several times, after one warm-up run each.
 
     Args:
         system: the team.
         rows: samples.
-        names: executors; the first is what the others are compared with.
-        repeats: runs that count.
-        **options: of `system.run`.
+        names: names of the executors; the first is the baseline.
+        repeats: number of timed runs per executor.
+        **options: options of `system.run`.
 
     Raises:
         LatentMASError: no executor is named, or `repeats` is below 1.
         UnknownNameError: there is no such executor.
     """
     if not names or repeats < 1:
-        raise LatentMASError("time at least one executor, at least once")
+        raise LatentMASError("name at least one executor, and set repeats to at least 1")
     first = {name: system.run(rows, executor=name, **options) for name in names}
     runs: dict[str, list[RunResult]] = {name: [] for name in names}
     for _ in range(repeats):

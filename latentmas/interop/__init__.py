@@ -1,4 +1,4 @@
-"""Taking over what others published: RecursiveMAS checkpoints, and prompts from its code."""
+"""Import published work: RecursiveMAS checkpoints, and the prompts of its code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:  # prompts need no torch
+def __getattr__(name: str) -> Any:  # lazy: importing prompts does not need torch
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

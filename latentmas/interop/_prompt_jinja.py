@@ -1,4 +1,4 @@
-"""Jinja source out of finished prompts: escaping, marks for fields and slots, branches."""
+"""Convert rendered prompts to Jinja source: escaping, marks for fields and slots, branches."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ OPTIONS = (
 
 
 def literal(text: str) -> str:
-    """Jinja source that renders as `text`, whatever stands after it."""
+    """Jinja source that renders as `text`, whatever follows it."""
     return _SPECIAL.sub(lambda found: f"{{{{ {quoted(found[0])} }}}}", text)
 
 
 def quoted(text: str) -> str:
-    """`text` as a Jinja string."""
+    """`text` as a Jinja string literal."""
     escaped = text.encode("unicode_escape").decode("ascii").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def pieces(prompt: str, marks: Iterable[tuple[str, str]]) -> list[str]:
-    """Jinja source of a prompt in pieces: lines of literal text, and placed variables.
+    """Convert a prompt to pieces of Jinja source: lines of literal text, and variables.
 
     Args:
-        prompt: finished text.
-        marks: text that stands in it → the expression to place there; earlier ones first.
+        prompt: rendered prompt.
+        marks: pairs of a text in the prompt and the expression that replaces it, in order of
+            precedence.
     """
     parts = [(prompt, False)]
     for mark, expression in marks:
@@ -53,13 +54,15 @@ def pieces(prompt: str, marks: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def branch(test: str, yes: Sequence[str], no: Sequence[str], before: str = "") -> list[str]:
-    """Pieces that say `yes` where `test` holds, else `no`; what they share stands once.
+    """Build pieces that render `yes` if `test` holds and `no` otherwise.
+
+    A common beginning and end appear once, outside the branch.
 
     Args:
         test: Jinja expression.
-        yes: pieces.
-        no: pieces.
-        before: Jinja source that the test needs.
+        yes: pieces to render if the test holds.
+        no: pieces to render otherwise.
+        before: Jinja source that must precede the test.
     """
     if list(yes) == list(no):
         return list(yes)
@@ -82,7 +85,7 @@ def _between(texts: Sequence[str], place: tuple[str, bool]) -> list[tuple[str, b
 
 
 def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many pieces both begin with."""
+    """Number of leading pieces that both share."""
     count = 0
     while count < min(len(one), len(other)) and one[count] == other[count]:
         count += 1

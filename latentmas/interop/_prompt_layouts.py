@@ -1,4 +1,4 @@
-"""Which builders of the published code make which prompt: names only."""
+"""Names of the functions in the published code that build each prompt."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import NamedTuple
 __all__ = ["FILES", "TASKS", "Layout", "Role", "layout_of"]
 
 FILES = ("prompts.py", "inference/prompts.py", "train/mas_prompt.py")
-"""Where the builders are in a clone; the first that exists is taken."""
+"""Possible files of the builders in a clone; the first that exists is used."""
 
 TASKS = {"math": "math", "code": "code", "choice": "choice", "search": "math"}
-"""Our kinds of task → the published code's."""
+"""Our task names → those of the published code."""
 
 
 class Role(NamedTuple):
-    """How the published code words the prompts of one agent."""
+    """The functions of the published code that build one agent's prompts."""
 
     role: str
-    """Its own name for the agent."""
+    """Published name of the agent."""
     first: str
-    """Builder of round 1, or of every round."""
+    """Builder for round 1, or for every round if `later` is None."""
     slots: Mapping[str, str] = {}
-    """Constant that marks a slot → our slot."""
+    """Constant that marks a slot → name of our slot."""
     later: str | None = None
-    """Builder from round 2 on."""
+    """Builder for round 2 and later."""
     feedback: str | None = None
-    """Constant that marks the slot of `later`."""
+    """Constant that marks the feedback slot in `later`."""
     positional: tuple[str, ...] = ()
-    """Arguments after the question."""
+    """Positional arguments after the question."""
 
 
 class Layout(NamedTuple):
     """The agents of one style."""
 
     design: str
-    """The published code's name for the style."""
+    """Published name of the style."""
     agents: Mapping[str, Role]
 
 

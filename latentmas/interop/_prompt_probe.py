@@ -1,9 +1,9 @@
-"""Runs the prompt builders of a clone. This file is a program of its own, never imported.
+"""Run the prompt builders of a clone. This file is a separate program and is never imported.
 
-It reads a request as JSON from stdin, loads one file of the clone by its path, calls the builders
-with made-up questions and prints one line of JSON. It is run by `prompts.py`, isolated and with
-the standard library alone; packages of the clone are loaded without their `__init__`, which may
-want torch.
+It reads a JSON request from stdin, loads one file of the clone by its path, calls the builders
+with made-up questions and prints one line of JSON. `prompts.py` runs it in isolated mode with only
+the standard library; packages of the clone are loaded without their `__init__`, which may import
+torch.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from types import ModuleType
 from typing import Any
 
 HOLE = "\0"
-"""Stands for the question in a prompt whose words alone are compared."""
+"""Placeholder for the question in a prompt, so that only the wording is compared."""
 
 
 class Failure(Exception):
-    """Something that the person who asked has to mend."""
+    """A problem that the user has to fix."""
 
 
 class BarePackages(MetaPathFinder):
-    """Finds folders of the clone as packages without running their `__init__`."""
+    """Import hook that treats folders of the clone as packages without running `__init__`."""
 
     def __init__(self, roots: Sequence[Path], own: Path) -> None:
         self.roots = roots
         self.own = own
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        """The folder of that name; `release_code` is the folder of the prompts' file."""
+        """Find the folder of that name; `release_code` is the folder of the prompts' file."""
         name = fullname.rpartition(".")[2]
         places = self.roots if path is None else [Path(place) for place in path]
         found = [place / name for place in places if (place / name).is_dir()]
@@ -52,13 +52,13 @@ class BarePackages(MetaPathFinder):
 
 
 def load(path: Path, root: Path) -> ModuleType:
-    """The module at `path`, which may import its neighbours."""
+    """Load the module at `path`, which may import modules next to it."""
     roots = list(dict.fromkeys((path.parent, root)))
     sys.meta_path.insert(0, BarePackages(roots, path.parent))
     sys.path[:0] = [str(folder) for folder in roots]
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise Failure("cannot be loaded: it is no Python file")
+        raise Failure("cannot be loaded: it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     try:
@@ -69,19 +69,19 @@ def load(path: Path, root: Path) -> ModuleType:
 
 
 def said(error: BaseException) -> str:
-    """An error in one line."""
+    """An error on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 
 def attribute(module: ModuleType, name: str) -> Any:
-    """A name of the module."""
+    """Look up a name in the module."""
     if not hasattr(module, name):
         raise Failure(f"has no {name}")
     return getattr(module, name)
 
 
 def asker(module: ModuleType, call: dict[str, Any]) -> Callable[[str], str]:
-    """Question → prompt, by one builder, with those keywords that it knows."""
+    """Return a function from question to prompt, with the keywords that the builder accepts."""
     name = call["builder"]
     builder = attribute(module, name)
     known = inspect.signature(builder).parameters
@@ -100,10 +100,10 @@ def asker(module: ModuleType, call: dict[str, Any]) -> Callable[[str], str]:
 
 
 def trigger(ask: Callable[[str], str], question: str) -> dict[str, Any] | None:
-    """The shortest text of the prompt's own that, put into the question, changes the prompt.
+    """Find the shortest text in the prompt that changes the wording if the question contains it.
 
-    A builder may leave out a line that the question has already. The line is found by asking with
-    each line of the prompt, and cut down to what the builder looks for.
+    A builder may omit a line that the question already has. To find it, put each line of the prompt
+    into the question, and shorten a line that has an effect to the part that the builder checks.
     """
 
     def frame(extra: str) -> str:
@@ -126,7 +126,7 @@ def trigger(ask: Callable[[str], str], question: str) -> dict[str, Any] | None:
 
 
 def probe(module: ModuleType, request: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
-    """What one builder says to each made-up question."""
+    """Collect one builder's prompts for all the made-up questions."""
     ask = asker(module, call)
     found = trigger(ask, request["questions"]["plain"])
     text = found["text"] if found else ""
@@ -145,7 +145,7 @@ def probe(module: ModuleType, request: dict[str, Any], call: dict[str, Any]) -> 
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a whole request."""
+    """Answer a whole request."""
     module = load(Path(request["file"]), Path(request["root"]))
     slots = {name: str(attribute(module, name)) for name in request["slots"]}
     system = attribute(module, "get_system_prompt")
@@ -160,9 +160,10 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer one request; what the clone prints goes nowhere."""
+    """Answer one request, discarding whatever the clone prints."""
     request = json.loads(sys.stdin.buffer.read())
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
+        # Redirect file descriptors, not sys.stdout: extension modules write to them directly.
         nowhere = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nowhere, stream)

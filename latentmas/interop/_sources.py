@@ -1,4 +1,4 @@
-"""Where the files of a published role are: a local folder, or a repository of the hub."""
+"""Sources of a published role's files: a local folder or a repository on the Hub."""
 
 from __future__ import annotations
 
@@ -18,56 +18,56 @@ LARGEST_JSON = 2**20
 
 
 class Source(ABC):
-    """Interface: the files of one role, or of the outer links."""
+    """Interface to the files of one role, or of the outer links."""
 
     name: str
-    """For messages."""
+    """Name for error messages."""
 
     @abstractmethod
     def files(self) -> frozenset[str]:
-        """Names of the files at the top."""
+        """Names of the files at the top level."""
 
     @abstractmethod
     def path(self, name: str) -> Path:
-        """A local path of one file, fetched if need be (WeightsError when it cannot be had)."""
+        """Local path of a file, downloaded if missing; raises WeightsError on failure."""
 
     @abstractmethod
     def backbone(self, dtype: DType, *, trust_remote_code: bool) -> Backbone:
-        """The model beside the link, as declared in a graph."""
+        """The model next to the link, as a graph declares it."""
 
     @abstractmethod
     def model_digest(self) -> str:
-        """Equal for sources with the same model files."""
+        """A digest that is equal for sources with the same model files."""
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON object; empty when there is no such file."""
+        """Read a JSON object; empty if there is no such file."""
         if name not in self.files():
             return {}
         data = read_json(self.path(name), LARGEST_JSON)
         if not isinstance(data, dict):
-            raise WeightsError(f"LM502 {self.name}: {name} holds no object")
+            raise WeightsError(f"LM502 {self.name}: {name} is not a JSON object")
         return data
 
     def checked(self, name: object) -> str:
-        """A file name from a manifest.
+        """Check a file name from a manifest and return it.
 
         Raises:
-            WeightsError: LM502 when it is no plain name of a file that is there.
+            WeightsError: LM502 when it is not the plain name of an existing file.
         """
         if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\\0"):
             raise WeightsError(
-                f"LM502 {self.name}: {name!r:.100} is no plain file name; it is not read"
+                f"LM502 {self.name}: {name!r:.100} is not a plain file name; it is not read"
             )
         if name not in self.files():
             raise WeightsError(
-                f"LM502 {self.name}: there is no file {name!r:.100}; there are: "
+                f"LM502 {self.name}: there is no file {name!r:.100}; files: "
                 f"{', '.join(sorted(self.files())) or 'none'}"
             )
         return name
 
 
 def _is_model_file(name: str) -> bool:
-    """Whether a file says what the model computes: weights, configuration, tokenizer."""
+    """Whether a file determines what the model computes: weights, configuration, tokenizer."""
     links = name.startswith(("adapter", "innerlink_config", "train_args"))
     kinds = (".safetensors", ".json", ".jinja", ".model", ".txt", ".bin")
     return name.endswith(kinds) and not links
@@ -77,10 +77,10 @@ class FolderSource(Source):
     """A folder of a downloaded release."""
 
     def __init__(self, root: Path, role: str) -> None:
-        """Take `root/role`.
+        """Use the folder `root/role`.
 
         Raises:
-            WeightsError: LM502 when it is no folder inside `root`.
+            WeightsError: LM502 when it is not a folder inside `root`.
         """
         self.name = f"{root / role}"
         self.root, self.folder = root.resolve(), (root / role).resolve()
@@ -89,7 +89,7 @@ class FolderSource(Source):
             listing = ", ".join(there) or "none"
             raise WeightsError(f"LM502 {str(root)!r} has no folder {role!r}; it holds: {listing}")
         if not self.folder.is_relative_to(self.root):
-            raise WeightsError(f"LM502 {self.name} leads out of {str(root)!r}; it is not read")
+            raise WeightsError(f"LM502 {self.name} points outside {str(root)!r}; it is not read")
 
     @cached_property
     def _files(self) -> frozenset[str]:
@@ -100,12 +100,12 @@ class FolderSource(Source):
         return self._files
 
     def path(self, name: str) -> Path:
-        """The file, which must be inside the release."""
+        """Path of the file, which must be inside the release."""
         path = (self.folder / name).resolve()
         if not path.is_relative_to(self.root):
-            raise WeightsError(f"LM502 {self.name}: {name!r} leads out of the release")
+            raise WeightsError(f"LM502 {self.name}: {name!r} points outside the release")
         if path.exists() and not path.is_file():
-            raise WeightsError(f"LM502 {self.name}: {name!r} is no regular file; it is not read")
+            raise WeightsError(f"LM502 {self.name}: {name!r} is not a regular file; it is not read")
         return path
 
     def backbone(self, dtype: DType, *, trust_remote_code: bool) -> Backbone:
@@ -113,7 +113,7 @@ class FolderSource(Source):
         return Backbone(str(self.folder), dtype=dtype, trust_remote_code=trust_remote_code)
 
     def model_digest(self) -> str:
-        """Hash over names and contents."""
+        """Hash of the names and contents of the model files."""
         digest = hashlib.sha256()
         for name in sorted(filter(_is_model_file, self.files())):
             with self.path(name).open("rb") as file:
@@ -122,44 +122,44 @@ class FolderSource(Source):
 
 
 class HubSource(Source):
-    """A repository of the hub at one commit; files are fetched one by one, when needed."""
+    """A repository on the Hub at one commit; each file is downloaded on first use."""
 
     def __init__(self, repository: str, revision: str | None) -> None:
-        """Find the commit that `revision` (None: the main branch) is now.
+        """Resolve `revision` (None: the main branch) to its current commit.
 
         Raises:
-            WeightsError: LM502 when the hub cannot be reached or has no such repository.
+            WeightsError: LM502 when the Hub cannot be reached or has no such repository.
         """
         from huggingface_hub import HfApi
 
         self.name = self.repository = repository
         try:
             info = HfApi().model_info(repository, revision=revision, files_metadata=True)
-        except Exception as error:  # the client's own, and those of the HTTP library below it
+        except Exception as error:  # the client's own errors and those of its HTTP library
             raise WeightsError(
-                f"LM502 cannot look up {repository!r} on the hub: {_first_line(error)}; give "
-                "`source`, a folder with a downloaded release, to work without a network"
+                f"LM502 cannot look up {repository!r} on the Hub: {_first_line(error)}; to work "
+                "offline, pass the folder of a downloaded release as `source`"
             ) from error
         self.revision = str(info.sha)
         self._infos = {file.rfilename: file for file in info.siblings or []}
 
     def files(self) -> frozenset[str]:
-        """Names of the repository's files at the top."""
+        """Names of the files at the top level of the repository."""
         return frozenset(name for name in self._infos if "/" not in name)
 
     def path(self, name: str) -> Path:
-        """The file in the hub's cache, downloaded if it is not there."""
+        """Path of the file in the Hub cache, downloaded if missing."""
         from huggingface_hub import hf_hub_download
 
         try:
             return Path(hf_hub_download(self.repository, name, revision=self.revision))
         except Exception as error:  # as above
             raise WeightsError(
-                f"LM502 cannot fetch {name!r} of {self.repository!r}: {_first_line(error)}"
+                f"LM502 cannot download {name!r} from {self.repository!r}: {_first_line(error)}"
             ) from error
 
     def backbone(self, dtype: DType, *, trust_remote_code: bool) -> Backbone:
-        """The repository at its commit."""
+        """The repository at its commit, as a backbone."""
         return Backbone(
             self.repository,
             revision=self.revision,
@@ -168,7 +168,7 @@ class HubSource(Source):
         )
 
     def model_digest(self) -> str:
-        """Hash over names and the hub's content ids; nothing is downloaded."""
+        """Hash of file names and the Hub's content ids; nothing is downloaded."""
         digest = hashlib.sha256()
         for name in sorted(filter(_is_model_file, self.files())):
             info = self._infos[name]

@@ -17,7 +17,7 @@ class Style(NamedTuple):
 
     template: str
     roles: Mapping[str, str]
-    """Agent (and name of its folder) → hub repository."""
+    """Agent, which is also the name of its folder → Hub repository."""
     outer: str
     """Hub repository of the outer links."""
     links: Mapping[str, str]
@@ -89,7 +89,7 @@ def find_style(name: str) -> Style:
     """The style of that name.
 
     Raises:
-        UnknownNameError: with the closest known name.
+        UnknownNameError: there is no such style; the message suggests the closest name.
     """
     if name not in STYLES:
         raise UnknownNameError("published system", name, STYLES)

@@ -1,8 +1,8 @@
-"""`import_prompts`: the exact prompts of the published code, taken from a user's own clone of it.
+"""`import_prompts`: extract the exact prompts of the published code from a user's clone of it.
 
-None of the published sentences are part of this package. Whoever has a clone of that code can have
-its prompt builders run, in a process of their own, on made-up questions; the prompts that come
-back are turned into templates. **That executes code of the clone**, so it happens only on request.
+This package contains none of the published prompts. Given a clone of that code, this module runs
+its prompt builders on made-up questions in a separate process and converts the resulting prompts
+to templates. **This executes code of the clone**, so it happens only on request.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "SYSTEMROOT", "TMPDIR", "TEMP", "
 """The only environment variables that the clone's code sees."""
 _NONCE = "q7wv2kz"
 _FUNCTION = "f7wv2kz"
-_QUESTIONS = {  # \0: where a text is put in that may change the prompt; U+E000 is in no such text
+_QUESTIONS = {  # \0 is replaced by text that may change the prompt and never contains U+E000
     "plain": f" \t{_NONCE} \ue000\0\ue000 \n{_NONCE} now \n ",
     "options": f" \t{_NONCE} \ue000\0\ue000 \nA) one\nB) two\n {_NONCE} \n ",
 }
@@ -42,7 +42,7 @@ _CHECKS = (
     *("Pick.\nA) one\nB) two", "a: (0, 0) is near\nb", "Pick.\n\n  d\n-\tlast", "\x0bB. c"),
     *("E) none\nF) all", "A)none", "see A) here", "x\rA) y", "Aa) no", "C\n)\nx"),
 )
-"""Questions on which the templates are compared with the builders."""
+"""Questions for comparing the templates with the builders."""
 
 
 def import_prompts(
@@ -53,37 +53,38 @@ def import_prompts(
     function: bool = False,
     timeout: float = 60.0,
 ) -> dict[str, dict[str, str]]:
-    """The prompts of a clone of the published RecursiveMAS code, as a prompt pack.
+    """Import the prompts of a clone of the published RecursiveMAS code as a prompt pack.
 
-    This runs Python code of the clone: in a process of its own, without this process' environment,
-    but not in a sandbox. Do it with code that you trust.
+    This runs Python code of the clone in a separate process that does not inherit the environment
+    but is not sandboxed. Use it only with code that you trust.
 
-    The templates render what the builders return, character for character: they strip a question
-    where those do, and have a branch where those word things otherwise for a question with options
-    `A) …`, or with a sentence that they would add. What cannot be expressed is warned about.
-    For code, the planner's prompt from round 2 on is the one for code, on which the published
-    links were trained; the published inference shows the one for mathematics there.
+    The templates render exactly what the builders return: they strip the question where the
+    builders do, and they branch where the builders use different wording for a question with
+    options `A) …` or with a sentence that they would otherwise add. A warning reports anything
+    that a template cannot express. For code, the planner's prompt from round 2 on is the code
+    prompt, which the published links were trained with; the published inference code uses the
+    mathematics prompt there.
 
     Args:
-        clone: top folder of the clone.
+        clone: top-level folder of the clone.
         style: `sequential_light`, `sequential_scaled`, `mixture`, `distillation` or `deliberation`.
-        task: `"math"`, `"code"`, `"choice"` or `"search"` (which is asked as mathematics is).
-        function: with code, ask for a function, named by the sample field `fn_name`, which must be
-            among the graph's inputs then; otherwise for a program that reads stdin.
-        timeout: most seconds for the clone's code.
+        task: `"math"`, `"code"`, `"choice"` or `"search"` (which uses the mathematics prompts).
+        function: for code, ask for a function instead of a program that reads stdin. The sample
+            field `fn_name` names the function and must be one of the graph's inputs.
+        timeout: time limit for the clone's code, in seconds.
 
     Returns:
         Agent → `{"system": …, "prompt": …}`, both Jinja2 templates.
 
     Raises:
-        UnknownNameError: no such style or task.
-        DataError: the clone is not there, lacks a builder, fails or takes too long.
+        UnknownNameError: there is no such style or task.
+        DataError: the clone is missing, lacks a builder, fails or takes too long.
     """
     template = find_style(style).template
     if task not in TASKS:
         raise UnknownNameError("task", task, TASKS)
     if function and task != "code":
-        raise DataError(f"function=True goes with task='code', not with task={task!r}")
+        raise DataError(f"function=True requires task='code', not task={task!r}")
     root, path = _located(Path(clone))
     layout = layout_of(template, task)
     request = _request(layout, TASKS[task], function)
@@ -94,20 +95,20 @@ def import_prompts(
     return pack
 
 
-# --- what is asked ------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------
 
 
 def _located(clone: Path) -> tuple[Path, Path]:
     """The clone and the file in it that holds the builders."""
     if not clone.is_dir():
-        raise DataError(f"{str(clone)!r} is no folder; give a clone of the RecursiveMAS code")
+        raise DataError(f"{str(clone)!r} is not a folder; give a clone of the RecursiveMAS code")
     root = clone.resolve()
     for name in FILES:
         if (root / name).is_file():
             return root, root / name
     raise DataError(
         f"{str(clone)!r} holds none of {', '.join(FILES)}; "
-        "give the top folder of a clone of the RecursiveMAS code"
+        "give the top-level folder of a clone of the RecursiveMAS code"
     )
 
 
@@ -144,7 +145,7 @@ def _turns(role: Role) -> list[tuple[str, str, Mapping[str, str]]]:
 
 
 def _ask(request: dict[str, Any], root: Path, path: Path, timeout: float) -> dict[str, Any]:
-    """Have the request answered by a process of its own."""
+    """Answer the request in a separate process."""
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(_PROBE)],
         stdin=subprocess.PIPE,
@@ -152,15 +153,15 @@ def _ask(request: dict[str, Any], root: Path, path: Path, timeout: float) -> dic
         stderr=subprocess.PIPE,
         cwd=root,
         env={name: os.environ[name] for name in _KEPT if name in os.environ},
-        start_new_session=True,
+        start_new_session=True,  # a process group of its own, which `_end` can kill as a whole
     )
     with process:
         try:
             out, err = process.communicate(json.dumps(request).encode(), timeout)
         except subprocess.TimeoutExpired as error:
             raise DataError(
-                f"{path}: its prompt builders took longer than {timeout:g} s; mend what keeps "
-                "them, or allow more time with timeout= (--timeout)"
+                f"{path}: its prompt builders took longer than {timeout:g} s; fix the cause, "
+                "or allow more time with timeout= (--timeout)"
             ) from error
         finally:
             _end(process)
@@ -175,17 +176,17 @@ def _ask(request: dict[str, Any], root: Path, path: Path, timeout: float) -> dic
         raise DataError(
             f"{path}: the process that ran its prompt builders ended with exit code "
             f"{process.returncode} and no usable answer{': ' + tail if tail else ''}; "
-            "take a clean clone of the RecursiveMAS code"
+            "use a clean clone of the RecursiveMAS code"
         )
     return found
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process, and those that it started, if it is still there."""
+    """Kill the process and its children if it is still running."""
     if process.poll() is not None:
         return
     if hasattr(os, "killpg"):
-        with contextlib.suppress(OSError):  # it ended by itself just now
+        with contextlib.suppress(OSError):  # it exited in the meantime
             os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()
@@ -193,8 +194,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _advice(failure: str) -> str:
     if "ModuleNotFoundError" in failure:
-        return "it is run with the standard library and the clone's own files alone"
-    return "take a clean clone of the RecursiveMAS code"
+        return "it runs with only the standard library and the clone's own files"
+    return "use a clean clone of the RecursiveMAS code"
 
 
 # --- templates ----------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def _agent(path: Path, agent: str, role: Role, found: dict[str, Any]) -> dict[st
 def _named(
     path: Path, key: str, builder: str, slots: Mapping[str, str], found: dict[str, Any]
 ) -> list[str]:
-    """Pieces of one prompt, with a branch on the function's name where there may be one."""
+    """Pieces of one prompt, with a branch for a named function if the task may have one."""
     where = f"{path}: {builder}()"
     marks = [(found["slots"][constant], slot) for constant, slot in slots.items()]
     parts = _worded(where, found["calls"][key], marks)
@@ -223,7 +224,7 @@ def _named(
 
 
 def _worded(where: str, call: dict[str, Any], marks: list[tuple[str, str]]) -> list[str]:
-    """Pieces of one prompt, with branches on what the question holds."""
+    """Pieces of one prompt, with branches on the content of the question."""
 
     def said(name: str) -> list[str]:
         question, prompt = call["probes"][name]
@@ -246,7 +247,7 @@ def _worded(where: str, call: dict[str, Any], marks: list[tuple[str, str]]) -> l
 
 
 def _forms(question: str) -> list[tuple[str, str]]:
-    """The question as builders show it, with the expression for each form."""
+    """The forms in which builders show the question, each with its Jinja expression."""
     return [
         (question, "question"),
         (question.rstrip(), "question.rstrip()"),
@@ -256,23 +257,25 @@ def _forms(question: str) -> list[tuple[str, str]]:
 
 
 def _check_pieces(where: str, parts: list[str], slots: list[str]) -> None:
-    """Each slot stands once, and the question as it is.
+    """Check that each slot appears once, and that the question appears unchanged.
 
     Raises:
-        DataError: it is not so.
+        DataError: a slot or the question does not.
     """
     for slot in slots:
         count = parts.count(f"{{{{ {slot} }}}}")
         if count != 1:
             raise DataError(f"{where} places the mark of the slot {slot!r} {count} times, not once")
     if not any(part.startswith("{{ question") for part in parts):
-        raise DataError(f"{where} does not show the question as it is; no template can say that")
+        raise DataError(
+            f"{where} does not show the question unchanged; a template cannot express that"
+        )
 
 
 def _compare(
     path: Path, agent: str, role: Role, own: Mapping[str, str], found: dict[str, Any]
 ) -> None:
-    """Warn of questions for which the template is not what the builder returns."""
+    """Warn about questions for which the template differs from the builder's prompt."""
     spec = AgentSpec(name=agent, backbone="none", prompt=own["prompt"], system=own["system"])
     for turn, builder, slots in _turns(role):
         values = {slot: found["slots"][constant] for constant, slot in slots.items()}
@@ -282,7 +285,7 @@ def _compare(
                 turns = render_prompt(spec, values | name | {"question": question}).turns
                 if turns[-1].content != prompt:
                     warnings.warn(
-                        f"{path}: {builder}() words its prompt otherwise than the template of "
+                        f"{path}: {builder}() returns a prompt that differs from the template of "
                         f"{agent!r} for questions such as {question!r}",
                         stacklevel=3,
                     )

@@ -1,4 +1,4 @@
-"""`load_release`: a published RecursiveMAS system, as an instance of a template."""
+"""`load_release`: load a published RecursiveMAS system as an instance of a template."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["load_release"]
 INNER_TYPES = ("ln_res_adapter", "2layer_ln_res")
 OUTER_TYPES = ("outer_ln_res_adapter", "2layer_ln_res")
 LINK_TASKS = {"math": "math", "choice": "math", "search": "math", "code": "code"}
-"""Task of the prompts → task that the published links were trained on."""
+"""Task of the prompts → task that the published links were trained for."""
 
 
 def load_release(
@@ -44,30 +44,31 @@ def load_release(
     """Load a published RecursiveMAS system (arXiv 2604.25917).
 
     The result is an ordinary system: a template with the published backbones and links. Roles with
-    equal model files share one loaded backbone. Links' outputs are not calibrated, as published.
+    identical model files share one loaded backbone. As in the published code, the links' outputs
+    are not calibrated.
 
     Args:
         style: `sequential_light`, `sequential_scaled`, `mixture`, `distillation` or `deliberation`.
-        source: a folder with one subfolder per role and `outer/`; None takes the repositories of
-            the organisation RecursiveMAS on the hub, of which only needed files are downloaded.
-        task: of prompts and links: `"math"`, `"code"`, `"choice"` or `"search"` (the last two
-            have math links, as published).
-        prompts: agent → prompt, or a prompt pack's file; None takes the template's. The published
-            prompts can be had with `latentmas import-prompts`.
-        rounds: R; None takes the template's. With 1 the feedback links are not read.
-        latent_steps: K; None takes the template's.
-        device: for all agents, or by agent.
-        dtype: of the backbones; None takes the checkpoints'.
-        revision: branch, tag or commit on the hub, for all repositories or by role (and
-            `"outer"`). It is resolved to a commit once, and saved with the system.
+        source: a folder with `outer/` and one subfolder per role; None uses the repositories of
+            the organisation RecursiveMAS on the Hub and downloads only the files it needs.
+        task: task of prompts and links: `"math"`, `"code"`, `"choice"` or `"search"` (the last
+            two use the math links, as published).
+        prompts: agent → prompt, or the file of a prompt pack; None uses the template's prompts.
+            `latentmas import-prompts` extracts the published prompts.
+        rounds: number of rounds R; None uses the template's. With 1, feedback links are not read.
+        latent_steps: number of latent steps K; None uses the template's.
+        device: device of all agents, or a mapping by agent.
+        dtype: data type of the backbones; None uses that of the checkpoints.
+        revision: branch, tag or commit on the Hub, for all repositories or by role (including
+            `"outer"`). It is resolved to a commit once, which is saved with the system.
         trust_remote_code: run Python code from the models' repositories.
         executor: name of the default executor.
-        tools: in place of registered tools, for `deliberation`.
+        tools: tools by name that replace registered ones, for `deliberation`.
 
     Raises:
-        UnknownNameError: no such style or task.
+        UnknownNameError: there is no such style or task.
         DataError: a prompt pack cannot be read.
-        WeightsError: LM502 or LM503: what is missing, damaged or unsafe.
+        WeightsError: LM502 or LM503 when a file is missing, damaged or unsafe.
     """
     published = find_style(style)
     if task not in LINK_TASKS:
@@ -95,7 +96,7 @@ def _source(
     if source is not None:
         root = Path(source).expanduser()
         if not root.is_dir():
-            raise WeightsError(f"LM502 {str(source)!r} is no folder; a release has one per role")
+            raise WeightsError(f"LM502 {str(source)!r} is not a folder; a release has one per role")
         return FolderSource(root, role)
     wanted = revision if isinstance(revision, str) or revision is None else revision.get(role)
     return HubSource(style.outer if role == "outer" else style.roles[role], wanted)
@@ -104,7 +105,7 @@ def _source(
 def _backbones(
     sources: Mapping[str, Source], dtype: DType, trust_remote_code: bool
 ) -> dict[str, Backbone]:
-    """A backbone for each role; roles with equal model files get the first one's."""
+    """A backbone for each role; roles with identical model files share the first one's."""
     found: dict[str, Backbone] = {}
     by_digest: dict[str, Backbone] = {}
     roles = {role: source for role, source in sources.items() if role != "outer"}
@@ -124,7 +125,7 @@ def _graph(style: Style, name: str, backbones: Mapping[str, Backbone], **options
     template = templates.get(style.template)
     kinds = {"link": "recursive", "inner": "recursive"}
     spec = template(**arguments, **kinds, **given).replace(name=name.replace("_", "-")).spec()
-    plain = {"norm": "none"}
+    plain = {"norm": "none"}  # the published links have no output calibration
     agents = [a.model_copy(update={"inner": a.inner.model_copy(update=plain)}) for a in spec.agents]
     edges = [e.model_copy(update={"link": e.link.model_copy(update=plain)}) for e in spec.edges]
     return spec.replace(agents=agents, edges=edges)
@@ -149,7 +150,7 @@ def _link_files(
             continue
         if key not in listed:
             there = ", ".join(sorted(listed)) or "none"
-            raise WeightsError(f"LM503 {outer.name}: no link {key!r} is listed; there are: {there}")
+            raise WeightsError(f"LM503 {outer.name}: link {key!r} is not listed; links: {there}")
         entry = listed[key]
         _check_type(outer, entry.get("adapter_type"), OUTER_TYPES)
         files[id] = outer.path(outer.checked(entry.get("filename")))
@@ -157,7 +158,7 @@ def _link_files(
 
 
 def _inner_file(source: Source, task: str) -> Path:
-    """By the manifest, else by the task's name, else the only one."""
+    """The inner link's file: named by the manifest, named after the task, or the only one."""
     names = _of_task(source, "innerlink_config.json", task)
     config, named = "adapter_config.json", f"adapter_config({task}).json"
     if config in names:
@@ -179,12 +180,12 @@ def _outer_entries(source: Source, task: str) -> list[dict[str, Any]]:
     top = source.json(manifest)
     entries = (_of_task(source, manifest, task) if "tasks" in top else top).get("adapters")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise WeightsError(f"LM502 {source.name}: {manifest} has no list `adapters` of objects")
+        raise WeightsError(f"LM502 {source.name}: {manifest} lacks `adapters`, a list of objects")
     return entries
 
 
 def _of_task(source: Source, manifest: str, task: str) -> dict[str, Any]:
-    """What a manifest says of a task; empty when it does not tell tasks apart."""
+    """A manifest's entry for a task; empty if it has no entries by task."""
     tasks = source.json(manifest).get("tasks")
     if tasks is None:
         return {}
@@ -198,6 +199,6 @@ def _of_task(source: Source, manifest: str, task: str) -> dict[str, Any]:
 def _check_type(source: Source, found: object, known: tuple[str, ...]) -> None:
     if found not in known:
         raise WeightsError(
-            f"LM503 {source.name}: link type {found!r:.100} is not one that was published; "
+            f"LM503 {source.name}: link type {found!r:.100} is not a published type; "
             f"known: {', '.join(known)}"
         )

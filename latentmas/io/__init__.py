@@ -1,4 +1,4 @@
-"""Teams on disk and on the hub: safetensors and JSON, never a backbone, never a pickle."""
+"""Save and load teams, on disk and on the Hub: safetensors and JSON, no backbones, no pickles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from latentmas.io.load import load_link_weights, load_system
     from latentmas.io.save import push_system, save_system
 
-# Imported when first used: looking at a team takes no torch.
+# Imported on first use, so that inspecting a team does not import torch.
 _HOMES = {
     "Comparison": "_rerun",
     "LinkReport": "links",

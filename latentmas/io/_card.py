@@ -1,4 +1,4 @@
-"""The generated model card, `README.md` of a saved team."""
+"""Generate the model card of a saved team, its `README.md`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ def model_card(
     commits: Mapping[str, str] | None = None,
     name: str | None = None,
 ) -> str:
-    """Metadata for the hub, and the card between two marks, which a later one replaces.
+    """Generate Hub metadata and the model card, between two marks that delimit the generated part.
 
-    Base models, diagram, links, an example that runs, recipe, results and what they were made with.
+    The card has a diagram, base models, links, a runnable example, training recipe, results, and
+    the versions and hardware of each training.
 
     Args:
-        plan: of the team.
-        history: its trainings.
+        plan: the team's plan.
+        history: the team's trainings.
         scores: measured results.
-        commits: of the hub, by backbone.
-        name: how the example calls the team; None: the folder itself.
+        commits: Hub commit of each backbone, by key.
+        name: name of the team in the example; None refers to the folder itself.
     """
     title = " ".join(plan.graph.name.split()) or "team"
     lines = [
@@ -43,8 +44,8 @@ def model_card(
         "",
         f"A latent multi-agent team of {len(plan.graph.agents)} agents and {plan.graph.rounds} "
         f"rounds, for `latentmas`. This folder holds its links "
-        f"({plan.n_parameters:,} weights), graph and prompts; backbones are loaded from where "
-        "they are declared.",
+        f"({plan.n_parameters:,} weights), graph and prompts; backbones are loaded from their "
+        "declared sources.",
         "",
         *("```mermaid", plan.mermaid().strip(), "```", ""),
         *_backbones(plan, commits or {}),
@@ -106,7 +107,7 @@ def _example(plan: Plan, name: str | None) -> Iterator[str]:
         arguments.append("tools={" + ", ".join(f'"{tool}": {tool}' for tool in own) + "}")
     yield from ("```python", "import latentmas as lm", "")
     for tool in own:
-        yield from ("", f"def {tool}(text: str) -> str:", '    """A tool of yours."""')
+        yield from ("", f"def {tool}(text: str) -> str:", '    """Your own tool."""')
         yield from ('    return "…"', "", "")
     where = "" if name else "  # this folder"
     yield f"system = lm.System.from_pretrained({', '.join(arguments)}){where}"
@@ -128,7 +129,7 @@ def _recipe(history: Sequence[TrainingRecord]) -> Iterator[str]:
         ("loop", "links", "steps", "rows", "batch", "rate", "rounds", "seed", "last loss"),
         (_training(record) for record in history),
     )
-    yield from ("Every argument and the log of each training are in `training/`.", "")
+    yield from ("The arguments and the log of each training are in `training/`.", "")
 
 
 def _training(record: TrainingRecord) -> Iterator[Any]:
@@ -163,7 +164,7 @@ def _score(score: Score) -> tuple[Any, ...]:
 
 
 def _evaluated(history: Sequence[TrainingRecord]) -> Iterator[Score]:
-    """The last evaluation of each training."""
+    """The final evaluation of each training."""
     for record in history:
         entries = [e for e in record.log if any(str(key).startswith("eval_") for key in e)]
         if not entries:
@@ -174,8 +175,9 @@ def _evaluated(history: Sequence[TrainingRecord]) -> Iterator[Score]:
             metric = str(key).removeprefix("eval_")
             if metric == key or metric in TIMINGS or not isinstance(value, int | float):
                 continue
+            # Give an interval only for exact_match, which is a proportion of the held-out rows.
             counted = rows if metric == "exact_match" and isinstance(rows, int) else None
-            yield Score(metric, value, n=counted, data=f"held out of the {record.loop} loop")
+            yield Score(metric, value, n=counted, data=f"held-out rows of the {record.loop} loop")
 
 
 def _made_with(plan: Plan, history: Sequence[TrainingRecord]) -> Iterator[str]:

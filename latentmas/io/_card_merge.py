@@ -1,4 +1,4 @@
-"""What a person wrote into a model card stays when the card is generated anew."""
+"""Keep the text that a person wrote in a model card when the card is regenerated."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ END = "<!-- latentmas: end of what is generated -->"
 FRONT = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
 KEY = re.compile(r"^([A-Za-z_][\w-]*)[ \t]*:")
 OURS = ("library_name", "base_model", "base_model_relation", "tags")
-"""Metadata that is generated; tags of a person's own stay."""
+"""Generated metadata keys; tags that a person added are kept."""
 
 
 def merge_person(card: str, old: Sequence[str]) -> str:
-    """A generated card with what persons wrote into older ones.
+    """Merge the text that people wrote in older cards into a generated card.
 
-    Metadata that is not generated stays, and so does text outside of the two marks. A card without
-    both marks was written by a person as a whole: it stays, above.
+    Metadata that is not generated is kept, and so is text outside the two marks. A card that lacks
+    either mark was written entirely by a person; all of it is kept, above the generated part.
 
     Args:
-        card: what `model_card` made.
-        old: cards from before; the first that says something is heard.
+        card: the card that `model_card` generated.
+        old: older cards; text and metadata come from the first card that has them.
     """
     new = _read(card)
     for text in old:
@@ -45,7 +45,7 @@ def merge_person(card: str, old: Sequence[str]) -> str:
 
 
 Entry = tuple[str, str]
-"""A key of the metadata, empty for a comment, and its lines."""
+"""A metadata key (empty for a comment) and its lines."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ def _read(text: str) -> _Card:
 
 
 def _entries(front: str) -> list[Entry]:
-    """The metadata's keys with the lines that belong to them."""
+    """Metadata keys with the lines that belong to each."""
     found: list[Entry] = []
     for line in front.splitlines(keepends=True):
         key = KEY.match(line)
@@ -81,7 +81,7 @@ def _entries(front: str) -> list[Entry]:
 
 
 def _with_tags(entry: Entry, old: Sequence[Entry]) -> Entry:
-    """The entry, with the older tags that it lacks if it is the tags'."""
+    """The entry; if it holds the tags, with the missing older tags added."""
     if entry[0] != "tags":
         return entry
     here, there = (

@@ -1,4 +1,4 @@
-"""Digests of what a result depends on: data and weights."""
+"""Digests of data and weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["digest_rows", "digest_text", "link_digests", "weights_digest"]
 
 
 def digest_rows(rows: Iterable[object]) -> str:
-    """SHA-256 (hex) of rows in their order, whatever the order of their fields.
+    """SHA-256 (hex) of rows, in order; the order of fields in a row does not matter.
 
     Raises:
-        DataError: a row holds itself, or has keys that JSON cannot hold.
+        DataError: a row contains itself or has keys that JSON does not allow.
     """
     digest = hashlib.sha256()
     for number, row in enumerate(rows):
@@ -27,7 +27,8 @@ def digest_rows(rows: Iterable[object]) -> str:
             text = json.dumps(row, sort_keys=True, default=str, separators=(",", ":"))
         except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
-                f"row {number} cannot be put into JSON: {error}; give plain values under text keys"
+                f"row {number} cannot be converted to JSON: {error}; "
+                "use plain values with text keys"
             ) from error
         digest.update(text.encode() + b"\n")
     return digest.hexdigest()
@@ -39,12 +40,12 @@ def digest_text(text: str) -> str:
 
 
 def link_digests(system: System) -> dict[str, str]:
-    """SHA-256 (hex) of each link's weights, by id: names, types, shapes and bytes."""
+    """SHA-256 (hex) of each link's weights (names, types, shapes and bytes), by id."""
     return {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
 
 
 def weights_digest(system: System) -> str:
-    """SHA-256 (hex) over all links."""
+    """SHA-256 (hex) of the weights of all links."""
     return digest_text(canonical_json(link_digests(system)))
 
 
@@ -53,5 +54,6 @@ def _digest(state: dict[str, torch.Tensor]) -> str:
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # Hash the raw bytes: numpy has no bfloat16.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

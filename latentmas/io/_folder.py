@@ -1,9 +1,9 @@
-"""A folder whose parts change together: a crash leaves all of the old ones, or all of the new.
+"""A folder whose files are replaced atomically: after a crash it holds all old or all new files.
 
-The new parts are written to a folder of their own inside. Renaming that to `.latentmas-commit` is
-the moment of change: from then on readers (`part`, `part_names`) look there first. Its files are
-then moved to their places; a later writer ends what a crash cut short. Writers come one after the
-other (`locked`); readers read again what has changed under them (`read_steadily`).
+The new files are written to a subfolder. Renaming it to `.latentmas-commit` commits the change:
+from then on, readers (`part`, `part_names`) look there first. The files are then moved to their
+final paths; if a crash interrupts this, the next writer completes it. Writers take turns
+(`locked`), and readers start again if the files changed while they read (`read_steadily`).
 """
 
 from __future__ import annotations
@@ -34,23 +34,24 @@ OURS = re.compile(
     r"latentmas\.json|links\.safetensors|README\.md|prompts/[^/\\]+\.jinja"
     r"|training/scores\.json|training/\d+-\w+/(arguments\.json|log\.jsonl|manifest\.json)"
 )
-"""Names of the parts of a saved team; whatever else is in the folder is left alone."""
+"""Names of the files of a saved team; other files in the folder are left alone."""
 
 
 def holds_team(folder: Path) -> bool:
-    """Whether a team was saved there."""
-    # In this order: the manifest may be moved from the first place to the second at any moment.
+    """Whether the folder holds a saved team."""
+    # The order matters: a writer may move the manifest from the first path to the second between
+    # the two checks.
     return any((home / MANIFEST).is_file() for home in (folder / COMMIT, folder))
 
 
 def part(folder: Path, name: str) -> Path:
-    """Where a part of a saved team is; the path of its place when it is not there."""
+    """Current path of a file of a saved team; its final path if it does not exist."""
     pending = folder / COMMIT / name
     return pending if pending.is_file() else folder / name
 
 
 def part_names(folder: Path, below: str) -> list[str]:
-    """Names of the parts below a folder such as `training`, sorted."""
+    """Names of the team's files in a subfolder such as `training`, sorted."""
     listed = _listed(folder / COMMIT)
     names = _present(folder) if listed is None else listed
     return sorted(name for name in names if name.startswith(f"{below}/"))
@@ -58,14 +59,14 @@ def part_names(folder: Path, below: str) -> list[str]:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write all parts to, and put them in place of the old ones at the end.
+    """Yield an empty folder for all new files, and replace the old files with them at the end.
 
     Args:
-        folder: of the team; made if need be. Other files in it are left alone.
+        folder: the team's folder, created if missing. Other files in it are left alone.
 
     Raises:
-        LatentMASError: another process keeps writing there.
-        OSError: a part cannot be written; the old ones stay.
+        LatentMASError: another process keeps writing to the folder.
+        OSError: a file cannot be written; the old files are kept.
     """
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,8 @@ def replacing(folder: Path) -> Iterator[Path]:
                 names = (p for p in scratch.rglob("*") if p.is_file())
                 listed = sorted(path.relative_to(scratch).as_posix() for path in names)
                 (scratch / LIST).write_text(json.dumps(listed), encoding="utf-8")
-                scratch.chmod(0o755)
+                scratch.chmod(0o755)  # mkdtemp made it private to this user
+                # Everything must be on disk before the rename that commits it.
                 for path in (*scratch.rglob("*"), scratch):
                     _sync(path)
                 scratch.rename(folder / COMMIT)
@@ -86,14 +88,14 @@ def replacing(folder: Path) -> Iterator[Path]:
             _finish(folder)
     except BaseException:
         if made:
-            with suppress(OSError):  # it may hold a team by now
+            with suppress(OSError):  # not empty if another writer has saved a team there
                 folder.rmdir()
         raise
 
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A new folder inside, which is removed when the block fails."""
+    """Create a temporary subfolder, which is removed if the block fails."""
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=f"{WRITING}{os.getpid()}-"))
     try:
         yield scratch
@@ -103,7 +105,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
 
 
 def _finish(folder: Path) -> None:
-    """Move the parts of a change that was decided to their places, the manifest last."""
+    """Move the files of a committed change to their final paths, the manifest last."""
     commit = folder / COMMIT
     if commit.is_symlink() or commit.is_file():
         commit.unlink()
@@ -117,7 +119,7 @@ def _finish(folder: Path) -> None:
                 (commit / name).replace(folder / name)
         for name in _present(folder) - set(names):
             (folder / name).unlink()
-            with suppress(OSError):  # a folder that holds something else stays
+            with suppress(OSError):  # folders that hold other files are kept
                 for parent in Path(name).parents[:-1]:
                     (folder / parent).rmdir()
         _sync(folder)
@@ -126,7 +128,7 @@ def _finish(folder: Path) -> None:
 
 
 def _listed(commit: Path) -> list[str] | None:
-    """Names of all new parts; None when there is no change, or no part is left in it."""
+    """Names of all new files; None if there is no pending change or all its files have moved."""
     try:
         names = read_json(commit / LIST, LARGEST_LIST)
     except (OSError, WeightsError):
@@ -137,7 +139,7 @@ def _listed(commit: Path) -> list[str] | None:
 
 
 def _present(folder: Path) -> set[str]:
-    """Names of the parts that are in their places; symbolic links to folders are not followed."""
+    """Names of the team's files at their final paths; links to folders are not followed."""
     found = set()
     for root, below, files in os.walk(folder):
         here = Path(root).relative_to(folder)
@@ -147,7 +149,7 @@ def _present(folder: Path) -> set[str]:
 
 
 def _own_parents(folder: Path, name: str) -> None:
-    """Make the folders of a part; one that leads elsewhere is replaced."""
+    """Create the parent folders of a file, replacing symbolic links among them."""
     for parent in reversed((folder / name).relative_to(folder).parents[:-1]):
         if (folder / parent).is_symlink():
             (folder / parent).unlink()
@@ -155,7 +157,7 @@ def _own_parents(folder: Path, name: str) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what writers that are gone have left; where there are no locks, others may write."""
+    """Remove what dead writers left; without file locks, live writers may be at work here."""
     for left in folder.glob(f"{WRITING}*-*"):
         owner = left.name.removeprefix(WRITING).partition("-")[0]
         if owner.isdecimal() and not _alive(int(owner)):
@@ -163,7 +165,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    if os.name == "nt":  # where a signal 0 is no question
+    if os.name == "nt":  # on Windows, signal 0 is CTRL_C_EVENT, not a mere check
         return True
     try:
         os.kill(process, 0)
@@ -175,10 +177,10 @@ def _alive(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the disk has a file, or a folder's names, so that a power cut does not lose them.
+    """Flush a file, or the names in a folder, to disk, so that a power failure does not lose it.
 
     Raises:
-        OSError: the disk cannot keep the file; some file systems say only now that they are full.
+        OSError: the file cannot be flushed; some file systems only now report that they are full.
     """
     folder = path.is_dir()
     try:
@@ -188,5 +190,5 @@ def _sync(path: Path) -> None:
         finally:
             os.close(handle)
     except OSError:
-        if not folder:  # not every system can sync a folder
+        if not folder:  # some systems cannot sync a folder
             raise

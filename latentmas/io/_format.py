@@ -1,4 +1,4 @@
-"""The artefact's manifest, `latentmas.json`."""
+"""Schema of a saved team's manifest, `latentmas.json`."""
 
 from __future__ import annotations
 
@@ -29,50 +29,50 @@ __all__ = [
 
 VERSION = 1
 HEADER = "latentmas"
-"""Key of the metadata of a file of links."""
+"""Metadata key in a file of links."""
 LARGEST_MANIFEST = 16 * 2**20
 _UNREADABLE = (OSError, ValidationError, GraphError, ValueError, TypeError, RecursionError)
 
 
 class Manifest(BaseModel):
-    """What `latentmas.json` holds. Prompts are files beside it, which the graph names."""
+    """Content of `latentmas.json`. The graph refers to prompts as files in the same folder."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     format: Literal["latentmas"] = "latentmas"
     version: int = Field(default=VERSION, ge=1, strict=True)
     latentmas: str
-    """Version of the package that wrote it."""
+    """Version of latentmas that wrote it."""
     digest: str
     """Digest of the compiled plan."""
     graph: dict[str, Any]
-    """The graph; each prompt is the name of its file."""
+    """The graph, with each prompt as a file name."""
     facts: dict[str, BackboneInfo]
-    """What was known of each backbone, by key."""
+    """Facts about each backbone, by key."""
     commits: dict[str, str] = Field(default_factory=dict)
-    """The hub's commit that each backbone was loaded from, by key."""
+    """Hub commit that each backbone was loaded from, by key."""
     links: tuple[LinkPlan, ...]
-    """The link table, for readers without the package."""
+    """The link table, for tools that do not use this package."""
     weights: str | None = None
     """SHA-256 of `links.safetensors`."""
 
 
 def read_manifest(folder: Path, *, trust_remote_code: bool = False) -> tuple[Manifest, Plan]:
-    """Read and check a team's manifest, and compile its graph with the facts it was made with.
+    """Read and check a team's manifest, and compile its graph with the recorded facts.
 
     Args:
-        folder: of the team.
-        trust_remote_code: accept a team that asks for code of a model's repository.
+        folder: the team's folder.
+        trust_remote_code: accept a team whose backbones run code from their repositories.
 
     Raises:
         WeightsError: LM502 when it cannot be read, LM504 when it asks for such code, LM501 when
-            graph and digest do not agree.
+            the graph does not match the digest.
     """
     path = part(folder, MANIFEST)
     data: Any = {}
     try:
         if not inside(folder, path):
-            raise WeightsError(f"LM502 {MANIFEST} leaves the folder {str(folder)!r}")
+            raise WeightsError(f"LM502 {MANIFEST} points outside the folder {str(folder)!r}")
         data = read_json(path, LARGEST_MANIFEST)
         newer = isinstance(data, dict) and is_newer(data, VERSION)
         left_out: list[str] = []
@@ -89,7 +89,7 @@ def read_manifest(folder: Path, *, trust_remote_code: bool = False) -> tuple[Man
         plan = compile_known(spec, manifest.facts)
     except FileNotFoundError as error:
         raise WeightsError(
-            f"LM502 {str(folder)!r} is no saved team: it lacks {error.filename}"
+            f"LM502 {str(folder)!r} is not a saved team: it lacks {error.filename}"
         ) from error
     except _UNREADABLE as error:
         newer = isinstance(data, dict) and is_newer(data, VERSION)
@@ -103,34 +103,34 @@ def read_manifest(folder: Path, *, trust_remote_code: bool = False) -> tuple[Man
 
 
 def _changed(path: Path, manifest: Manifest, plan: Plan, links: Path) -> WeightsError:
-    """The error for a graph that is not the one that was saved, with what has changed."""
+    """Build the error for a graph that was changed after saving, with the changes."""
     saved = plan_of_links(links)
     changes = saved.diff(plan) if saved is not None else []
     if plan.digest == manifest.digest:
-        found = "the link table is not the one that the graph compiles to"
+        found = "the link table differs from the one that the graph compiles to"
         changes = _link_changes(manifest.links, plan.links)
     else:
         ours, theirs = _told_apart(plan.digest, manifest.digest)
         found = f"the graph compiles to digest {ours}, but the file says {theirs}"
     message = (
-        f"LM501 {path}: {found}; it was edited, or written by another version "
+        f"LM501 {path}: {found}; it was edited, or written by a different version "
         f"({manifest.latentmas})"
     )
     if changes:
         message += (
-            ":\n  " + "\n  ".join(changes) + "\nput it back; or load the changed graph "
-            "by itself and take the links over with system.load_links(folder)"
+            ":\n  " + "\n  ".join(changes) + "\nundo the change, or load the changed graph "
+            "itself and then its links with system.load_links(folder)"
         )
     return WeightsError(message)
 
 
 def _told_apart(a: str, b: str) -> tuple[str, str]:
-    """Two digests, shortened where that still shows that they differ."""
+    """Two digests, shortened if the short forms differ."""
     return (a[:12], b[:12]) if a[:12] != b[:12] else (a, b)
 
 
 def _link_changes(told: Sequence[LinkPlan], compiled: Sequence[LinkPlan]) -> list[str]:
-    """How the link table of a manifest differs from the one that its graph compiles to."""
+    """Differences between the link table of a manifest and the one that its graph compiles to."""
     theirs, ours = ({link.id: link for link in table} for table in (told, compiled))
     lines = [f"the file lacks link {id}" for id in ours if id not in theirs]
     lines += [
@@ -143,11 +143,11 @@ def _link_changes(told: Sequence[LinkPlan], compiled: Sequence[LinkPlan]) -> lis
             for field in now
             if before[field] != now[field]
         ]
-    return sorted(lines)[:20] or ["the links are in another order"]
+    return sorted(lines)[:20] or ["the links are in a different order"]
 
 
 def plan_of_links(path: Path) -> Plan | None:
-    """The plan that a file of links was saved with; None where it does not tell."""
+    """The plan recorded in a file of links; None if it cannot be read."""
     try:
         told = parse_json(read_header(path).metadata[HEADER])
         facts = {key: BackboneInfo.model_validate(info) for key, info in told["facts"].items()}
@@ -163,24 +163,24 @@ def file_digest(path: Path) -> str:
 
 
 def compile_known(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> Plan:
-    """Compile the graph of a file with the facts that the file tells; nothing else is read.
+    """Compile the graph of a file with the facts in that file; nothing else is read.
 
     Raises:
-        WeightsError: LM502 when a backbone's facts are not told: its configuration would have to be
-            read, and may be code.
+        WeightsError: LM502 when a backbone's facts are missing. Its configuration is not read
+            instead, because reading it may run code.
         GraphError: the graph has problems.
     """
-    from latentmas.compiler import compile_graph  # late: it takes torch
+    from latentmas.compiler import compile_graph  # imported late: it imports torch
 
     unknown = [key for key in graph.backbones if key not in facts]
     if unknown:
         where = f"graph {graph.name!r:.100}, backbone {unknown[0]!r:.100}"
-        raise WeightsError(f"LM502 {where}: the file does not tell its facts")
+        raise WeightsError(f"LM502 {where}: the file lacks its facts")
     return compile_graph(graph, facts=facts)
 
 
 def check_trust(path: Path, graph: GraphSpec) -> None:
-    """Refuse a graph from a file that wants to run code of a model's repository.
+    """Refuse a graph from a file that asks to run code from a model's repository.
 
     Raises:
         WeightsError: LM504, naming the backbone.
@@ -203,5 +203,6 @@ def _with_prompts(graph: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _prompt(folder: Path, name: str) -> str:
     path = part(folder, check_name(name))
     if not inside(folder, path):
-        raise WeightsError(f"LM502 prompt file {name!r} leaves the folder")
-    return read_bounded(path, LARGEST_PROMPT).decode("utf-8")  # line ends as they are
+        raise WeightsError(f"LM502 prompt file {name!r} points outside the folder")
+    # Decode bytes instead of reading text, so that line endings are kept.
+    return read_bounded(path, LARGEST_PROMPT).decode("utf-8")

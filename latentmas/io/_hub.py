@@ -1,4 +1,4 @@
-"""Teams on the hub: found and fetched, or pushed in one commit."""
+"""Find and download teams on the Hub, and push them in one commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["FoundTeam", "find_team", "push_folder"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TRAINING = ("scores.json", "*/arguments.json", "*/log.jsonl", "*/manifest.json")
 PATTERNS = [MANIFEST, LINKS, CARD, "prompts/*.jinja", *(f"training/{name}" for name in TRAINING)]
-"""Only these are fetched."""
+"""The only files that are downloaded."""
 
 
 @dataclass(frozen=True)
@@ -33,38 +33,40 @@ class FoundTeam:
 
     folder: Path
     revision: str | None
-    """The hub's commit, for one from there."""
+    """Commit on the Hub; None for a local folder."""
 
 
 def find_team(
     source: str | Path, *, revision: str | None = None, token: str | None = None
 ) -> FoundTeam:
-    """The folder of a saved team, fetched from the hub if need be; what was cut short goes on.
+    """Find the folder of a saved team, downloading it from the Hub if necessary.
+
+    An interrupted download is resumed.
 
     Args:
-        source: a folder, or a repository of the hub.
+        source: a folder, or a repository on the Hub.
         revision: branch, tag or commit of that repository.
-        token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps.
+        token: Hub access token; None uses HF_TOKEN or the token stored by `hf auth login`.
 
     Raises:
-        WeightsError: LM502 for a file, LM511 when the hub does not give it.
-        LatentMASError: a revision is given for a folder.
+        WeightsError: LM502 for a file, LM511 when the team cannot be downloaded.
+        LatentMASError: `revision` is given for a local folder.
     """
     if Path(source).is_file():
         raise WeightsError(
             f"LM502 {str(source)!r} is a file, not a saved team: give the folder that "
-            "save_pretrained wrote, or a repository of the hub (owner/name); `latentmas check` "
+            "save_pretrained wrote, or a repository on the Hub (owner/name); `latentmas check` "
             "and `latentmas plan` take graph files"
         )
     if Path(source).is_dir() or not is_repository(source):
         if revision is not None:
             raise LatentMASError(
-                f"revision goes with a repository of the hub, and {str(source)!r} is a folder"
+                f"revision requires a repository on the Hub, but {str(source)!r} is a folder"
             )
         return FoundTeam(Path(source), None)
     from huggingface_hub import snapshot_download
 
-    with _asking(f"LM511 cannot fetch {str(source)!r} from the hub, and no folder is called so"):
+    with _asking(f"LM511 cannot download {str(source)!r} from the Hub, and no such folder exists"):
         folder = snapshot_download(
             str(source), revision=revision, allow_patterns=PATTERNS, token=_token(token)
         )
@@ -72,7 +74,7 @@ def find_team(
 
 
 def is_repository(source: str | Path) -> bool:
-    """Whether a text has the form `owner/name`."""
+    """Whether `source` has the form `owner/name`."""
     return REPOSITORY.fullmatch(str(source)) is not None
 
 
@@ -85,32 +87,32 @@ def push_folder(
     commit_message: str | None = None,
     token: str | None = None,
 ) -> str:
-    """Push a saved team in one commit. What a person wrote into the card, here or there, stays.
+    """Push a saved team in one commit, keeping text that a person wrote in either model card.
 
     Args:
-        folder: of the team.
-        repo_id: `owner/name`; made if it is not there.
-        private: of a repository that is made; None leaves it to the hub.
-        revision: a branch, made if it is not there; None: the main one.
-        commit_message: None: "Upload team NAME".
-        token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps.
+        folder: the team's folder.
+        repo_id: repository, as `owner/name`; created if missing.
+        private: visibility of the repository if it is created; None uses the Hub's default.
+        revision: branch to push to, created if missing; None pushes to the main branch.
+        commit_message: commit message; None uses "Upload team NAME".
+        token: Hub access token; None uses HF_TOKEN or the token stored by `hf auth login`.
 
     Returns:
-        The commit's id, which `System.from_pretrained(repo_id, revision=…)` takes.
+        The commit id, which `System.from_pretrained(repo_id, revision=…)` accepts.
 
     Raises:
-        WeightsError: LM501 or LM502, the folder holds no sound team.
-        LatentMASError: LM511 when the hub does not take it; nothing is changed there.
+        WeightsError: LM501 or LM502 when the folder does not hold a valid team.
+        LatentMASError: LM511 when the push fails; the repository is left unchanged.
     """
-    from latentmas.io._card import merge_person, model_card  # late: they take torch
+    from latentmas.io._card import merge_person, model_card  # imported late: they import torch
     from latentmas.io._training import read_history, read_scores
 
     folder = Path(folder)
     if not is_repository(repo_id):
-        raise LatentMASError(f"LM511 {repo_id!r} is no repository; the form is owner/name")
+        raise LatentMASError(f"LM511 {repo_id!r} is not a repository name; use the form owner/name")
     manifest, plan, history, scores = read_steadily(
         lambda: (
-            *read_manifest(folder, trust_remote_code=True),  # nothing of it is run
+            *read_manifest(folder, trust_remote_code=True),  # no code of the repositories runs here
             read_history(folder),
             read_scores(folder),
         ),
@@ -142,18 +144,18 @@ def push_folder(
 
 
 def _operations(folder: Path, card: str, there: Sequence[str]) -> list[Any]:
-    """What a commit adds, and the parts of an earlier team that it takes away."""
+    """The files that the commit adds, and the files of an earlier team that it deletes."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     names = [MANIFEST, LINKS, *part_names(folder, "prompts"), *part_names(folder, "training")]
     for name in names:
         if not inside(folder, part(folder, name)):
-            raise WeightsError(f"LM502 {name!r} leaves the folder {str(folder)!r}")
+            raise WeightsError(f"LM502 {name!r} points outside the folder {str(folder)!r}")
     texts = {name: _text(part(folder, name)) for name in names if name != LINKS} | {CARD: card}
     for name, text in texts.items():
         if found := secrets_in(text):
             raise LatentMASError(
-                f"LM513 {name} holds a secret ({found[0]}), which would be pushed; take it out"
+                f"LM513 {name} contains a secret ({found[0]}), which would be pushed; remove it"
             )
     adds = [CommitOperationAdd(name, str(part(folder, name))) for name in names]
     gone = [name for name in there if OURS.fullmatch(name) and name not in (*names, CARD)]
@@ -167,7 +169,7 @@ def _operations(folder: Path, card: str, there: Sequence[str]) -> list[Any]:
 def _card_there(
     api: HfApi, repo_id: str, revision: str | None, there: Sequence[str], scratch: str
 ) -> str:
-    """The card that is on the hub, empty when there is none."""
+    """The card on the Hub; empty if there is none."""
     if CARD not in there:
         return ""
     return _text(Path(api.hf_hub_download(repo_id, CARD, revision=revision, local_dir=scratch)))
@@ -180,7 +182,7 @@ def _text(path: Path) -> str:
 
 
 def _token(given: str | None) -> str | None:
-    """The token, remembered as a secret; so is the one that the client would take by itself."""
+    """Register the given token, and the client's default one, as secrets to redact."""
     from huggingface_hub import get_token
 
     hide(given)
@@ -190,12 +192,12 @@ def _token(given: str | None) -> str | None:
 
 @contextmanager
 def _asking(what: str) -> Iterator[None]:
-    """Turn what the hub's client raises into an error that says what was asked."""
+    """Wrap errors of the Hub client in an error that says what was attempted."""
     try:
         yield
     except LatentMASError:
         raise
-    except Exception as error:  # the client's own, and those of the HTTP library below it
+    except Exception as error:  # the client's own errors and those of its HTTP library
         lines = (str(error).strip() or repr(error)).splitlines()
         raise WeightsError(
             f"{what}: {lines[0]}; check the name, the revision and the network, and for a private "

@@ -1,7 +1,7 @@
-"""One writer at a time in a team's folder.
+"""A lock that admits one writer at a time to a team's folder.
 
-Writers hold an advisory lock (`flock`) on a file in the folder. The operating system drops the lock
-when its holder ends, however it ends, so that a file left behind by a killed process blocks nobody.
+Writers hold an advisory lock (`flock`) on a file in the folder. The operating system releases the
+lock when its holder exits for any reason, so a file left behind by a killed process blocks nobody.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ log = get_logger("latentmas.io")
 
 LOCK = ".latentmas-lock"
 PATIENCE = 600.0
-"""Seconds that a writer waits for another one."""
+"""Seconds that a writer waits for another writer."""
 PAUSE = 0.005
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 _BUSY = (errno.EAGAIN, errno.EACCES)
-"""What `flock` says while another holder has the lock; anything else means that it cannot lock."""
+"""Errors of `flock` while the lock is held; any other error means that locks are unsupported."""
 
 
 @contextmanager
 def locked(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
-    """Be the only writer of a folder, among threads and processes.
+    """Hold the write lock of a folder, exclusive among threads and processes.
 
-    Where the file system has no locks, a warning says so and other writers are not kept away.
+    On a file system without locks, this logs a warning and does not exclude other writers.
 
     Args:
-        folder: of the team; it exists.
-        patience: seconds to wait for another writer.
+        folder: the team's folder, which must exist.
+        patience: maximum wait for another writer, in seconds.
 
     Raises:
         LatentMASError: another writer still holds the lock.
@@ -52,15 +52,15 @@ def locked(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
-            # Removed while it is held: whoever waits for this very file finds it gone, and opens
-            # the next one (`_is_current`).
+            # Remove the file while the lock is still held. A writer that already waits on this file
+            # gets the lock next, sees that the file is gone (`_is_current`) and opens a new one.
             with suppress(OSError):
                 (folder / LOCK).unlink()
             os.close(handle)
 
 
 def _acquire(folder: Path, deadline: float) -> int | None:
-    """A handle that holds the lock; None where there are no locks."""
+    """Wait for the lock and return its file descriptor; None on a file system without locks."""
     path = folder / LOCK
     while True:
         handle, held = _open(path), False
@@ -82,14 +82,14 @@ def _acquire(folder: Path, deadline: float) -> int | None:
             return handle
         if time.monotonic() > deadline:
             raise LatentMASError(
-                f"another process is still writing to {str(folder)!r}; wait until it has ended, or "
-                "choose another folder"
+                f"another process is still writing to {str(folder)!r}; wait until it has finished, "
+                "or choose another folder"
             )
         time.sleep(PAUSE)
 
 
 def _open(path: Path) -> int:
-    """Open the lock's file, and never what a symbolic link in its place leads to."""
+    """Open the lock file, without following a symbolic link in its place."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     if path.is_symlink():
         path.unlink()
@@ -97,7 +97,7 @@ def _open(path: Path) -> int:
 
 
 def _try(handle: int) -> bool:
-    """Take the lock if it is free; OSError where there are no locks."""
+    """Try to take the lock; raises OSError on a file system without locks."""
     if sys.platform == "win32":
         raise OSError(errno.ENOSYS, "no flock on Windows")
     try:
@@ -110,7 +110,7 @@ def _try(handle: int) -> bool:
 
 
 def _is_current(handle: int, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Whether an open file is still the one at `path`."""
     try:
         there = path.stat(follow_symlinks=False)
     except FileNotFoundError:

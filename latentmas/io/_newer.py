@@ -1,4 +1,4 @@
-"""Files of a newer format: what is unknown is left out, and said."""
+"""Read files of a newer format: drop unknown fields and report them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = get_logger("latentmas.io")
 
 
 def is_newer(data: Mapping[str, Any], version: int) -> bool:
-    """Whether a file says that a newer format, or a newer release of this package, wrote it.
+    """Whether a file was written in a newer format or by a newer release of this package.
 
     Args:
-        data: content of the file, with `version` and `latentmas`.
-        version: newest format that this package writes.
+        data: content of the file, with the fields `version` and `latentmas`.
+        version: the newest format that this package writes.
     """
     found, release = data.get("version"), data.get("latentmas")
     if isinstance(found, int) and found > version:
@@ -33,7 +33,7 @@ def is_newer(data: Mapping[str, Any], version: int) -> bool:
 def without_unknown(
     model: type[BaseModel], data: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Plain data without the fields that `model` does not know, and their dotted names."""
+    """The data without the fields that `model` does not know, and the dotted names of those."""
     known = copy.deepcopy(dict(data))
     try:
         model.model_validate(known)
@@ -47,16 +47,16 @@ def without_unknown(
 
 
 def upgrade(data: Mapping[str, Any]) -> str:
-    """The way out: what to install."""
+    """Advice on which release to install."""
     release = str(data.get("latentmas"))
     wanted = f">={release}" if re.fullmatch(r"\d+(\.\d+)*", release) else ""
     return f"this is latentmas {__version__}; upgrade with: pip install -U 'latentmas{wanted}'"
 
 
 def say_left_out(where: str, data: Mapping[str, Any], names: list[str]) -> None:
-    """Warn that fields of a newer file were left out."""
+    """Warn that unknown fields of a newer file were ignored."""
     log.warning(
-        "%s was written by latentmas %s (format %s); left out, for they are unknown here: %s; %s",
+        "%s was written by latentmas %s (format %s); ignoring fields unknown here: %s; %s",
         *(where, data.get("latentmas"), data.get("version"), ", ".join(names), upgrade(data)),
     )
 

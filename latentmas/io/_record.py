@@ -1,4 +1,4 @@
-"""`RunRecorder`: the manifest of a run, written."""
+"""`RunRecorder`: write the manifest of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ScoreRun = Callable[[RunResult], Mapping[str, Any]]
 
 
 class RunRecorder:
-    """Writes the manifest of one run; `System.run(…, manifest=…)` takes one, or a path."""
+    """Writes the manifest of one run; `System.run(…, manifest=…)` accepts one, or a path."""
 
     def __init__(
         self,
@@ -33,12 +33,12 @@ class RunRecorder:
         data: str | Path | None = None,
         score: ScoreRun | None = None,
     ) -> None:
-        """Prepare.
+        """Set where and what to record.
 
         Args:
-            path: of the manifest.
-            data: the file that the samples come from; without one they are kept in the manifest.
-            score: makes scores of the result.
+            path: path of the manifest.
+            data: file that the samples come from; without one, the manifest contains the samples.
+            score: function that computes scores from the result.
         """
         self.path, self._data, self._score = Path(path), data, score
         self._draft: dict[str, Any] = {}
@@ -46,12 +46,12 @@ class RunRecorder:
     def begin(
         self, system: System, samples: Sequence[Mapping[str, Any]], request: RunRequest
     ) -> None:
-        """Note what is run, before it is.
+        """Record the team, samples and options before the run starts.
 
         Raises:
-            DataError: the manifest cannot be written there.
-            LatentMASError: LM512 when it could not be repeated from a file; LM513 when the manifest
-                would hold a secret.
+            DataError: the manifest cannot be written to its path.
+            LatentMASError: LM512 when a file cannot describe the run; LM513 when the manifest
+                would contain a secret.
         """
         _check_repeatable(system, request)
         rows = [dict(sample) for sample in samples]
@@ -91,46 +91,46 @@ _NAMED = {
     "executor": "an executor object",
     "retry": "a Retry object",
 }
-"""Arguments that no file can hold, and what the message calls them."""
+"""Arguments that a file cannot hold → their names in the message."""
 
 
 def _check_repeatable(system: System, request: RunRequest) -> None:
     if system.taps.edits:
         raise LatentMASError(
             f"LM512 a run with a tap that edits {system.taps.edits[0]} cannot be repeated from a "
-            "file; remove the tap, or leave manifest out"
+            "file; remove the tap, or omit manifest"
         )
     for name in request.objects:
         instead = "" if name == "edit_message" else "give its name, or "
         raise LatentMASError(
-            f"LM512 a run with {_NAMED[name]} cannot be repeated from a file; {instead}leave "
-            "manifest out"
+            f"LM512 a run with {_NAMED[name]} cannot be repeated from a file; {instead}omit "
+            "manifest"
         )
 
 
 def _kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Samples for the manifest itself.
+    """The samples, checked for storage in the manifest.
 
     Raises:
-        DataError: LM512 when JSON cannot hold them.
+        DataError: LM512 when JSON cannot represent them.
     """
     try:
         json.dumps(rows, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"LM512 these samples cannot be kept in a manifest: {error}; give plain values"
+            f"LM512 these samples cannot be stored in a manifest: {error}; use plain values"
         ) from error
     return rows
 
 
 def _refuse_secrets(draft: Mapping[str, Any]) -> None:
-    """Raises LM513 when a prompt, a sample or an argument holds a secret."""
+    """Raise LM513 if a prompt, a sample or an argument contains a secret."""
     for name in ("team", "data", "arguments"):
         found = secrets_in(draft[name].model_dump_json())
         if found:
             raise LatentMASError(
-                f"LM513 the {name} of the run hold a secret ({found[0]}), which would be written "
-                "to the manifest; take it out, or leave manifest out"
+                f"LM513 the {name} of the run would put a secret ({found[0]}) into the manifest; "
+                "remove the secret, or omit manifest"
             )
 
 
@@ -153,7 +153,7 @@ def _team(system: System) -> TeamRecord:
 
 
 def answers_of(result: RunResult) -> tuple[Answer, ...]:
-    """Tokens and digests of every answer."""
+    """Token ids and text digests of all answers."""
     return tuple(
         Answer(tokens=tuple(map(tuple, ids)), texts=tuple(map(digest_text, texts)))
         for ids, texts in zip(result.sequence_ids, result.sequences, strict=True)

@@ -1,4 +1,4 @@
-"""`rerun`: a run repeated from its manifest, and compared token by token."""
+"""`rerun`: repeat a run from its manifest and compare the two token by token."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ __all__ = ["Comparison", "rerun"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside the one that a manifest tells of."""
+    """Comparison of a repeated run with the run that its manifest recorded."""
 
     equal: bool
     samples: int
     tokens: int
-    """Tokens that were equal, up to the first difference."""
+    """Number of equal tokens before the first difference."""
     difference: str
-    """The first difference: which sample, which token; empty when there is none."""
+    """The first difference, with its sample and token; empty if there is none."""
     environment: dict[str, tuple[Any, Any]]
-    """Versions and hardware that are others now: name → (then, now)."""
+    """Versions and hardware that have changed: name → (then, now)."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON."""
         told = {"equal": self.equal, "samples": self.samples, "tokens": self.tokens}
         return told | {
             "difference": self.difference or None,
@@ -45,7 +45,7 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        """What is the case, then what is other around it."""
+        """The outcome, followed by the changes in the environment."""
         lines = [f"{name}: {a} then, {b} now" for name, (a, b) in self.environment.items()]
         if self.equal:
             return "\n".join([f"equal: {self.samples} samples, {self.tokens} tokens", *lines])
@@ -65,24 +65,25 @@ def rerun(
     save: str | Path | None = None,
     **changes: Any,
 ) -> Comparison:
-    """Repeat the run of a manifest and compare, token by token.
+    """Repeat the run that a manifest records and compare the two token by token.
 
     Args:
-        manifest: what `System.run(…, manifest=…)` wrote.
-        team: where the team is now, or the team itself; None: where it was.
-        data: where the samples are now; None: where they were.
-        device: of the agents; None: as then.
-        text_functions: of text sources.
-        tools: in place of registered ones, or beside them.
-        token: of the hub.
-        trust_remote_code: permit a backbone of the manifest's own graph that asks for it.
-        save: write the manifest of the new run there.
+        manifest: the manifest, or the path of one that `System.run(…, manifest=…)` wrote.
+        team: the team, or its folder or repository; None uses the recorded location.
+        data: JSONL file with the samples; None uses the recorded file or samples.
+        device: device of all agents, or a mapping by agent; None uses the recorded devices.
+        text_functions: function of each text source, by name.
+        tools: tools by name; they replace or add to the registered ones.
+        token: Hub access token.
+        trust_remote_code: allow backbones of the manifest's graph to run code from their
+            repositories.
+        save: path for the manifest of the new run; None writes none.
         **changes: options of `System.run` that differ from the recorded ones, such as
             `executor="reference"`.
 
     Raises:
-        DataError: LM512 when the manifest cannot be read, or the data are others.
-        WeightsError: LM501 when the team is another.
+        DataError: LM512 when the manifest cannot be read or the data differ.
+        WeightsError: LM501 when the team is not the one that was run.
     """
     merge_options("rerun", None, changes)
     where = Path() if isinstance(manifest, RunManifest) else Path(manifest).parent
@@ -110,20 +111,20 @@ def rerun(
 
 
 def _found(source: str | None, where: Path) -> str | Path | None:
-    """The team's place: as it was named, or beside the manifest."""
+    """The team's location: the recorded path, or the same path relative to the manifest."""
     if source is None or Path(source).is_dir() or not (where / source).is_dir():
         return source
     return where / source
 
 
 def _dtype(team: TeamRecord) -> str | None:
-    """The type that all backbones had."""
+    """The dtype of all backbones; None if they differ."""
     types = set(team.dtypes.values())
     return types.pop() if len(types) == 1 else None
 
 
 def _from_graph(team: TeamRecord, options: Mapping[str, Any], trust_remote_code: bool) -> System:
-    """The team of the manifest's own graph, its links started as they were."""
+    """Build the team from the manifest's own graph, with links initialised from the same seed."""
     for key, what in code_wanted(team.graph.backbones).items():
         if not trust_remote_code:
             raise WeightsError(
@@ -134,18 +135,18 @@ def _from_graph(team: TeamRecord, options: Mapping[str, Any], trust_remote_code:
 
 
 def _check_team(then: TeamRecord, now: System) -> None:
-    """Raises LM501, with what is other, when it is not the team of the manifest."""
+    """Raise LM501, listing the differences, if this is not the team of the manifest."""
     if then.digest != now.plan.digest:
         changes = compile_known(then.graph, then.facts).diff(now.plan)
-        shown = "\n  ".join(changes or ["steps: made by another version"])
+        shown = "\n  ".join(changes or ["steps: compiled by a different version"])
         raise WeightsError(f"LM501 the team is not the one that was run:\n  {shown}")
     links = link_digests(now)
     others = [id for id in links if links[id] != then.links.get(id)]
     if others:
-        hint = "" if then.source else "; it was trained without being saved: save it, and pass team"
+        hint = "" if then.source else "; it was trained but not saved: save it and pass it as team"
         raise WeightsError(
-            f"LM501 the team is not the one that was run: the weights of {', '.join(others)} are "
-            f"others{hint}"
+            f"LM501 the team is not the one that was run: the weights of {', '.join(others)} "
+            f"differ{hint}"
         )
 
 
@@ -153,7 +154,7 @@ def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dic
     """The samples of the manifest.
 
     Raises:
-        DataError: LM512 when they cannot be had, or are others now.
+        DataError: LM512 when they cannot be read or have changed.
     """
     if data is None and told.path is None:
         rows = [dict(sample) for sample in told.samples or ()]
@@ -161,17 +162,17 @@ def _samples(told: DataRecord, where: Path, data: str | Path | None) -> list[dic
         path = Path(data or str(told.path))
         path = path if path.exists() or data is not None else where / path
         if data is None and path.exists() and not path.is_file():
-            raise DataError(f"LM512 the data of the run, {str(path)!r}, are no regular file")
+            raise DataError(f"LM512 the data of the run, {str(path)!r}, are not a regular file")
         try:
             rows = read_jsonl(path).rows
         except DataError as error:
             raise DataError(
-                f"LM512 the data of the run cannot be read: {error}; pass data"
+                f"LM512 the data of the run cannot be read: {error}; pass their file as data"
             ) from error
     found = digest_rows(rows)
     if (len(rows), found) != (told.rows, told.digest):
         raise DataError(
-            f"LM512 the data are others: {told.rows} rows with digest {told.digest[:12]} then, "
+            f"LM512 the data have changed: {told.rows} rows with digest {told.digest[:12]} then, "
             f"{len(rows)} with {found[:12]} now"
         )
     return rows
@@ -194,7 +195,7 @@ def _compare(then: RunManifest, now: Sequence[Answer]) -> Comparison:
 
 
 def _first_difference(then: Sequence[Answer], now: Sequence[Answer]) -> tuple[int, str]:
-    """Tokens before the first difference, and what it is."""
+    """Number of equal tokens before the first difference, and its description."""
     tokens = 0
     for sample, (a, b) in enumerate(zip(then, now, strict=True)):
         for k, (old, new) in enumerate(zip(a.tokens, b.tokens, strict=True)):
@@ -204,7 +205,7 @@ def _first_difference(then: Sequence[Answer], now: Sequence[Answer]) -> tuple[in
                     return tokens, f"{which}, token {i}: {x} then, {y} now"
                 tokens += 1
             if len(old) != len(new):
-                return tokens, f"{which}: {len(old)} tokens then, {len(new)} now, equal so far"
+                return tokens, f"{which}: {len(old)} tokens then, {len(new)} now, equal up to there"
             if a.texts[k] != b.texts[k]:
-                return tokens, f"{which}: the same tokens, but another text"
+                return tokens, f"{which}: the same tokens, but different text"
     return tokens, ""

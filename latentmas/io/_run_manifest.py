@@ -1,4 +1,4 @@
-"""The form of a run's manifest: what was run, on what, with what outcome."""
+"""Schema of a run manifest: the team, the data, the options and the outcome of a run."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ __all__ = ["Answer", "DataRecord", "RunManifest", "TeamRecord"]
 VERSION = 3
 LARGEST = 512 * 2**20
 MOST_ITEMS = 50_000_000
-"""A token id is one."""
+"""Maximum number of JSON values in a manifest; each token id is one."""
 _SHOWN = 5
-"""Maximum number of places that one error names."""
+"""Maximum number of validation problems that one error lists."""
 
 
 class TeamRecord(Frozen):
-    """Which team was run."""
+    """The team that was run."""
 
     source: str | None
-    """Folder or hub id; None for links that were started from the graph."""
+    """Folder or Hub id; None for a team that was loaded from its graph, with initialised links."""
     revision: str | None
-    """The hub's commit."""
+    """Commit on the Hub."""
     seed: int
-    """Of links that were started."""
+    """Seed of the initialised links."""
     digest: str
-    """Of the plan, before `rounds` and `latent_steps` of the run."""
+    """Digest of the plan, before the run's `rounds` and `latent_steps` are applied."""
     links: dict[str, str]
     """SHA-256 of each link's weights, by id."""
     graph: GraphSpec
     facts: dict[str, BackboneInfo]
-    """What was known of each backbone, by key."""
+    """Facts about each backbone, by key."""
     commits: dict[str, str]
-    """The hub's commit of each backbone, by key."""
+    """Hub commit of each backbone, by key."""
     devices: dict[str, str]
     """Device of each agent."""
     dtypes: dict[str, str]
-    """Type of each agent's backbone."""
+    """Data type of each agent's backbone."""
 
 
 class DataRecord(Frozen):
-    """What it was run on."""
+    """The samples of the run."""
 
     rows: int
     digest: str
-    """SHA-256 over the samples in their order."""
+    """SHA-256 of the samples, in order."""
     path: str | None = None
-    """The file that they came from."""
+    """File that the samples were read from."""
     samples: tuple[dict[str, Any], ...] | None = None
-    """The samples themselves, where there was no file."""
+    """The samples themselves, if there was no file."""
 
 
 class Answer(Frozen):
-    """One sample's outcome."""
+    """Outcome of one sample."""
 
     tokens: tuple[tuple[int, ...], ...]
     """Token ids of each answer."""
@@ -73,27 +73,27 @@ class Answer(Frozen):
 
 
 class RunManifest(Frozen):
-    """Everything that a run depends on, and digests of what it gave."""
+    """Everything that a run depends on, and digests of its results."""
 
     format: Literal["latentmas-run"] = "latentmas-run"
     version: int = Field(default=VERSION, ge=1, strict=True)
     latentmas: str = __version__
     began: str
-    """Time of the beginning, ISO 8601, UTC."""
+    """Start time, ISO 8601 in UTC."""
     seconds: float
     team: TeamRecord
     data: DataRecord
     arguments: RunOptions
-    """Options of `System.run`, with the executor and the share for `refill` that were chosen."""
+    """Options of `System.run`, with the values chosen for `executor` and `refill`."""
     answers: tuple[Answer, ...]
     digest: str
-    """SHA-256 over all answers."""
+    """SHA-256 of all answers."""
     scores: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str | None]
     hardware: dict[str, Any]
 
     def save(self, path: str | Path) -> Path:
-        """Write it as JSON, an answer a line, whole or not at all."""
+        """Write the manifest atomically as JSON, one answer per line."""
         data = self.model_dump(mode="json")
         answers = ",\n  ".join(json.dumps(answer) for answer in data.pop("answers"))
         head = json.dumps(data, indent=1, ensure_ascii=False).removesuffix("\n}")
@@ -101,10 +101,10 @@ class RunManifest(Frozen):
 
     @classmethod
     def load(cls, path: str | Path) -> RunManifest:
-        """Read what `save` wrote.
+        """Read a manifest that `save` wrote.
 
         Raises:
-            DataError: LM512 when it is not a manifest of a run.
+            DataError: LM512 when the file is not a run manifest.
         """
         path, data = Path(path), None
         try:
@@ -120,12 +120,12 @@ class RunManifest(Frozen):
             newer = isinstance(data, dict) and is_newer(data, VERSION)
             hint = f"; a newer version wrote it: {upgrade(data or {})}" if newer else ""
             raise DataError(
-                f"LM512 {redact(str(path))!r} is not a manifest of a run: {_why(error)}{hint}"
+                f"LM512 {redact(str(path))!r} is not a run manifest: {_why(error)}{hint}"
             ) from error
 
 
 def _why(error: Exception) -> str:
-    """The reason on one line; of a form that does not fit, each place with what is wrong."""
+    """The reason on one line; for a validation error, each field with its problem."""
     if not isinstance(error, ValidationError):
         return str(error)
     found = [
@@ -137,10 +137,10 @@ def _why(error: Exception) -> str:
 
 
 def _as_now(data: Any) -> Any:
-    """The data of a manifest of an older version, as this version writes it.
+    """Convert the data of an older manifest to the current version.
 
-    Version 1: the run's limit of tokens held only for agents without one of their own. Up to
-    version 2: options of sampling were recorded though they had no effect, and `refill` may be
+    In version 1, the run's token limit applied only to agents without a limit of their own. Up to
+    version 2, sampling options were recorded even when they had no effect, and `refill` could be
     missing, which meant 1.
     """
     if not isinstance(data, dict) or data.get("version") not in (1, 2):
@@ -156,6 +156,6 @@ def _as_now(data: Any) -> Any:
 
 
 def _for_free_agents(data: dict[str, Any], limit: int) -> dict[str, int]:
-    """The limit for agents that have none of their own."""
+    """The limit as a mapping of the agents that have no limit of their own."""
     graph = GraphSpec.model_validate(data["team"]["graph"])
     return {agent.name: limit for agent in graph.agents if agent.max_new_tokens is None}

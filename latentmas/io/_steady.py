@@ -1,7 +1,7 @@
-"""Readers that notice when a team has changed under them.
+"""Read a team consistently while other processes may be replacing it.
 
-Readers take no lock at first, because they may have no right to write to the folder: they read,
-look whether the manifest is still the same one, and read again if it is not.
+At first, readers take no lock, because they may lack write access to the folder: they read, check
+that the manifest is still the same file, and read again if it is not.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ __all__ = ["read_steadily"]
 T = TypeVar("T")
 
 ATTEMPTS = 5
-"""Times that a team is read before its reader keeps the writers away."""
+"""Attempts without a lock before the reader locks out the writers."""
 PAUSE = 0.01
 
 
 def read_steadily(read: Callable[[], T], *folders: Path) -> T:
-    """What `read` makes of teams' folders while nobody changes the teams.
+    """Call `read` until the teams' folders stay unchanged during the call, and return its result.
 
     Args:
-        read: called again when a team has changed in the meantime; the last time while writers are
-            kept away, where the reader may write to the folder. It must not call this function.
-        *folders: of the teams.
+        read: function that reads the folders. It is called again if a team has changed meanwhile;
+            the last call holds the write locks if the folders are writable, so it must not call
+            `read_steadily` itself.
+        *folders: the teams' folders.
 
     Raises:
-        WeightsError: LM502, a team changed each time.
-        Exception: whatever `read` raises on teams that do not change.
+        WeightsError: LM502 when a team changed during every call.
+        Exception: any exception that `read` raises while the teams stay unchanged.
     """
     for attempt in range(ATTEMPTS):
         before = _marks(folders)
         try:
             found = read()
         except (LatentMASError, OSError):
-            # While the parts of a change are being moved to their places, a part may go between
-            # the look for it and its opening, though the manifest stays the same.
+            # While a writer moves committed files to their final paths, a file may disappear after
+            # its path was looked up and before it is opened, although the manifest is the same.
             moving = any((folder / COMMIT).exists() for folder in folders)
             if before == _marks(folders) and not moving:
                 raise
@@ -52,7 +53,8 @@ def read_steadily(read: Callable[[], T], *folders: Path) -> T:
                 return found
         time.sleep(PAUSE * attempt)
     with ExitStack() as stack:
-        for folder in sorted({folder.resolve() for folder in folders}):  # one order: no deadlock
+        # Locking in a fixed order prevents deadlocks.
+        for folder in sorted({folder.resolve() for folder in folders}):
             with suppress(OSError):
                 stack.enter_context(locked(folder))
         before = _marks(folders)
@@ -60,8 +62,8 @@ def read_steadily(read: Callable[[], T], *folders: Path) -> T:
         if before == _marks(folders):
             return found
     raise WeightsError(
-        f"LM502 {' or '.join(repr(str(folder)) for folder in folders)} was changed each of the "
-        f"{ATTEMPTS + 1} times that it was read; wait until its writers have ended, then try again"
+        f"LM502 {' or '.join(repr(str(folder)) for folder in folders)} changed during each of "
+        f"{ATTEMPTS + 1} attempts to read it; wait until its writers have finished, and try again"
     )
 
 
@@ -70,7 +72,7 @@ def _marks(folders: Sequence[Path]) -> list[tuple[int, ...] | None]:
 
 
 def _mark(folder: Path) -> tuple[int, ...] | None:
-    """What tells one saved manifest from the next: its file, and the time it was written."""
+    """Identity of the current manifest: device, inode, modification time and size of its file."""
     for home in (folder / COMMIT, folder):
         with suppress(OSError):
             found = (home / MANIFEST).stat()

@@ -1,4 +1,4 @@
-"""Another backbone of equal width in place of one that a team was saved with."""
+"""Replace the backbones of a saved team with others of equal width."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from latentmas.spec import AgentSpec, Backbone, GraphSpec
 __all__ = ["Swap", "swap_backbones"]
 
 Swap = Backbone | str
-"""What comes in: a backbone, or the source of one that is else declared like the old."""
+"""The replacement: a backbone, or a source to use in the old declaration."""
 
 
 def swap_backbones(
     plan: Plan, swaps: Mapping[str, Swap]
 ) -> tuple[GraphSpec, dict[str, BackboneInfo]]:
-    """The graph with other backbones, and what is known of them by key.
+    """The graph with the replacements, and their facts by key.
 
     Args:
-        plan: as the team was saved.
-        swaps: by agent, by key in the graph, or by source; where several speak of one agent, the
-            first of these kinds is heard.
+        plan: the plan of the saved team.
+        swaps: replacements by agent, by key in the graph, or by source. If several apply to an
+            agent, an agent's name takes precedence over a key, and a key over a source.
 
     Raises:
-        UnknownNameError: a name is none of these.
-        WeightsError: LM501, the widths differ.
+        UnknownNameError: a name is not an agent, key or source.
+        WeightsError: LM501 when the widths differ.
     """
     chosen = _by_agent(plan, swaps)
     backbones = dict(plan.graph.backbones)
@@ -49,7 +49,7 @@ def swap_backbones(
 
 
 def _by_agent(plan: Plan, swaps: Mapping[str, Swap]) -> dict[str, Swap]:
-    """What each agent gets that gets another backbone."""
+    """The replacement for each agent that has one."""
     sources: dict[str, list[str]] = {}
     for backbone in plan.backbones.values():
         sources.setdefault(backbone.spec.source, []).extend(backbone.agents)
@@ -64,7 +64,7 @@ def _by_agent(plan: Plan, swaps: Mapping[str, Swap]) -> dict[str, Swap]:
             raise UnknownNameError("agent or backbone", name, known)
     heard = [next(kind for kind in reversed(kinds) if name in kind) for name in swaps]
     chosen: dict[str, Swap] = {}
-    for kind in kinds:  # the most particular last
+    for kind in kinds:  # the most specific last, so that it wins
         for (name, swap), of in zip(swaps.items(), heard, strict=True):
             if of is kind:
                 chosen |= dict.fromkeys(kind[name], swap)
@@ -88,13 +88,13 @@ def _on(agent: AgentSpec, key: str) -> AgentSpec:
 
 
 def _fitting(agent: str, plan: Plan, spec: Backbone) -> BackboneInfo:
-    """What is known of the new backbone, which must be as wide as the old."""
+    """Facts about the new backbone, which must have the old one's width."""
     old = plan.backbones[plan.graph.agent(agent).backbone]
     info = read_info(spec)
     if info.hidden_size != old.info.hidden_size:
         raise WeightsError(
             f"LM501 agent {agent!r}: its links were trained on {old.spec.source!r} of width "
-            f"{old.info.hidden_size}, and {spec.source!r} has width {info.hidden_size}; choose a "
-            f"backbone of width {old.info.hidden_size}, or train links for the other"
+            f"{old.info.hidden_size}, but {spec.source!r} has width {info.hidden_size}; choose a "
+            f"backbone of width {old.info.hidden_size}, or train links for the new width"
         )
     return info

@@ -1,4 +1,4 @@
-"""Safetensors files written and read with torch, with the errors that this package documents."""
+"""Read and write safetensors files with torch, raising the errors that this package documents."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ _CODE = re.compile(r"os error (\d+)")
 
 
 def save_tensors(state: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> Path:
-    """Write tensors whole or not at all.
+    """Write tensors to a file atomically.
 
     Raises:
-        WriteError: the file cannot be written; its reason is the operating system's.
+        WriteError: the file cannot be written, for the reason that the operating system gives.
     """
     with replacing_file(path) as temporary:
         try:
             safetensors.save_file(state, temporary, metadata=dict(metadata))
         except SafetensorError as error:
+            # safetensors reports a failed write in its own error type, with the errno in the text.
+            # An OSError lets `replacing_file` explain it like any other failed write.
             code = _CODE.search(str(error))
             if code is None:
                 raise
@@ -37,11 +39,11 @@ def save_tensors(state: dict[str, Tensor], path: Path, metadata: Mapping[str, st
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file.
+    """Load all tensors of a file.
 
     Raises:
-        WeightsError: LM503, the file cannot be read, or memory is too short for it.
-        FileNotFoundError: it is not there.
+        WeightsError: LM503 when the file cannot be read or does not fit in memory.
+        FileNotFoundError: the file does not exist.
     """
     try:
         return safetensors.load_file(path)

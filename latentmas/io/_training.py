@@ -1,4 +1,4 @@
-"""`training/` of a saved team: one folder for each training, and the scores."""
+"""The folder `training/` of a saved team: one subfolder per training, and the scores."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def write_history(folder: Path, history: Sequence[TrainingRecord], scores: Seque
 
 
 def read_history(folder: str | Path) -> list[TrainingRecord]:
-    """The trainings that a saved team names, in their order.
+    """Read the training records of a saved team, oldest first.
 
     Raises:
-        WeightsError: LM502 when a file of them cannot be read.
+        WeightsError: LM502 when one of their files cannot be read.
     """
     folder = Path(folder)
     names = part_names(folder, "training")
@@ -61,7 +61,7 @@ def read_history(folder: str | Path) -> list[TrainingRecord]:
 
 
 def read_scores(folder: Path) -> list[Score]:
-    """The scores that a saved team tells.
+    """Read the scores of a saved team.
 
     Raises:
         WeightsError: LM502 when their file cannot be read.
@@ -72,11 +72,13 @@ def read_scores(folder: Path) -> list[Score]:
     try:
         return TypeAdapter(list[Score]).validate_python(listed)
     except ValidationError as error:
-        raise WeightsError(f"LM502 {part(folder, SCORES)} holds no scores: {error}") from error
+        raise WeightsError(
+            f"LM502 {part(folder, SCORES)} is not a list of scores: {error}"
+        ) from error
 
 
 def plain(value: Any) -> Any:
-    """Plain data for JSON: names are text, numbers that JSON does not know are None."""
+    """Convert to plain data for JSON: keys become text, and NaN and infinities become None."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, str):
@@ -94,7 +96,7 @@ def _json(value: Any, indent: int | None = None) -> str:
 
 
 def _encodes(text: str) -> bool:
-    """False for half of a surrogate pair."""
+    """Whether UTF-8 can encode the text; false for unpaired surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -109,7 +111,9 @@ def _write(path: Path, text: str) -> None:
 def _object(folder: Path, name: str) -> dict[str, Any]:
     found = _parsed(folder, name, _text(folder, name))
     if not isinstance(found, dict):
-        raise WeightsError(f"LM502 {part(folder, name)} holds {type(found).__name__}, no object")
+        raise WeightsError(
+            f"LM502 {part(folder, name)} holds {type(found).__name__}, not an object"
+        )
     return found
 
 
@@ -123,7 +127,7 @@ def _parsed(folder: Path, name: str, text: str) -> Any:
 def _text(folder: Path, name: str) -> str:
     path = part(folder, name)
     if not inside(folder, path):
-        raise WeightsError(f"LM502 {name!r} leaves the folder {str(folder)!r}")
+        raise WeightsError(f"LM502 {name!r} points outside the folder {str(folder)!r}")
     try:
         return read_bounded(path, LARGEST).decode("utf-8")
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`diff_teams`: what sets two saved teams apart, without loading a model."""
+"""`diff_teams`: compare two saved teams without loading a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["LinkDifference", "TeamDifference", "diff_teams"]
 
 @dataclass(frozen=True)
 class LinkDifference:
-    """One link of two teams."""
+    """Difference of one link between two teams."""
 
     id: str
     state: str
@@ -28,10 +28,10 @@ class LinkDifference:
     relative: float | None = None
     """Norm of the difference over the norm in A, for a changed link of equal shapes."""
     detail: str = ""
-    """What differs, where no number tells it."""
+    """Description of the difference, if no number expresses it."""
 
     def __str__(self) -> str:
-        """One line."""
+        """The difference on one line."""
         size = "" if self.relative is None else f"  by {self.relative:.3g} of its norm"
         detail = f"  {self.detail}" if self.detail else ""
         return f"{self.state:<10} {self.id}{size}{detail}"
@@ -39,14 +39,14 @@ class LinkDifference:
 
 @dataclass(frozen=True)
 class TeamDifference:
-    """What sets two teams apart."""
+    """Differences between two teams."""
 
     a: str
     b: str
     plan: tuple[str, ...]
-    """Differences of the plans, a line each."""
+    """Differences of the plans, one per line."""
     links: tuple[LinkDifference, ...]
-    """Every link of both."""
+    """Every link of either team."""
 
     @property
     def equal(self) -> bool:
@@ -54,13 +54,13 @@ class TeamDifference:
         return not self.plan and all(link.state == "same" for link in self.links)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON."""
         return asdict(self) | {"equal": self.equal}
 
     def __str__(self) -> str:
-        """A line for each difference of the plans, and for each link."""
+        """One line per difference of the plans and per link."""
         if self.equal:
-            return f"equal: one plan, {len(self.links)} links"
+            return f"equal: the same plan, {len(self.links)} links"
         plan = ["plan: the same"] if not self.plan else ["plan", *(f"  {x}" for x in self.plan)]
         return "\n".join([*plan, "links", *(f"  {link}" for link in self.links)])
 
@@ -76,15 +76,15 @@ def diff_teams(
     """Compare two saved teams: their plans, and each link's weights.
 
     Args:
-        a: a folder, or a repository of the hub.
-        b: the other one.
-        revision_a: branch, tag or commit of the first, on the hub.
-        revision_b: of the second.
-        token: of the hub.
+        a: folder of the first team, or its repository on the Hub.
+        b: folder or repository of the second team.
+        revision_a: branch, tag or commit of the first repository.
+        revision_b: branch, tag or commit of the second repository.
+        token: Hub access token.
 
     Raises:
-        WeightsError: LM501 or LM502 when one is no sound team, LM503 when its weights cannot be
-            read, LM511 when the hub does not give it.
+        WeightsError: LM501 or LM502 when one is not a valid team, LM503 when its weights cannot be
+            read, LM511 when it cannot be downloaded.
     """
     from latentmas.io._hub import find_team
 
@@ -100,7 +100,7 @@ def _compare(*folders: Path) -> tuple[tuple[str, ...], tuple[LinkDifference, ...
     """Differences of the plans, and of each link."""
     from latentmas.io._format import read_manifest
 
-    # Nothing is loaded, so that a request for remote code can do no harm.
+    # No model is loaded, so a request for remote code can do no harm.
     plans = [read_manifest(folder, trust_remote_code=True)[1] for folder in folders]
     ids = dict.fromkeys(link.id for plan in plans for link in plan.links)
     links = _links(list(ids), *(_links_file(folder) for folder in folders))
@@ -110,7 +110,7 @@ def _compare(*folders: Path) -> tuple[tuple[str, ...], tuple[LinkDifference, ...
 def _links_file(folder: Path) -> Path:
     path = part(folder, LINKS)
     if not path.is_file() or not inside(folder, path):
-        raise WeightsError(f"LM502 {str(folder)!r} is no whole team: it lacks {LINKS}")
+        raise WeightsError(f"LM502 {str(folder)!r} is not a complete team: it lacks {LINKS}")
     return path
 
 
@@ -125,7 +125,7 @@ def _links(ids: list[str], a: Path, b: Path) -> Iterator[LinkDifference]:
         elif not ours:
             yield LinkDifference(id, "only in B")
         elif {n: e.shape for n, e in ours.items()} != {n: e.shape for n, e in theirs.items()}:
-            yield LinkDifference(id, "changed", detail="other names or shapes of weights")
+            yield LinkDifference(id, "changed", detail="names or shapes of the weights differ")
         else:
             mine, others = list(ours.values()), list(theirs.values())
             apart, norm = distance(a, mine, b, others), measure(a, mine).norm

@@ -1,4 +1,4 @@
-"""`inspect_team`: what a saved team is and whether it is sound, without loading a model."""
+"""`inspect_team`: describe and check a saved team without loading a model."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class LinkFacts:
     in_dim: int
     out_dim: int
     parameters: int
-    """Weights in the file."""
+    """Number of weights in the file."""
     bytes: int
     dtype: str
-    """Type in the file, such as `F32`; several are joined by commas."""
+    """Data type in the file, such as `F32`; several are separated by commas."""
     norm: float
     """Root of the sum of squares of all its weights."""
     finite: bool
@@ -50,9 +50,9 @@ class BackboneFacts:
     key: str
     source: str
     revision: str | None
-    """As declared: branch, tag or commit."""
+    """The declared branch, tag or commit."""
     commit: str | None
-    """The hub's commit that it was loaded from."""
+    """Commit on the Hub that it was loaded from."""
     model_type: str
     width: int
     agents: tuple[str, ...]
@@ -60,57 +60,57 @@ class BackboneFacts:
 
 @dataclass(frozen=True)
 class TeamReport:
-    """What a saved team says of itself, and what is wrong with it."""
+    """Description of a saved team, and its problems."""
 
     source: str
     revision: str | None
-    """The hub's commit, for a team from there."""
+    """Commit on the Hub; None for a local folder."""
     name: str
     format: int
     latentmas: str
-    """Version of the package that wrote it."""
+    """Version of latentmas that wrote it."""
     digest: str
-    """Of its plan, as written."""
+    """Digest of its plan, as recorded in the manifest."""
     backbones: tuple[BackboneFacts, ...]
     links: tuple[LinkFacts, ...]
     trainings: tuple[Mapping[str, Any], ...]
-    """Loop, steps, seed, rows and digest of the data, time; the oldest first."""
+    """Loop, steps, seed, time, and number and digest of the rows of each training, oldest first."""
     problems: tuple[str, ...]
-    """What keeps it from being loaded, as far as its files tell."""
+    """Problems that prevent loading, as far as the files show them."""
 
     @property
     def parameters(self) -> int:
-        """Weights of all links."""
+        """Number of weights of all links."""
         return sum(link.parameters for link in self.links)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON."""
         return asdict(self) | {"parameters": self.parameters}
 
     def __str__(self) -> str:
-        """A few lines for each part."""
+        """The report as text, with a few lines per section."""
         return "\n".join(_lines(self))
 
 
 def inspect_team(
     source: str | Path, *, revision: str | None = None, token: str | None = None
 ) -> TeamReport:
-    """Tell what a saved team is: links, sizes, norms, base models, trainings, digest.
+    """Describe a saved team: its links with sizes and norms, base models, trainings and digest.
 
-    Only the folder's own files are read: no backbone, and no model configuration. torch is not
-    imported for a folder.
+    Only the team's own files are read, and neither backbones nor model configurations. A local
+    folder is inspected without importing torch.
 
     Args:
-        source: a folder, or a repository of the hub.
+        source: a folder, or a repository on the Hub.
         revision: branch, tag or commit of that repository.
-        token: of the hub.
+        token: Hub access token.
 
     Returns:
-        The report. Weights that are missing or not finite are among its `problems`.
+        The report. Its `problems` include weights that are missing or not finite.
 
     Raises:
-        WeightsError: LM502 when it is no saved team, LM503 when its weights cannot be read at all,
-            LM511 when the hub does not give it.
+        WeightsError: LM502 when it is not a saved team, LM503 when its weights cannot be read at
+            all, LM511 when it cannot be downloaded.
     """
     folder, commit = Path(source), None
     if not folder.is_dir():
@@ -125,7 +125,7 @@ def _report(folder: Path, source: str, commit: str | None) -> TeamReport:
     manifest = _manifest(folder)
     path = part(folder, LINKS)
     if not path.is_file() or not inside(folder, path):
-        raise WeightsError(f"LM502 {str(folder)!r} is no whole team: it lacks {LINKS}")
+        raise WeightsError(f"LM502 {str(folder)!r} is not a complete team: it lacks {LINKS}")
     header = read_header(path)
     links = tuple(_facts(path, link, header) for link in manifest.links)
     return TeamReport(
@@ -143,7 +143,7 @@ def _report(folder: Path, source: str, commit: str | None) -> TeamReport:
 
 
 def link_entries(header: Header, id: str) -> dict[str, Entry]:
-    """Tensors of one link by their own names, sorted."""
+    """Tensors of one link by their names within the link, sorted."""
     prefix = f"{id}."
     names = sorted(name for name in header.entries if name.startswith(prefix))
     return {name.removeprefix(prefix): header.entries[name] for name in names}
@@ -152,11 +152,11 @@ def link_entries(header: Header, id: str) -> dict[str, Entry]:
 def _manifest(folder: Path) -> Manifest:
     path = part(folder, MANIFEST)
     if not inside(folder, path):
-        raise WeightsError(f"LM502 {MANIFEST} leaves the folder {str(folder)!r}")
+        raise WeightsError(f"LM502 {MANIFEST} points outside the folder {str(folder)!r}")
     try:
         return Manifest.model_validate(read_json(path, LARGEST_MANIFEST))
     except FileNotFoundError as error:
-        raise WeightsError(f"LM502 {str(folder)!r} is no saved team: it lacks {path}") from error
+        raise WeightsError(f"LM502 {str(folder)!r} is not a saved team: it lacks {path}") from error
     except (OSError, ValidationError) as error:
         raise WeightsError(f"LM502 {path} cannot be read: {error}") from error
 
@@ -203,12 +203,12 @@ def _agents_on(key: str, agents: Any) -> Iterator[str]:
 
 
 def _trainings(folder: Path) -> Iterator[dict[str, Any]]:
-    """What `training/1-inner/manifest.json`, … say of themselves."""
+    """Summaries of `training/1-inner/manifest.json`, …, in order."""
     names = [name for name in part_names(folder, "training") if name.endswith("/manifest.json")]
     for name in sorted(names, key=lambda name: int(name.split("/")[1].partition("-")[0])):
         path = part(folder, name)
         if not inside(folder, path):
-            raise WeightsError(f"LM502 {name!r} leaves the folder {str(folder)!r}")
+            raise WeightsError(f"LM502 {name!r} points outside the folder {str(folder)!r}")
         told = read_json(path, LARGEST_RECORD, numbers="nan")
         told = told if isinstance(told, dict) else {}
         data = told.get("data")
@@ -235,9 +235,9 @@ def _problems(
     known = tuple(f"{link.id}." for link in links)
     for name in header.entries:
         if not name.startswith(known):
-            yield f"{name:.200}: belongs to no link"
+            yield f"{name:.200}: does not belong to a link"
     if manifest.weights is not None and manifest.weights != _digest(path):
-        yield f"{LINKS}: its SHA-256 is not the one in {MANIFEST}"
+        yield f"{LINKS}: its SHA-256 differs from the one in {MANIFEST}"
 
 
 def _digest(path: Path) -> str:
@@ -269,7 +269,7 @@ def _lines(report: TeamReport) -> Iterator[str]:
         )
         for link in report.links
     )
-    yield "trained" if report.trainings else "trained: nothing is told"
+    yield "trained" if report.trainings else "trained: no record"
     yield from _table(
         (
             *(str(t["loop"]), f"{t['steps']} steps", f"seed {t['seed']}"),

@@ -1,4 +1,4 @@
-"""Some links by themselves: to a file, from a file, from another team."""
+"""Save and load individual links: to a file, from a file, or from another team."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ _UNREADABLE = (*(SafetensorError, OSError, ValueError, TypeError, RecursionError
 
 @dataclass(frozen=True)
 class LinkReport:
-    """What `load_links` took."""
+    """Result of `load_links`."""
 
     taken: dict[str, str]
-    """Id here → id there."""
+    """Links that were loaded: id in this team → id in the source."""
     left: dict[str, str]
-    """Id here → why its weights are as they were."""
+    """Links that were left unchanged: id in this team → reason."""
     unused: tuple[str, ...]
-    """Ids there that nothing here asked for."""
+    """Ids in the source that were not used."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON."""
         return {"taken": self.taken, "left": self.left, "unused": list(self.unused)}
 
     def __str__(self) -> str:
-        """A line for each link."""
+        """The report as text, one line per link."""
         lines = [
             f"taken   {here}" + ("" if here == there else f"  from {there}")
             for here, there in self.taken.items()
@@ -59,16 +59,16 @@ class LinkReport:
 
 
 def save_links(system: System, path: str | Path, *, only: str | Sequence[str] = "all") -> Path:
-    """Write some links to one file, whole or not at all; arguments as `System.save_links`.
+    """Save selected links to one file, atomically; see `System.save_links` for the arguments.
 
     Raises:
-        UnknownNameError: a name is no link, agent or edge.
-        DataError: the file's name does not end in `.safetensors`, or it cannot be written.
-        LatentMASError: LM513 when a prompt holds a secret.
+        UnknownNameError: a name is not a link, agent or edge.
+        DataError: the file name does not end in `.safetensors`, or the file cannot be written.
+        LatentMASError: LM513 when a prompt contains a secret.
     """
     path = Path(path)
     if path.suffix != SUFFIX:
-        raise DataError(f"links go to a file that ends in {SUFFIX}, not {path.name!r}")
+        raise DataError(f"links are saved to a file that ends in {SUFFIX}, not to {path.name!r}")
     ids = find_links(system.plan.links, only)
     refuse_secrets(system.plan)
     prefixes = tuple(f"{id}." for id in ids)
@@ -92,12 +92,12 @@ def load_links(
     revision: str | None = None,
     token: str | None = None,
 ) -> LinkReport:
-    """Take links over where names, kinds and widths match; arguments as `System.load_links`.
+    """Load links whose names, kinds and widths match; see `System.load_links` for the arguments.
 
     Raises:
-        UnknownNameError: a name of `only` or `rename` is no link, agent or edge.
-        WeightsError: LM502 or LM503, the source cannot be read or its weights are damaged; LM501
-            with `strict`, when a link is left. Nothing is changed.
+        UnknownNameError: a name in `only` or `rename` is not a link, agent or edge.
+        WeightsError: LM502 or LM503 when the source cannot be read or its weights are damaged; with
+            `strict`, LM501 when a link cannot be loaded. The system is left unchanged.
     """
     table, state = _read(source, revision, token)
     there = {link.id: link for link in table}
@@ -118,16 +118,16 @@ def load_links(
     unused = tuple(id for id in there if id not in taken.values())
     report = LinkReport(taken, left, unused)
     if strict and left:
-        raise WeightsError(f"LM501 not every link can be taken over:\n{report}")
+        raise WeightsError(f"LM501 some links cannot be loaded:\n{report}")
     _fill(system, state, taken)
     return report
 
 
 def find_links(links: Iterable[LinkPlan], names: str | Sequence[str]) -> list[str]:
-    """Ids of links by group, id, agent or edge, in plan order.
+    """Ids of the links that groups, ids, agents or edges name, in plan order.
 
     Raises:
-        UnknownNameError: a name is none of these.
+        UnknownNameError: a name is not a group, link, agent or edge.
     """
     links = list(links)
     chosen: set[str] = set()
@@ -151,16 +151,16 @@ def _pairs(
 ) -> list[tuple[str, str]]:
     ours, theirs = find_links(here, a), find_links(there, b)
     if len(ours) != len(theirs):
-        raise UnknownNameError(f"pair of links: {a!r} are {len(ours)} here,", b, theirs)
+        raise UnknownNameError(f"pair of links: {a!r} names {len(ours)} here,", b, theirs)
     return list(zip(ours, theirs, strict=True))
 
 
 def _mismatch(here: LinkPlan, there: LinkPlan | None, name: str) -> str:
-    """Why weights cannot be taken over; empty when they can."""
+    """Reason why a link's weights cannot be loaded; empty if they can."""
     if here.n_parameters == 0:
         return f"kind {here.kind} has no weights"
     if there is None:
-        return f"there is no {name}"
+        return f"the source has no {name}"
     if (here.in_dim, here.out_dim) != (there.in_dim, there.out_dim):
         widths = f"widths {there.in_dim} → {there.out_dim}"
         return f"{name} has {widths}, here {here.in_dim} → {here.out_dim}"
@@ -174,7 +174,7 @@ def _mismatch(here: LinkPlan, there: LinkPlan | None, name: str) -> str:
 def _read(
     source: str | Path | System, revision: str | None, token: str | None
 ) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
-    """The links of a source and their weights."""
+    """Read the links of a source and their weights."""
     if isinstance(source, System):
         state = {name: tensor.clone() for name, tensor in source.link_state().items()}
         return source.plan.links, state
@@ -183,14 +183,15 @@ def _read(
     if Path(source).is_file():
         raise WeightsError(
             f"LM502 {str(source)!r} holds no links: give the folder of a saved team, a repository "
-            f"of the hub (owner/name), or a file that save_links wrote ({SUFFIX})"
+            f"on the Hub (owner/name), or a file that save_links wrote ({SUFFIX})"
         )
     folder = find_team(source, revision=revision, token=token).folder
     return read_steadily(lambda: _read_folder(folder), folder)
 
 
 def _read_folder(folder: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
-    manifest, _ = read_manifest(folder, trust_remote_code=True)  # nothing of it is run
+    # Trust is safe here: no code of the repositories runs.
+    manifest, _ = read_manifest(folder, trust_remote_code=True)
     return manifest.links, read_links(folder)
 
 
@@ -199,7 +200,7 @@ def _read_file(path: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
         told = parse_json(read_header(path).metadata.get(HEADER, "null"))
         with safe_open(path, "pt") as file:
             if not isinstance(told, dict) or told.get("format") != "latentmas-links":
-                raise WeightsError(f"LM502 {path} does not say that it holds links")
+                raise WeightsError(f"LM502 {path} is not marked as a file of links")
             table = _table(path, told)
             return table, {name: file.get_tensor(name) for name in list(file.keys())}
     except FileNotFoundError as error:
@@ -209,7 +210,7 @@ def _read_file(path: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
 
 
 def _table(path: Path, told: dict[str, Any]) -> list[LinkPlan]:
-    """The table of links in a file's metadata; a newer one may know more of each."""
+    """The link table in a file's metadata; newer files may have fields that are unknown here."""
     table = told.get("links")
     if is_newer(told, VERSION) and isinstance(table, list):
         known = [without_unknown(LinkPlan, link) for link in table]
@@ -222,7 +223,7 @@ def _table(path: Path, told: dict[str, Any]) -> list[LinkPlan]:
 
 @torch.no_grad()
 def _fill(system: System, state: Mapping[str, Tensor], taken: Mapping[str, str]) -> None:
-    """Copy weights, all or none."""
+    """Copy all the weights, or none if one does not fit."""
     wanted: dict[str, Tensor] = {}
     found: dict[str, Tensor] = {}
     for here, there in taken.items():

@@ -1,4 +1,4 @@
-"""Reading a team."""
+"""Load a saved team."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = ["check_links", "facts_at", "load_link_weights", "load_system", "read_
 
 @dataclass(frozen=True)
 class _SavedTeam:
-    """All that is read of a saved team, from one moment."""
+    """A consistent snapshot of everything that is read from a saved team."""
 
     manifest: Manifest
     plan: Plan
-    """As it was saved."""
+    """The plan as it was saved."""
     state: Mapping[str, Tensor]
-    """Link weights, which fit the plan and the manifest."""
+    """Link weights, checked against the plan and the manifest."""
     history: list[TrainingRecord]
     scores: list[Score]
 
@@ -56,33 +56,34 @@ def load_system(
     token: str | None = None,
     trust_remote_code: bool = False,
 ) -> System:
-    """Load a saved team; its backbones come from where they are declared.
+    """Load a saved team and its backbones, which come from their declared sources.
 
-    A backbone from the hub is loaded at the commit that it was saved with.
+    A backbone from the Hub is loaded at the commit recorded when the team was saved.
 
     Args:
-        source: a folder that `save_system` wrote, or a repository of the hub.
+        source: a folder that `save_system` wrote, or a repository on the Hub.
         revision: branch, tag or commit of that repository.
-        device: for all agents, or by agent; None keeps reused backbones where they are, and loads
-            others on the CPU.
-        backbones: others of equal width, by agent, by name in the graph, or by source: a `Backbone`
-            or a source.
-        dtype: of the backbones, in place of what they declare; None keeps that of reused ones.
+        device: device of all agents, or a mapping by agent; None leaves reused backbones on their
+            device and loads the rest on the CPU.
+        backbones: replacements of equal width, each a `Backbone` or a source, keyed by agent, by
+            name in the graph, or by old source.
+        dtype: data type of the backbones, overriding their declarations; None keeps that of reused
+            backbones.
         executor: name of the default executor.
-        text_functions: of text sources.
-        tools: in place of registered ones, or beside them.
-        reuse: a system whose loaded backbones are shared where declaration, device and dtype are
-            the same; the others are loaded.
-        token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps.
-        trust_remote_code: accept a team that asks for code of a model's repository.
+        text_functions: function of each text source, by name.
+        tools: tools by name; they replace or add to the registered ones.
+        reuse: a system whose loaded backbones are shared if declaration, device and dtype are the
+            same; the rest are loaded.
+        token: Hub access token; None uses HF_TOKEN or the token stored by `hf auth login`.
+        trust_remote_code: accept a team whose backbones run code from their repositories.
 
     Raises:
-        WeightsError: LM501 when a backbone has changed since or has another width, LM502 when the
-            source is no saved team, LM503 when weights are missing, unexpected, of a wrong shape or
-            not finite, LM504 when it asks for code of a model's repository, LM511 when the hub does
-            not give it.
+        WeightsError: LM501 when a backbone has changed since or has a different width, LM502 when
+            the source is not a saved team, LM503 when weights are missing, unexpected, of the wrong
+            shape or not finite, LM504 when the team asks for code of a model's repository, LM511
+            when it cannot be downloaded.
         GraphError: a backbone's configuration cannot be read.
-        UnknownNameError: `backbones` names what the team does not have.
+        UnknownNameError: `backbones` names something that the team does not have.
     """
     found = find_team(source, revision=revision, token=token)
     try:
@@ -116,37 +117,38 @@ def _read(folder: Path, trust_remote_code: bool) -> _SavedTeam:
     path = part(folder, LINKS)
     if manifest.weights not in (None, file_digest(path)):
         raise WeightsError(
-            f"LM503 {path} is not the file that was saved with this team: its SHA-256 is not the "
-            "one in latentmas.json; copy both again"
+            f"LM503 {path} is not the file that was saved with this team: its SHA-256 differs from "
+            "the one in latentmas.json; copy both files again"
         )
     return _SavedTeam(manifest, plan, state, read_history(folder), read_scores(folder))
 
 
 def load_link_weights(system: System, folder: str | Path) -> None:
-    """Put a saved team's link weights into a loaded system with the same links.
+    """Load a saved team's link weights into a system with the same links.
 
     Raises:
-        WeightsError: LM502 or LM503, and nothing is changed.
+        WeightsError: LM502 or LM503; the system is left unchanged.
     """
     folder = Path(folder)
     _fill(system, read_steadily(lambda: read_links(folder, system.plan), folder))
 
 
 def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
-    """All weights in the file of a saved team.
+    """Load all link weights of a saved team.
 
     Args:
-        folder: of the team.
-        plan: whose links they must fit, by names, types and shapes, before one is read.
+        folder: the team's folder.
+        plan: plan whose links the names, types and shapes must match; this is checked before any
+            weight is read.
 
     Raises:
-        WeightsError: LM502 when there is none, LM503 when it cannot be read.
+        WeightsError: LM502 when there is no such file, LM503 when it cannot be read.
     """
     path = part(folder, LINKS)
     if not path.is_file():
-        raise WeightsError(f"LM502 {str(folder)!r} is no saved team: it lacks {LINKS}")
+        raise WeightsError(f"LM502 {str(folder)!r} is not a saved team: it lacks {LINKS}")
     if not inside(folder, path):
-        raise WeightsError(f"LM502 {LINKS} leaves the folder {str(folder)!r}")
+        raise WeightsError(f"LM502 {LINKS} points outside the folder {str(folder)!r}")
     header = read_header(path)
     if plan is not None:
         shapes = {name: tensor.shape for name, tensor in _sketch(plan).items()}
@@ -157,15 +159,15 @@ def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
 def check_links(
     wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], *, exactly: bool = True
 ) -> None:
-    """Check that weights can be put where they are wanted.
+    """Check that weights fit their destination.
 
     Args:
-        wanted: what is to be filled.
-        state: what was read.
-        exactly: nothing else may have been read.
+        wanted: tensors to fill, by name.
+        state: tensors that were read, by name.
+        exactly: whether `state` must not have other tensors.
 
     Raises:
-        WeightsError: LM503 with the differences.
+        WeightsError: LM503, listing the differences.
     """
     differences = [f"missing: {name}" for name in wanted if name not in state]
     if exactly:
@@ -190,7 +192,7 @@ def _refuse(differences: Sequence[str]) -> None:
 
 
 def _sketch(plan: Plan) -> dict[str, Tensor]:
-    """Every weight of a plan's links, without memory for them."""
+    """Every weight of a plan's links, as tensors without storage."""
     return {
         f"{id}.{name}": tensor
         for id, link in sketch_links(plan).items()
@@ -209,10 +211,10 @@ def _fill(system: System, state: Mapping[str, Tensor]) -> None:
 def _plan_now(
     folder: Path, manifest: Manifest, saved: Plan, swaps: Mapping[str, Swap]
 ) -> tuple[Plan, dict[str, str]]:
-    """The plan with backbones as they are today, and the commits to load them at, by key.
+    """The plan with the current backbones, and the commits to load them at, by key.
 
     Raises:
-        WeightsError: LM501 when a backbone that is not swapped has changed.
+        WeightsError: LM501 when a backbone that is not replaced has changed.
     """
     graph, swapped = swap_backbones(saved, swaps)
     kept = {key: b for key, b in saved.backbones.items() if key in graph.backbones.keys() - swapped}
@@ -225,7 +227,7 @@ def _plan_now(
         changes = "\n  ".join(expected.diff(plan))
         raise WeightsError(
             f"LM501 {str(folder)!r}: its backbones have changed since:\n  {changes}\n"
-            "pass backbones={agent: …} to take others of equal width on purpose"
+            "pass backbones={agent: …} to use other backbones of equal width deliberately"
         )
     return plan, {key: commit for key, commit in commits.items() if key in plan.backbones}
 
@@ -233,7 +235,7 @@ def _plan_now(
 def facts_at(
     backbones: Mapping[str, Backbone], commits: Mapping[str, str]
 ) -> dict[str, BackboneInfo]:
-    """What is known of the backbones that have a commit of the hub, at that commit.
+    """Facts about the backbones that have a Hub commit, read at that commit.
 
     Raises:
         WeightsError: LM501 when one cannot be read.
@@ -246,7 +248,7 @@ def _info_at(spec: Backbone, commit: str) -> BackboneInfo:
         return read_info(spec.model_copy(update={"revision": commit}))
     except WeightsError as error:
         raise WeightsError(
-            f"LM501 backbone {spec.source!r} cannot be read at commit {commit[:12]}, with which "
-            f"the team was saved: {error}; pass backbones={{{spec.source!r}: {spec.source!r}}} to "
-            "take it as it is now"
+            f"LM501 backbone {spec.source!r} cannot be read at commit {commit[:12]}, the one "
+            f"that the team was saved with: {error}; pass "
+            f"backbones={{{spec.source!r}: {spec.source!r}}} to use its current version"
         ) from error

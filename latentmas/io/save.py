@@ -1,4 +1,4 @@
-"""Writing a team."""
+"""Save a team to a folder or push it to the Hub."""
 
 from __future__ import annotations
 
@@ -33,29 +33,31 @@ def save_system(
     into: bool = False,
     name: str | None = None,
 ) -> Path:
-    """Write links, graph, prompts, the record of trainings and a model card; never a backbone.
+    """Save links, graph, prompts, training records and a model card, but no backbones.
 
-    All parts change at one moment: a crash leaves the old team whole, or the new one. Processes
-    that save into one folder take turns. What a person wrote into the card stays.
+    The team is replaced atomically: after a crash, the folder holds either the old team or the new
+    one. Processes that save to the same folder take turns. Text that a person wrote in the model
+    card is kept.
 
     Args:
-        system: what to save.
-        folder: where to; a saved team there is replaced.
-        scores: measured results, added to those that the system has; one with the same metric,
-            data and settings is replaced.
-        into: accept a folder with other things in it, as a trainer's checkpoint folder is.
-        name: how the card's example calls the team; None: the folder itself.
+        system: the system to save.
+        folder: destination; a saved team in it is replaced.
+        scores: measured results to add to the system's; they replace results with the same
+            metric, data and settings.
+        into: accept a folder that holds other files, such as a trainer's checkpoint folder.
+        name: name of the team in the card's example; None refers to the folder itself.
 
     Raises:
-        LatentMASError: the folder holds something that is not a saved team, or is a file; another
-            process keeps writing to it; LM513 when a prompt holds a secret.
-        WeightsError: LM503, a link holds values that are not finite, which could not be loaded.
-        DataError: the folder cannot be written, with the reason; it is an OSError as well.
+        LatentMASError: the folder is a file or holds something other than a saved team; another
+            process keeps writing to it; LM513 when a prompt contains a secret.
+        WeightsError: LM503 when a link holds values that are not finite, which `load_system`
+            would reject.
+        DataError: the folder cannot be written, with the reason; this is also an OSError.
     """
     folder = Path(folder)
     if folder.is_file() or (not into and not _replaceable(folder)):
         raise LatentMASError(
-            f"{str(folder)!r} holds something other than a saved team; choose another"
+            f"{str(folder)!r} holds something other than a saved team; choose another folder"
         )
     refuse_secrets(system.plan)
     _refuse_not_finite(system)
@@ -80,7 +82,7 @@ def push_system(
     token: str | None = None,
     scores: Sequence[Score] = (),
 ) -> str:
-    """Push a team to the hub; arguments and errors as `push_folder` and `save_system`."""
+    """Push a team to the Hub; see `push_folder` and `save_system` for arguments and errors."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = save_system(system, Path(scratch) / "team", scores=scores, name=repo_id)
         return push_folder(
@@ -94,11 +96,11 @@ def push_system(
 
 
 def links_header(plan: Plan, links: Sequence[LinkPlan]) -> dict[str, str]:
-    """Metadata of a file of links, which tells by itself what they are.
+    """Metadata for a file of links, so that the file can be read without its team.
 
     Args:
-        plan: what they belong to.
-        links: those in the file.
+        plan: the plan that the links belong to.
+        links: the links in the file.
     """
     facts = {key: b.info.model_dump(mode="json") for key, b in plan.backbones.items()}
     told = {
@@ -110,19 +112,21 @@ def links_header(plan: Plan, links: Sequence[LinkPlan]) -> dict[str, str]:
         "facts": facts,
         "links": [link.model_dump(mode="json") for link in links],
     }
-    return {HEADER: canonical_json(told)}  # one entry: the file keeps several in no order
+    # A single entry, because safetensors does not keep the order of several.
+    return {HEADER: canonical_json(told)}
 
 
 def _replaceable(folder: Path) -> bool:
     if not folder.exists():
         return True
-    # Listed first: another writer may be about to put the first team there, manifest last.
+    # List the files before looking for a manifest: another writer may be moving the first team
+    # into the folder at this moment, and it moves the manifest last.
     ours = all(path.name.startswith(COMMIT.partition("-")[0]) for path in folder.iterdir())
     return ours or holds_team(folder)
 
 
 def _merged(old: Sequence[Score], new: Sequence[Score]) -> list[Score]:
-    """Scores, the later of two that measure the same thing."""
+    """All scores; of two that measure the same thing, the later one."""
     found = {}
     for score in (*old, *new):
         found[score.metric, score.data, canonical_json(plain(score.settings))] = score
@@ -130,7 +134,7 @@ def _merged(old: Sequence[Score], new: Sequence[Score]) -> list[Score]:
 
 
 def refuse_secrets(plan: Plan) -> None:
-    """Raises LM513 for a graph that holds a secret: changing its text would change the team."""
+    """Raise LM513 if the graph contains a secret; redacting the text would change the team."""
     texts = {f"the prompt of agent {a.name!r}": a.prompt for a in plan.graph.agents}
     texts |= {f"the system turn of agent {a.name!r}": a.system or "" for a in plan.graph.agents}
     texts |= {f"text source {s.name!r}": s.text or "" for s in plan.graph.text_sources}
@@ -139,8 +143,8 @@ def refuse_secrets(plan: Plan) -> None:
         found = secrets_in(text)
         if found:
             raise LatentMASError(
-                f"LM513 {where} holds a secret ({found[0]}), which would be saved with the team; "
-                "take it out, or give it to a tool or a text source at run time"
+                f"LM513 {where} contains a secret ({found[0]}), which would be saved with the "
+                "team; remove it, or pass it to a tool or a text source at run time"
             )
 
 
@@ -148,7 +152,7 @@ def _refuse_not_finite(system: System) -> None:
     bad = [name for name, t in system.link_state().items() if not t.isfinite().all()]
     if bad:
         raise WeightsError(
-            f"LM503 the team is not saved: {bad[0]} holds values that are not finite"
+            f"LM503 the team was not saved: {bad[0]} holds values that are not finite"
             + (f", and {len(bad) - 1} more" if bad[1:] else "")
         )
 
@@ -172,10 +176,10 @@ def _write(system: System, folder: Path, card: str, name: str | None) -> None:
 
 
 def _prompt_files(plan: Plan) -> dict[str, str]:
-    """Agent → path of its prompt's file in the folder, without the suffix.
+    """Agent → path of its prompt file in the folder, without the suffix.
 
-    Agents such as `planner` and `Planner` would share a file on a disk that ignores case. The
-    hyphen that tells theirs apart is in no agent's name.
+    Agents such as `planner` and `Planner` would share a file on a case-insensitive file system. A
+    numeric suffix separates them; agent names cannot contain its hyphen.
     """
     counts = Counter[str]()
     found = {}

@@ -1,8 +1,8 @@
-"""Ready topologies: functions that return a `Graph` which the user may still edit.
+"""Ready-made topologies: functions that return a `Graph`, which the user can still edit.
 
-A template is one file here, or an entry point of the group `latentmas.templates`; its name is the
-name of the file and of the function in it. A file may hold presets beside it: the same topology
-on the paper's models. Templates only declare: no torch.
+A template is a file in this package or an entry point in the group `latentmas.templates`; file and
+function have the template's name. A file may also define presets: the same topology with the
+paper's models. Templates only declare graphs and do not import torch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Template = Callable[..., Graph]
 """A function of keyword arguments that returns a graph."""
 
 PRESETS = {"sequential_light": "sequential", "sequential_scaled": "sequential"}
-"""Presets that are functions of their own → the file that holds them."""
+"""Preset → name of the file that defines it."""
 
 templates: Registry[Template] = Registry("template", "latentmas.templates", also=PRESETS)
 """Every template by name."""
@@ -52,9 +52,10 @@ register = templates.register
 
 
 class _Package(ModuleType):
-    """This package: importing the file of a template must not hide the function of that name."""
+    """Type of this package: importing a template's file must not hide its function."""
 
     def __setattr__(self, name: str, value: object) -> None:
+        # After importing a submodule, Python sets it as an attribute of its package.
         if isinstance(value, ModuleType) and value.__name__ == f"{__name__}.{name}":
             value = getattr(value, name, value)
         super().__setattr__(name, value)

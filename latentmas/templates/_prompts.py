@@ -1,4 +1,4 @@
-"""What the templates' prompts have in common."""
+"""Shared parts of the templates' prompts."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ __all__ = [
 ]
 
 Prompts = Mapping[str, str | Mapping[str, str]] | str | Path
-"""Agent → its prompt, or `{"system": …, "prompt": …}`; or a file that holds such a mapping."""
+"""Agent → its prompt or `{"system": …, "prompt": …}`; or the path of a file with such a mapping."""
 
 SYSTEM = "You work in a team of language models that solve problems together, round by round."
 
 PAPER_LINK = "recursive"
-"""The paper's kind of link, which its published systems have."""
+"""Link kind of the paper's published systems."""
 
 _FIELDS = ("prompt", "system")
 
 
 class Task(NamedTuple):
-    """What the prompts of one kind of task say differently."""
+    """Parts of the prompts that depend on the task."""
 
     shown: str
     """Lines that show the sample's fields: `Question: {{ question }}`."""
     ending: str
-    """How the output agent is to end: the rest of a sentence."""
+    """Instruction on how the output agent should end: the rest of a sentence."""
     not_yet: str
-    """What a planner is to leave to others: a sentence."""
+    """Instruction on what the planner should leave to the other agents: a sentence."""
 
 
 _ENDINGS = {
@@ -60,10 +60,10 @@ _NOT_YET = {
 
 
 def task_words(task: str, inputs: Iterable[str]) -> Task:
-    """The words of a kind of task.
+    """Return the task-dependent parts of the prompts.
 
     Raises:
-        UnknownNameError: no such kind of task.
+        UnknownNameError: there is no such task.
     """
     if task not in _ENDINGS:
         raise UnknownNameError("task", task, _ENDINGS)
@@ -73,17 +73,17 @@ def task_words(task: str, inputs: Iterable[str]) -> Task:
 
 
 def backbones_of(models: Mapping[str, str]) -> dict[str, Backbone]:
-    """A preset's models as backbones, in the type that their checkpoints have."""
+    """A preset's models as backbones, in bfloat16 like their checkpoints."""
     return {role: Backbone(source, dtype="bfloat16") for role, source in models.items()}
 
 
 def default_link(*models: object) -> str:
-    """The kind of links where none is named: the paper's if no model is given, as in its teams."""
+    """Default link kind: the paper's if no model is given, otherwise the package default."""
     return DEFAULT_LINK if any(model is not None for model in models) else PAPER_LINK
 
 
 def feedback(text: str, *, rounds: int, otherwise: str = "") -> str:
-    """`text`, which holds the slot `feedback`, from the second round on; before, `otherwise`."""
+    """Show `text`, with the slot `feedback`, from round 2 on, and `otherwise` in round 1."""
     if rounds <= 1:
         return otherwise
     first = f"{{% else %}}{otherwise}" if otherwise else ""
@@ -91,7 +91,7 @@ def feedback(text: str, *, rounds: int, otherwise: str = "") -> str:
 
 
 def title(name: str) -> str:
-    """A name as the first words of a line: `final_answer` → `Final answer`."""
+    """A name as the heading of a line: `final_answer` → `Final answer`."""
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]
 
@@ -99,13 +99,13 @@ def title(name: str) -> str:
 def prompt_fields(
     defaults: Mapping[str, str], prompts: Prompts | None, *, rounds: int, system: str = SYSTEM
 ) -> dict[str, dict[str, Any]]:
-    """Keywords `prompt` and `system` of `Graph.add_agent`, for each agent.
+    """Return the arguments `prompt` and `system` of `Graph.add_agent` for each agent.
 
     Args:
-        defaults: the template's own prompt of each agent.
-        prompts: the user's, in place of some of them.
-        rounds: with 1, nothing fills a slot `feedback` that the user's prompts may have.
-        system: system turn of agents whose user sets none.
+        defaults: the template's prompt of each agent.
+        prompts: the user's prompts, which replace the defaults.
+        rounds: number of rounds; with 1, a slot `feedback` in the user's prompts stays empty.
+        system: system turn of agents for which the user sets none.
 
     Raises:
         DataError: the file that `prompts` names cannot be read.

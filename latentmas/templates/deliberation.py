@@ -1,4 +1,4 @@
-"""Reflector → tool caller, looped; the tool caller may call tools while it answers."""
+"""Reflector → tool caller in a loop; the tool caller can call tools while it answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from latentmas.tools import tools as known_tools
 __all__ = ["deliberation"]
 
 PAPER = {"reflector": "Qwen/Qwen3.5-4B", "tool_caller": "Qwen/Qwen3.5-4B"}
-"""The paper's models: one, loaded once."""
+"""The paper's models: the same for both agents, so it is loaded once."""
 TOOLS = ("python", "search")
 """The paper's tools."""
 
@@ -46,36 +46,36 @@ def deliberation(
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
-    r"""One agent reflects, the other acts on the reflection and answers; then again.
+    r"""A loop of two agents: one reflects, the other acts on the reflection and answers.
 
-    The tool caller's thoughts of one round reach the reflector in the next. Only the tool caller
-    writes text, once, in the last round.
+    The tool caller's latent states of each round reach the reflector in the next. Only the tool
+    caller generates text, once, in the last round.
 
     Reference:
         RecursiveMAS (arXiv 2604.25917), the deliberation style.
 
     Inputs:
-        reflector: backbone of the agent that thinks the task over; None takes the paper's.
-        tool_caller: backbone of the agent that reads the slot `reflection` and answers, the agent
-            `toolcaller`; None takes the paper's.
-        rounds: R; with 1 there is no feedback edge.
-        latent_steps: K of each agent.
-        name: of the graph.
-        link: kind of every outer link, or `"text"`. None: `soft_token`; for the paper's models
-            alone the paper's, `recursive`.
-        inner: kind of every inner link; None as for `link`.
+        reflector: backbone of the agent that thinks about the task; None uses the paper's.
+        tool_caller: backbone of the agent `toolcaller`, which reads the slot `reflection` and
+            answers; None uses the paper's.
+        rounds: number of rounds R; with 1 there is no feedback edge.
+        latent_steps: number of latent steps K of each agent.
+        name: name of the graph.
+        link: kind of every outer link, or `"text"`. None uses `soft_token`, or the paper's
+            `recursive` if all models are the paper's.
+        inner: kind of every inner link; None has the same default as for `link`.
         inputs: sample fields shown to each agent.
-        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
-        tools: names of registered tools, or functions of your own, for the tool caller.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
-        max_new_tokens: most tokens of the answer.
+        task: kind of answer to ask for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        tools: tools of the tool caller: names of registered tools, or your own functions.
+        prompts: agent → your prompt or `{"system": …, "prompt": …}`; or the file of a prompt pack.
+        max_new_tokens: maximum number of tokens in the answer.
 
     Raises:
-        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
 
     Relations:
-        [`distillation`][latentmas.templates.distillation] has the same shape and other roles. For
-        R rounds: 2R − 1 rollouts, 2R − 1 transfers, one decode.
+        [`distillation`][latentmas.templates.distillation] has the same topology with different
+        roles. For R rounds: 2R − 1 rollouts, 2R − 1 transfers, one decode.
 
     Example:
         >>> tiny = Backbone("./tiny")
@@ -118,7 +118,7 @@ def _defaults(task: Task, rounds: int) -> dict[str, str]:
 
 
 def _system(tools: Iterable[str | Tool]) -> str:
-    """The system turn, with each tool's tag and the first line of what it says of itself."""
+    """The system turn, with each tool's tag and the first line of its docstring."""
     found = {t if isinstance(t, str) else t.__name__: t for t in tools}
     if not found:
         return SYSTEM

@@ -1,4 +1,4 @@
-"""Expert → learner, looped."""
+"""Expert → learner, in a loop."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ def distillation(
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
-    r"""A strong expert guides a quick learner; the learner answers; then again.
+    r"""A loop of two agents: a strong expert guides a fast learner, which answers.
 
-    The learner's thoughts of one round reach the expert in the next. Only the learner writes text,
-    once, in the last round.
+    The learner's latent states of each round reach the expert in the next. Only the learner
+    generates text, once, in the last round.
 
     Reference:
         RecursiveMAS (arXiv 2604.25917), the distillation style.
 
     Inputs:
-        expert: backbone of the agent that knows more; None takes the paper's.
-        learner: backbone of the agent that reads the expert in its slot `plan` and answers; None
-            takes the paper's.
-        rounds: R; with 1 there is no feedback edge.
-        latent_steps: K of each agent.
-        name: of the graph.
-        link: kind of every outer link, or `"text"`. None: `soft_token`; for the paper's models
-            alone the paper's, `recursive`.
-        inner: kind of every inner link; None as for `link`.
+        expert: backbone of the stronger agent; None uses the paper's.
+        learner: backbone of the agent that reads the expert's message in its slot `plan` and
+            answers; None uses the paper's.
+        rounds: number of rounds R; with 1 there is no feedback edge.
+        latent_steps: number of latent steps K of each agent.
+        name: name of the graph.
+        link: kind of every outer link, or `"text"`. None uses `soft_token`, or the paper's
+            `recursive` if all models are the paper's.
+        inner: kind of every inner link; None has the same default as for `link`.
         inputs: sample fields shown to each agent.
-        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
-        max_new_tokens: most tokens of the answer.
+        task: kind of answer to ask for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        prompts: agent → your prompt or `{"system": …, "prompt": …}`; or the file of a prompt pack.
+        max_new_tokens: maximum number of tokens in the answer.
 
     Raises:
-        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
 
     Relations:
-        [`sequential`][latentmas.templates.sequential] puts a critic between the two,
-        [`deliberation`][latentmas.templates.deliberation] has the same shape and other roles. For
-        R rounds: 2R − 1 rollouts, 2R − 1 transfers, one decode.
+        [`sequential`][latentmas.templates.sequential] has a critic in between;
+        [`deliberation`][latentmas.templates.deliberation] has the same topology with different
+        roles. For R rounds: 2R − 1 rollouts, 2R − 1 transfers, one decode.
 
     Example:
         >>> tiny = Backbone("./tiny")

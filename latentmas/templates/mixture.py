@@ -1,4 +1,4 @@
-"""Experts side by side, and a summarizer that joins their thoughts, looped."""
+"""Parallel experts and a summarizer that combines their results, in a loop."""
 
 from __future__ import annotations
 
@@ -46,39 +46,39 @@ def mixture(
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
-    r"""Any number of experts think at once; a summarizer joins what they found; then again.
+    r"""A loop of parallel experts and a summarizer that combines their results and answers.
 
-    The summarizer's thoughts of one round reach every expert in the next. Only the summarizer
-    writes text, once, in the last round.
+    The summarizer's latent states of each round reach every expert in the next. Only the summarizer
+    generates text, once, in the last round.
 
     Reference:
-        RecursiveMAS (arXiv 2604.25917), the mixture style, there with three experts.
+        RecursiveMAS (arXiv 2604.25917), the mixture style, which has three experts.
 
     Inputs:
-        experts: name of each expert → its backbone, one or more, in the order of the slots;
-            None takes the paper's three.
-        summarizer: backbone of the agent with one slot per expert, named like the expert;
-            None takes the paper's.
-        rounds: R; with 1 there are no feedback edges.
-        latent_steps: K of each agent.
-        name: of the graph.
-        link: kind of every outer link, or `"text"`. None: `soft_token`; for the paper's models
-            alone the paper's, `recursive`.
-        inner: kind of every inner link; None as for `link`.
+        experts: name → backbone of one or more experts, in the order of the slots; None uses the
+            paper's three.
+        summarizer: backbone of the agent with one slot per expert, named after the expert; None
+            uses the paper's.
+        rounds: number of rounds R; with 1 there are no feedback edges.
+        latent_steps: number of latent steps K of each agent.
+        name: name of the graph.
+        link: kind of every outer link, or `"text"`. None uses `soft_token`, or the paper's
+            `recursive` if all models are the paper's.
+        inner: kind of every inner link; None has the same default as for `link`.
         inputs: sample fields shown to each agent.
-        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
-        max_new_tokens: most tokens of the answer.
+        task: kind of answer to ask for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        prompts: agent → your prompt or `{"system": …, "prompt": …}`; or the file of a prompt pack.
+        max_new_tokens: maximum number of tokens in the answer.
 
     Raises:
         GraphError: `experts` is empty.
-        TypeError: `experts` is no mapping, or holds no backbone.
-        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+        TypeError: `experts` is not a mapping of backbones.
+        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
 
     Relations:
-        [`sequential`][latentmas.templates.sequential] works one after the other. For R rounds and
-        n experts: nR + R − 1 rollouts, nR + n(R − 1) transfers, one decode. Experts on equal
-        backbones run as one batch.
+        [`sequential`][latentmas.templates.sequential] runs its agents one after another.
+        For R rounds and n experts: nR + R − 1 rollouts, nR + n(R − 1) transfers, one decode.
+        Experts with equal backbones run as one batch.
 
     Example:
         >>> tiny = Backbone("./tiny")

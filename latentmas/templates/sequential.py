@@ -1,4 +1,4 @@
-"""Planner → critic → solver, looped."""
+"""Planner → critic → solver, in a loop."""
 
 from __future__ import annotations
 
@@ -51,35 +51,35 @@ def sequential(
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
-    r"""A chain of three: one plans, one criticises the plan, one solves; then again.
+    r"""A loop of three agents: a planner, a critic of the plan, and a solver that answers.
 
-    The solver's thoughts of one round reach the planner in the next. Only the solver writes text,
-    once, in the last round.
+    The solver's latent states of each round reach the planner in the next. Only the solver
+    generates text, once, in the last round.
 
     Reference:
         RecursiveMAS (arXiv 2604.25917), the sequential style.
 
     Inputs:
         planner: backbone of the agent that drafts a plan.
-        critic: backbone of the agent that reads the plan in its slot `plan` and sharpens it.
+        critic: backbone of the agent that reads the plan in its slot `plan` and improves it.
         solver: backbone of the agent that follows the plan in its slot `plan` and answers.
-        rounds: R; with 1 there is no feedback edge.
-        latent_steps: K of each agent.
-        name: of the graph.
+        rounds: number of rounds R; with 1 there is no feedback edge.
+        latent_steps: number of latent steps K of each agent.
+        name: name of the graph.
         link: kind of every outer link, or `"text"`.
         inner: kind of every inner link.
         inputs: sample fields shown to each agent.
-        task: what is asked for: `"math"`, `"code"`, `"choice"` or `"search"`.
-        prompts: agent → own prompt, or `{"system": …, "prompt": …}`; or a prompt pack's file.
-        max_new_tokens: most tokens of the answer.
+        task: kind of answer to ask for: `"math"`, `"code"`, `"choice"` or `"search"`.
+        prompts: agent → your prompt or `{"system": …, "prompt": …}`; or the file of a prompt pack.
+        max_new_tokens: maximum number of tokens in the answer.
 
     Raises:
-        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
 
     Relations:
-        [`distillation`][latentmas.templates.distillation] is the same loop with two agents,
-        [`mixture`][latentmas.templates.mixture] works in parallel. For R rounds: 3R − 1 rollouts,
-        3R − 1 transfers, one decode.
+        [`distillation`][latentmas.templates.distillation] is the same loop with two agents;
+        [`mixture`][latentmas.templates.mixture] runs its experts in parallel. For R
+        rounds: 3R − 1 rollouts, 3R − 1 transfers, one decode.
 
     Example:
         >>> tiny = Backbone("./tiny")
@@ -103,21 +103,21 @@ def sequential(
 
 @register("sequential_light")
 def sequential_light(**changes: Any) -> Graph:
-    """The paper's sequential team of models with 1 to 2 billion weights.
+    """The paper's sequential team, with models of 1 to 2 billion weights.
 
     Reference:
         RecursiveMAS (arXiv 2604.25917), Sequential-Light: Qwen3-1.7B, Llama-3.2-1B-Instruct,
         Qwen2.5-Math-1.5B-Instruct.
 
     Inputs:
-        changes: arguments of `sequential`; a `planner`, `critic` or `solver` replaces the paper's.
-            Links are the paper's, of kind `recursive`.
+        changes: arguments of `sequential`, which replace the paper's models and settings. By
+            default, links are of the paper's kind, `recursive`.
 
     Raises:
-        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
 
     Relations:
-        [`sequential`][latentmas.templates.sequential] is the same team on backbones of your own.
+        [`sequential`][latentmas.templates.sequential] is the same team with your own backbones.
 
     Example:
         >>> sequential_light(rounds=2).spec().rounds
@@ -128,21 +128,21 @@ def sequential_light(**changes: Any) -> Graph:
 
 @register("sequential_scaled")
 def sequential_scaled(**changes: Any) -> Graph:
-    """The paper's sequential team of models with 3 to 4 billion weights.
+    """The paper's sequential team, with models of 3 to 4 billion weights.
 
     Reference:
         RecursiveMAS (arXiv 2604.25917), Sequential-Scaled: Gemma3-4B-it, Llama-3.2-3B-Instruct,
         Qwen3.5-4B.
 
     Inputs:
-        changes: arguments of `sequential`; a `planner`, `critic` or `solver` replaces the paper's.
-            Links are the paper's, of kind `recursive`.
+        changes: arguments of `sequential`, which replace the paper's models and settings. By
+            default, links are of the paper's kind, `recursive`.
 
     Raises:
-        UnknownNameError: no such task, or `prompts` names an agent that does not exist.
+        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
 
     Relations:
-        [`sequential`][latentmas.templates.sequential] is the same team on backbones of your own.
+        [`sequential`][latentmas.templates.sequential] is the same team with your own backbones.
 
     Example:
         >>> sequential_scaled(rounds=2).spec().rounds
@@ -152,7 +152,7 @@ def sequential_scaled(**changes: Any) -> Graph:
 
 
 def _preset(models: Mapping[str, str], name: str, changes: Mapping[str, Any]) -> Graph:
-    """The paper's models, with the paper's links."""
+    """The paper's team: its models and its link kind, unless changed."""
     own = {"name": name, "link": PAPER_LINK, "inner": PAPER_LINK}
     return sequential(**{**backbones_of(models), **own, **changes})
 

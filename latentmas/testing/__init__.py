@@ -1,4 +1,4 @@
-"""Random models for tests, docs and measurements, users' own too; no download."""
+"""Random models for tests, examples and measurements, without a download."""
 
 from latentmas.testing._random import random_system
 from latentmas.testing._tiny import TINY_FAMILIES, tiny_backbone

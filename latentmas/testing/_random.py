@@ -1,4 +1,4 @@
-"""`random_system`: a plan with random weights of the true shapes, made in memory."""
+"""`random_system`: build a plan in memory with random weights of the real shapes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ __all__ = ["random_system"]
 def random_system(
     plan: Plan, *, device: str = "cpu", dtype: str = "bfloat16", seed: int = 0
 ) -> System:
-    """A system whose backbones have the shapes of the paper's models and random weights.
+    """Build a system whose backbones have the shapes of the paper's models and random weights.
 
-    For measuring speed and memory without a download: it reads bytes and writes nonsense.
+    It serves to measure speed and memory without a download. Its tokenizer is byte-level, and the
+    text it generates is meaningless.
 
     Args:
-        plan: of the paper's models, such as `lm.templates.sequential_light().compile()`.
-        device: where.
-        dtype: of the backbones.
-        seed: of all weights.
+        plan: a plan with the paper's models, such as
+            `lm.templates.sequential_light().compile()`.
+        device: device of the system.
+        dtype: data type of the backbones.
+        seed: random seed of all weights.
 
     Raises:
-        LatentMASError: a backbone is none of the paper's models.
+        LatentMASError: a backbone is not one of the paper's models.
     """
     from latentmas.runtime import System
     from latentmas.runtime.init_weights import build_links
@@ -51,7 +53,7 @@ def _random_backbone(planned: PlanBackbone, device: str, dtype: str, seed: int) 
     source = planned.spec.source
     if source not in SHAPES:
         known = ", ".join(SHAPES)
-        raise LatentMASError(f"the shape of {source!r} is not known here; those of {known} are")
+        raise LatentMASError(f"the shape of {source!r} is unknown; known models: {known}")
     model_type, fields = SHAPES[source]
     config = config_of(model_type, **fields).get_text_config(decoder=True)
     tokenizer = tokenizer_of_bytes()

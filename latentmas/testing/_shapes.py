@@ -1,4 +1,4 @@
-"""Shapes of the paper's models, from which the package's counts of them were made."""
+"""Shapes of the paper's models, the source of the parameter counts in this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["SHAPES", "config_of"]
 
 
 def config_of(model_type: str, **fields: Any) -> PreTrainedConfig:
-    """A configuration of that type."""
+    """Build a transformers configuration of the given model type."""
     from transformers import AutoConfig
 
     return AutoConfig.for_model(model_type, **fields)
@@ -88,4 +88,4 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         _shape(3072, 8192, 28, 24, 8, head_dim=128, vocab_size=LLAMA),
     ),
 }
-"""Hub id → `model_type` and the fields of its configuration that counts depend on."""
+"""Hub id → `model_type` and the configuration fields that determine parameter counts."""

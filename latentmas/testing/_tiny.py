@@ -1,4 +1,4 @@
-"""`tiny_backbone`: a random model folder of a few kilobytes, made on the spot."""
+"""`tiny_backbone`: create the folder of a random model of a few kilobytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from latentmas.spec import Backbone
 __all__ = ["TINY_FAMILIES", "tiny_backbone"]
 
 TINY_FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text", "qwen3_5_text")
-"""Values of `model_type` that `tiny_backbone` can make."""
+"""Values of `model_type` that `tiny_backbone` supports."""
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -31,21 +31,21 @@ def tiny_backbone(
     folder: str | Path | None = None,
     **config: Any,
 ) -> Backbone:
-    """Make a small random model with a byte-level tokenizer and a chat template.
+    """Create a small random model with a byte-level tokenizer and a chat template.
 
     Args:
         family: one of `TINY_FAMILIES`.
         hidden_size: width D, a multiple of 8.
-        layers: decoder layers (`qwen3_5_text` makes every fourth a full-attention layer).
-        seed: of the weights.
-        folder: where to write it; None: a temporary folder, removed when Python ends.
-        **config: further fields of the model's configuration, such as `sliding_window=8`.
+        layers: number of decoder layers (in `qwen3_5_text`, every fourth has full attention).
+        seed: random seed of the weights.
+        folder: destination; None uses a temporary folder, which is removed when Python exits.
+        **config: other fields of the model's configuration, such as `sliding_window=8`.
 
     Returns:
-        Its declaration; load it through a plan like any other.
+        Its declaration, which is loaded through a plan like any other backbone.
 
     Raises:
-        ValueError: for an unknown family.
+        ValueError: the family is unknown.
     """
     if family not in TINY_FAMILIES:
         raise ValueError(f"unknown family {family!r}; choose one of {', '.join(TINY_FAMILIES)}")

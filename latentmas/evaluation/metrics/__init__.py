@@ -1,7 +1,7 @@
-"""Metrics by name: functions that compare an answer with the right one.
+"""Metrics by name: functions that compare an answer with the correct one.
 
-A metric is one file here, an entry point of the group `latentmas.evaluation.metrics`, or a function
-that `metrics.register` was given.
+A metric is a file in this package, an entry point in the group `latentmas.evaluation.metrics`, or a
+function registered with `metrics.register`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from latentmas.registry import Registry
 __all__ = ["Metric", "metrics"]
 
 Metric = Callable[[str, str], bool]
-"""Takes what was written and the right answer, and tells whether they agree."""
+"""Function that takes a generated text and the correct answer and returns whether they agree."""
 
 metrics: Registry[Metric] = Registry("metric", "latentmas.evaluation.metrics")
 """Every metric by name."""

@@ -1,4 +1,4 @@
-r"""The last `\boxed{…}` of a text."""
+r"""Find the last `\boxed{…}` of a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _WRAPPERS = ("\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{")
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last whole `\boxed{…}` holds, braces within it balanced; None without one."""
+    r"""Content of the last `\boxed{…}` with balanced braces; None if there is none."""
     start = text.rfind(_OPEN)
     while start >= 0:
         depth = 1
@@ -22,7 +22,7 @@ def boxed(text: str) -> str | None:
 
 
 def unwrapped(text: str) -> str:
-    r"""The text without dollars, a last stop, and one `\text{…}` or the like round all of it."""
+    r"""The text without dollar signs, a final full stop and one enclosing `\text{…}` or similar."""
     text = text.strip().strip("$").strip().rstrip(".").strip()
     for opening in _WRAPPERS:
         if text.startswith(opening) and text.endswith("}"):

@@ -1,4 +1,4 @@
-"""Letters of options."""
+"""Grade multiple-choice answers by their letter."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _NAMED = re.compile(
 
 @metrics.register("choice")
 def choice(written: str, right: str) -> bool:
-    r"""The same letter A to Z.
+    r"""Whether both choose the same letter from A to Z.
 
-    A text's letter is in its last `\boxed{…}`, else behind its last "answer", "option" or
-    "choice", else at its beginning. A text without a letter is wrong: nothing is guessed.
+    A text's letter is taken from its last `\boxed{…}`; failing that, from after its last "answer",
+    "option" or "choice"; failing that, from its beginning. A text without a letter is wrong.
     """
     found = letter(written)
     return found is not None and found == letter(right)
 
 
 def letter(text: str) -> str | None:
-    """The option that a text chooses, A to Z; None without one."""
+    """The letter, A to Z, of the option that a text chooses; None if there is none."""
     inside = boxed(text)
     if inside is not None:
         match = _ALONE.match(unwrapped(inside))

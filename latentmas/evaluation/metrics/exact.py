@@ -1,4 +1,4 @@
-"""Equal texts."""
+"""Grade by exact match."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["exact"]
 
 @metrics.register("exact")
 def exact(written: str, right: str) -> bool:
-    """Equal up to white space."""
+    """Whether both texts are equal up to whitespace."""
     return exact_match(written, right)

@@ -1,4 +1,4 @@
-"""Results of calculations."""
+"""Grade results of calculations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 @metrics.register("math")
 def math(written: str, right: str) -> bool:
-    r"""The same number, or the same text without spaces.
+    r"""Whether both are the same number or, ignoring spaces, the same text.
 
-    Compared is what the last `\boxed{…}` holds, else the whole text. Numbers are integers,
-    decimals, fractions and per cents, compared exactly: 0.5, 1/2 and `\frac{1}{2}` agree, 0.33 and
-    1/3 do not. Nothing is calculated or rearranged: `x + 1` and `1 + x` differ.
+    The content of the last `\boxed{…}` is compared, or the whole text if there is none. Integers,
+    decimals, fractions and percentages are compared exactly: 0.5, 1/2 and `\frac{1}{2}` agree, 0.33
+    and 1/3 do not. Expressions are not evaluated or rearranged: `x + 1` and `1 + x` differ.
     """
     one, other = _result(written), _result(right)
     if not one or not other:
