@@ -39,8 +39,8 @@ def wire(
 ) -> tuple[tuple[LinkPlan, ...], list[Problem]]:
     """Build the link table.
 
-    An agent with an outgoing latent edge has an inner link; each latent edge has an outer link; links
-    with the same `share` name are merged.
+    An agent with an outgoing latent edge has an inner link; each latent edge has an outer link;
+    links with the same `share` name are merged.
 
     Requires: slots resolved. Ensures: one entry per id, widths bridged.
 
