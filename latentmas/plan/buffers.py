@@ -1,6 +1,6 @@
-"""Memory of the executors `static` and `cuda_graph`: buffers of fixed size, kept over turns.
+"""Memory of the executors `static` and `cuda_graph`: buffers of fixed size, kept across turns.
 
-Shapes are rounded up, so that few of them serve all batches; a backbone keeps the last ones.
+Shapes are rounded up, so that a few of them serve all batches; a backbone keeps the latest ones.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from latentmas.plan.cost import Model, Run
 __all__ = ["KEPT", "KEPT_SHARE", "SMALLEST", "Buffers", "bucket", "surplus"]
 
 SMALLEST = 64
-"""Columns of the smallest buffers."""
+"""Number of columns of the smallest buffers."""
 KEPT = 6
-"""Buffers of a backbone that are kept for later turns, however large they are."""
+"""Number of a backbone's buffers that are kept for later turns, whatever their size."""
 KEPT_SHARE = 8
-"""More are kept while all of a backbone's take no more than one in so many bytes of a CUDA device:
-their graphs need not be captured again."""
+"""More are kept as long as a backbone's buffers take at most this fraction (1/n) of a CUDA
+device's memory, which saves capturing their graphs again."""
 INDEX = 8
 
 Shape = tuple[int, int]
@@ -25,9 +25,9 @@ Shape = tuple[int, int]
 
 
 def bucket(count: int) -> int:
-    """The least power of two, or three quarters of one, that is not below `count`.
+    """The smallest power of two, or three quarters of one, that is at least `count`.
 
-    Sizes are rounded up to these, so that few shapes of buffers and graphs serve all batches.
+    Sizes are rounded up to these, so that a few shapes of buffers and graphs serve all batches.
     """
     power = 1 << max(0, count - 1).bit_length()
     three = power * 3 // 4
@@ -35,11 +35,11 @@ def bucket(count: int) -> int:
 
 
 def surplus(sizes: Sequence[int], spare: int) -> int:
-    """How many buffers must go, the oldest first.
+    """Number of buffers to free, oldest first.
 
     Args:
-        sizes: bytes of a backbone's kept buffers, the oldest first.
-        spare: bytes within which more than `KEPT` of them may stay.
+        sizes: Sizes of a backbone's kept buffers in bytes, oldest first.
+        spare: Number of bytes within which more than `KEPT` buffers may stay.
     """
     stay, total = 0, 0
     for size in reversed(sizes):
@@ -51,19 +51,19 @@ def surplus(sizes: Sequence[int], spare: int) -> int:
 
 
 class Buffers:
-    """All buffers of a team, as turns take them and leave them."""
+    """All buffers of a team, as turns allocate and release them."""
 
     def __init__(self, spare: int = 0) -> None:
-        """None yet; `spare` as in `surplus`."""
+        """Start without buffers; `spare` as in `surplus`."""
         self._spare = spare
         self._free: dict[str, tuple[Model, list[Shape]]] = {}
 
     def turn(self, key: str, run: Run) -> int:
-        """Bytes of all buffers at a turn's worst moment.
+        """Peak size of all buffers during a turn, in bytes.
 
         Args:
-            key: of the backbone.
-            run: the turn.
+            key: Key of the backbone.
+            run: The turn.
         """
         model, rows, end = run.model, run.rows, run.positions + run.calls
         _, free = self._free.setdefault(key, (model, []))

@@ -1,4 +1,4 @@
-"""The walk over a plan's steps that estimates what a run of the `cached` executor takes.
+"""Walks over a plan's steps to estimate the cost of a run with the `cached` executor.
 
 Shapes: `B` batch, `T` prompt positions, `K` latent steps, `D` width.
 """
@@ -23,13 +23,13 @@ __all__ = ["Costing"]
 
 @dataclass
 class _Prefix:
-    """Positions that an agent puts by for its later turns."""
+    """Prompt positions whose state an agent keeps for its later turns."""
 
     turn: Turn
-    """The turn that reads them first."""
+    """The turn that first reads them."""
     positions: int
     kept: bool = False
-    """Whether the state after them is there."""
+    """Whether their state is available."""
 
 
 @dataclass
@@ -41,15 +41,15 @@ class Costing:
     hardware: Hardware
     batch: int
     models: Mapping[str, Model | None]
-    """By backbone key; None where its counts are not known."""
+    """Costs by backbone key; None if its counts are unknown."""
     memory: Memory
     _prefixes: dict[str, _Prefix] = field(default_factory=dict)
     _members: dict[str, list[tuple[int, _Prefix]]] = field(default_factory=dict)
-    """Of agents that are one batch: how much each is padded, and its own prefix."""
+    """For agents of one batch: the padding of each, and its own prefix."""
     _before: dict[str, Turn] = field(default_factory=dict)
     """The last turn of each agent."""
     _known: dict[tuple[object, ...], tuple[Work, float]] = field(default_factory=dict)
-    """Rounds are alike: what was added up before."""
+    """Cached sums, since rounds repeat."""
 
     def rows(self) -> tuple[StepCost, ...]:
         """The costs of all steps, in order."""
@@ -94,7 +94,7 @@ class Costing:
         )
 
     def _link_work(self, links: Sequence[LinkPlan], rows: int) -> Work:
-        """Links over so many rows: their own weights, and those of the backbones that they use."""
+        """Cost of links over a number of rows: their weights and the parts of backbones they use."""
         own = sum(link.n_parameters for link in links)
         work = Work(2.0 * own * rows, float(own * FLOAT32))
         for link in links:
@@ -177,7 +177,7 @@ class Costing:
         )
 
     def _prefix(self, turn: Turn) -> _Prefix | None:
-        """What the runtime finds for a turn: put by before, or to be put by for the next one."""
+        """The prefix of a turn: kept from an earlier turn, or to be kept for the next one."""
         agent = self.plan.graph.agent(turn.agent)
         positions = self.reading.positions(turn)
         if positions is None or (agent.tools and agent.tool_style == "chat"):
@@ -199,7 +199,7 @@ class Costing:
         return self._prefixes[turn.agent]
 
     def _merged(self, turns: Sequence[Turn], own: Sequence[_Prefix | None]) -> _Prefix | None:
-        """The same for turns that are one batch, whose prompts are padded to the longest."""
+        """Same for the turns of one batch, whose prompts are padded to the longest."""
         name, found = " ".join(turn.agent for turn in turns), list[tuple[int, _Prefix]]()
         longest = self._longest(turns)
         for turn, prefix in zip(turns, own, strict=True):
@@ -219,7 +219,7 @@ class Costing:
 
     @cached_property
     def _after(self) -> dict[int, Turn]:
-        """The next turn of the same agent, by the identity of a turn."""
+        """The next turn of the same agent, by `id` of a turn."""
         found: dict[int, Turn] = {}
         upcoming: dict[str, Turn] = {}
         for turn in reversed(self.plan.turns()):
@@ -230,7 +230,7 @@ class Costing:
 
     @cached_property
     def _spoken(self) -> set[str]:
-        """Values that are texts of agents."""
+        """Values that are texts written by agents."""
         return {step.output for step in self.plan.steps if isinstance(step, Decode)}
 
     def _reread(self, turns: Sequence[Turn], reused: int) -> int:
@@ -268,7 +268,7 @@ class Costing:
         return self._known[key]
 
     def _reference(self, turns: Sequence[Turn], run: Run) -> tuple[Work, float]:
-        """The loop that reads each prompt again at each latent step, agent by agent."""
+        """The reference loop, which rereads each prompt at each latent step, agent by agent."""
         inner = Work(run.inner.flops / run.agents)
         works = []
         for turn in turns:

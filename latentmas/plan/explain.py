@@ -1,4 +1,4 @@
-"""What a plan will take, before anything is loaded: `Plan.explain`."""
+"""Estimates the cost of a plan before anything is loaded: `Plan.explain`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from latentmas.spec import full_dtype
 __all__ = ["EXPLAINED", "explain_plan"]
 
 NOTICEABLE = 0.2
-"""Part of a prompt that is read again before anything is said about it."""
+"""Minimum share of a prompt that is reread before a remark is made."""
 
 
 def explain_plan(
@@ -36,18 +36,19 @@ def explain_plan(
     characters_per_token: float = 4.0,
     counted: Reading | None = None,
 ) -> Explanation:
-    """Estimate a run; arguments as `Plan.explain`.
+    """Estimate a run; same arguments as `Plan.explain`.
 
     Args:
-        plan: what would run.
-        hardware: where.
-        batch: samples that run together.
-        input_tokens: of sample fields.
-        max_new_tokens: of all agents, or by agent; None takes their own limits, else the default.
-        dtype: of the weights; one, or one by backbone key.
-        executor: whose memory is meant.
-        characters_per_token: of templates.
-        counted: exact lengths, in place of estimated ones.
+        plan: Plan to estimate.
+        hardware: Machine that runs it.
+        batch: Number of samples that run together.
+        input_tokens: Number of tokens of sample fields.
+        max_new_tokens: Maximum number of tokens for all agents, or by agent. None: their own
+        limits, or else the default.
+        dtype: Data type of the weights: one, or by backbone key.
+        executor: Executor whose memory to estimate.
+        characters_per_token: Number of characters per token in templates.
+        counted: Exact lengths that replace estimated ones.
     """
     machine = find_hardware(hardware)
     _check(plan, batch, input_tokens, characters_per_token)
@@ -83,22 +84,22 @@ def explain_plan(
 
 
 FIXED, OFFLOAD = ("static", "cuda_graph"), "offload"
-"""Executors that keep states in buffers of fixed size; the one that has a backbone at a time."""
+"""Executors with buffers of fixed size, and the one that loads one backbone at a time."""
 EXPLAINED = ("cached", *FIXED, OFFLOAD)
 COPIES = (
-    "offload: memory is that of the largest backbone alone, the least that suffices; the time to "
+    "offload: memory is that of the largest backbone alone, the minimum required; the time to "
     "copy weights to the device is not counted"
 )
 
 
 def _buffers(executor: str, machine: Hardware) -> Buffers | None:
-    """What an executor keeps states in; None: they grow."""
+    """The buffers in which an executor keeps states. None: states grow."""
     if executor not in FIXED:
         return None
     return Buffers(int(machine.memory or 0) // KEPT_SHARE if executor == "cuda_graph" else 0)
 
 
-COUNTED = "prompts as these samples and the backbones' tokenizers make them"
+COUNTED = "prompt lengths counted with these samples and the backbones' tokenizers"
 
 
 def _basis(plan: Plan, input_tokens: int | Mapping[str, int]) -> str:
@@ -117,11 +118,11 @@ def _check(
     input_tokens: int | Mapping[str, int],
     characters_per_token: float,
 ) -> None:
-    """Numbers in range, and a length for every field.
+    """Check that numbers are in range and that every field has a length.
 
     Raises:
-        LatentMASError: a number is too small.
-        DataError: a field has no length.
+        LatentMASError: A number is too small.
+        DataError: A field has no length.
     """
     lengths = {"": input_tokens} if isinstance(input_tokens, int) else dict(input_tokens)
     if batch < 1:
@@ -144,7 +145,7 @@ def _check(
 def _models(
     plan: Plan, hardware: Hardware, dtype: str | Mapping[str, str] | None
 ) -> tuple[dict[str, Model | None], list[str]]:
-    """Backbones by key, with what was taken for granted."""
+    """Costs of backbones by key; assumptions are added to the notes."""
     models: dict[str, Model | None] = {}
     notes: list[str] = []
     for key, planned in plan.backbones.items():
@@ -152,10 +153,12 @@ def _models(
         chosen = full_dtype(wanted) or _own_dtype(planned)
         if chosen is None:
             chosen = "bfloat16"
-            notes.append(f"{key}: its type is not known before it is loaded; taken as {chosen}")
+            notes.append(
+                f"{key}: its dtype is not known before it is loaded; assumed to be {chosen}"
+            )
         if chosen not in SIZES:
             raise LatentMASError(f"dtype is {chosen!r}; choose one of {', '.join(SIZES)}")
-        hardware.peak(chosen)  # said now, not in the middle
+        hardware.peak(chosen)  # raises early if the dtype is unknown
         costs = planned.info.costs
         models[key] = None if costs is None else Model(planned.info, costs, chosen)
     return models, notes
@@ -186,13 +189,13 @@ def _unknown(plan: Plan, reading: Reading) -> Iterator[str]:
 
 
 def _obstacles(plan: Plan, estimate: Estimate, rows: Sequence[StepCost]) -> Iterator[str]:
-    """Agents that read text again: something new stands before it, or they run in a batch."""
+    """Remarks on agents that reread text: changed text precedes it, or they run in a batch."""
     last = {agent: row for row in rows if row.op != "transfer" for agent in row.agents}
     for agent, row in last.items():
         if not row.positions or (row.reread or 0) < max(WORTHWHILE, NOTICEABLE * row.positions):
             continue
         if len(row.agents) > 1:
-            yield f"{agent} runs in one batch with others; such a batch keeps nothing over rounds"
+            yield f"{agent} runs in one batch with others; such a batch keeps nothing across rounds"
             continue
         turn = plan.steps[row.index]
         slot, fields = (None, []) if isinstance(turn, Transfer) else _order(estimate, turn)
@@ -202,13 +205,13 @@ def _obstacles(plan: Plan, estimate: Estimate, rows: Sequence[StepCost]) -> Iter
         best = (row.reused or 0) + (row.reread or 0)
         yield (
             f"{agent} reads its slot `{slot}` before {what}: {row.reused} of about "
-            f"{row.positions} positions can be reused over rounds; put {what} first to reuse "
+            f"{row.positions} positions can be reused across rounds; put {what} first to reuse "
             f"about {best}"
         )
 
 
 def _order(estimate: Estimate, turn: Turn) -> tuple[str | None, list[str]]:
-    """The first slot of a prompt, and the sample fields that stand behind it."""
+    """The first slot of a prompt, and the sample fields after it."""
     parts = estimate.parts(turn) or []
     slots = [i for i, part in enumerate(parts) if part.slot]
     if not slots:
@@ -221,6 +224,6 @@ def _left_out(plan: Plan, counted: bool) -> Iterator[str]:
     decoding = {turn.agent for turn in plan.turns() if isinstance(turn, Decode)}
     calling = [agent for agent in plan.graph.agents if agent.tools and agent.name in decoding]
     for agent in calling:
-        yield f"{agent.name}: what tools answer, and their time, is not counted"
+        yield f"{agent.name}: the results of tools, and their time, are not counted"
         if agent.tool_style == "chat" and not counted:
             yield f"{agent.name}: descriptions of tools in the prompt are not counted"

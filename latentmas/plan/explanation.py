@@ -47,7 +47,7 @@ class StepCost:
     """Of one latent step or token after it, on average."""
     seconds: float | None = None
     reference_flops: float | None = None
-    """Of the loop that reads the prompt again at each latent step; None but for rollouts."""
+    """Cost in the loop that rereads the prompt at each latent step; None except for rollouts."""
     reference_seconds: float | None = None
 
     @property
@@ -60,41 +60,41 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The cost of a plan: a roofline's floor in seconds, operations, bytes and memory.
+    """The cost of a plan: a roofline's lower bound in seconds, operations, bytes and memory.
 
-    Printing it shows a table, totals and what stands in the way of reuse. Sums are None where a
-    step's cost is not known; `unknown` says why.
+    Printing it shows a table, totals and obstacles to reuse. Sums are None if a step's cost is
+    unknown; `unknown` gives the reason.
     """
 
     name: str
-    """Of the graph."""
+    """Name of the graph."""
     hardware: Hardware
     batch: int
-    """Samples that run together."""
+    """Number of samples that run together."""
     executor: str
-    """Whose memory is meant."""
+    """Executor whose memory is estimated."""
     basis: str
-    """Where the lengths of prompts come from."""
+    """Source of the prompt lengths."""
     weights: int | None
-    """Bytes of all backbones; None where one's count is not known."""
+    """Bytes of all backbones; None if a count is unknown."""
     links: int
     """Bytes of all links."""
     rows: tuple[StepCost, ...]
     unknown: tuple[str, ...] = ()
-    """What is not known, a line each."""
+    """Unknown costs, one line each."""
     obstacles: tuple[str, ...] = ()
-    """Where a prompt's order keeps its beginning from being reused, a line each."""
+    """Prompts whose order prevents reuse of their beginning, one line each."""
     notes: tuple[str, ...] = ()
-    """What was taken for granted, a line each."""
+    """Assumptions, one line each."""
 
     @property
     def seconds(self) -> float | None:
-        """Floor of the whole run."""
+        """Lower bound of the time of the whole run, in seconds."""
         return _sum(row.seconds for row in self.rows)
 
     @property
     def latent_seconds(self) -> float | None:
-        """Floor of all rollouts and transfers."""
+        """Lower bound of the time of all rollouts and transfers, in seconds."""
         return _sum(row.seconds for row in self.rows if row.op != "decode")
 
     @property
@@ -109,28 +109,28 @@ class Explanation:
 
     @property
     def peak_memory(self) -> int | None:
-        """Bytes held at the worst moment."""
+        """Peak memory in bytes."""
         held = [row.memory for row in self.rows if row.op != "transfer"]
         return None if None in held else max((n for n in held if n is not None), default=0)
 
     @property
     def fits(self) -> bool | None:
-        """Whether the hardware's memory suffices; None where either is not known."""
+        """Whether the hardware's memory is sufficient; None if either is unknown."""
         if self.peak_memory is None or self.hardware.memory is None:
             return None
         return self.peak_memory <= self.hardware.memory
 
     @property
     def reference_ratio(self) -> float | None:
-        """Floor of all rollouts in the loop that reads the prompt at each latent step, over ours.
+        """Ratio of the rollouts' time in a loop that rereads the prompt at each latent step to ours.
 
-        The published code runs that loop. None without rollouts, or where a cost is not known.
+        The published code runs that loop. None without rollouts, or if a cost is unknown.
         """
         return _ratio(self._rollouts, "reference_seconds", "seconds")
 
     @property
     def reference_flops_ratio(self) -> float | None:
-        """As `reference_ratio`, of operations."""
+        """Same as `reference_ratio`, for operations."""
         return _ratio(self._rollouts, "reference_flops", "flops")
 
     @property
@@ -163,7 +163,7 @@ class Explanation:
     def __str__(self) -> str:
         head = (
             f"{self.name} on {self.hardware.name}, batch {self.batch}, executor {self.executor}: "
-            f"a floor, not a forecast\n{self.basis}"
+            f"a lower bound, not a forecast\n{self.basis}"
         )
         parts = [head, f"{_table(self.rows)}\n{LEGEND}", "\n".join(self._totals())]
         remarks = {"Not known": self.unknown, "Reuse": self.obstacles, "Notes": self.notes}
@@ -182,7 +182,7 @@ class Explanation:
         )
         yield f"  operations  {_scaled(self.flops)}FLOP, {_scaled(self.bytes)}B moved"
         room = "" if memory is None else f"; {self.hardware.name} has {_gib(memory)}"
-        short = " and does not suffice" if self.fits is False else ""
+        short = " and is not sufficient" if self.fits is False else ""
         yield (
             f"  memory      {_gib(peak)} at most, {_gib(self.weights)} of it backbones, "
             f"{_gib(self.links)} links{room}{short}"
@@ -215,7 +215,7 @@ MEASURES = ("FLOP", "moved", "held", "seconds")
 
 
 LEGEND = (
-    "  prompt: positions; reused: of them, kept from an earlier turn; again: text read once more"
+    "  prompt: positions; reused: of these, kept from an earlier turn; again: text that is reread"
 )
 WIDTH = 100
 
@@ -226,7 +226,7 @@ def _wrapped(lines: Iterable[str]) -> list[str]:
 
 
 def _table(rows: Sequence[StepCost]) -> str:
-    """Steps with equal costs on one line, their rounds together."""
+    """Steps with equal costs, merged into one line with all their rounds."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
         alike.setdefault(_cells(row), []).append(row.round)
@@ -274,7 +274,7 @@ def _rounds(rounds: Sequence[int]) -> str:
 
 
 def _scaled(number: float | None) -> str:
-    """Three digits and a thousand's prefix."""
+    """A number with three digits and an SI prefix."""
     if number is None:
         return "? "
     for prefix in ("", "k", "M", "G", "T"):

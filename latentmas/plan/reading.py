@@ -1,8 +1,8 @@
-"""How long prompts are, and what an agent reads again in a later turn: estimated from templates.
+"""Prompt lengths, and text that agents reread in later turns, estimated from templates.
 
-A prompt is a row of parts: the template's own text, sample fields, texts that agents write, and
-messages. Two turns of an agent share the parts that stand before the first difference; a message
-always differs.
+A prompt is a sequence of parts: the template's own text, sample fields, texts written by agents,
+and messages. Two turns of an agent share the parts before the first difference; messages always
+differ.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from latentmas.prompts import render_prompt
 __all__ = ["WORTHWHILE", "Estimate", "Part", "Reading"]
 
 WORTHWHILE = 8
-"""Fewer shared positions are not kept over rounds."""
+"""Minimum number of shared positions that are kept across rounds."""
 SCAFFOLD = 5
-"""Tokens that a chat template puts round a turn: a guess that fits most models."""
+"""Number of tokens that a chat template adds to a turn: an estimate that suits most models."""
 
 Turn = Rollout | Decode
 
 
 class Part(NamedTuple):
-    """A stretch of a prompt."""
+    """A part of a prompt."""
 
     kind: str
     """`text` (the template's own), `field`, `words` (written by an agent) or `message`."""
@@ -41,20 +41,20 @@ class Reading(Protocol):
     """Positions of prompts, estimated or counted."""
 
     def positions(self, turn: Turn) -> int | None:
-        """Positions of a turn's prompt; None when they are not known."""
+        """Number of positions of a turn's prompt; None if unknown."""
         ...
 
     def shared(self, first: Turn, later: Turn) -> int:
-        """Positions at the beginning of a turn's prompt that an earlier one begins with too."""
+        """Number of leading positions that a turn's prompt shares with an earlier one."""
         ...
 
     def repeated(self, first: Turn, later: Turn) -> int:
-        """Positions of text, before and behind what differs, that two turns have in common."""
+        """Number of text positions that two turns share before and after the difference."""
         ...
 
 
 class Estimate:
-    """Prompts as their templates let one expect them."""
+    """Prompt lengths estimated from templates."""
 
     def __init__(
         self,
@@ -63,12 +63,12 @@ class Estimate:
         input_tokens: int | Mapping[str, int],
         characters_per_token: float,
     ) -> None:
-        """Take what templates do not say.
+        """Set the lengths that templates do not determine.
 
         Args:
-            plan: whose prompts.
-            input_tokens: of each sample field: one number, or one by field.
-            characters_per_token: of templates and constant texts.
+            plan: Plan whose prompts to estimate.
+            input_tokens: Number of tokens of each sample field: one number, or by field.
+            characters_per_token: Number of characters per token of templates and constant texts.
         """
         self.plan = plan
         self.input_tokens = input_tokens
@@ -77,7 +77,7 @@ class Estimate:
         self._parts: dict[tuple[str, tuple[tuple[str, str], ...]], list[Part] | None] = {}
 
     def positions(self, turn: Turn) -> int | None:
-        """As `Reading`; None when the template cannot be rendered without a sample."""
+        """Same as in `Reading`; None if the template cannot be rendered without a sample."""
         parts = self.parts(turn)
         return None if parts is None else sum(part.tokens for part in parts)
 
@@ -95,12 +95,12 @@ class Estimate:
         if key not in self._parts:
             try:
                 self._parts[key] = self._render(turn)
-            except Exception:  # a filter or operator on the stand-in values, not on real ones
+            except Exception:  # caused by the stand-in values; real values may work
                 self._parts[key] = None
         return self._parts[key]
 
     def _alike(self, first: Turn, later: Turn) -> tuple[int, int]:
-        """Positions before the first difference, and those of text there and at the end."""
+        """Positions before the first difference, and text positions there and at the end."""
         before, now = self.parts(first), self.parts(later)
         if before is None or now is None:
             return 0, 0
@@ -118,7 +118,7 @@ class Estimate:
         return shared, max(shared, repeated)
 
     def _begin_alike(self, before: Sequence[Part], now: Sequence[Part]) -> int:
-        """Positions that two texts have in common, where the first difference is inside them."""
+        """Number of positions that two texts share if the first difference is inside them."""
         if not (before and now and before[0].kind == now[0].kind == "text"):
             return 0
         a, b = before[0].name, now[0].name
@@ -144,7 +144,7 @@ class Estimate:
             parts.append(Part("text", f"<{chat.role}>", SCAFFOLD))
             parts += self._split(chat.content, stand_ins)
         if any(part.kind == "text" and "\ue000" in part.name for part in parts):
-            return None  # a loop or a filter has taken a stand-in apart
+            return None  # a loop or a filter has split a stand-in
         return [*parts, Part("text", "<assistant>", SCAFFOLD)]
 
     def _split(self, content: str, stand_ins: Mapping[str, Part]) -> list[Part]:
@@ -170,7 +170,7 @@ class Estimate:
         return Part("field", name, tokens if isinstance(tokens, int) else tokens[name])
 
     def _words(self, slot: str, value: str) -> Part:
-        """A slot filled by text: an agent's, or from outside."""
+        """A slot filled by text from an agent or from outside."""
         made = self._makers.get(value)
         if isinstance(made, Decode):
             return Part("words", value, made.max_new_tokens or 0, slot)
@@ -184,7 +184,7 @@ class Estimate:
 
 
 def _common(a: Sequence[Part], b: Sequence[Part]) -> int:
-    """Equal parts at the beginning; messages of one slot and length count as equal."""
+    """Equal parts at the start; messages of the same slot and length count as equal."""
     count = 0
     for x, y in zip(a, b, strict=False):
         same = x == y or (x.kind == y.kind == "message" and x[2:] == y[2:])
@@ -195,7 +195,7 @@ def _common(a: Sequence[Part], b: Sequence[Part]) -> int:
 
 
 class _Field(str):
-    """Stand-in for a sample field: text that also answers `field.name`, `field[0]` and loops."""
+    """Stand-in for a sample field: a string that also supports `field.name`, `field[0]`, loops."""
 
     def __getattr__(self, name: str) -> _Field:
         if name.startswith("_"):
