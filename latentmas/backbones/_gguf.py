@@ -53,7 +53,7 @@ def unpacked(source: str, dtype: str) -> Path:
     """The folder with a GGUF file's dequantised weights and tokenizer; created if missing.
 
     Args:
-        source: path of the file.
+        source: Path of the file.
         dtype: as declared by the backbone. `auto` is unpacked in bfloat16: the file's own types are
             quantised.
 

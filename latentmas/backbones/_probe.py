@@ -90,9 +90,9 @@ def _check_logits(
     )
     if not _close(ours, model.logits):
         raise WeightsError(
-            f"{name}: family {type(backbone.family).__name__!r} gives different logits from the model "
-            f"(relative difference {_distance(ours, model.logits):.3g}); this model needs its own "
-            "family"
+            f"{name}: family {type(backbone.family).__name__!r} gives different logits "
+            f"from the model (relative difference {_distance(ours, model.logits):.3g}); this model "
+            "needs its own family"
         )
 
 

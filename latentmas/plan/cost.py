@@ -97,7 +97,7 @@ class Model:
         attended = costs.attention_width * pairs(new, past)
         if costs.sliding_window is not None:
             attended += costs.sliding_attention_width * pairs(new, past, costs.sliding_window)
-        # A recurrent state decays, is read twice and has a product added: six operations per element.
+        # A recurrent state decays, is read twice and has a product added: six operations each.
         recurrent = 6 * costs.recurrent_elements * new
         flops = rows * (2 * costs.body_parameters * new + 4 * attended + recurrent)
         state = self._traffic(rows, new, past) if cached else 0
@@ -120,7 +120,7 @@ class Model:
     def kept(self, rows: int, new: int, past: int = 0) -> int:
         """Bytes of the state after a call.
 
-        A sliding layer keeps all positions of the call, even beyond its window, until the next call.
+        A sliding layer keeps all positions of the call, even beyond its window, until the next.
         """
         costs = self.costs
         number = costs.kv_elements * (past + new) + costs.conv_elements

@@ -94,7 +94,7 @@ class Costing:
         )
 
     def _link_work(self, links: Sequence[LinkPlan], rows: int) -> Work:
-        """Cost of links over a number of rows: their weights and the parts of backbones they use."""
+        """Cost of links over some rows: their weights and the parts of backbones they use."""
         own = sum(link.n_parameters for link in links)
         work = Work(2.0 * own * rows, float(own * FLOAT32))
         for link in links:

@@ -20,19 +20,19 @@ class StepCost:
     """
 
     index: int
-    """Of the (first) step in the plan."""
+    """Index of the (first) step in the plan."""
     op: Literal["rollout", "transfer", "decode"]
     round: int
     agents: tuple[str, ...]
-    """Who runs; of a transfer, sender and receiver."""
+    """Agents that run; for a transfer, sender and receiver."""
     rows: int
-    """Rows of the batch: samples times agents."""
+    """Number of rows of the batch: samples times agents."""
     positions: int | None = None
-    """Of the longest prompt."""
+    """Number of positions of the longest prompt."""
     reused: int | None = None
-    """Of them, taken from an earlier turn of the agent."""
+    """Number of these positions that are reused from an earlier turn of the agent."""
     reread: int | None = None
-    """Of them, text that an earlier turn of the agent has read and that is read again."""
+    """Number of these positions whose text an earlier turn has read and that are reread."""
     latent_steps: int = 0
     new_tokens: int = 0
     flops: float | None = None
@@ -40,11 +40,11 @@ class StepCost:
     state_bytes: float | None = None
     """Keys, values and recurrent states, read and written."""
     memory: int | None = None
-    """Bytes held at the step's worst moment, all backbones and links included."""
+    """Peak memory of the step in bytes, including all backbones and links."""
     prompt_seconds: float | None = None
-    """To read the prompt."""
+    """Cost of reading the prompt."""
     call_seconds: float | None = None
-    """Of one latent step or token after it, on average."""
+    """Average cost of one latent step or token after the prompt."""
     seconds: float | None = None
     reference_flops: float | None = None
     """Cost in the loop that rereads the prompt at each latent step; None except for rollouts."""
@@ -122,7 +122,7 @@ class Explanation:
 
     @property
     def reference_ratio(self) -> float | None:
-        """Ratio of the rollouts' time in a loop that rereads the prompt at each latent step to ours.
+        """Time of the rollouts in a loop that rereads the prompt at each latent step, over ours.
 
         The published code runs that loop. None without rollouts, or if a cost is unknown.
         """

@@ -112,7 +112,7 @@ class Plan(Frozen):
         raise UnknownNameError("link", id, (link.id for link in self.links))
 
     def ends_of(self, link: LinkPlan) -> tuple[str, str]:
-        """Sender and receiver of a link's first user; for an inner link, both are the same agent."""
+        """Sender and receiver of a link's first user; for an inner link, the same agent twice."""
         user = link.users[0]
         if link.role == "inner":
             return user, user

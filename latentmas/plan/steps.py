@@ -39,7 +39,7 @@ class Value(NamedTuple):
     name: str
     """Unique in a plan: `round1.planner`, `round1.planner.text`, `round1.planner->critic`."""
     round: int
-    """The round that made it, 1..R."""
+    """The round that produced it, 1..R."""
     agent: str
     """The agent that made it."""
     edge: str | None = None
@@ -232,7 +232,7 @@ def latent_rows(steps: Iterable[Step]) -> dict[str, int]:
 def rollouts_together(
     steps: Sequence[Step], index: int, share: Callable[[str, str], bool]
 ) -> list[int]:
-    """Indices of the rollouts that can share a batch with the one at `index`, which comes first.
+    """Indices of the rollouts that can share a batch with the one at `index`, itself first.
 
     They are in the same round and group, on the same backbone, with the same number of latent steps.
 
