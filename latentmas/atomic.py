@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and errors that say why one cannot be written."""
+"""Atomic file writes, and errors that explain why a file cannot be written."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _FIXES = {
 class WriteError(DataError, OSError):
     """A file or folder cannot be written; `errno`, `strerror` and `filename` are as in OSError."""
 
-    def __str__(self) -> str:  # OSError would print the number and the file's name once more
+    def __str__(self) -> str:  # OSError would add the error number and repeat the file name
         return str(self.args[0])
 
 
 def write_text_atomically(path: Path, text: str) -> Path:
-    """Write a text file so that a crash leaves the old one or the new one, never half."""
+    """Write a text file atomically: a crash leaves either the old or the new content."""
     return write_atomically(path, text)
 
 
 def write_atomically(path: Path, content: bytes | str) -> Path:
-    """Write a file so that a crash or a full disk leaves the old one or the new one, never half.
+    """Write a file atomically: a crash or a full disk leaves either the old or the new content.
 
     Raises:
-        WriteError: it cannot be written; the error names `path`.
+        WriteError: The file cannot be written; the error names `path`.
     """
     with replacing_file(path) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
@@ -58,13 +58,13 @@ def write_atomically(path: Path, content: bytes | str) -> Path:
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Give an empty file beside `path` to write to, and put it in the place of `path` at the end.
+    """Yield an empty file next to `path` to write to; it replaces `path` at the end.
 
-    When the block raises, the old file stays and the new one is removed. A device or a pipe is
-    given itself: it would be lost if another file took its place.
+    If the block raises, the old file is kept and the new one removed. A device or a pipe is
+    yielded itself, since replacing it by a file would destroy it.
 
     Raises:
-        WriteError: the file cannot be written; the error names `path`.
+        WriteError: The file cannot be written; the error names `path`.
     """
     try:
         if _is_special(path):
@@ -92,8 +92,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
 def _is_special(path: Path) -> bool:
     """Whether a path names a device or a pipe.
 
-    Links count in `/dev` alone (`/dev/stdout` is one): elsewhere a link may lie in a folder that
-    somebody else made, and is replaced, never followed.
+    Links are followed only in `/dev` (`/dev/stdout` is one): elsewhere, a link may be in a folder
+    that another user controls, so it is replaced, never followed.
     """
     if path.parent.resolve() == Path("/dev"):
         return path.exists()
@@ -101,21 +101,21 @@ def _is_special(path: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Wait until the disk has the file: some file systems report a full disk only now."""
+    """Flush the file to disk; some file systems report a full disk only at this point."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def check_writable(path: str | Path) -> None:
-    """Check that a file can be written, before the work whose result it will hold.
+    """Check that a file can be written before the work that produces its content.
 
-    The nearest existing folder takes a nameless file for a moment; nothing stays behind.
+    Briefly creates a temporary file in the nearest existing folder; nothing is left behind.
 
     Args:
-        path: of the file; its folder may have to be made.
+        path: Path of the file; its folder need not exist.
 
     Raises:
-        WriteError: it cannot be written; the error names `path`.
+        WriteError: The file cannot be written; the error names `path`.
     """
     path = Path(path)
     try:
@@ -133,12 +133,12 @@ def check_writable(path: str | Path) -> None:
 
 
 def write_error(path: str | Path, error: OSError, what: str = "cannot write") -> WriteError:
-    """The error to raise for a file or folder that cannot be written.
+    """Build the error for a file or folder that cannot be written.
 
     Args:
-        path: of the file or folder.
-        error: what the operating system said.
-        what: begins the message, such as `"the team cannot be written to"`.
+        path: Path of the file or folder.
+        error: Error from the operating system.
+        what: Start of the message, such as `"the team cannot be written to"`.
     """
     reason = error.strerror or str(error) or repr(error)
     fix = _FIXES.get(error.errno or 0, "choose another path")

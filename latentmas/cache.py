@@ -1,4 +1,4 @@
-"""Where things are kept that can be made again."""
+"""The folder for files that can be regenerated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """`$LATENTMAS_CACHE`, else `latentmas` in the user's cache folder; it may not exist yet."""
+    """`$LATENTMAS_CACHE`, or `latentmas` in the user's cache folder; it may not exist yet."""
     if own := os.environ.get("LATENTMAS_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentmas"

@@ -1,7 +1,7 @@
-"""Secrets stay out of what is written, shown or logged.
+"""Removes secrets from text that is written, shown or logged.
 
-A secret is a token by its form (`hf_…`), credentials or a token inside an address, or a value that
-is known to be one: of an environment variable such as `HF_TOKEN`, or given to `hide`.
+A secret is a token recognised by its form (`hf_…`), credentials or a token in a URL, or a known
+value: that of an environment variable such as `HF_TOKEN`, or one passed to `hide`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ __all__ = ["get_logger", "hide", "redact", "secrets_in"]
 
 HIDDEN = "…"
 SHORTEST = 8
-"""Values of environment variables shorter than this are no secrets: `TOKEN=off`."""
+"""Shorter values of environment variables are not secrets: `TOKEN=off`."""
 NAMES = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS?)$", re.I
 )
 FORMS = re.compile(r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{20,}|gh[opsu]_[A-Za-z0-9]{20,})")
-# One slash will do after the scheme: pathlib takes the other away.
+# Accept a single slash after the scheme, because pathlib collapses the two.
 CREDENTIALS = re.compile(r"\b([a-z][a-z0-9+.-]+:/{1,2})[^/\s'\"@]+@", re.I)
 QUERY = re.compile(
     r"([?&][\w.-]*(?:token|secret|password|key|signature|credential|auth|sig)=)[^&\s'\"]+", re.I
@@ -28,7 +28,7 @@ _given: set[str] = set()
 
 
 def hide(value: object) -> None:
-    """Remember a secret that was given to a function, so that it is never shown."""
+    """Remember a secret that was passed to a function, so that it is never shown."""
     if isinstance(value, str) and len(value) >= SHORTEST:
         _given.add(value)
 
@@ -42,16 +42,16 @@ def redact(text: str) -> str:
 
 
 def secrets_in(text: str) -> list[str]:
-    """What secrets a text holds, by the names of their variables or by their form.
+    """The secrets in a text, by the names of their variables or by their form.
 
-    Addresses with credentials are not among them: prompts may well show one as an example.
+    URLs with credentials are excluded, since prompts may show one as an example.
     """
     found = [name for name, value in _known().items() if value in text]
     return found + (["a token by its form"] if FORMS.search(text) and not found else [])
 
 
 def get_logger(name: str) -> logging.Logger:
-    """A logger whose records hold no secrets."""
+    """A logger that removes secrets from its records."""
     logger = logging.getLogger(name)
     if not any(isinstance(known, _Redacting) for known in logger.filters):
         logger.addFilter(_Redacting())
@@ -60,13 +60,13 @@ def get_logger(name: str) -> logging.Logger:
 
 class _Redacting(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, without its secrets."""
+        """Pass every record with its secrets removed."""
         record.msg, record.args = redact(record.getMessage()), ()
         return True
 
 
 def _known() -> dict[str, str]:
-    """Secret values by name, longest first: one may be a part of another."""
+    """Secret values by name, longest first, since one may be part of another."""
     found = {f"a token given ({i})": value for i, value in enumerate(sorted(_given))}
     found |= {
         name: value

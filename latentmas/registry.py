@@ -1,7 +1,7 @@
-"""Things found by name: link kinds, templates, backbone families, executors.
+"""Look-up by name of link kinds, templates, backbone families and executors.
 
 A registry knows the modules of one package (the file name is the registered name) and the entry
-points of one group, and imports them only when asked for. `register` adds one from a notebook or
+points of one group, and imports them only on demand. `register` adds an entry from a notebook or
 a user's own file.
 """
 
@@ -27,20 +27,20 @@ class Registry(Generic[T]):
         """Describe where to look.
 
         Args:
-            kind: what the entries are, for messages ("link kind").
-            package: dotted name of the package whose modules are the built-in entries; it is also
+            kind: Kind of entry, used in messages ("link kind").
+            package: Dotted name of the package whose modules are the built-in entries; it is also
                 the name of the entry-point group that other distributions use.
-            also: further built-in names → the module of the package that registers them.
+            also: Further built-in names → the module of the package that registers them.
         """
         self.kind, self.package = kind, package
         self._also = dict(also or {})
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files its argument under `name`.
+        """Decorator that registers its argument under `name`.
 
         Raises:
-            LatentMASError: when the name is taken by something else.
+            LatentMASError: The name is already registered for another entry.
         """
         if not name.isidentifier():
             raise LatentMASError(f"{self.kind} name {name!r} is not a Python identifier")
@@ -62,14 +62,14 @@ class Registry(Generic[T]):
         return file
 
     def names(self) -> list[str]:
-        """All names, sorted, without importing what they stand for."""
+        """All names, sorted, without importing the entries."""
         return sorted({*self._entries, *self._builtin(), *self._entry_points()})
 
     def get(self, name: str) -> T:
-        """The entry of that name, imported if need be.
+        """The entry with that name, imported if necessary.
 
         Raises:
-            UnknownNameError: with the closest known name.
+            UnknownNameError: There is no such entry; the message suggests the closest name.
         """
         if name not in self._entries:
             self._load(name)
@@ -98,5 +98,5 @@ class Registry(Generic[T]):
 
 
 def _origin(entry: object) -> tuple[str, str]:
-    """Where an entry was defined, so that running a file or cell again may replace it."""
+    """The place where an entry was defined, so that rerunning a file or cell can replace it."""
     return getattr(entry, "__module__", ""), getattr(entry, "__qualname__", repr(entry))

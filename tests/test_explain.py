@@ -362,7 +362,7 @@ def test_old_plan_files_load_and_keep_their_digest():
 def test_the_command_line_explains():
     run = CliRunner().invoke
     shown = run(app, ["plan", "sequential_light", "--hardware", "h200", "--batch", "32"])
-    assert shown.exit_code == 0 and "a floor, not a forecast" in shown.stdout
+    assert shown.exit_code == 0 and "a lower bound, not a forecast" in shown.stdout
     data = run(app, ["plan", "sequential_light", "--hardware", "l4", "--rounds", "1", "--json"])
     assert json.loads(data.stdout)["hardware"]["name"] == "l4"
     assert {row["round"] for row in json.loads(data.stdout)["rows"]} == {1}

@@ -98,8 +98,8 @@ def test_texts_may_be_anchored(tmp_path: Path) -> None:
         ("a: 'b", "cannot be parsed"),
         ("a: !!python/object/apply:os.getcwd []", "cannot be parsed"),
         ("a: !!timestamp x", "cannot be parsed"),
-        ("a: &a {prompt: x}\nb: *a", "only texts may be anchored"),
-        ("a: &a {<<: *a}", "only texts may be anchored"),
+        ("a: &a {prompt: x}\nb: *a", "only strings may be anchored"),
+        ("a: &a {<<: *a}", "only strings may be anchored"),
         ("a: {<<: [" + "[" * 5000, "cannot be parsed"),
     ],
 )

@@ -110,7 +110,7 @@ def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(lm.LatentMASError) as caught:
         lm.RunOptions(temperature=0, top_p=2, position_mode="colum", seed=[1, "x"])
     said = str(caught.value)
-    assert said.startswith("4 options do not fit:\n")
+    assert said.startswith("4 options are invalid:\n")
     assert "temperature is 0; give a number above 0" in said
     assert "top_p is 2; give a number above 0 and at most 1" in said
     assert "unknown position_mode 'colum'; did you mean 'column'?" in said

@@ -319,7 +319,7 @@ def test_no_results_and_no_query():
 @pytest.mark.parametrize("answer", [None, {}, {"results": "x"}, {"results": [1]}])
 def test_a_malformed_answer_is_a_failure(answer):
     said = tools.search_tool(client=FakeClient(answer))("q")
-    assert said == "[search failed: the service sent no list of results]"
+    assert said == "[search failed: the service did not return a list of results]"
 
 
 def test_a_failure_is_one_line_without_the_key(monkeypatch):

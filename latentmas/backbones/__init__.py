@@ -1,4 +1,4 @@
-"""Frozen language models: the only code that touches a model's inside. One family a file."""
+"""Frozen language models: the only code that accesses a model's internals. One family per file."""
 
 from __future__ import annotations
 

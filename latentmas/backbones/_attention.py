@@ -1,4 +1,4 @@
-"""Attention in fp32 where a half-precision model runs on a CPU and gradients are to come.
+"""Attention in fp32 for half-precision models on a CPU when gradients are needed.
 
 torch's CPU kernel for the backward pass of half-precision attention is slow: forward and backward
 of 16 rows, 9 heads and 28 against 52 positions took 18.5 ms in bfloat16, and 7.0 ms with a detour
@@ -20,11 +20,11 @@ __all__ = ["exact_attention"]
 
 HALF = (torch.bfloat16, torch.float16)
 FEWEST = 4
-"""Queries from which on the detour pays; a latent step has one."""
+"""Minimum number of queries at which the detour pays off; a latent step has one."""
 
 
 class _InFp32(TorchFunctionMode):
-    """Runs scaled dot-product attention in fp32, of whatever model calls it."""
+    """Runs scaled dot-product attention in fp32, whichever model calls it."""
 
     def __torch_function__(
         self,
@@ -33,7 +33,7 @@ class _InFp32(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Calls `func`; attention with wider arguments."""
+        """Call `func`, with arguments in fp32 if it is attention."""
         options = dict(kwargs or {})
         if func is not F.scaled_dot_product_attention:
             return func(*args, **options)
@@ -52,11 +52,11 @@ def _widened(value: Any) -> Any:
 
 @contextmanager
 def exact_attention(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Within it, attention of a half-precision model on a CPU is in fp32, if gradients are on.
+    """Context in which a half-precision model on a CPU runs attention in fp32 if gradients are on.
 
     Args:
-        device: of the model.
-        dtype: of the model.
+        device: Device of the model.
+        dtype: Data type of the model.
     """
     if device.type != "cpu" or dtype not in HALF or not torch.is_grad_enabled():
         yield

@@ -1,4 +1,4 @@
-"""What a backbone family is: where a model keeps its parts.
+"""The interface of backbone families: where a model keeps its parts.
 
 Shapes: `B` batch, `T` positions, `D` width, `V` vocabulary.
 """
@@ -18,13 +18,13 @@ __all__ = ["Family"]
 
 
 class Family(ABC):
-    """Interface of a family of models. Leaves hold quirks only; `auto` serves most models."""
+    """Interface of a family of models. Subclasses hold only quirks; `auto` serves most models."""
 
     model_types: ClassVar[tuple[str, ...]] = ()
     """transformers' `model_type`s that this family handles."""
     provides: ClassVar[frozenset[str]] = PARTS
-    """What link kinds may use of these models; a graph whose links need more does not compile.
-    Leave `"embeddings"` out where input embeddings are not rows of one table."""
+    """Parts of these models that link kinds may use; a graph whose links need more does not
+    compile. Omit `"embeddings"` if input embeddings are not rows of one table."""
 
     @abstractmethod
     def decoder(self, model: PreTrainedModel) -> nn.Module:
@@ -32,11 +32,11 @@ class Family(ABC):
 
     @abstractmethod
     def logits(self, model: PreTrainedModel, h_BD: Tensor) -> Tensor:
-        """Scores over the vocabulary, `(…, D)` to `(…, V)`, as the whole model gives them."""
+        """Logits over the vocabulary, `(…, D)` to `(…, V)`, equal to those of the whole model."""
 
     @abstractmethod
     def new_cache(self, model: PreTrainedModel) -> Cache:
-        """An empty cache whose layers fit the model."""
+        """An empty cache whose layers match the model."""
 
     def text_config(self, model: PreTrainedModel) -> Any:
         """The configuration of the decoder."""

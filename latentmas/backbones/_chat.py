@@ -1,4 +1,4 @@
-"""Turns of a conversation as a tokenizer's chat template writes them."""
+"""Conversations rendered with a tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ def chat_text(
     options: Mapping[str, Any],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The chat template's text, ending where the assistant begins.
+    """Render turns with the chat template, ending with the header of the assistant's turn.
 
-    A template that refuses a system turn gets it as the beginning of the user turn; a tokenizer
-    without a template gets the plain text.
+    If the template rejects a system turn, the system text is prepended to the user turn; without a
+    template, the text is returned as it is.
 
     Args:
-        tokenizer: whose template.
-        turns: in their order.
-        options: variables of the template.
-        tools: JSON schemas.
+        tokenizer: Tokenizer whose template to use.
+        turns: Turns in order.
+        options: Variables of the template.
+        tools: JSON schemas of the tools.
 
     Raises:
-        jinja2.TemplateError: as `render_turns`.
+        jinja2.TemplateError: Same as for `render_turns`.
     """
     if not tokenizer.chat_template:
         return "\n\n".join(turn.content for turn in turns)
     try:
         return render_turns(tokenizer, turns, options, tools, add_generation_prompt=True)
-    except SecurityError:  # no refusal: the template costs too much, or reaches out of the sandbox
+    except (
+        SecurityError
+    ):  # not a rejected turn: the template exceeds its budget or violates the sandbox
         raise
     except TemplateError:
         if len(turns) < 2:
@@ -55,18 +57,18 @@ def render_turns(
     *,
     add_generation_prompt: bool = False,
 ) -> str:
-    """What `apply_chat_template` gives, under the budget of prompts.
+    """Same result as `apply_chat_template`, within the budget of prompts.
 
     Args:
-        tokenizer: it has a chat template.
-        turns: in their order.
-        options: variables of the template.
-        tools: JSON schemas.
-        add_generation_prompt: end where the assistant begins.
+        tokenizer: Tokenizer with a chat template.
+        turns: Turns in order.
+        options: Variables of the template.
+        tools: JSON schemas of the tools.
+        add_generation_prompt: End with the header of the assistant's turn.
 
     Raises:
-        jinja2.TemplateError: the template refuses the turns, fails, or costs more than a prompt
-            may (`SecurityError`).
+        jinja2.TemplateError: The template rejects the turns, fails, or exceeds the budget of a
+            prompt (`SecurityError`).
     """
     given = [dict(tool) for tool in tools] or None
     return render_chat_template(

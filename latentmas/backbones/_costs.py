@@ -1,4 +1,4 @@
-"""Counts for the cost model, read off a model without memory: built and run on the meta device.
+"""Counts for the cost model, measured on a model built and run on the meta device.
 
 Shapes: `D` width.
 """
@@ -18,28 +18,28 @@ from latentmas.plan import BackboneCosts
 __all__ = ["measure_costs"]
 
 _measured: dict[tuple[str, str | None, bool], BackboneCosts | None] = {}
-"""By what was asked for; many agents and many plans have one model."""
+"""Cache of counts by arguments; many agents and plans share a model."""
 
 
 def measure_costs(
     config: PreTrainedConfig, *, family: str | None = None, trust_remote_code: bool = False
 ) -> BackboneCosts | None:
-    """Count what a model of this configuration reads, keeps and computes.
+    """Count what a model with this configuration reads, stores and computes.
 
     Args:
-        config: of the model.
-        family: name of its family; None finds it by the model's type.
-        trust_remote_code: as the backbone's declaration says.
+        config: Configuration of the model.
+        family: Name of its family. None: selected by the model's type.
+        trust_remote_code: Value from the backbone's declaration.
 
     Returns:
-        None where the counts are not known: the model cannot be built or run without weights, or
-        is a mixture of experts, which reads other weights for each position.
+        None if the counts are unknown: the model cannot be built or run without weights, or is a
+        mixture of experts, which reads different weights for each position.
     """
     key = (config.to_json_string(), family, trust_remote_code)
     if key not in _measured:
         try:
             _measured[key] = _measure(config, family, trust_remote_code)
-        except Exception:  # any model's code runs here, on tensors without content
+        except Exception:  # arbitrary model code runs here, on tensors without data
             _measured[key] = None
     return _measured[key]
 
@@ -90,7 +90,7 @@ def _parameters(model: Any, decoder: nn.Module) -> dict[str, Any]:
 
 
 def _state(layers: list[Any], heads: int) -> dict[str, Any] | None:
-    """What a cache holds after one position of one row; None when it is like no known kind."""
+    """Contents of a cache after one position of one row; None if a layer is of an unknown kind."""
     found = [part for layer in layers for part in (*_attention(layer, heads), *_recurrent(layer))]
     windows = {layer.sliding_window for layer in layers if getattr(layer, "is_sliding", False)}
     kinds = [kind for kind, _ in found]
@@ -110,7 +110,7 @@ def _state(layers: list[Any], heads: int) -> dict[str, Any] | None:
 
 
 def _attention(layer: Any, heads: int) -> Iterator[tuple[str, dict[str, int]]]:
-    """Kind and counts of a layer that keeps keys and values."""
+    """Kind and counts of a layer that stores keys and values."""
     keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
     if isinstance(keys, Tensor) and isinstance(values, Tensor):
         form = "sliding_" if getattr(layer, "is_sliding", False) else ""

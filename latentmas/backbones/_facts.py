@@ -1,4 +1,4 @@
-"""Facts of a backbone from its configuration: no weights, and no network for local folders."""
+"""Facts about a backbone from its configuration: no weights, no network for local folders."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ PACKAGE = "package:"
 
 
 class UnsuitableBackboneError(WeightsError):
-    """The model exists, but is no decoder with a hidden size and a vocabulary."""
+    """The model exists but is not a decoder with a hidden size and a vocabulary."""
 
 
 def resolve_source(source: str) -> str:
     """A hub id, or the absolute path of a folder or of a GGUF file.
 
-    `package:NAME/path` lies inside an installed Python package, which is not imported.
+    `package:NAME/path` refers to a path inside an installed Python package, which is not imported.
 
     Raises:
-        WeightsError: the package, folder or file does not exist, or the path leaves the package.
+        WeightsError: The package, folder or file does not exist, or the path leaves the package.
     """
     if source.startswith(PACKAGE):
         name, _, rest = source.removeprefix(PACKAGE).partition("/")
@@ -54,11 +54,11 @@ def _is_model(path: Path) -> bool:
 
 
 def read_info(backbone: Backbone) -> BackboneInfo:
-    """Read a backbone's configuration; the facts of the paper's models come with the package.
+    """Read a backbone's configuration; the facts of the paper's models ship with the package.
 
     Raises:
-        WeightsError: it cannot be found or read (the message says why), it is no decoder, or it
-            has sizes that no model has.
+        WeightsError: The configuration cannot be found or read (the message says why), the model is
+            not a decoder, or its sizes exceed those of any known model.
     """
     source = resolve_source(backbone.source)
     if source in KNOWN and backbone.revision is None:
@@ -68,14 +68,14 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         text = config.get_text_config(decoder=True)
     except WeightsError:
         raise
-    except Exception as error:  # each model's configuration class raises what it likes
+    except Exception as error:  # each model's configuration class may raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"no configuration for {source!r}: {reason}") from error
     wanted = ("hidden_size", "vocab_size", "num_hidden_layers")
     missing = [name for name in wanted if not isinstance(getattr(text, name, None), int)]
     if getattr(config, "is_encoder_decoder", False) or missing:
         lack = f" (its configuration has no {', '.join(missing)})" if missing else ""
-        raise UnsuitableBackboneError(f"{source!r} is {config.model_type}, no decoder{lack}")
+        raise UnsuitableBackboneError(f"{source!r} is {config.model_type}, not a decoder{lack}")
     from latentmas.backbones._costs import measure_costs
 
     try:
@@ -91,13 +91,16 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         )
     except ValidationError as error:
         wrong = "; ".join(f"{item['loc'][0]}: {item['msg']}" for item in error.errors())
-        raise WeightsError(f"the configuration of {source!r} does not fit: {wrong}") from error
+        raise WeightsError(f"the configuration of {source!r} is invalid: {wrong}") from error
 
 
 def _config(backbone: Backbone, source: str) -> Any:
     from transformers import AutoConfig
 
-    from latentmas.backbones._sizes import check_sizes, judge_sizes  # late: it takes transformers
+    from latentmas.backbones._sizes import (
+        check_sizes,
+        judge_sizes,
+    )  # imported late: it imports transformers
 
     if is_gguf(source):
         config = gguf_config(source)

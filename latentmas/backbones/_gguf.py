@@ -1,4 +1,4 @@
-"""GGUF files as backbones: unpacked once into a folder of the cache, which loads like any other."""
+"""GGUF files as backbones: unpacked once into a cache folder that loads like any other model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["gguf_config", "is_gguf", "unpacked"]
 
 log = get_logger("latentmas.backbones")
 DTYPES = {"auto": "bfloat16", "float64": "float32"}
-"""Types of unpacked weights that differ from the declared type."""
+"""Declared type → type of the unpacked weights, where the two differ."""
 DONE = "unpacked"
-"""A file that is written last."""
+"""Marker file, written last, that marks a complete folder."""
 
 
 def is_gguf(source: str) -> bool:
@@ -28,7 +28,7 @@ def is_gguf(source: str) -> bool:
 
 
 def gguf_config(source: str) -> Any:
-    """The configuration of a GGUF file, of its unpacked folder where there is one.
+    """The configuration of a GGUF file, read from its unpacked folder if there is one.
 
     Raises:
         WeightsError: `gguf` is not installed, or the file cannot be read.
@@ -42,7 +42,7 @@ def gguf_config(source: str) -> Any:
     _require_gguf(source)
     try:
         return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    except Exception as error:  # the reader of the format raises what it likes
+    except Exception as error:  # the reader of the format may raise any exception
         raise WeightsError(
             f"cannot read {source!r} as a GGUF file: {_reason(error)}; it may be incomplete or "
             "damaged: download it again"
@@ -50,10 +50,10 @@ def gguf_config(source: str) -> Any:
 
 
 def unpacked(source: str, dtype: str) -> Path:
-    """The folder with a GGUF file's weights, dense, and its tokenizer; made where it is missing.
+    """The folder with a GGUF file's dequantised weights and tokenizer; created if missing.
 
     Args:
-        source: path of the file.
+        source: Path of the file.
         dtype: as declared by the backbone. `auto` is unpacked in bfloat16: the file's own types are
             quantised.
 
@@ -78,8 +78,8 @@ def unpacked(source: str, dtype: str) -> Path:
         _unpack(path, part, wanted)
         (part / DONE).write_text(path.name, encoding="utf-8")
         part.replace(folder)
-    except Exception as error:  # the readers of models and tokenizers raise what they like
-        if not (folder / DONE).exists():  # else another process was faster
+    except Exception as error:  # the readers of models and tokenizers may raise any exception
+        if not (folder / DONE).exists():  # otherwise another process finished first
             raise WeightsError(
                 f"cannot unpack {source!r} into {folder}: {_reason(error)}"
             ) from error
@@ -108,7 +108,7 @@ def _reason(error: Exception) -> str:
 
 
 def _home(path: Path) -> Path:
-    """Of all unpacked forms of a file: its name, and a digest of what tells that it has changed."""
+    """Common prefix of a file's unpacked folders: its name, and a digest that detects changes."""
     stat = path.stat()
     with path.open("rb") as file:
         head = file.read(2**20)

@@ -1,7 +1,7 @@
-"""Cache layers that leave room for what is to come, so that a step copies its own columns alone.
+"""Cache layers with spare room, so that a step copies only its own columns.
 
-transformers' dynamic layers put old and new columns together at each step, which copies all of
-them. That is what autograd needs, and is done here too when gradients are on.
+transformers' dynamic layers concatenate old and new columns at each step, which copies all of
+them. Autograd needs that, so it is also done here when gradients are on.
 
 Shapes: `B` batch, `H` heads, `T` new positions, `L` columns kept, `D` width of a head.
 """
@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 __all__ = ["Growing", "GrowingWindow", "Room", "grown_columns", "with_room"]
 
 CHUNK = 256
-"""Columns that are added at once when more come than were expected."""
+"""Number of columns added at once when there are more than expected."""
 
 
 def grown_columns(expected: int, columns: int) -> int:
@@ -27,22 +27,22 @@ def grown_columns(expected: int, columns: int) -> int:
 
 
 class Room:
-    """Columns in a buffer that is larger than they are. What is written is never written again."""
+    """Columns in a larger buffer. Columns that have been written are never overwritten."""
 
     def __init__(self) -> None:
         self._buffer: Tensor | None = None
         self._end = 0
         self._seen: Tensor | None = None
-        """The last columns handed out."""
+        """The most recently returned columns."""
 
     def append(self, old_BHLD: Tensor, new_BHTD: Tensor, expected: int, chunk: int) -> Tensor:
         """Old and new columns as one tensor, `(B, H, L + T, D)`.
 
         Args:
-            old_BHLD: what is kept; copied unless its last column is the last one written here.
-            new_BHTD: what comes after it.
-            expected: columns that a new buffer has at least.
-            chunk: columns that it has to spare where more than expected are there.
+            old_BHLD: Columns kept so far; copied unless they end at the last column written here.
+            new_BHTD: New columns to append.
+            expected: Minimum number of columns of a new buffer.
+            chunk: Number of spare columns if there are more columns than expected.
         """
         new, kept = new_BHTD.shape[-2], old_BHLD.shape[-2] if old_BHLD.dim() == 4 else 0
         buffer, end = self._buffer, self._end
@@ -59,7 +59,7 @@ class Room:
         return buffer[:, :, end - kept : end + new]
 
     def hand_out(self, kept: Tensor) -> Tensor:
-        """Remember what the layer keeps, so that the next columns go after it."""
+        """Record the layer's columns, so that the next ones are written after them."""
         self._seen = kept
         return kept
 
@@ -75,7 +75,7 @@ class Growing(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append columns; all keys and values."""
+        """Append columns and return all keys and values."""
         if torch.is_grad_enabled():
             return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:
@@ -99,7 +99,7 @@ class GrowingWindow(DynamicSlidingWindowLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Append columns; keys and values that the new positions may see."""
+        """Append columns and return the keys and values visible to the new positions."""
         if torch.is_grad_enabled() or self.record_past:
             return super().update(key_states, value_states, *args, **kwargs)
         if not self.is_initialized:
@@ -122,7 +122,7 @@ class GrowingWindow(DynamicSlidingWindowLayer):
 
 
 def with_room(layer: Any) -> Any:
-    """A growing layer in the place of transformers' own; others as they are."""
+    """Replace a dynamic layer of transformers with a growing one; other layers are unchanged."""
     if type(layer) is DynamicLayer:
         return Growing()
     if type(layer) is DynamicSlidingWindowLayer:

@@ -1,9 +1,9 @@
-"""Facts of the paper's models, so that its teams compile without a network.
+"""Facts about the paper's models, so that its teams compile without a network.
 
-From the models' `config.json` on the hub. Loading compares the width with the weights. Counts for
-the cost model were measured on the meta device from configurations of these shapes, without a look
-at the hub. Least certain are Qwen3.5-2B's inner width and linear heads, Qwen3.5-4B's linear heads
-and BioMistral's sliding window; the tests hold the shapes.
+They come from the models' `config.json` on the hub. Loading compares the width with the weights.
+Counts for the cost model were measured on the meta device from configurations of these shapes, not
+from the hub. Least certain are Qwen3.5-2B's inner width and linear heads, Qwen3.5-4B's linear heads
+and BioMistral's sliding window; the tests list the shapes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _full(layers: int, attention: int, kv: int) -> dict[str, Any]:
 def _hybrid(
     full: int, attention: int, kv: int, recurrent: int, states: int, conv: int, width: int
 ) -> dict[str, Any]:
-    """Counts of Qwen3.5: three layers of linear attention to one of full attention."""
+    """Counts for Qwen3.5: three layers of linear attention per layer of full attention."""
     return {
         "attention_width": attention,
         "kv_elements": kv,
@@ -160,7 +160,7 @@ KNOWN: dict[str, BackboneInfo] = {
         _costs(
             3_209_010_688,
             671_252_480,
-            4_300_079_472,  # with the vision tower, which loading brings along
+            4_300_079_472,  # includes the vision tower, which is loaded too
             10240,
             attention_width=10_240,
             kv_elements=10_240,

@@ -46,7 +46,7 @@ __all__ = ["LoadedBackbone", "load_backbone"]
 
 
 class LoadedBackbone:
-    """A frozen model with its tokenizer, in evaluation mode, without gradients of its own."""
+    """A frozen model with its tokenizer, in evaluation mode, without gradients for its weights."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class LoadedBackbone:
         planned: PlanBackbone,
         commit: str | None = None,
     ) -> None:
-        """Freeze the model; `commit` is the hub's that it is of, None for a folder."""
+        """Freeze the model; `commit` is its commit on the hub, None for a folder."""
         self.commit = commit
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
@@ -64,27 +64,27 @@ class LoadedBackbone:
         self._decoder = self.family.decoder(model)
         masks = Masks(self.family.text_config(model))
         self.masks: Masks | None = masks if masks.possible else None
-        """Makes attention masks without a look at the device; None leaves them to the model."""
+        """Builds attention masks without a device sync. None: the model builds its own."""
         self.workspace: dict[Any, Any] = {}
-        """What executors keep between runs; emptied when the weights move."""
+        """Data that executors keep between runs; cleared when the weights move."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the input embeddings."""
+        """Data type of the input embeddings."""
         return self.model.get_input_embeddings().weight.dtype
 
     @property
     def learns(self) -> bool:
-        """Whether a weight of the model takes gradients; as loaded, none does."""
+        """Whether any weight of the model requires gradients; none does after loading."""
         return any(weight.requires_grad for weight in self.model.parameters())
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Input embeddings of token ids, `(…)` to `(…, D)`, scaled as the model scales them."""
+        """Input embeddings of token ids, `(…)` to `(…, D)`, with the model's own scaling."""
         embedded: Tensor = self.model.get_input_embeddings()(ids.to(self.device))
         return embedded
 
@@ -98,10 +98,10 @@ class LoadedBackbone:
 
     @cached_property
     def _embedding_scale(self) -> float:
-        """By how much the model scales its table (Gemma: the square root of the width).
+        """Factor by which the model scales its table (Gemma: the square root of the width).
 
         Raises:
-            WeightsError: its embeddings are not rows of a table.
+            WeightsError: The embeddings are not rows of one table.
         """
         with torch.no_grad():
             ids = torch.arange(min(16, self.planned.info.vocab_size))
@@ -128,11 +128,11 @@ class LoadedBackbone:
         """Run the decoder, never the vocabulary head.
 
         Args:
-            x_BTD: input embeddings of the new positions.
-            positions_BT: their position ids.
+            x_BTD: Input embeddings of the new positions.
+            positions_BT: Position ids of the new positions.
             mask_BL: 1 for real positions, 0 for padding; L counts the past that `state` holds.
-            state: what was seen before; it takes in the new positions. None: nothing was.
-            padded: whether the mask may hold a 0; False saves work.
+            state: State of the previous positions, updated in place. None: there are none.
+            padded: Whether the mask may contain a 0; False saves work.
 
         Returns:
             States after the final norm, h_BTD.
@@ -153,7 +153,7 @@ class LoadedBackbone:
         return states
 
     def layer_kinds(self) -> list[str]:
-        """What each layer remembers: `full_attention`, `sliding_attention`, `linear_attention`."""
+        """Kind of each layer: `full_attention`, `sliding_attention` or `linear_attention`."""
         config = self.family.text_config(self.model)
         count = self.planned.info.num_layers
         kinds = getattr(config, "layer_types", None)
@@ -161,25 +161,25 @@ class LoadedBackbone:
 
     @cached_property
     def static_reason(self) -> str | None:
-        """Why the model cannot run over a `StaticState`; None when it can."""
+        """Reason why the model cannot run with a `StaticState`; None if it can."""
         if self.masks is None or not State(self).joins():
-            return "its layers or its attention need masks or memory of their own"
+            return "its layers or its attention need their own masks or memory"
         return probe_static(self, lambda rows, capacity: StaticState(self, rows, capacity))
 
     def logits(self, h_BD: Tensor) -> Tensor:
-        """Scores over the vocabulary, `(…, D)` to `(…, V)`."""
+        """Logits over the vocabulary, `(…, D)` to `(…, V)`."""
         return self.family.logits(self.model, h_BD)
 
     @property
     def pad_id(self) -> int:
-        """A token id for padded places, whose embedding is masked anyway."""
+        """A token id for padding; its embedding is masked in any case."""
         return int(self.tokenizer.pad_token_id or 0)
 
     @cached_property
     def turn_end_id(self) -> int | None:
-        """The token that ends an assistant's turn in the chat template, else the tokenizer's end.
+        """The token that ends an assistant's turn in the chat template, or the tokenizer's EOS.
 
-        Read off a rendered turn, token by token: for Gemma it is not the end of a sequence.
+        It is found by rendering a turn, since it may differ from the EOS token (as for Gemma).
         """
         tokenizer, said = self.tokenizer, "an answer"
         default = None if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
@@ -194,7 +194,7 @@ class LoadedBackbone:
 
     @cached_property
     def begin_ids(self) -> list[int]:
-        """The tokens that the tokenizer puts at the beginning of a text, as a rule one or none."""
+        """The tokens that the tokenizer adds at the start of a text, usually one or none."""
         return begin_ids(self.tokenizer)
 
     @property
@@ -217,15 +217,15 @@ def load_backbone(
     """Load a backbone's weights and tokenizer.
 
     Args:
-        planned: which one, and the facts that its plan was compiled with.
-        device: where to.
-        dtype: in place of what the declaration says.
-        commit: of the hub, in place of the revision declared.
+        planned: The backbone, with the facts that its plan was compiled with.
+        device: Target device.
+        dtype: Data type that overrides the declared one.
+        commit: Commit on the hub that overrides the declared revision.
 
     Raises:
-        WeightsError: it cannot be loaded, has another width than planned, or cannot serve: its
-            family computes other logits than the model, or its states change with a batch's
-            padding or when it reads piece by piece.
+        WeightsError: The backbone cannot be loaded, its width differs from the plan's, or it is
+            unsuitable: its family computes different logits from the model, or its states change
+            with a batch's padding or when the prompt is read in pieces.
     """
     spec = planned.spec
     source = resolve_source(spec.source)
@@ -245,7 +245,7 @@ def load_backbone(
             **options,
             **_without_foreign_adapter(source, revision),
         )
-    except Exception as error:  # torch, transformers and each model's code raise what they like
+    except Exception as error:  # torch, transformers and model code may raise any exception
         raise WeightsError(f"cannot load backbone {spec.source!r}: {_reason(error)}") from error
     model, found = loaded
     if found["missing_keys"]:
@@ -262,21 +262,21 @@ def load_backbone(
 
 
 def _reason(error: Exception) -> str:
-    """Why a model cannot be loaded, on one line."""
+    """Reason why a model cannot be loaded, on one line."""
     if isinstance(error, UnpicklingError | EOFError):
-        # torch's own message advises to unpickle the file all the same.
+        # torch's own message advises unpickling the file anyway, which may run its code.
         return (
-            "its weights are not a checkpoint that torch can read without running code of the "
-            "file; download it again, or take a copy in safetensors format"
+            "its weights are not a checkpoint that torch can read without running code from the "
+            "file; download it again, or use a copy in safetensors format"
         )
     text = " ".join(str(error).split("\n", 1)[0].split()) or repr(error)
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
-        return f"there is not enough memory ({text}); free some, or take a smaller model or dtype"
+        return f"there is not enough memory ({text}); free some, or use a smaller model or dtype"
     return text
 
 
 def _commit(source: str, revision: str | None) -> str | None:
-    """The hub's commit of what has just been loaded, read off its place in the cache."""
+    """The hub commit of the loaded model, derived from its path in the cache."""
     if Path(source).is_dir():
         return None
     path = try_to_load_from_cache(source, "config.json", revision=revision)
@@ -284,10 +284,10 @@ def _commit(source: str, revision: str | None) -> str | None:
 
 
 def _without_foreign_adapter(source: str, revision: str | None) -> dict[str, Any]:
-    """Options that keep transformers from reading another tool's `adapter_config.json`.
+    """Options that prevent transformers from reading another tool's `adapter_config.json`.
 
-    Where peft is installed, transformers takes any file of that name for a peft adapter; the
-    published RecursiveMAS checkpoints have one beside their models.
+    If peft is installed, transformers treats any file of that name as a peft adapter; the published
+    RecursiveMAS checkpoints have one next to their models.
     """
     if not is_peft_available():
         return {}
@@ -298,10 +298,10 @@ def _without_foreign_adapter(source: str, revision: str | None) -> dict[str, Any
 
 
 def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """The tokenizer that the files describe.
+    """Load the tokenizer that the files describe.
 
-    For some model types (qwen2 among them) transformers 5.23 replaces the class that a checkpoint
-    names by its own, which reads other tokenizers' files wrongly without a word.
+    For some model types (such as qwen2), transformers 5.23 replaces the class named in a checkpoint
+    by its own, which silently misreads the files of other tokenizers.
     """
     named = get_tokenizer_config(source, **options).get("tokenizer_class")
     generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")

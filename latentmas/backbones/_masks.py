@@ -1,10 +1,10 @@
-"""Attention masks built here, so that a step never asks the device whether anything is padded.
+"""Attention masks, built here so that a step never synchronises with the device.
 
-transformers builds masks from a 2-D padding mask too, but reads it back to the host to see whether
-it may be left out. Whoever calls a step knows that already.
+transformers also builds masks from a 2-D padding mask but copies it to the host to check whether it
+can be omitted. The caller of a step already knows that.
 
 Shapes: `B` batch, `T` new positions, `L` columns so far (past and new), `C` columns that a layer
-hands to attention.
+passes to attention.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention
 
 
 class Masks:
-    """Makes what a decoder takes as `attention_mask`, for each kind of its layers."""
+    """Builds the `attention_mask` argument of a decoder, for each kind of its layers."""
 
     def __init__(self, config: Any) -> None:
         types = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None)
         self.window: int | None = window if isinstance(window, int) else None
         self.dtype: torch.dtype = torch.float32
-        """Of the model: masks are added to scores."""
+        """Data type of the model; masks are added to attention scores."""
         self.by_type = types is not None
         only = FULL if self.window is None else SLIDING
         self.kinds = frozenset(types) if types is not None else frozenset({only})
@@ -35,18 +35,18 @@ class Masks:
 
     @property
     def possible(self) -> bool:
-        """Whether all layers are of kinds known here, with an attention that takes such masks."""
+        """Whether all layers are of known kinds and their attention accepts such masks."""
         windowed = SLIDING not in self.kinds or self.window is not None
         known = self.kinds <= {FULL, SLIDING, LINEAR} and bool(self.kinds & {FULL, SLIDING})
         return known and windowed and self._attention in ("sdpa", "eager")
 
     def growing(self, mask_BL: Tensor, new: int, *, padded: bool) -> Any:
-        """For layers that hand out what they have seen; sliding ones no more than their window.
+        """Masks for layers that return all columns so far, or, if sliding, their window.
 
         Args:
-            mask_BL: 1 for real positions.
-            new: T.
-            padded: whether `mask_BL` may hold a 0.
+            mask_BL: 1 for real positions, 0 for padding.
+            new: Number of new positions T.
+            padded: Whether `mask_BL` may contain a 0.
         """
         length = mask_BL.shape[1]
         may_skip = not padded and (new > 1 or mask_BL.device.type == "cuda")
@@ -66,12 +66,12 @@ class Masks:
         return self._shaped(made)
 
     def fixed(self, mask_BC: Tensor, columns_T: Tensor, *, padded: bool) -> Any:
-        """For layers that hand out C columns, of which later ones may not be written yet.
+        """Masks for layers that return C columns, of which the last may not be written yet.
 
         Args:
-            mask_BC: 1 for real positions.
-            columns_T: where the new positions stand.
-            padded: whether `mask_BC` may hold a 0.
+            mask_BC: 1 for real positions, 0 for padding.
+            columns_T: Columns of the new positions.
+            padded: Whether `mask_BC` may contain a 0.
         """
         new, width = columns_T.shape[0], mask_BC.shape[1]
         made: dict[str, Tensor | None] = {}
@@ -86,10 +86,10 @@ class Masks:
         return self._shaped(made)
 
     def _causal(self, mask_BC: Tensor, columns_T: Tensor, window: int | None) -> Tensor:
-        """`(B, 1, T, C)`, to be added to scores: real columns up to one's own, within the window.
+        """Additive mask `(B, 1, T, C)`: a position sees real columns up to its own in the window.
 
-        A mask of truth values would be turned into this one in every layer.
-        A position always sees itself, so that a padded one is no empty row (NaN in some kernels).
+        A boolean mask would be converted to this one in every layer.
+        A position always sees itself, because a fully masked row gives NaN in some kernels.
         """
         key_C = torch.arange(mask_BC.shape[1], device=mask_BC.device)
         own_TC = key_C == columns_T[:, None]

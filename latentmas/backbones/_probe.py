@@ -1,7 +1,8 @@
-"""What loading asks of a model before it may serve.
+"""Checks that a loaded model must pass before it is used.
 
-A model may load and run and still be wrong for us: a head with a quirk, positions counted from the
-left edge of a padded batch, a memory that only `generate` looks after. A few tokens tell.
+A model may load and run and still be unsuitable: its head may have a quirk, its positions may be
+counted from the left edge of a padded batch, or its cache may be managed only by `generate`. A few
+tokens reveal that.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["probe", "probe_static"]
 
 TOLERANCE = 0.05
-"""Relative difference of results that ought to be equal; bf16 comes to about 0.01."""
+"""Maximum relative difference between results that should agree; bf16 gives about 0.01."""
 LENGTH, PADDING = 6, 3
 
 
 @torch.no_grad()
 def probe(backbone: LoadedBackbone, new_state: Callable[[], State]) -> None:
-    """Compare width, logits, padding and memory on a few tokens.
+    """Compare width, logits, padding and cached states on a few tokens.
 
     Raises:
-        WeightsError: with what the model does otherwise, and why that rules it out.
+        WeightsError: The model is unsuitable; the message names the difference and its consequence.
     """
     name = f"backbone {backbone.planned.spec.source!r} ({backbone.planned.info.model_type})"
     ids = torch.arange(4, 4 + LENGTH)[None] % backbone.planned.info.vocab_size
@@ -40,8 +41,8 @@ def probe(backbone: LoadedBackbone, new_state: Callable[[], State]) -> None:
         rows = backbone.embed(ids)
         _check_width(backbone, rows, name)
         _check_ids(backbone, ids, rows, name)
-        # Latent steps feed vectors that no token has. Means of neighbours are such vectors; a model
-        # that looks its token ids up in the embedding table (Gemma 4) finds none for them.
+        # Latent steps feed vectors that are not token embeddings. Means of neighbours are such
+        # vectors: a model that looks up their ids in the embedding table (Gemma 4) fails on them.
         x = (rows + rows.roll(1, dims=1)) / 2
         positions = torch.arange(LENGTH, device=x.device)[None]
         whole = backbone.step(x, positions, torch.ones_like(positions))
@@ -66,13 +67,13 @@ def _check_width(backbone: LoadedBackbone, x: Tensor, name: str) -> None:
 
 
 def _check_ids(backbone: LoadedBackbone, ids: Tensor, x: Tensor, name: str) -> None:
-    """Token ids and their embeddings must give the same: a model may read ids for itself."""
+    """Check that ids and their embeddings give equal logits: a model may also use the ids."""
     by_ids = backbone.model(input_ids=ids.to(x.device), use_cache=False).logits
     by_rows = backbone.model(inputs_embeds=x, use_cache=False).logits
     if not _close(by_rows, by_ids):
         raise WeightsError(
             f"{name} reads token ids beside its input embeddings: given its own embeddings alone, "
-            f"it computes other logits (relative difference {_distance(by_rows, by_ids):.3g}); "
+            f"it computes different logits (relative difference {_distance(by_rows, by_ids):.3g}); "
             "latent steps have no token ids, so it cannot serve as a backbone; choose another model"
         )
 
@@ -89,9 +90,9 @@ def _check_logits(
     )
     if not _close(ours, model.logits):
         raise WeightsError(
-            f"{name}: family {type(backbone.family).__name__!r} gives other logits than the model "
-            f"(relative difference {_distance(ours, model.logits):.3g}); this model needs a family "
-            "of its own"
+            f"{name}: family {type(backbone.family).__name__!r} gives different logits "
+            f"from the model (relative difference {_distance(ours, model.logits):.3g}); this model "
+            "needs its own family"
         )
 
 
@@ -103,7 +104,7 @@ def _check_padding(backbone: LoadedBackbone, x: Tensor, whole: Tensor, name: str
     if not _close(padded, whole):
         attention = getattr(backbone.model.config, "_attn_implementation", "unknown")
         raise WeightsError(
-            f"{name} gives other states when its prompt is padded on the left "
+            f"{name} gives different states when its prompt is padded on the left "
             f"(relative difference {_distance(padded, whole):.3g}): a batch would not equal its "
             f"rows; dtype {str(backbone.dtype).removeprefix('torch.')} with attention "
             f"{attention!r} is the cause, or the model; try another of either"
@@ -111,7 +112,7 @@ def _check_padding(backbone: LoadedBackbone, x: Tensor, whole: Tensor, name: str
 
 
 def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], State]) -> None:
-    """Leave masks to the model where ours give other states, or do not fit."""
+    """Let the model build its masks if ours give different states or do not work."""
     ours, backbone_masks = None, backbone.masks
     mask = torch.ones_like(x[..., 0], dtype=torch.long)
     mask[:, :PADDING] = 0
@@ -123,7 +124,7 @@ def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], S
         return backbone.step(x[:, cut:], positions[:, cut:], mask, state)
 
     with suppress(RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
-        ours = read()  # where it cannot, the model's own way is the only one
+        ours = read()  # if this fails, only the model's own masks can be used
     backbone.masks = None
     wanted = read()
     if ours is not None and _close(ours, wanted):
@@ -134,7 +135,7 @@ def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], S
 def probe_static(
     backbone: LoadedBackbone, new_state: Callable[[int, int], StaticState]
 ) -> str | None:
-    """Why a model cannot run over a static state; None when a few tokens give the same."""
+    """Reason why a model cannot run with a static state; None if a few tokens agree."""
     ids = torch.arange(4, 4 + LENGTH)[None] % backbone.planned.info.vocab_size
     x, cut = backbone.embed(ids), LENGTH - 1
     positions = torch.arange(LENGTH, device=x.device)[None]
@@ -169,8 +170,8 @@ def _check_memory(
     joined = torch.cat(pieces, dim=1)
     if not _close(joined, whole):
         raise WeightsError(
-            f"{name} gives other states when it reads piece by piece from its cache (relative "
-            f"difference {_distance(joined, whole):.3g}); it needs a family with a cache of its own"
+            f"{name} gives different states when the prompt is read in pieces (relative "
+            f"difference {_distance(joined, whole):.3g}); it needs a family with its own cache"
         )
 
 
@@ -179,6 +180,6 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:
-    """Largest difference, relative to the largest value; NaN counts as far."""
+    """Largest difference relative to the largest value; NaN counts as a large one."""
     difference = (found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)
     return float(difference.nan_to_num(nan=float("inf")))

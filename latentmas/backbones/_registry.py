@@ -1,4 +1,4 @@
-"""The registry of backbone families; importing it costs no torch."""
+"""The registry of backbone families; importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "families", "find_family", "parts_of"]
 
 PARTS = frozenset({"head", "embeddings", "tokenizer"})
-"""What link kinds may use of a model; a family whose models lack some says so."""
+"""Parts of a model that link kinds may use; a family declares which ones its models provide."""
 
 families: Registry[type[Family]] = Registry("backbone family", "latentmas.backbones")
 """Families by name; a family declares the `model_type`s that it handles."""
 
 
 def find_family(model_type: str, name: str | None = None) -> Family:
-    """The family called `name`, else the one that declares `model_type`, else `auto`.
+    """The family called `name`, or the one that declares `model_type`, or `auto`.
 
     Raises:
-        UnknownNameError: no family is called `name`.
+        UnknownNameError: No family is called `name`.
     """
     if name is not None:
         return families.get(name)()
@@ -34,12 +34,12 @@ def find_family(model_type: str, name: str | None = None) -> Family:
 
 
 def parts_of(model_type: str, name: str | None = None) -> frozenset[str]:
-    """What the models of a family provide for links; families as `find_family` takes them.
+    """The parts that a family's models provide to links; arguments as for `find_family`.
 
-    `auto` provides all: where no other family is known, nothing is imported.
+    `auto` provides all, so nothing is imported if no other family is known.
 
     Raises:
-        UnknownNameError: no family is called `name`.
+        UnknownNameError: No family is called `name`.
     """
     if name in (None, "auto") and set(families.names()) <= {"auto"}:
         return PARTS

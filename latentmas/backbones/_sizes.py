@@ -1,7 +1,7 @@
-"""Sizes in a model's configuration, judged before anything is built from it.
+"""Checks of the sizes in a model's configuration, made before anything is built from it.
 
-A configuration class may make one object for each layer, and the cost model builds the whole model
-without weights: a small file that claims a million layers would take minutes and all memory.
+A configuration class may create one object per layer, and the cost model builds the whole model
+without weights, so a small file that claims a million layers would take minutes and all memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from latentmas.errors import WeightsError
 __all__ = ["check_sizes", "judge_sizes"]
 
 _BOUNDS = (
-    # Beyond any model that has been published: the deepest have about 130 layers, the widest
+    # Larger than any published model: the deepest have about 130 layers, the widest
     # about 54,000 columns in an MLP, and the largest vocabularies about a million entries.
     (re.compile(r"layers?$|^depth$"), 1024),
     (re.compile(r"vocab_size$"), 2**24),
@@ -30,21 +30,21 @@ _BOUNDS = (
         2**20,
     ),
 )
-"""Names of fields, and the largest number that one may hold; the first that fits counts."""
+"""Field names and their maximum value; the first match applies."""
 
 
 def check_sizes(source: str, *, revision: str | None = None) -> None:
-    """Refuse a configuration whose sizes no model has.
+    """Reject a configuration whose sizes exceed those of any known model.
 
     Raises:
-        WeightsError: naming the field, its value and the bound.
-        OSError: the configuration cannot be read; transformers says why.
+        WeightsError: A size is too large; the message names the field, its value and the bound.
+        OSError: The configuration cannot be read; the message comes from transformers.
     """
     judge_sizes(source, PreTrainedConfig.get_config_dict(source, revision=revision)[0])
 
 
 def judge_sizes(source: str, data: dict[str, Any]) -> None:
-    """As `check_sizes`, for fields that have been read already."""
+    """Same as `check_sizes`, for fields that have already been read."""
     for name, value in _fields(data):
         most = next((most for names, most in _BOUNDS if names.search(name)), None)
         if most is not None and type(value) is int and value > most:
@@ -56,7 +56,7 @@ def judge_sizes(source: str, data: dict[str, Any]) -> None:
 
 
 def _fields(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Fields of a configuration and of those inside it, such as `text_config`."""
+    """Fields of a configuration and of nested ones, such as `text_config`."""
     pending = [data]
     while pending:
         for name, value in pending.pop().items():

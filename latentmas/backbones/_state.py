@@ -1,4 +1,4 @@
-"""What a model remembers of the positions it has seen: a state that grows with every step.
+"""A model's state after the positions it has read; it grows with every step.
 
 Shapes: `B` batch, `T` new positions, `L` positions so far.
 """
@@ -28,15 +28,15 @@ Snapshot = list[dict[str, Any]]
 
 
 ROOM = ("rooms", "expected", "chunk")
-"""Fields of a layer about its buffers: a snapshot that had them would hold buffers of another turn,
-and make room as that one did."""
+"""Fields about a layer's buffers, left out of snapshots: a snapshot with them would keep the
+buffers of another turn alive and reserve room as that turn did."""
 
 ON_NEW: ContextVar[Callable[[State], None] | None] = ContextVar("on_new", default=None)
-"""Told of each new dynamic state; training keeps account of what they hold."""
+"""Called with each new dynamic state; training tracks how much memory they hold."""
 
 
 class Part(NamedTuple):
-    """Rows of a state, for another one that is put together."""
+    """Rows of a state, used to assemble another one."""
 
     state: State
     rows: Sequence[int]
@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 
 class State:
-    """A dynamic state: exact, differentiable, and as large as what it has seen."""
+    """A dynamic state: exact, differentiable, and as large as the positions it has read."""
 
     def __init__(self, backbone: LoadedBackbone) -> None:
         self.backbone = backbone
@@ -54,45 +54,46 @@ class State:
 
     @property
     def length(self) -> int:
-        """Positions seen so far, L."""
+        """Number of positions read so far, L."""
         return int(self.cache.get_seq_length())
 
     def masks(self, masks: Masks, mask_BL: Tensor, new: int, padded: bool) -> Any:
-        """What the decoder takes as attention mask for T new positions."""
+        """The decoder's attention mask for T new positions."""
         return masks.growing(mask_BL, new, padded=padded)
 
     def reserve(self, expected: int, chunk: int = CHUNK) -> None:
-        """Say how many positions are to come in all, so that memory is taken once.
+        """Set the expected total number of positions, so that memory is allocated once.
 
         Args:
-            expected: L in the end.
-            chunk: columns that are added at once when there are more.
+            expected: Final value of L.
+            chunk: Number of columns added at once when more are needed.
         """
         for layer in self.cache.layers:
             if isinstance(layer, (Growing, GrowingWindow)):
                 layer.expected, layer.chunk = expected, chunk
 
     def snapshot(self) -> Snapshot:
-        """Copies of what is remembered now, to be given to `restore`."""
+        """A copy of the current contents, for `restore`."""
         return [_fields(layer) for layer in self.cache.layers]
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Take over a snapshot, of this state or of another of the same model.
+        """Restore a snapshot of this state or of another state of the same model.
 
-        The snapshot may be used again.
+        The snapshot can be reused.
         """
         for layer, fields in zip(self.cache.layers, snapshot, strict=True):
             _put(layer, copied(fields) if is_recurrent(layer) else fields)
 
     def joins(self) -> bool:
-        """Whether `assemble` knows all layers of this model's states."""
+        """Whether `assemble` supports all layers of this model's states."""
         known = (Growing, GrowingWindow, LinearAttentionLayer)
         return all(type(layer) in known for layer in self.cache.layers)
 
     def assemble(self, parts: Sequence[Part]) -> State:
-        """A new state of the parts' rows, one part after another.
+        """A new state with the rows of all parts, in order.
 
-        Parts end in the same column; shorter ones get columns on the left, which must be masked.
+        Parts are aligned at their last column; shorter ones are padded on the left, which must be
+        masked.
         """
         made = State(self.backbone)
         for i, layer in enumerate(made.cache.layers):
@@ -101,22 +102,22 @@ class State:
 
 
 def is_recurrent(layer: Any) -> bool:
-    """Whether a cache layer writes into its tensors, as linear attention does."""
+    """Whether a cache layer writes to its tensors in place, as linear attention does."""
     return isinstance(layer, LinearAttentionCacheLayerMixin)
 
 
 def _put(layer: Any, fields: Mapping[str, Any]) -> None:
-    """Replace a layer's content; its bound methods stay its own."""
+    """Replace a layer's contents, except for its bound methods."""
     own = {k: v for k, v in layer.__dict__.items() if isinstance(v, MethodType)}
     room = {k: v for k, v in layer.__dict__.items() if k in ROOM}
     layer.__dict__.clear()
     layer.__dict__.update({**room, **fields, **own})
     if isinstance(layer, (Growing, GrowingWindow)):
-        layer.rooms = Room(), Room()  # others' columns are read, never written after
+        layer.rooms = Room(), Room()  # columns shared with other states must not be appended to
 
 
 def _fields(layer: Any) -> dict[str, Any]:
-    """A layer's content, copied: recurrent layers write into it, others keep it in a larger one."""
+    """A copy of a layer's contents, which may be overwritten or be views of a larger buffer."""
     fields = {k: v for k, v in layer.__dict__.items() if not isinstance(v, MethodType)}
     return {name: copied(value) for name, value in fields.items() if name not in ROOM}
 
@@ -131,7 +132,7 @@ def copied(value: Any) -> Any:
 
 
 def _together(layers: Sequence[tuple[Any, Sequence[int]]]) -> dict[str, Any]:
-    """Content of a layer made of rows of others; what is no tensor is the longest's."""
+    """Contents of a layer from rows of others; non-tensors are taken from the longest."""
     longest = max((layer for layer, _ in layers), key=_columns)
     fields = {k: v for k, v in longest.__dict__.items() if not isinstance(v, MethodType)}
     for name, value in fields.items():
@@ -144,7 +145,7 @@ def _together(layers: Sequence[tuple[Any, Sequence[int]]]) -> dict[str, Any]:
 
 
 def _combined(values: Sequence[tuple[Any, Sequence[int]]]) -> Any:
-    """Rows of what has a batch as its first dimension, inside dictionaries too."""
+    """Rows of tensors whose first dimension is the batch, also inside dictionaries."""
     first = values[0][0]
     if isinstance(first, Tensor) and first.dim() > 0:
         return _joined(values)
@@ -159,7 +160,7 @@ def _columns(layer: Any) -> int:
 
 
 def _joined(parts: Sequence[tuple[Tensor, Sequence[int]]], columns: int | None = None) -> Tensor:
-    """Rows of several tensors; with `columns`, padded on the left of the last but one dimension."""
+    """Rows of several tensors; with `columns`, left-padded in the second-to-last dimension."""
     rows = []
     for value, wanted in parts:
         chosen = value.index_select(0, torch.tensor(wanted, device=value.device))

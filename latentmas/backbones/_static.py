@@ -1,4 +1,4 @@
-"""A state of fixed size at fixed addresses: what a CUDA graph can be replayed over.
+"""A state of fixed size at fixed addresses, over which a CUDA graph can be replayed.
 
 Shapes: `B` rows, `T` new positions, `L` positions so far, `C` capacity, `D` width.
 """
@@ -22,7 +22,7 @@ __all__ = ["StaticState"]
 
 
 class _Cursor:
-    """Where the next position is written: as the host counts, and in a buffer on the device."""
+    """Index of the next position to write: a count on the host and a buffer on the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.length = 0
@@ -30,22 +30,22 @@ class _Cursor:
 
 
 class StaticState(State):
-    """Keys and values in buffers of C columns; windows are left to the mask.
+    """Keys and values in buffers of C columns; sliding windows are applied by the mask.
 
     All that a step of one position reads and writes has a fixed address: `x_B1D`, `h_BD`,
     `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's count.
 
-    No part of it refers back to it, and it does not refer to the backbone, whose workspace keeps
+    Its parts do not refer back to it, and it does not refer to the backbone whose workspace holds
     it: in a reference cycle, buffers would outlive their last use until the garbage collector runs.
     """
 
     def __init__(self, backbone: LoadedBackbone, rows: int, capacity: int) -> None:
-        """Reserve the buffers of a step; those of the layers come with the first positions.
+        """Allocate the buffers of a step; layers allocate theirs with the first positions.
 
         Args:
-            backbone: one whose `static_reason()` is None.
-            rows: B.
-            capacity: C, most positions.
+            backbone: Backbone whose `static_reason()` is None.
+            rows: Number of rows B.
+            capacity: Maximum number of positions C.
         """
         self.rows, self.capacity = rows, capacity
         device, width = backbone.device, backbone.planned.info.hidden_size
@@ -56,24 +56,24 @@ class StaticState(State):
         self.h_BD = torch.zeros(rows, width, dtype=backbone.dtype, device=device)
         self.cache = Cache(layers=[self._layer(kind) for kind in backbone.layer_kinds()])
         self.replays: dict[Any, Any] = {}
-        """Steps over these buffers, kept by whoever runs them."""
+        """Captured steps over these buffers, managed by the executor."""
 
     def _layer(self, kind: str) -> Any:
         return LinearAttentionLayer() if kind == LINEAR else _Fixed(self.capacity, self._cursor)
 
     @property
     def length(self) -> int:
-        """Positions seen so far, L."""
+        """Number of positions read so far, L."""
         return self._cursor.length
 
     @property
     def column(self) -> Tensor:
-        """Where the next position is written, (1,)."""
+        """Index of the next position to write, (1,)."""
         return self._cursor.column
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers."""
+        """Size of all buffers in bytes."""
         held = self.buffers()
         layers: list[Any] = self.cache.layers
         for layer in layers:
@@ -82,7 +82,7 @@ class StaticState(State):
         return sum(tensor.nbytes for tensor in held)
 
     def reset(self) -> None:
-        """Forget everything; zeros, for what is masked must still be finite."""
+        """Reset all buffers to zero, since masked values must still be finite."""
         self._cursor.length = 0
         for layer in self.cache.layers:
             layer.reset()
@@ -90,17 +90,17 @@ class StaticState(State):
         self.h_BD.zero_()
 
     def advance(self, count: int) -> None:
-        """Count positions that a step has written."""
+        """Advance the host's count by the positions that a step has written."""
         self._cursor.length += count
 
     def place(self, mask_BL: Tensor, position_B: Tensor) -> None:
-        """Bring the buffers of a step up to what was read: its mask, and each row's next place."""
+        """Update the buffers of a step after a prompt: its mask, and each row's next position."""
         self.column.fill_(self.length)
         self.position_B.copy_(position_B)
         self.mask_BC[:, : mask_BL.shape[1]] = mask_BL
 
     def buffers(self) -> list[Tensor]:
-        """What a step of one position changes, keys and values apart: those are written anew."""
+        """Buffers that a one-position step changes, except keys and values, which it rewrites."""
         found = [self.column, self.position_B, self.mask_BC, self.x_B1D, self.h_BD]
         layers: list[Any] = self.cache.layers
         for layer in layers:
@@ -109,14 +109,14 @@ class StaticState(State):
         return found
 
     def masks(self, masks: Masks, mask_BL: Tensor, new: int, padded: bool) -> Any:
-        """What the decoder takes as attention mask: over all columns for one position."""
+        """The decoder's attention mask; for one position it covers all columns."""
         if new == 1:
             return masks.fixed(self.mask_BC, self.column, padded=True)
         columns_T = torch.arange(self.length, self.length + new, device=mask_BL.device)
         return masks.fixed(mask_BL, columns_T, padded=padded)
 
     def snapshot(self) -> Snapshot:
-        """Copies of what is remembered now."""
+        """A copy of the current contents."""
         return [self._of_layer(layer) for layer in self.cache.layers] + [{"length": self.length}]
 
     def _of_layer(self, layer: Any) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class StaticState(State):
         }
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Copy a snapshot into this state; it was made with as many rows."""
+        """Copy a snapshot with the same number of rows into this state."""
         *layers, counted = snapshot
         self._cursor.length = counted["length"]
         for layer, fields in zip(self.cache.layers, layers, strict=True):
@@ -140,14 +140,14 @@ class StaticState(State):
         return True
 
     def gather(self, parts: Sequence[Part], length: int) -> None:
-        """Take rows of other states, one part after another, all ending in the same column.
+        """Copy rows of other states, in order, aligned at their last column.
 
-        Rows that no part fills repeat the last one.
+        Rows not filled by a part repeat the last one.
 
         Args:
-            parts: of static states.
-            length: columns that are kept, L. Parts with fewer get columns on the left, which must
-                be masked; parts with more lose those on the left, which must have been.
+            parts: Rows of static states.
+            length: Number of columns to keep, L. Shorter parts are padded on the left, which must
+                be masked; longer parts lose columns on the left, which must have been masked.
         """
         indices = [torch.tensor(part.rows, device=self.column.device) for part in parts]
         for i, layer in enumerate(self.cache.layers):
@@ -161,22 +161,22 @@ class StaticState(State):
 
 
 class _Fixed(StaticLayer):
-    """Writes one position where the cursor's `column` says, several where its `length` does."""
+    """Writes one position at the cursor's `column`, several positions at its `length`."""
 
     def __init__(self, capacity: int, cursor: _Cursor) -> None:
         super().__init__(max_cache_len=capacity)
         self.cursor = cursor
 
     def get_seq_length(self) -> int:
-        """The host's count; transformers' own is on the device."""
+        """The count on the host; transformers' own count is on the device."""
         return self.cursor.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns that `update` hands out for several positions."""
+        """Number of columns that `update` returns for several positions."""
         return self.cursor.length + query_length, 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> Any:
-        """Keys and values of all columns (one position), or of those so far (several)."""
+        """Write and return keys and values: of all columns (one position), or so far (several)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
@@ -193,7 +193,7 @@ class _Fixed(StaticLayer):
 
 
 def _rows_of(seen: int, layer: Any, index: Tensor, length: int) -> dict[str, Any]:
-    """Some rows of a layer that has seen so many columns, moved so that they end at `length`."""
+    """Rows of a layer that has read `seen` columns, shifted so that they end at `length`."""
     if is_recurrent(layer):
         return {
             "conv": {k: v.index_select(0, index) for k, v in layer.conv_states.items()},
@@ -209,7 +209,7 @@ def _rows_of(seen: int, layer: Any, index: Tensor, length: int) -> dict[str, Any
 
 
 def _stacked(values: Sequence[Any], rows: int) -> Any:
-    """Rows one after another; the last is repeated until there are enough."""
+    """Concatenate rows, repeating the last one until there are enough."""
     if isinstance(values[0], dict):
         return {key: _stacked([value[key] for value in values], rows) for key in values[0]}
     joined = torch.cat(list(values))
@@ -220,7 +220,7 @@ def _stacked(values: Sequence[Any], rows: int) -> Any:
 
 
 def _write(layer: Any, fields: dict[str, Any], length: int) -> None:
-    """Copy content into a layer's buffers, which keep their addresses."""
+    """Copy contents into a layer's buffers, which keep their addresses."""
     if not is_recurrent(layer):
         if not layer.is_initialized:
             layer.lazy_initialization(fields["keys"], fields["values"])

@@ -1,8 +1,8 @@
-"""From segments of text to token ids: outside text never makes a special token.
+"""Tokenises segments of text; outside text never produces a special token.
 
-Tokenising a prompt piece by piece would change the merges at the borders of the pieces. So each
-stretch is tokenised whole first, and only where control tokens come from other places than the
-template are its segments tokenised one by one, outside text without any added token.
+Tokenising a prompt piece by piece would change the merges at segment boundaries. So each stretch is
+first tokenised as a whole. Only if a control token does not come from the template are the segments
+tokenised one by one, outside text without added tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Ids = list[int]
 Control = Mapping[int, str]
 
 _KNOWN: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, dict[int, str]]] = WeakKeyDictionary()
-"""Control tokens of each tokenizer, with its size then: Gemma's has over 6,000 added tokens."""
+"""Cache of control tokens, with the tokenizer's size: Gemma has over 6,000 added tokens."""
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -41,9 +41,9 @@ def segment_ids(tokenizer: PreTrainedTokenizerBase, segments: Sequence[Segment])
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
     ids: Ids = encoded.input_ids
     own = {words: _whole(tokenizer, words) for words in {s.text for s in segments if s.own}}
-    # Two conditions. The control tokens are those of the template's own text, none added and none
-    # lost (a neighbouring letter may undo a token that must stand alone); and each lies in one
-    # stretch of it, so that no outside text can take a lost one's part.
+    # Two conditions: the control tokens are exactly those of the template's own text (an adjacent
+    # letter may break a token that must stand alone), and each lies within one segment of it, so
+    # that outside text cannot replace a lost one.
     found = [id for id in ids if id in control]
     wanted = [id for s in segments if s.own for id in own[s.text] if id in control]
     in_place = not found or not tokenizer.is_fast or _inside(text, segments, encoded, control)
@@ -55,12 +55,12 @@ def segment_ids(tokenizer: PreTrainedTokenizerBase, segments: Sequence[Segment])
 
 
 def outside_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
-    """Token ids of text from outside, such as an answer in a data set."""
+    """Token ids of outside text, such as an answer in a data set."""
     return segment_ids(tokenizer, [Segment(text, own=False)])
 
 
 def begin_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
-    """The tokens that the tokenizer puts at the beginning of a text, as a rule one or none."""
+    """The tokens that the tokenizer adds at the start of a text, usually one or none."""
     plain, marked = _whole(tokenizer, "a"), list(tokenizer("a").input_ids)
     for at in range(len(marked) - len(plain) + 1):
         if marked[at : at + len(plain)] == plain:
@@ -74,9 +74,9 @@ def _whole(tokenizer: PreTrainedTokenizerBase, text: str) -> Ids:
 
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase, outside: Sequence[str]) -> Control:
-    """Added tokens that outside text must not make, id → content.
+    """Added tokens that outside text must not produce: id → content.
 
-    The token for unknown words is made from any unknown word; it counts where the text spells it.
+    Any unknown word produces the unknown token, which counts only if the text spells it out.
     """
     size, found = _KNOWN.get(tokenizer, (-1, {}))
     if size != len(tokenizer):
@@ -90,10 +90,11 @@ def _control_tokens(tokenizer: PreTrainedTokenizerBase, outside: Sequence[str]) 
 
 
 def _is_control(content: str, *, special: bool) -> bool:
-    """Whether an added token may steer a model; white space, characters and words cannot.
+    """Whether an added token may control a model; white space, characters and words do not.
 
-    Gemma's tokenizer, for one, has runs of line breaks and of spaces (as U+2581) as added tokens,
-    and reads them in any text. Words are added to extend a vocabulary, bytes to spell the rest.
+    Gemma's tokenizer, for example, has runs of line breaks and of spaces (as U+2581) as added
+    tokens and recognises them in any text. Other added tokens extend the vocabulary by words, or
+    are bytes that spell all other text.
     """
     bare = content.replace("\u2581", " ").strip()
     if len(bare) < 2 or _BYTE.fullmatch(bare):
@@ -102,9 +103,9 @@ def _is_control(content: str, *, special: bool) -> bool:
 
 
 def _inside(text: str, segments: Sequence[Segment], encoded: Any, control: Control) -> bool:
-    """Whether each control token lies in one segment of the author's own.
+    """Whether each control token lies within one segment of the author's own.
 
-    Some tokens take the white space beside them with them, which does not count.
+    Some tokens absorb adjacent white space, which is ignored.
     """
     begins, ends, at = [], [], 0
     for segment in segments:
@@ -124,10 +125,10 @@ def _inside(text: str, segments: Sequence[Segment], encoded: Any, control: Contr
 
 
 def _plain(encode: Callable[[str], Ids], text: str, control: Control) -> Ids:
-    """Ids of a text in which nothing is looked up as an added token."""
+    """Token ids of a text, without recognising added tokens."""
     ids: Ids = []
     for id in encode(text):
-        if id in control:  # it is in the model's own vocabulary too: spell it out
+        if id in control:  # also in the base vocabulary: spell it out in smaller tokens
             ids += [
                 part for letter in control[id] for part in encode(letter) if part not in control
             ]
@@ -137,11 +138,11 @@ def _plain(encode: Callable[[str], Ids], text: str, control: Control) -> Ids:
 
 
 def _encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], Ids]:
-    """What tokenises without added tokens.
+    """A tokenizer that does not recognise added tokens.
 
     `split_special_tokens=True` is not enough for a fast tokenizer: it keeps added tokens that are
-    not marked as special (`<tool_call>`, `<think>`), and it is a switch of the whole tokenizer,
-    which another thread may turn back before the text is read.
+    not marked as special (`<tool_call>`, `<think>`), and it is a global setting of the tokenizer,
+    which another thread may change back before the text is encoded.
     """
     if not tokenizer.is_fast:
         return lambda text: list(

@@ -19,11 +19,11 @@ __all__ = ["Auto"]
 
 @families.register("auto")
 class Auto(Family):
-    """The default: parts found through transformers' own accessors.
+    """The default family: parts are found through transformers' own accessors.
 
     Reference: `PreTrainedModel.get_decoder`, `get_output_embeddings`, `DynamicCache(config=…)`.
-    Loading compares its logits with the whole model's, so a model with a quirk is refused, not
-    served wrongly.
+    Loading compares its logits with the whole model's, so a model with a quirk is rejected rather
+    than run incorrectly.
     """
 
     def decoder(self, model: PreTrainedModel) -> nn.Module:
@@ -32,7 +32,7 @@ class Auto(Family):
         return decoder
 
     def logits(self, model: PreTrainedModel, h_BD: Tensor) -> Tensor:
-        """The output embeddings, with the scale or soft cap that the configuration names."""
+        """The output embeddings, with the scale or soft cap set in the configuration."""
         config = self.text_config(model)
         scores = model.get_output_embeddings()(h_BD)
         scores = scores * getattr(config, "logit_scale", 1.0)
@@ -41,9 +41,9 @@ class Auto(Family):
         return scores if cap is None else torch.tanh(scores / cap) * cap
 
     def new_cache(self, model: PreTrainedModel) -> Cache:
-        """A dynamic cache: a layer for each of the model's (sliding, linear attention, full).
+        """A dynamic cache with one layer per layer of the model (sliding, linear, full attention).
 
-        Attention layers leave room for further columns.
+        Attention layers reserve room for further columns.
         """
         cache = DynamicCache(config=self.text_config(model))
         cache.layers = [with_room(layer) for layer in cache.layers]
@@ -54,7 +54,7 @@ class Auto(Family):
 
 
 def _replace_state(layer: Any, recurrent_states: Tensor, state_idx: int = 0, **_: Any) -> Tensor:
-    """Keep the new state itself: transformers copies into the old one, which autograd needs."""
+    """Store the new state itself: transformers overwrites the old one, which autograd needs."""
     layer.is_recurrent_states_initialized[state_idx] = True
     layer.recurrent_states[state_idx] = recurrent_states
     return recurrent_states

@@ -1,4 +1,4 @@
-"""GraphSpec to Plan: share → wire → schedule → prune → verify, one pass a file. No weights."""
+"""GraphSpec to Plan: share → wire → schedule → prune → verify, one pass per file. No weights."""
 
 from latentmas.compiler.compile import compile_graph, reschedule
 from latentmas.compiler.mentions import warn_of_single_braces

@@ -1,4 +1,4 @@
-"""The ordered list of passes, and nothing else."""
+"""The ordered list of compiler passes."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def compile_graph(
     """Compile a declaration to a plan.
 
     Args:
-        spec: the declaration.
-        facts: what is known of backbones, by key or by source; the configuration files of the
-            others are read. Some must fit the graph.
-        tools: names of tools that are given as functions; None leaves tools to `load`.
-        tools_at_load: as `Graph.compile`.
+        spec: The declaration.
+        facts: Known facts about backbones, by key or source; the others are read from the models'
+            configuration files. At least one must match a backbone of the graph.
+        tools: Names of tools passed as functions. None: tools are checked by `load`.
+        tools_at_load: Same as for `Graph.compile`.
 
     Raises:
-        GraphError: with every problem that any check or pass found.
+        GraphError: The graph has problems; the error lists those of all checks and passes.
     """
     graph, slot_problems = resolve_slots(spec)
     problems = [
@@ -62,10 +62,10 @@ def compile_graph(
 
 
 def reschedule(plan: Plan, *, rounds: int | None = None, latent_steps: int | None = None) -> Plan:
-    """The plan for other rounds or latent steps: same links, other steps.
+    """The plan for a different number of rounds or latent steps: same links, different steps.
 
     Raises:
-        GraphError: LM113 when out of range.
+        GraphError: A number is out of range (LM113).
     """
     graph = plan.graph
     if rounds is not None:

@@ -10,10 +10,9 @@ __all__ = ["differentiable_links"]
 
 
 def differentiable_links(steps: Sequence[Step], table: Sequence[LinkPlan]) -> frozenset[str]:
-    """Ids of links on a path of latents to the final decode; text in between cuts a path.
+    """Ids of links on a latent path to the final decode; a text edge breaks a path.
 
-    An inner link is on it where a state that it made is fed again, or where it maps what an outer
-    link reads.
+    An inner link is on such a path if its output is fed back to the model or read by an outer link.
     """
     reading_states = {link.id for link in table if "states" in link.needs}
     reached: set[str] = set()
@@ -28,9 +27,9 @@ def differentiable_links(steps: Sequence[Step], table: Sequence[LinkPlan]) -> fr
 
 
 def _applied(step: Step, reading_states: set[str]) -> list[str]:
-    """The links whose outputs a step's value is made of."""
+    """The links whose outputs contribute to a step's value."""
     if isinstance(step, Rollout) and step.latent_steps < 2:
-        return []  # its states come from the prompt alone
+        return []  # its states depend on the prompt only
     if isinstance(step, Transfer) and step.outer in reading_states:
         return [step.outer]
     return list(step.links)

@@ -1,4 +1,4 @@
-"""Names: unique, well-formed, not reserved; those of tools too."""
+"""Checks of names, including tools': unique, well-formed, not reserved."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from latentmas.spec import AgentSpec, GraphSpec
 __all__ = ["name_problems"]
 
 LONGEST = 100
-"""Letters of a name; it is part of file names."""
+"""Maximum number of characters of a name, which becomes part of file names."""
 RESULT = "result"
-"""The tag in which a tool's answer stands."""
+"""The tag around a tool's result."""
 
 
 def name_problems(graph: GraphSpec) -> list[Problem]:
-    """LM102 for names given twice, LM108 for unfit names, LM118 for unfit names of tools."""
+    """LM102 for duplicate names, LM108 for invalid names, LM118 for invalid tool names."""
     named = [("agent", agent.name) for agent in graph.agents]
     named += [("input", name) for name in graph.inputs]
     named += [("text source", source.name) for source in graph.text_sources]
@@ -34,7 +34,7 @@ def _tools(agent: AgentSpec) -> list[Problem]:
             problems.append(Problem("LM118", path, message, "name each tool once"))
         if not name.isidentifier() or not name.isascii() or name == RESULT:
             message = f"tool name {name!r} cannot be a tag"
-            hint = "use letters, digits and underscores; `result` is taken by the answers"
+            hint = "use letters, digits and underscores; `result` is reserved for tool results"
             problems.append(Problem("LM118", path, message, hint))
     return problems
 
@@ -42,8 +42,8 @@ def _tools(agent: AgentSpec) -> list[Problem]:
 def _form(kind: str, name: str) -> list[Problem]:
     path = f"{kind} {name:.60}"
     if len(name) > LONGEST:
-        message = f"a name of {len(name):,} letters"
-        return [Problem("LM108", path, message, f"use at most {LONGEST} letters")]
+        message = f"a name of {len(name):,} characters"
+        return [Problem("LM108", path, message, f"use at most {LONGEST} characters")]
     if not name.isidentifier() or not name.isascii():
         hint = "use letters, digits and underscores, not beginning with a digit"
         return [Problem("LM108", path, f"{name!r} cannot be a template variable", hint)]
@@ -70,6 +70,6 @@ def _rename(kinds: list[str]) -> tuple[str, str]:
     if len(kinds) > 1 or kinds[0] not in again:
         return "rename all but one", ""
     call = f"graph.{again[kinds[0]]}(…, replace=True)"
-    return f"rename all but one; to declare it anew, as in a notebook, call {call}", (
+    return f"rename all but one; to replace it, as when a notebook cell runs again, call {call}", (
         "rename all but one"
     )

@@ -1,4 +1,4 @@
-"""Prompts: every variable bound once, feedback guarded, slots placed; by dry rendering."""
+"""Checks prompts by dry rendering: variables bound once, feedback guarded, slots placed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _broken(agent: AgentSpec) -> Problem | None:
 
 
 def _syntax_hint(error: TemplateSyntaxError) -> str:
-    """What to write, with the line of the template at fault."""
+    """The hint, quoting the faulty line of the template."""
     how = "a variable is {{ name }}, a condition {% if name %}…{% endif %}"
     lines = (error.source or "").splitlines()
     if not 0 < error.lineno <= len(lines):
@@ -69,7 +69,7 @@ def _unbound(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> list[
         call = f'bind it with graph.connect(source, "{agent.name}.{name}"), or add it to inputs'
         entry = f"under edges, add {{source: …, target: {agent.name}, slot: {name}}}"
         in_file = f"{hint}{entry}, or add {name} to inputs"
-        message = f"prompt variable {{{{ {name} }}}} is bound by no edge and no input"
+        message = f"prompt variable {{{{ {name} }}}} is not bound by an edge or an input"
         problems.append(Problem("LM103", f"agent {agent.name}", message, hint + call, in_file))
     return problems
 
@@ -81,7 +81,7 @@ def _bound_twice(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> l
         sources = ", ".join(repr(edge.source) for edge in own)
         path = f"agent {agent.name}"
         if count > 1 and not _combine(own):
-            hint = "give each edge a slot of its own in the prompt, or all of them combine="
+            hint = "give each edge its own slot in the prompt, or set on all of them combine="
             hint += '"concat" (or "mean"), and either text or latents'
             problems.append(Problem("LM104", path, f"slot {slot!r} is bound by {sources}", hint))
         if slot in graph.inputs:
@@ -91,7 +91,7 @@ def _bound_twice(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> l
 
 
 def _combine(edges: list[EdgeSpec]) -> bool:
-    """Whether edges into one slot say how they become one message."""
+    """Whether the edges into one slot agree on how they are combined."""
     ways = {(edge.combine, edge.link.kind == TEXT) for edge in edges}
     return len(ways) == 1 and edges[0].combine is not None
 
@@ -124,10 +124,10 @@ def _dry_render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> li
     except SlotMisuseError as error:
         problems += [] if problems else [Problem("LM303", path, str(error), BARE)]
     except (SecurityError, TemplateRuntimeError) as error:
-        if not isinstance(error, UndefinedError):  # that is an unbound variable: LM103
-            hint = "take this out of the template; what prompts may do is bounded"
+        if not isinstance(error, UndefinedError):  # an unbound variable is reported as LM103
+            hint = "remove this from the template; prompts run in a sandbox with limits"
             problems.append(Problem("LM301", path, str(error), hint))
-    except Exception:  # a filter or operator on the stand-in values, not on real ones
+    except Exception:  # caused by the stand-in values; real values may work
         pass
     return problems
 
@@ -136,16 +136,16 @@ BARE = "place the slot as it is: {{ slot }}"
 
 
 def _misplaced(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
-    """LM303 for slots that are not simply placed."""
+    """LM303 for slots that are used in any way other than being placed."""
     path, problems = f"agent {agent.name}", []
     for edge in edges:
         if edge.link.kind != TEXT and edge.slot in misused_variables(agent):
-            message = f"slot {edge.slot!r} holds latents: it can be placed or tested, nothing else"
+            message = f"slot {edge.slot!r} holds latents: it can only be placed or tested"
             problems.append(Problem("LM303", path, message, BARE))
         elif edge.slot not in placed_variables(agent):
             hint = f"write {{{{ {edge.slot} }}}} where the message belongs"
             problems.append(
-                Problem("LM303", path, f"slot {edge.slot!r} is tested, never placed", hint)
+                Problem("LM303", path, f"slot {edge.slot!r} is tested but never placed", hint)
             )
     return problems
 
@@ -153,7 +153,7 @@ def _misplaced(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
 def _unguarded(
     graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], delayed: list[str]
 ) -> list[str]:
-    """Slots that the prompt places in round 1, when all delayed slots are empty together."""
+    """Slots that the prompt places in round 1, when all delayed slots are empty."""
     found: list[str] = []
     while len(found) < len(delayed):
         try:
@@ -163,7 +163,7 @@ def _unguarded(
             if not culprits:
                 return found  # an unbound variable: LM103
             found += culprits
-        except Exception:  # as in _dry_render: not what is asked here
+        except Exception:  # as in _dry_render: caused by the stand-in values
             return found
         else:
             return found
@@ -178,7 +178,7 @@ def _render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec], absent: s
 
 
 class _Anything(str):
-    """Stand-in for a sample field: text that also answers `field.name` and `field[0]`."""
+    """Stand-in for a sample field: a string that also supports `field.name` and `field[0]`."""
 
     def __getattr__(self, name: str) -> _Anything:
         if name.startswith("_"):
@@ -194,7 +194,7 @@ def _unused_inputs(graph: GraphSpec) -> list[Problem]:
     problems = []
     for name in graph.inputs:
         if name not in used:
-            hint = f"write {{{{ {name} }}}} into a prompt, or take it out of inputs"
+            hint = f"write {{{{ {name} }}}} into a prompt, or remove it from inputs"
             hint = braces_hint(graph.agents, name) or hint
             problems.append(Problem("LM115", f"input {name}", "no prompt uses it", hint))
     sources = {edge.source for edge in graph.edges}
@@ -208,7 +208,7 @@ def _unused_inputs(graph: GraphSpec) -> list[Problem]:
 
 
 def _perhaps_used(agent: AgentSpec) -> frozenset[str]:
-    """Variables of a prompt; of a broken one every word, since it may use what it mentions."""
+    """Variables of a prompt; if it cannot be parsed, every word, since any may be a variable."""
     if not broken(agent):
         return variables(agent)
     return frozenset(re.findall(r"\w+", f"{agent.prompt} {agent.system or ''}"))

@@ -1,4 +1,4 @@
-"""Prune: drop steps whose result nobody uses."""
+"""Prune: drop steps whose result is not used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["prune"]
 def prune(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Backward liveness from the final decode.
 
-    Requires: values are made before they are used. Ensures: no dead step; the final decode is last.
+    Requires: values are defined before use. Ensures: no dead step; the final decode is last.
     """
     live: set[str] = set()
     kept: list[Step] = []

@@ -10,18 +10,18 @@ __all__ = ["MAX_LATENT_STEPS", "MAX_ROUNDS", "range_problems"]
 
 MAX_ROUNDS = 100
 MAX_STEPS = 100_000
-"""Rounds times agents and edges."""
+"""Maximum of the number of rounds times agents and edges."""
 
 
 def range_problems(graph: GraphSpec) -> list[Problem]:
-    """LM113 for each number that cannot be."""
+    """LM113 for each number that is out of range."""
     problems = []
     if not 1 <= graph.rounds <= MAX_ROUNDS:
         hint = f"choose rounds from 1 to {MAX_ROUNDS}"
         problems.append(Problem("LM113", "graph", f"rounds is {graph.rounds}", hint))
     elif graph.rounds * (len(graph.agents) + len(graph.edges)) > MAX_STEPS:
         message = f"its rounds times its agents and edges come to more than {MAX_STEPS:,} steps"
-        problems.append(Problem("LM113", "graph", message, "take fewer rounds, agents or edges"))
+        problems.append(Problem("LM113", "graph", message, "use fewer rounds, agents or edges"))
     for agent in graph.agents:
         problems += _agent(graph, agent)
     for edge in graph.edges:

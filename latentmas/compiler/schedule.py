@@ -24,13 +24,13 @@ __all__ = ["schedule"]
 
 
 def schedule(graph: GraphSpec, links: Sequence[LinkPlan]) -> tuple[Step, ...]:
-    """Every step of every round, dead ones included.
+    """Every step of every round, including dead ones.
 
-    Agents of one generation of the forward graph form a group: no path joins them. Their turns come
-    first, then the transfers of what they made.
+    Agents of one topological generation of the forward graph form a group, since no path connects
+    them. Their turns come first, then the transfers of their results.
 
-    Requires: a valid graph (slots resolved, forward part acyclic). Ensures: values are made before
-    they are used; the final decode is there.
+    Requires: a valid graph (slots resolved, forward part acyclic). Ensures: values are defined
+    before use; there is a final decode.
     """
     return tuple(_Unroller(graph, links).steps())
 
@@ -107,7 +107,7 @@ class _Unroller:
                 )
 
     def _inputs(self, name: str, round: int, group: int) -> tuple[dict[str, str], list[Combine]]:
-        """Slot → value that fills it, and the steps that combine several messages into one."""
+        """Slot → its value, and the steps that combine several messages into one."""
         found: dict[str, list[EdgeSpec]] = {}
         for edge in self.incoming[name]:
             if round > edge.delay:

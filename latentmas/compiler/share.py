@@ -1,4 +1,4 @@
-"""Share: which agents run on one backbone, and what is known of each."""
+"""Share: which agents run on the same backbone, and the facts of each backbone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["share"]
 def share(
     graph: GraphSpec, facts: Mapping[str, BackboneInfo]
 ) -> tuple[GraphSpec, dict[str, PlanBackbone], list[Problem]]:
-    """Give agents with equal backbones one key, and read each backbone's facts once.
+    """Give agents with equal backbones the same key, and read each backbone's facts once.
 
     Requires: nothing. Ensures: every agent whose backbone is known refers to a key of the result.
 
     Returns:
-        The graph with keys merged, the backbones by key, LM101, LM201 and LM203 problems.
+        The graph with merged keys, the backbones by key, and LM101, LM201 and LM203 problems.
     """
     merged = _merged_keys(graph)
     users: dict[str, list[str]] = {}
@@ -44,7 +44,9 @@ def share(
             continue
         except WeightsError as error:
             hint = "check the source, download it, or pass its facts to compile(facts=…)"
-            in_file = "check `source`; a folder is taken relative to the graph file with ./ alone"
+            in_file = (
+                "check `source`; only a folder that starts with ./ is relative to the graph file"
+            )
             problems.append(Problem("LM201", f"backbone {key}", str(error), hint, in_file))
             continue
         backbones[key] = PlanBackbone(spec=spec, info=info, agents=tuple(dict.fromkeys(names)))
@@ -80,7 +82,7 @@ def _unknown(agent: str, key: str, known: list[str]) -> Problem:
 
 
 def _stray_facts(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> list[Problem]:
-    """Facts that are none, or of which none fits; a table for more backbones is welcome."""
+    """Problems of facts: of the wrong type, or none for a backbone in use. Extras are allowed."""
     problems = [
         Problem("LM201", f"facts {name!r}", f"{info!r:.60} is not a BackboneInfo", "give one")
         for name, info in facts.items()

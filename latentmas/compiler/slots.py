@@ -1,4 +1,4 @@
-"""Slots: find the slot of each edge that names none."""
+"""Slots: resolve the slot of each edge that does not name one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ __all__ = ["resolve_slots"]
 
 
 def resolve_slots(graph: GraphSpec) -> tuple[GraphSpec, list[Problem]]:
-    """Name the slot of every edge, and make edges from text sources text edges.
+    """Resolve the slot of every edge, and turn edges from text sources into text edges.
 
-    The slot named like the source wins; else the only slot that nothing binds.
+    The slot named after the source wins; otherwise the only unbound slot.
 
     Returns:
-        The graph with slots named, and an LM106 problem for each edge that fits none or several.
+        The graph with slots resolved, and an LM106 problem for each edge with no match or several.
     """
     agents = {agent.name: agent for agent in graph.agents}
     texts = {source.name for source in graph.text_sources}
@@ -27,7 +27,7 @@ def resolve_slots(graph: GraphSpec) -> tuple[GraphSpec, list[Problem]]:
         if edge.slot is not None or edge.target not in agents:
             continue
         if broken(agents[edge.target]):
-            continue  # nobody knows its slots before the template is fixed: LM301
+            continue  # its slots are unknown until the template is fixed: LM301
         rivals = [e for e in edges if e.target == edge.target]
         free = _free_slots(agents[edge.target], rivals, graph.inputs)
         if len(free) == 1 and sum(e.slot is None for e in rivals) == 1:
@@ -61,7 +61,9 @@ def _no_slot(edge: EdgeSpec, free: list[str], target: AgentSpec) -> Problem:
     verb = "feedback" if edge.delay else "connect"
     if free:
         names = ", ".join(free)
-        message = f"the prompt of {edge.target!r} has several free slots or rivals: {names}"
+        message = (
+            f"the prompt of {edge.target!r} has several free slots or competing edges: {names}"
+        )
         hint = "name the slot: "
     else:
         message = f"the prompt of {edge.target!r} has no free slot for it"

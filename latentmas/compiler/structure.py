@@ -37,7 +37,7 @@ def _endpoints(graph: GraphSpec) -> list[Problem]:
         if edge.delay and edge.source in texts:
             hint = f'graph.connect("{edge.source}", "{edge.target}.{edge.slot or "slot"}")'
             message = "text from outside is the same in every round"
-            in_file = "take `delay: 1` out of this edge"
+            in_file = "remove `delay: 1` from this edge"
             problems.append(Problem("LM123", f"edge {edge.id}", message, hint, in_file))
     return problems
 
@@ -86,7 +86,7 @@ def _cycles(graph: GraphSpec) -> list[Problem]:
 
 
 def _cycle_from_first(part: nx.DiGraph[str], order: dict[str, int]) -> list[str]:
-    """Shortest cycle through the agent that was declared first."""
+    """Shortest cycle through the agent declared first."""
     first = next(name for name in order if name in part)
     back = list(part.predecessors(first))
     paths: list[list[str]] = [
@@ -123,13 +123,15 @@ def _reach(graph: GraphSpec) -> list[Problem]:
     lag = {name: int(length) for name, length in lengths.items()}
     for name in agents:
         if name in together and name not in lag:
-            message = f"no path leads to the output agent {output!r}; it would run for nothing"
+            message = (
+                f"no path leads to the output agent {output!r}, so its result would not be used"
+            )
             problems.append(Problem("LM112", f"agent {name}", message, "connect it, or remove it"))
     return problems + _too_late(graph, lag)
 
 
 def _too_late(graph: GraphSpec, lag: dict[str, int]) -> list[Problem]:
-    """Edges whose message could reach the output only after the last round."""
+    """LM114 for edges whose message could reach the output only after the last round."""
     problems = []
     for edge in graph.edges:
         needed = lag.get(edge.target, 0) + edge.delay + 1

@@ -1,4 +1,4 @@
-"""Tools: every name that an agent calls is known, or may still be given when the plan is loaded."""
+"""Tools: every tool name is known, or may still be passed when the plan is loaded."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["tool_problems"]
 
 
 def tool_problems(graph: GraphSpec, given: Collection[str], *, at_load: bool) -> list[Problem]:
-    """LM119 for each tool that nothing provides.
+    """LM119 for each unknown tool.
 
     Args:
-        graph: whose agents.
-        given: names of tools that are given as functions.
-        at_load: functions may still be given to `Plan.load`. Only a name that is one slip away from
-            a known one is then a problem.
+        graph: Graph whose agents to check.
+        given: Names of tools passed as functions.
+        at_load: Functions may still be passed to `Plan.load`. Then only a name one typo away
+            from a known one is a problem.
     """
     known = list(dict.fromkeys([*given, *registered.names()]))
     problems = []
@@ -35,9 +35,9 @@ def tool_problems(graph: GraphSpec, given: Collection[str], *, at_load: bool) ->
 
 
 def _one_slip(name: str, other: str) -> bool:
-    """Whether one letter is missing, added or wrong, or two have changed places.
+    """Whether one letter is missing, added or wrong, or two adjacent letters are swapped.
 
-    A digit more or less is no slip: `python3` may well be somebody's own tool.
+    A difference in digits is not a typo: `python3` may well be the user's own tool.
     """
     head = _in_common(name, other)
     a, b = name[head:], other[head:]
@@ -49,7 +49,7 @@ def _one_slip(name: str, other: str) -> bool:
 
 
 def _in_common(a: str, b: str) -> int:
-    """Letters with which both begin."""
+    """Length of the common prefix."""
     pairs = zip(a, b, strict=False)
     return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
@@ -57,7 +57,7 @@ def _in_common(a: str, b: str) -> int:
 def _unknown(agent: str, name: str, guess: str | None, known: Iterable[str]) -> Problem:
     meant = f"did you mean {guess!r}? " if guess else f"known: {', '.join(known) or 'none'}. "
     hint = (
-        f"{meant}For a tool of your own, give the function to add_agent(tools=[…]), or register it "
+        f"{meant}For a tool of your own, pass the function to add_agent(tools=[…]), or register it "
         f'with @latentmas.tools.register("{name}")'
     )
     in_file = (

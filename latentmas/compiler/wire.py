@@ -1,4 +1,4 @@
-"""Wire: generate the links, with widths, resolved options and exact sizes."""
+"""Wire: create the link table, with widths, resolved options and exact sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["wire"]
 
 
 class _Request(NamedTuple):
-    """A link that an agent or an edge asks for."""
+    """A link requested by an agent or an edge."""
 
     role: str
     user: str
@@ -37,12 +37,12 @@ class _Request(NamedTuple):
 def wire(
     graph: GraphSpec, backbones: Mapping[str, PlanBackbone]
 ) -> tuple[tuple[LinkPlan, ...], list[Problem]]:
-    """Make the link table.
+    """Build the link table.
 
-    An agent has an inner link when a latent edge leaves it; each latent edge has an outer link;
-    links with one `share` name are one.
+    An agent with an outgoing latent edge has an inner link; each latent edge has an outer link;
+    links with the same `share` name are merged.
 
-    Requires: slots resolved. Ensures: one entry for each id, widths bridged.
+    Requires: slots resolved. Ensures: one entry per id, widths bridged.
 
     Returns:
         The links, and LM120, LM121, LM122 and LM124 problems.
@@ -84,7 +84,7 @@ def _requests(graph: GraphSpec) -> list[_Request]:
 
 
 _Probed = dict[tuple[type[Link], str, int, int], tuple[int, bool]]
-"""What `_probe` has found, by its arguments: links of one form are built once."""
+"""Results of `_probe` by its arguments, so that links of the same shape are built once."""
 
 
 def _make(
@@ -111,7 +111,7 @@ def _make(
         in_file = "`link: {kind: recursive}` or `{kind: linear}` bridges any widths"
         return Problem("LM120", request.path, message, hint, in_file)
     if spec.init not in kind.inits:
-        message = f"kind {spec.kind!r} has no start {spec.init!r}"
+        message = f"kind {spec.kind!r} has no initialisation {spec.init!r}"
         found = f"choose one of {', '.join(sorted(kind.inits))}, or another kind"
         hint, in_file = (f"{found}, such as {other}" for other in _recursive(request))
         return Problem("LM121", request.path, message, hint, in_file)
@@ -120,7 +120,7 @@ def _make(
         if form not in probed:
             probed[form] = _probe(kind, options, in_dim, out_dim)
     except (RuntimeError, OverflowError) as error:
-        message = f"kind {spec.kind!r} cannot be made with these options: {error}"
+        message = f"kind {spec.kind!r} cannot be built with these options: {error}"
         return Problem("LM121", request.path, message, _known(kind))
     n_parameters, scales = probed[form]
     if spec.norm == "embedding" and not scales:
@@ -149,12 +149,12 @@ def _make(
 def _lack(
     request: _Request, kind: type[Link], backbones: Mapping[str, PlanBackbone]
 ) -> Problem | None:
-    """LM124 where the families of the two backbones do not provide what the kind uses of them."""
+    """LM124 if the families of the two backbones lack a part that the kind needs."""
     for key, parts in ((request.source, {"head", "tokenizer"}), (request.target, _READ)):
         backbone = backbones[key]
         try:
             provided = parts_of(backbone.info.model_type, backbone.spec.family)
-        except UnknownNameError:  # loading says so
+        except UnknownNameError:  # reported by loading
             continue
         missing = sorted((kind.needs & parts) - provided)
         if missing:
@@ -167,17 +167,17 @@ def _lack(
 
 
 _READ = {"embeddings", "tokenizer"}
-"""What a link may use of its receiver."""
+"""Parts of its receiver that a link may use."""
 
 
 def _recursive(request: _Request) -> tuple[str, str]:
-    """How Python and a graph file name the kind `recursive`, which needs nothing of backbones."""
+    """How to write the kind `recursive`, which needs nothing of backbones, in Python and a file."""
     keyword = "inner" if request.role == "inner" else "link"
     return f'{keyword}="recursive"', f"`{keyword}: {{kind: recursive}}`"
 
 
 def _probe(kind: type[Link], options: Any, in_dim: int, out_dim: int) -> tuple[int, bool]:
-    """Exact number of weights, and whether the output can be scaled; no memory is taken."""
+    """Exact number of weights, and whether the output can be scaled; allocates no memory."""
     import torch
 
     with torch.device("meta"):
@@ -201,11 +201,11 @@ def _disagreement(first: LinkPlan, other: LinkPlan, request: _Request) -> Proble
 
 
 KEYWORDS = ("link", "init", "norm", "share", "replace")
-"""Arguments of `Graph.connect` beside the options of a kind."""
+"""Arguments of `Graph.connect` other than the options of a kind."""
 
 
 def _option_problem(request: _Request, kind: type[Link], error: ValidationError) -> Problem:
-    """LM121 for options that a kind does not have, or that do not fit."""
+    """LM121 for options that are unknown to the kind or invalid."""
     told = error.errors(include_url=False)
     options = list(kind.Options.model_fields)
     unknown = [str(e["loc"][0]) for e in told if e["type"] == "extra_forbidden"]

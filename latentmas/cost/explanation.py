@@ -20,19 +20,19 @@ class StepCost:
     """
 
     index: int
-    """Of the (first) step in the plan."""
+    """Index of the (first) step in the plan."""
     op: Literal["rollout", "transfer", "decode"]
     round: int
     agents: tuple[str, ...]
-    """Who runs; of a transfer, sender and receiver."""
+    """Agents that run; for a transfer, sender and receiver."""
     rows: int
-    """Rows of the batch: samples times agents."""
+    """Number of rows of the batch: samples times agents."""
     positions: int | None = None
-    """Of the longest prompt."""
+    """Number of positions of the longest prompt."""
     reused: int | None = None
-    """Of them, taken from an earlier turn of the agent."""
+    """Number of these positions that are reused from an earlier turn of the agent."""
     reread: int | None = None
-    """Of them, text that an earlier turn of the agent has read and that is read again."""
+    """Number of these positions whose text an earlier turn has read and that are reread."""
     latent_steps: int = 0
     new_tokens: int = 0
     reads: tuple[tuple[int, int], ...] = ()
@@ -46,14 +46,14 @@ class StepCost:
     state_bytes: float | None = None
     """Keys, values and recurrent states, read and written."""
     memory: int | None = None
-    """Bytes held at the step's worst moment, all backbones and links included."""
+    """Peak memory of the step in bytes, including all backbones and links."""
     prompt_seconds: float | None = None
-    """To read the prompt."""
+    """Cost of reading the prompt."""
     call_seconds: float | None = None
-    """Of one latent step or token after it, on average."""
+    """Average cost of one latent step or token after the prompt."""
     seconds: float | None = None
     reference_flops: float | None = None
-    """Of the loop that reads the prompt again at each latent step; None but for rollouts."""
+    """Cost in the loop that rereads the prompt at each latent step; None except for rollouts."""
     reference_seconds: float | None = None
 
     @property
@@ -66,41 +66,41 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The cost of a plan: a roofline's floor in seconds, operations, bytes and memory.
+    """The cost of a plan: a roofline's lower bound in seconds, operations, bytes and memory.
 
-    Printing it shows a table, totals and what stands in the way of reuse. Sums are None where a
-    step's cost is not known; `unknown` says why.
+    Printing it shows a table, totals and obstacles to reuse. Sums are None if a step's cost is
+    unknown; `unknown` gives the reason.
     """
 
     name: str
-    """Of the graph."""
+    """Name of the graph."""
     hardware: Hardware
     batch: int
-    """Samples that run together."""
+    """Number of samples that run together."""
     executor: str
-    """Whose memory is meant."""
+    """Executor whose memory is estimated."""
     basis: str
-    """Where the lengths of prompts come from."""
+    """Source of the prompt lengths."""
     weights: int | None
-    """Bytes of all backbones; None where one's count is not known."""
+    """Bytes of all backbones; None if a count is unknown."""
     links: int
     """Bytes of all links."""
     rows: tuple[StepCost, ...]
     unknown: tuple[str, ...] = ()
-    """What is not known, a line each."""
+    """Unknown costs, one line each."""
     obstacles: tuple[str, ...] = ()
-    """Where a prompt's order keeps its beginning from being reused, a line each."""
+    """Prompts whose order prevents reuse of their beginning, one line each."""
     notes: tuple[str, ...] = ()
-    """What was taken for granted, a line each."""
+    """Assumptions, one line each."""
 
     @property
     def seconds(self) -> float | None:
-        """Floor of the whole run."""
+        """Lower bound of the time of the whole run, in seconds."""
         return _sum(row.seconds for row in self.rows)
 
     @property
     def latent_seconds(self) -> float | None:
-        """Floor of all rollouts and transfers."""
+        """Lower bound of the time of all rollouts and transfers, in seconds."""
         return _sum(row.seconds for row in self.rows if row.op != "decode")
 
     @property
@@ -115,28 +115,28 @@ class Explanation:
 
     @property
     def peak_memory(self) -> int | None:
-        """Bytes held at the worst moment."""
+        """Peak memory in bytes."""
         held = [row.memory for row in self.rows if row.op != "transfer"]
         return None if None in held else max((n for n in held if n is not None), default=0)
 
     @property
     def fits(self) -> bool | None:
-        """Whether the hardware's memory suffices; None where either is not known."""
+        """Whether the hardware's memory is sufficient; None if either is unknown."""
         if self.peak_memory is None or self.hardware.memory is None:
             return None
         return self.peak_memory <= self.hardware.memory
 
     @property
     def reference_ratio(self) -> float | None:
-        """Floor of all rollouts in the loop that reads the prompt at each latent step, over ours.
+        """Time of the rollouts in a loop that rereads the prompt at each latent step, over ours.
 
-        The published code runs that loop. None without rollouts, or where a cost is not known.
+        The published code runs that loop. None without rollouts, or if a cost is unknown.
         """
         return _ratio(self.rows, "reference_seconds", "seconds")
 
     @property
     def reference_flops_ratio(self) -> float | None:
-        """As `reference_ratio`, of operations."""
+        """Same as `reference_ratio`, for operations."""
         return _ratio(self.rows, "reference_flops", "flops")
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Explanation:
     def __str__(self) -> str:
         head = (
             f"{self.name} on {self.hardware.name}, batch {self.batch}, executor {self.executor}: "
-            f"a floor, not a forecast\n{self.basis}"
+            f"a lower bound, not a forecast\n{self.basis}"
         )
         parts = [head, f"{_table(self.rows)}\n{LEGEND}", "\n".join(self._totals())]
         remarks = {"Not known": self.unknown, "Reuse": self.obstacles, "Notes": self.notes}
@@ -184,7 +184,7 @@ class Explanation:
         )
         yield f"  operations  {_scaled(self.flops)}FLOP, {_scaled(self.bytes)}B moved"
         room = "" if memory is None else f"; {self.hardware.name} has {_gib(memory)}"
-        short = " and does not suffice" if self.fits is False else ""
+        short = " and is not sufficient" if self.fits is False else ""
         yield (
             f"  memory      {_gib(peak)} at most, {_gib(self.weights)} of it backbones, "
             f"{_gib(self.links)} links{room}{short}"
@@ -215,7 +215,7 @@ def _ratio(rows: Sequence[StepCost], over: str, under: str) -> float | None:
 COLUMNS = ("round", "step", "who", "rows", "prompt", "reused", "again", "K", "tokens")
 MEASURES = ("FLOP", "moved", "held", "seconds")
 LEGEND = (
-    "  prompt: positions; reused: of them, kept from an earlier turn; again: text read once more"
+    "  prompt: positions; reused: of these, kept from an earlier turn; again: text that is reread"
 )
 WIDTH = 100
 
@@ -226,7 +226,7 @@ def _wrapped(lines: Iterable[str]) -> list[str]:
 
 
 def _table(rows: Sequence[StepCost]) -> str:
-    """Steps with equal costs on one line, their rounds together."""
+    """Steps with equal costs, merged into one line with all their rounds."""
     alike: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
         alike.setdefault(_cells(row), []).append(row.round)
@@ -274,7 +274,7 @@ def _rounds(rounds: Sequence[int]) -> str:
 
 
 def _scaled(number: float | None) -> str:
-    """Three digits and a thousand's prefix."""
+    """A number with three digits and an SI prefix."""
     if number is None:
         return "? "
     for prefix in ("", "k", "M", "G", "T"):

@@ -1,4 +1,4 @@
-"""Machines that a plan's cost is estimated for: operations and bytes a second."""
+"""Machines for cost estimates: operations and bytes per second."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from latentmas.errors import LatentMASError, UnknownNameError
 __all__ = ["HARDWARE", "SIZES", "Hardware", "find_hardware"]
 
 SIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of a number, by type."""
+"""Bytes per element, by data type."""
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a machine can do at best.
+    """Peak performance of a machine.
 
     Example:
         >>> Hardware("mine", flops=60e12, bandwidth=600e9).peak("bfloat16")
@@ -25,15 +25,15 @@ class Hardware:
 
     name: str
     flops: float | Mapping[str, float]
-    """Operations a second in matrix products: one number, or one for each type of weights.
-    `float16` takes `bfloat16`'s where it has none."""
+    """Operations per second in matrix products: one number, or one per data type of the weights.
+    `float16` defaults to the value of `bfloat16`."""
     bandwidth: float
-    """Bytes a second from and to memory."""
+    """Memory bandwidth in bytes per second."""
     memory: float | None = None
-    """Bytes of memory; None says nothing about what fits."""
+    """Memory in bytes. None: no check whether a run fits."""
     launch: float = 0.0
-    """Seconds that one decoder layer takes at least, however little it computes. Zero leaves it
-    out: the estimate is then a floor, which code that starts each operation by itself misses."""
+    """Minimum number of seconds per decoder layer (launch overhead). Zero ignores it: the estimate
+    is then a lower bound that code launching each operation separately does not reach."""
 
     def __post_init__(self) -> None:
         peaks = self.flops.values() if isinstance(self.flops, Mapping) else [self.flops]
@@ -45,10 +45,10 @@ class Hardware:
             )
 
     def peak(self, dtype: str) -> float:
-        """Operations a second in a type.
+        """Operations per second for a data type.
 
         Raises:
-            LatentMASError: it is not known for this type.
+            LatentMASError: The value for this type is unknown.
         """
         if not isinstance(self.flops, Mapping):
             return float(self.flops)
@@ -58,7 +58,7 @@ class Hardware:
                 return float(self.flops[name])
         raise LatentMASError(
             f"hardware {self.name!r} has no flops for {dtype}; it has: {', '.join(self.flops)}; "
-            "choose another dtype, or give a Hardware of your own"
+            "choose another dtype, or pass your own Hardware"
         )
 
 
@@ -71,7 +71,7 @@ HARDWARE: dict[str, Hardware] = {
         Hardware("h100", {"bfloat16": 989e12, "float32": 67e12}, 3.35e12, 80 * GIB),  # SXM
         Hardware("a100", {"bfloat16": 312e12, "float32": 19.5e12}, 2.039e12, 80 * GIB),  # SXM
         Hardware("l4", {"bfloat16": 121e12, "float32": 30.3e12}, 300e9, 24 * GIB),
-        # NVIDIA's white paper on the Ada architecture; bfloat16 adds up in float32.
+        # NVIDIA's white paper on the Ada architecture; bfloat16 accumulates in float32.
         Hardware("rtx4090", {"bfloat16": 165.2e12, "float32": 82.6e12}, 1.008e12, 24 * GIB),
         # One core of a Sapphire Rapids Xeon, measured with torch 2.13: products of matrices of
         # 2048 x 2048 (bfloat16 on AMX), and a read of 256 MiB.
@@ -82,7 +82,7 @@ HARDWARE: dict[str, Hardware] = {
 
 
 def find_hardware(given: str | Hardware) -> Hardware:
-    """The machine of that name; a `Hardware` is itself.
+    """The machine with that name; a `Hardware` is returned unchanged.
 
     Raises:
         UnknownNameError: no machine has that name.

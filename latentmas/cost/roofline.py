@@ -1,10 +1,10 @@
-"""The roofline: what a call of a model computes, moves and holds, from counts alone.
+"""The roofline: operations, bytes moved and memory of a model call, computed from counts.
 
-A call feeds `new` positions of each row after `past` ones. Operations are those of matrix products,
-two for each weight and position, and four for each pair of positions that attend and each unit of
-attention width; attention is counted as causal. Bytes are weights read once a call, keys and values
-of the past read and of the new written, and recurrent states read and written. What stays in caches
-of the chip is not counted, so seconds are a floor.
+A call feeds `new` positions of each row after `past` ones. Operations are those of matrix products:
+two per weight and position, and four per attending pair of positions and unit of attention width,
+with causal attention. Bytes are the weights, read once per call, the keys and values of the past
+(read) and of the new positions (written), and recurrent states, read and written. Other traffic is
+not counted, since it may stay in on-chip caches, so seconds are a lower bound.
 
 Shapes: `D` width.
 """
@@ -21,7 +21,7 @@ from latentmas.plan import BackboneCosts, BackboneInfo
 __all__ = ["FLOAT32", "Model", "Work", "pairs", "total"]
 
 FLOAT32 = SIZES["float32"]
-# Numbers that transformers' layers hold at once for a position, measured: in the MLP three of its
+# Elements that transformers' layers hold at once per position, measured: in the MLP three of its
 # width and three of D; in attention two of its width and three of D, and two of its width for each
 # position attended to (keys and values repeated over query heads); in a gated delta rule without
 # its own kernels about 7.5 of its inputs' width, in float32, for whole chunks of positions.
@@ -31,12 +31,12 @@ RECURRENT_CHUNK = 64
 
 @dataclass(frozen=True)
 class Work:
-    """What is computed and moved."""
+    """Operations and bytes moved."""
 
     flops: float = 0.0
     weight_bytes: float = 0.0
     state_bytes: float = 0.0
-    """Keys, values and recurrent states, read and written."""
+    """Bytes of keys, values and recurrent states, read and written."""
 
     def __add__(self, other: Work) -> Work:
         return Work(
@@ -46,18 +46,18 @@ class Work:
         )
 
     def seconds(self, hardware: Hardware, dtype: str, layers: int) -> float:
-        """Of one call: the longest of computing, moving and launching."""
+        """Time of one call: the maximum of computing, moving and launching."""
         moved = (self.weight_bytes + self.state_bytes) / hardware.bandwidth
         return max(self.flops / hardware.peak(dtype), moved, layers * hardware.launch)
 
 
 def total(works: Iterable[Work]) -> Work:
-    """All of them together."""
+    """Sum of costs."""
     return sum(works, Work())
 
 
 def pairs(new: int, past: int, window: int | None = None) -> int:
-    """Pairs of a new position and one that it attends to, itself included."""
+    """Number of pairs of a new position and a position it attends to, including itself."""
     if window is None:
         return new * past + new * (new + 1) // 2
     growing = min(new, max(0, window - past))
@@ -66,7 +66,7 @@ def pairs(new: int, past: int, window: int | None = None) -> int:
 
 @dataclass(frozen=True)
 class Model:
-    """A backbone in one type of weights; the laws of its costs."""
+    """Cost formulas of a backbone with weights of one type."""
 
     info: BackboneInfo
     costs: BackboneCosts
@@ -74,35 +74,35 @@ class Model:
 
     @property
     def size(self) -> int:
-        """Bytes of a number."""
+        """Bytes per element."""
         return SIZES[self.dtype]
 
     @property
     def weights(self) -> int:
-        """Bytes of all that is loaded."""
+        """Bytes of all loaded weights."""
         return self.costs.loaded_parameters * self.size
 
     def call(self, rows: int, new: int, past: int = 0, *, cached: bool = True) -> Work:
-        """The decoder over `new` positions of each row.
+        """Cost of the decoder over `new` positions of each row.
 
         Args:
-            rows: B.
-            new: positions fed.
-            past: positions that the state holds.
-            cached: False: no state is kept; the past counts for nothing.
+            rows: Number of rows B.
+            new: Number of new positions.
+            past: Number of positions in the state.
+            cached: Whether a state is kept; if False, the past is ignored.
         """
         costs = self.costs
         attended = costs.attention_width * pairs(new, past)
         if costs.sliding_window is not None:
             attended += costs.sliding_attention_width * pairs(new, past, costs.sliding_window)
-        # A recurrent state decays, is read twice and gets a product added: six for each number.
+        # A recurrent state decays, is read twice and has a product added: six operations each.
         recurrent = 6 * costs.recurrent_elements * new
         flops = rows * (2 * costs.body_parameters * new + 4 * attended + recurrent)
         state = self._traffic(rows, new, past) if cached else 0
         return Work(float(flops), float(costs.body_parameters * self.size), float(state))
 
     def head(self, rows: int) -> Work:
-        """The vocabulary head at one position of each row."""
+        """Cost of the vocabulary head at one position of each row."""
         count = self.costs.head_parameters
         return Work(2.0 * rows * count, float(count * self.size))
 
@@ -118,7 +118,7 @@ class Model:
     def kept(self, rows: int, new: int, past: int = 0) -> int:
         """Bytes of the state after a call.
 
-        A sliding layer keeps what the call has fed, even beyond its window, until the next call.
+        A sliding layer keeps all positions of the call, even beyond its window, until the next.
         """
         costs = self.costs
         number = costs.kv_elements * (past + new) + costs.conv_elements
@@ -127,13 +127,13 @@ class Model:
         return rows * (number * self.size + costs.recurrent_elements * FLOAT32)
 
     def whole(self, rows: int, columns: int) -> int:
-        """Bytes of a state with keys and values of all columns, windows or not."""
+        """Bytes of a state with the keys and values of all columns, ignoring windows."""
         costs = self.costs
         number = (costs.kv_elements + costs.sliding_kv_elements) * columns + costs.conv_elements
         return rows * (number * self.size + costs.recurrent_elements * FLOAT32)
 
     def working(self, rows: int, new: int, past: int = 0) -> int:
-        """Bytes that a call holds beside its input and its state, at the worst layer."""
+        """Peak bytes of a call in addition to its input and state, at the largest layer."""
         costs, width = self.costs, self.info.hidden_size
         length = past + new
         full = costs.attention_width // max(1, costs.layers.get("full", 0))

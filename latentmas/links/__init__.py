@@ -1,4 +1,4 @@
-"""Link kinds: the trainable maps of latents, one kind a file, found by name."""
+"""Link kinds: trainable maps of latents, one kind per file, looked up by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every link kind is.
+"""The interface of link kinds.
 
 Shapes: `B` batch, `K` latent steps, `S` source width, `D` target width, `N` samples.
 """
@@ -27,26 +27,26 @@ __all__ = [
 ]
 
 Need = Literal["head", "embeddings", "tokenizer", "states"]
-"""What a kind may use: the vocabulary head of the sender's backbone, the input embeddings of the
-receiver's, the tokenizers of both; for an outer link, the sender's raw states h, which it then maps
-rather than inner(h)."""
+"""Parts that a kind may need: the vocabulary head of the sender's backbone, the input embeddings
+of the receiver's, the tokenizers of both and, for an outer link, the sender's raw states h, which
+it then maps instead of inner(h)."""
 
 
 class LinkBackbone(Protocol):
-    """What a link may use of a loaded backbone; `LoadedBackbone` is one."""
+    """The parts of a loaded backbone that a link may use; `LoadedBackbone` provides them."""
 
     tokenizer: Any
     workspace: dict[Any, Any]
-    """Tensors derived from the weights; emptied when the weights move or change their type."""
+    """Tensors derived from the weights; cleared when the weights move or change dtype."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         ...
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Data type of the weights."""
         ...
 
     @property
@@ -60,7 +60,7 @@ class LinkBackbone(Protocol):
         ...
 
     def logits(self, h_BD: Tensor) -> Tensor:
-        """Scores over the vocabulary, `(…, D)` to `(…, V)`."""
+        """Logits over the vocabulary, `(…, D)` to `(…, V)`."""
         ...
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -97,19 +97,18 @@ class Link(nn.Module):
 
     A kind is a subclass in a file of its own, registered under the file's name. It is built as
     `Kind(options, in_dim, out_dim)` and needs `forward`; the other methods have defaults for a kind
-    without closed-form starts. Constructors must work under `torch.device("meta")`: the compiler
-    counts weights that way.
+    without closed-form initialisations. Constructors must work under `torch.device("meta")`, where
+    the compiler counts the weights.
     """
 
     Options: ClassVar[type[LinkOptions]] = LinkOptions
     """Pydantic model of the kind's options."""
     inits: ClassVar[frozenset[str]] = frozenset({"default"})
-    """Values of `init` that the kind understands."""
+    """Values of `init` that the kind supports."""
     needs: ClassVar[frozenset[Need]] = frozenset()
-    """What the kind uses of its backbones. Where it needs any part of them, `attach` is called at
-    load."""
+    """Parts of its backbones that the kind needs. If there are any, `attach` is called at load."""
     shortens: ClassVar[bool] = False
-    """Whether a message may have fewer than K rows: rows of zeros are not shown to the receiver."""
+    """Whether a message may have fewer than K rows: rows of zeros are hidden from the receiver."""
 
     def __init__(self, options: LinkOptions, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -117,17 +116,17 @@ class Link(nn.Module):
 
     @classmethod
     def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
-        """Complete and check the options of a link.
+        """Check the options of a link and fill in defaults.
 
         Args:
-            role: `"inner"` or `"outer"`; kinds may have other defaults for each.
-            options: what the user gave.
-            in_dim: width S.
-            out_dim: width D.
+            role: `"inner"` or `"outer"`; defaults may depend on it.
+            options: Options set by the user.
+            in_dim: Width S of the input.
+            out_dim: Width D of the output.
 
         Raises:
-            pydantic.ValidationError: an option is unknown or of the wrong type.
-            ValueError: this kind cannot bridge the two widths.
+            pydantic.ValidationError: An option is unknown or has the wrong type.
+            ValueError: This kind cannot bridge the two widths.
         """
         return cls.Options.model_validate(options)
 
@@ -136,40 +135,40 @@ class Link(nn.Module):
         """Map `(…, S)` to `(…, D)` row by row, in the dtype of the weights."""
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
-        """Set the weights for an `init` other than `"default"`.
+        """Initialise the weights for an `init` other than `"default"`.
 
         Args:
-            init: one of `inits`.
-            alignment_DS: for `"ridge"`, the closed-form map from S to D.
+            init: One of `inits`.
+            alignment_DS: The closed-form map from S to D, for `"ridge"`.
         """
-        raise ValueError(f"{type(self).__name__} has no start {init!r}")
+        raise ValueError(f"{type(self).__name__} has no initialisation {init!r}")
 
     def scale_output(self, factor: float) -> bool:
-        """Multiply the output by `factor` by changing weights; False where the kind cannot."""
+        """Multiply the output by `factor` by changing weights; False if the kind cannot."""
         return False
 
     def branches(self, h_BKS: Tensor) -> tuple[Tensor, Tensor] | None:
-        """What a residual kind adds up: the learnt branch and the residual one; None for others."""
+        """The two summands of a residual kind: learnt branch and residual; None for other kinds."""
         return None
 
     def attach(self, source: LinkBackbone, target: LinkBackbone) -> None:
-        """Receive the loaded backbones of a kind that `needs` something of them.
+        """Receive the loaded backbones, for a kind that `needs` parts of them.
 
-        They are not part of the link's state and must be kept out of `parameters()`.
+        They are not part of the link's state and must not appear in `parameters()`.
 
         Args:
-            source: the sender's.
-            target: the receiver's; for an inner link the same.
+            source: The sender's backbone.
+            target: The receiver's backbone; for an inner link, the same one.
 
         Raises:
-            WeightsError: the kind cannot work with these backbones.
+            WeightsError: The kind cannot work with these backbones.
         """
         if self.needs - {"states"}:
             raise ValueError(f"{type(self).__name__} declares needs but does not define attach()")
 
     prepares: ClassVar[bool] = False
-    """Whether `message` begins with work that no weight of the link takes part in. Such a kind
-    defines `prepare` and `finish`; where its input is constant, training prepares it once."""
+    """Whether the first part of `message` does not depend on the link's weights. Such a kind
+    defines `prepare` and `finish`; if the input is constant, training calls `prepare` only once."""
 
     def reads(self, source: BackboneInfo, target: BackboneInfo) -> LinkReads:
         """The weights that the link reads when it is applied, for `Plan.explain`.
@@ -186,7 +185,7 @@ class Link(nn.Module):
         return LinkReads(sum(p.numel() for p in self.parameters()), head, table)
 
     def message(self, h_BKS: Tensor) -> Tensor:
-        """What an outer link sends, `(B, K, S)` to `(B, K, D)`; kinds may set rows to zero."""
+        """The message of an outer link, `(B, K, S)` to `(B, K, D)`; a kind may set rows to zero."""
         return self.finish(self.prepare(h_BKS)) if self.prepares else self.apply_to(h_BKS)
 
     def prepare(self, h_BKS: Tensor) -> Tensor:
@@ -194,16 +193,16 @@ class Link(nn.Module):
         return h_BKS
 
     def finish(self, z_BKD: Tensor) -> Tensor:
-        """The rest of `message`, of what `prepare` returned."""
+        """The rest of `message`, applied to the result of `prepare`."""
         return self.apply_to(z_BKD)
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Type of the weights; None for a link without weights."""
+        """Data type of the weights; None for a link without weights."""
         return next((p.dtype for p in self.parameters()), None)
 
     def apply_to(self, h_BKS: Tensor) -> Tensor:
-        """`forward` in the dtype of the weights, whatever the input's."""
+        """`forward` in the dtype of the weights, regardless of the input's."""
         return self(h_BKS if self.dtype is None else h_BKS.to(self.dtype))
 
 
@@ -219,7 +218,7 @@ class Residual(nn.Module):
         return x if self.proj is None else self.proj(x)
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
-        """Make the branch near the identity, or the closed-form alignment."""
+        """Initialise the branch near the identity or with the closed-form alignment."""
         if self.proj is not None:
             near_identity_(self.proj, alignment_DS if init == "ridge" else None)
 
@@ -229,7 +228,7 @@ class Residual(nn.Module):
 
 
 def make_residual(role_residual: str, in_dim: int, out_dim: int) -> Residual:
-    """The branch that the resolved option `residual` names."""
+    """The branch selected by the resolved option `residual`."""
     return Residual(in_dim, out_dim, projected=role_residual == "projection")
 
 
@@ -242,14 +241,14 @@ def near_identity_(linear: nn.Linear, alignment_DS: Tensor | None) -> None:
 
 @torch.no_grad()
 def zero_(linear: nn.Linear) -> None:
-    """Weights and bias zero."""
+    """Set weights and bias to zero."""
     linear.weight.zero_()
     linear.bias.zero_()
 
 
 @torch.no_grad()
 def scale_(module: nn.Linear | nn.LayerNorm, factor: float) -> bool:
-    """Multiply weight and bias; True."""
+    """Multiply weight and bias by a factor; returns True."""
     module.weight.mul_(factor)
     module.bias.mul_(factor)
     return True

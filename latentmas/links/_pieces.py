@@ -1,7 +1,7 @@
-"""Which tokens of one vocabulary say what a token of another says.
+"""Maps each token of one vocabulary to the tokens of another that spell the same text.
 
-A token's text is encoded by the other tokenizer; tokens that end a turn stand for each other. The
-table is built once for a pair of vocabularies and kept on disk.
+A token's text is encoded with the other tokenizer; end-of-turn tokens are mapped to each other.
+The table is built once per pair of vocabularies and cached on disk.
 
 Shapes: `V` tokens of the sender, `N` pieces in all.
 """
@@ -28,35 +28,35 @@ __all__ = ["Pieces", "find_pieces", "same_vocabulary"]
 
 log = get_logger("latentmas.links")
 VERSION = 1
-"""Of the rules below; a change makes kept tables void."""
+"""Version of the rules below; changing it invalidates cached tables."""
 ANCHOR = "\n"
-"""Encoded before each text, and cut off again: tokenizers treat the beginning of a text apart."""
+"""Prefix encoded with each text, then removed: tokenizers treat the start of a text specially."""
 SPACE = "\u2581"
-"""What SentencePiece vocabularies write for a space."""
+"""The character that SentencePiece vocabularies use for a space."""
 
 
 class Pieces(NamedTuple):
-    """Of each token of the sender, the receiver's tokens that say the same."""
+    """For each token of the sender, the receiver's tokens with the same text."""
 
     counts_V: Tensor
-    """How many they are; 0 where nothing says it."""
+    """Number of pieces per token; 0 if there is no equivalent."""
     ids_N: Tensor
-    """The pieces of all tokens, one after the other."""
+    """The pieces of all tokens, concatenated."""
     digest: str
 
 
 def same_vocabulary(source: Any, target: Any) -> bool:
-    """Whether two tokenizers give the same tokens the same ids."""
+    """Whether two tokenizers assign the same ids to the same tokens."""
     return source is target or bool(source.get_vocab() == target.get_vocab())
 
 
 def find_pieces(source: Any, target: Any, ends: Mapping[int, int]) -> Pieces:
-    """The pieces of a pair of tokenizers, from the disk where they are kept.
+    """The pieces for a pair of tokenizers, from the disk cache if available.
 
     Args:
-        source: the sender's tokenizer.
-        target: the receiver's.
-        ends: tokens that end the sender's turn → the receiver's.
+        source: The sender's tokenizer.
+        target: The receiver's tokenizer.
+        ends: End-of-turn tokens of the sender → those of the receiver.
     """
     digest = _digest(source, target, ends)
     try:
@@ -64,7 +64,7 @@ def find_pieces(source: Any, target: Any, ends: Mapping[int, int]) -> Pieces:
         if path.exists():
             return _read(path, digest)
     except (OSError, RuntimeError, SafetensorError, KeyError, ValueError) as error:
-        log.warning("the kept token table %s cannot be read and is built anew: %s", digest, error)
+        log.warning("the cached token table %s cannot be read and is rebuilt: %s", digest, error)
     pieces = _build(source, target, ends, digest)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def find_pieces(source: Any, target: Any, ends: Mapping[int, int]) -> Pieces:
         save_file({"counts": pieces.counts_V, "ids": pieces.ids_N}, part)
         part.replace(path)
     except (OSError, SafetensorError) as error:
-        log.info("the token table %s is not kept: %s", digest, error)
+        log.info("the token table %s is not cached: %s", digest, error)
     return pieces
 
 
@@ -108,7 +108,7 @@ def _build(source: Any, target: Any, ends: Mapping[int, int], digest: str) -> Pi
         elif (content := spelling.content(id, token)) is not None:
             try:
                 texts[id] = content.decode()
-            except UnicodeDecodeError:  # part of a character
+            except UnicodeDecodeError:  # the token is only part of a multi-byte character
                 found[id] = others.of_bytes(content, known)
     found |= dict(zip(texts, _encoded(target, list(texts.values())), strict=True))
     size = 1 + max(vocabulary)
@@ -118,7 +118,7 @@ def _build(source: Any, target: Any, ends: Mapping[int, int], digest: str) -> Pi
 
 
 def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of texts as they stand within a longer text; special tokens are plain text."""
+    """Token ids of texts as encoded inside a longer text; special tokens count as plain text."""
     if not texts:
         return []
     options = {"add_special_tokens": False, "split_special_tokens": True}
@@ -132,7 +132,7 @@ def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 
 
 class _Spelling:
-    """How a vocabulary writes its tokens: bytes as letters (GPT-2), `▁` for a space, or plainly."""
+    """How a vocabulary spells its tokens: byte-level (GPT-2), `▁` for a space, or plain text."""
 
     def __init__(self, tokenizer: Any) -> None:
         vocabulary = tokenizer.get_vocab()
@@ -144,7 +144,7 @@ class _Spelling:
             self.kind = "sentencepiece"
 
     def content(self, id: int, token: str) -> bytes | None:
-        """The bytes that a token stands for; None where it cannot be told."""
+        """The bytes that a token stands for; None if unknown."""
         if id in self.added:
             return self.added[id].encode()
         if self.kind == "bytes":
@@ -158,7 +158,7 @@ class _Spelling:
         return token.encode()
 
     def of_bytes(self, content: bytes, known: Mapping[str, int]) -> list[int]:
-        """Tokens for bytes that are no whole characters; none where the vocabulary has none."""
+        """Byte tokens for incomplete characters; empty if the vocabulary has none."""
         names = [f"<0x{byte:02X}>" for byte in content]
         if self.kind == "bytes":
             of_byte = {byte: letter for letter, byte in _letters().items()}
@@ -170,7 +170,7 @@ class _Spelling:
 
 @lru_cache(maxsize=1)
 def _letters() -> dict[str, int]:
-    """The letter that byte-level vocabularies write for each byte (GPT-2's table)."""
+    """The character that byte-level vocabularies use for each byte (GPT-2's table)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     table = {chr(byte): byte for byte in printable}

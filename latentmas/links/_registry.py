@@ -1,4 +1,4 @@
-"""The registry of link kinds; importing it costs no torch."""
+"""The registry of link kinds; importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 __all__ = ["link_kinds"]
 
 link_kinds: Registry[type[Link]] = Registry("link kind", "latentmas.links")
-"""Kinds by name; `@link_kinds.register("mine")` adds one from any file."""
+"""Kinds by name; `@link_kinds.register("mine")` adds one from any module."""

@@ -1,4 +1,4 @@
-"""Options of kinds with a residual branch."""
+"""Shared options of kinds with a residual branch."""
 
 from __future__ import annotations
 

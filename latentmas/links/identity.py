@@ -1,4 +1,4 @@
-"""Nothing at all."""
+"""The identity link."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ class LinearLink(Link):
 
     Reference: the one-layer ablation of RecursiveMAS (arXiv 2604.25917).
 
-    Inputs: h_BKS. Output: h_BKD, of whatever norm the weights give.
+    Inputs: h_BKS. Output: h_BKD; its norm depends on the weights.
 
-    Relations: `linear_residual` adds a residual branch; `recursive` with norms and a hidden layer.
+    Relations: `linear_residual` adds a residual branch; `recursive` also norms and a hidden layer.
 
     Example: `graph.connect("a", "b", link="linear", init="ridge")`
     """

@@ -21,7 +21,7 @@ class LinearResidual(Link):
 
     Inputs: h_BKS. Output: h_BKD.
 
-    Relations: `linear` without the residual; `recursive` with norms and a hidden layer.
+    Relations: `linear` has no residual; `recursive` adds norms and a hidden layer.
 
     Example: `graph.connect("a", "b", link="linear_residual")`
     """
@@ -49,7 +49,7 @@ class LinearResidual(Link):
         return self.proj1(h_BKS), self.residual(h_BKS)
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
-        """Linear branch silent; residual near the identity or aligned."""
+        """Set the linear branch to zero and the residual near the identity or to the alignment."""
         zero_(self.proj1)
         self.residual.start(init, alignment_DS)
 

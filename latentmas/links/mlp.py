@@ -13,7 +13,7 @@ __all__ = ["MLP"]
 
 class _Options(LinkOptions):
     expansion: int = Field(default=1, ge=1, le=64)
-    """Hidden width over output width."""
+    """Ratio of the hidden width to the output width."""
 
 
 @link_kinds.register("mlp")

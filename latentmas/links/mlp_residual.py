@@ -16,7 +16,7 @@ __all__ = ["MLPResidual"]
 
 class _Options(ResidualOptions):
     expansion: int = Field(default=1, ge=1, le=64)
-    """Hidden width over output width."""
+    """Ratio of the hidden width to the output width."""
 
 
 @link_kinds.register("mlp_residual")
@@ -58,7 +58,7 @@ class MLPResidual(Link):
         return self.proj2(self.activation(self.proj1(h_BKS))), self.residual(h_BKS)
 
     def start(self, init: str, alignment_DS: Tensor | None) -> None:
-        """MLP silent; residual near the identity or aligned."""
+        """Set the MLP's output to zero and the residual near the identity or to the alignment."""
         zero_(self.proj2)
         self.residual.start(init, alignment_DS)
 

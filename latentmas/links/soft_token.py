@@ -1,4 +1,4 @@
-"""A link through the vocabulary: the words that a state would say, as one embedding."""
+"""A link through the vocabulary: a state's next-token distribution as one embedding."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from latentmas.links._registry import link_kinds
 __all__ = ["SoftToken"]
 
 AT_ONCE = 2**25
-"""Scores (rows times vocabulary) that are computed at once."""
+"""Maximum number of logits (rows times vocabulary) computed at once."""
 
 
 class _Options(LinkOptions):
     temperature: float = Field(default=0.5, gt=0.0, le=100.0)
-    """Temperature of the softmax; low values approach the likeliest token's embedding."""
+    """Temperature of the softmax; low values approach the most likely token's embedding."""
     top_k: int | None = Field(default=None, ge=1)
-    """Number of likeliest tokens that are mixed; None mixes all."""
+    """Number of most likely tokens to mix. None: all."""
     residual: bool | None = None
     """Add a trainable correction that starts at exactly zero. None: on edges, not inside agents."""
     expansion: int = Field(default=2, ge=1, le=64)
-    """Hidden width of the correction over its output width."""
+    """Ratio of the correction's hidden width to its output width."""
 
 
 class _Attached(NamedTuple):
-    """The backbones of a link, out of sight of `nn.Module`; never copied with the link."""
+    """The backbones of a link, hidden from `nn.Module` and not copied with the link."""
 
     source: LinkBackbone
     target: LinkBackbone
     pieces: Pieces | None
-    """How the receiver says the sender's tokens; None where they share a vocabulary."""
+    """The sender's tokens in the receiver's vocabulary; None if they share one."""
 
     def __deepcopy__(self, memo: Any) -> _Attached:
         return self
 
 
 class _Correction(nn.Module):
-    """LayerNorm → Linear → GELU → Linear, the branch of `recursive`; zero to begin with."""
+    """LayerNorm → Linear → GELU → Linear, the branch of `recursive`; initially zero."""
 
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
@@ -61,13 +61,13 @@ class _Correction(nn.Module):
 
 @link_kinds.register("soft_token")
 class SoftToken(Link):
-    """Mixes the receiver's input embeddings by the sender's next-token distribution.
+    """Mixes the receiver's input embeddings with the sender's next-token distribution as weights.
 
     softmax(head(h) / temperature) · E: E is the sender's own embedding table for an inner link. For
     an outer link, row v of E is the receiver's mean embedding of the text of the sender's token v;
-    tokens that end a turn stand for each other. Nothing has to be trained, and rollouts do not
-    drift. The row of a state whose likeliest token ends the sender's turn, and the rows after it,
-    are not shown to the receiver.
+    end-of-turn tokens are mapped to each other. No training is needed, and rollouts do not drift.
+    The row of a state whose most likely token ends the sender's turn, and the rows after it, are
+    hidden from the receiver.
 
     Reference: Soft Thinking (arXiv 2505.15778); the correction has the shape of RecursiveMAS
     (arXiv 2604.25917).
@@ -78,8 +78,8 @@ class SoftToken(Link):
     The default kind. An edge has the correction unless `residual=False`; an inner link has none
     unless `residual=True`.
 
-    Relations: `text` says one word for each row where this mixes all; `recursive` needs training
-    and no vocabulary.
+    Relations: `text` sends one token per row where this kind mixes all; `recursive` needs training
+    but no vocabulary.
 
     Example: `graph.connect("a", "b", link="soft_token", temperature=0.5)`
     """
@@ -102,16 +102,16 @@ class SoftToken(Link):
         return super().resolve(role, {"residual": role == "outer"} | given, in_dim, out_dim)
 
     def attach(self, source: LinkBackbone, target: LinkBackbone) -> None:
-        """Keep the backbones; map the sender's tokens where the receiver has others.
+        """Store the backbones; map the sender's tokens if the receiver's vocabulary differs.
 
         Raises:
-            WeightsError: they share a vocabulary, and the receiver's embeddings are no table.
+            WeightsError: They share a vocabulary, and the receiver's embeddings are not a table.
         """
         pieces, end = None, target.turn_end_id
         if not same_vocabulary(source.tokenizer, target.tokenizer):
             ends = dict.fromkeys(source.stop_ids, end) if end is not None else {}
             pieces = find_pieces(source.tokenizer, target.tokenizer, ends)
-        else:  # at load rather than in the first run
+        else:  # build the table at load rather than in the first run
             target.mix_embeddings(torch.ones(1, 1))
         self._attached = _Attached(source, target, pieces)
 
@@ -120,7 +120,7 @@ class SoftToken(Link):
         return self._corrected(self._rows(h_BKS)[0])
 
     def prepare(self, h_BKS: Tensor) -> Tensor:
-        """The mixtures, `(B, K, S)` to `(B, K, D)`: all of the work that the vocabulary causes.
+        """The mixtures, `(B, K, S)` to `(B, K, D)`: all computation over the vocabulary.
 
         The row that ends the turn and those after it are zero.
         """
@@ -130,7 +130,7 @@ class SoftToken(Link):
         return x_BKD * open_BK[..., None].to(x_BKD.device, x_BKD.dtype)
 
     def finish(self, z_BKD: Tensor) -> Tensor:
-        """Mixtures with their correction; rows of zeros stay zero."""
+        """Mixtures plus their correction; rows of zeros stay zero."""
         open_BK1 = (z_BKD.detach() != 0).any(dim=-1, keepdim=True)
         x_BKD = self._corrected(z_BKD)
         return x_BKD * open_BK1.to(x_BKD.device, x_BKD.dtype)
@@ -142,7 +142,7 @@ class SoftToken(Link):
         return x_BKD + self.correction(x_BKD)
 
     def _rows(self, h_BKS: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixtures without correction, and whether each row says the end of the turn."""
+        """Mixtures without correction, and whether each row's most likely token ends the turn."""
         source, vocabulary = self._parts.source, _vocabulary(self._parts.source)
         h_NS = h_BKS.reshape(-1, self.in_dim).to(source.device, source.dtype)
         rows, ends = list[Tensor](), list[Tensor]()
@@ -181,12 +181,12 @@ class SoftToken(Link):
 
 class _Vocabulary(NamedTuple):
     known_V: Tensor
-    """Which scores belong to tokens of the tokenizer; models pad their vocabularies."""
+    """Mask of logits that belong to tokens of the tokenizer; models pad their vocabularies."""
     full: bool
 
 
 def _vocabulary(backbone: LinkBackbone) -> _Vocabulary:
-    """Kept in the backbone's workspace, so that a captured step makes nothing anew."""
+    """Cached in the backbone's workspace, so that a captured CUDA graph allocates nothing."""
     key = "soft_token", "vocabulary"
     if key not in backbone.workspace:
         ids = torch.tensor(sorted(backbone.tokenizer.get_vocab().values()))
@@ -202,9 +202,9 @@ def _vocabulary(backbone: LinkBackbone) -> _Vocabulary:
 
 @torch.no_grad()
 def _table(parts: _Attached) -> Tensor | None:
-    """The receiver's embedding of each token of the sender, (V, D); None where they share them.
+    """The receiver's embedding of each token of the sender, (V, D); None if tokens are shared.
 
-    One table serves all links between the two; it lies in the receiver's workspace.
+    All links between the two share one table, which is kept in the receiver's workspace.
     """
     if parts.pieces is None:
         return None
@@ -217,7 +217,8 @@ def _table(parts: _Attached) -> Tensor | None:
         width = target.embed(torch.zeros(1, dtype=torch.long)).shape[-1]
         exact = torch.promote_types(target.dtype, torch.float32)
         sums_VD = torch.zeros(len(counts_V), width, device=target.device, dtype=exact)
-        # Position by position, each row once: the sum is in a fixed order on every device.
+        # Add piece by piece, each row at most once per step, so that the order of summation is
+        # fixed on every device.
         for place in range(int(counts_V.max())):
             rows = (counts_V > place).nonzero()[:, 0]
             ids = pieces.ids_N.long()[first_V[rows] + place]
@@ -229,7 +230,7 @@ def _table(parts: _Attached) -> Tensor | None:
 
 
 def _any_of(ids_N: Tensor, wanted: Collection[int]) -> Tensor:
-    """Whether each id is one of a few; no look at the device."""
+    """Whether each id is in a small set; does not synchronise with the device."""
     found = torch.zeros_like(ids_N, dtype=torch.bool)
     for id in wanted:
         found |= ids_N == id

@@ -1,4 +1,4 @@
-"""What will happen: pure data between the compiler and the runtime. No torch."""
+"""The plan: pure data between the compiler and the runtime. No torch."""
 
 from latentmas.plan._option_errors import field_bounds, item_type, value_types
 from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone

@@ -11,7 +11,7 @@ __all__ = ["diff_plans"]
 
 
 def diff_plans(a: Plan, b: Plan) -> list[str]:
-    """What changes from `a` to `b`, one line a difference; empty exactly when they are equal.
+    """Changes from `a` to `b`, one line per difference; empty if and only if they are equal.
 
     Plans are equal when their digests are. Lines read `agent planner: latent_steps 16 -> 8`,
     `link outer.x->y.z: in_dim 64 -> 96`, `agent critic: added`.
@@ -26,7 +26,7 @@ def diff_plans(a: Plan, b: Plan) -> list[str]:
         *_steps(a, b),
     ]
     if not lines and a.digest != b.digest:
-        lines.append("declared backbones: differ in what no agent uses")
+        lines.append("declared backbones: differ in parts that no agent uses")
     return lines
 
 
@@ -36,7 +36,7 @@ def _general(plan: Plan) -> dict[str, Any]:
 
 
 def _backbones(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Without counts for the cost model, which are no part of a plan's digest."""
+    """Drop the counts for the cost model, which are not part of a plan's digest."""
     return {
         key: backbone.model_dump(mode="json", exclude={"info": {"costs"}})
         for key, backbone in plan.backbones.items()
@@ -79,7 +79,7 @@ def _fields(
 
 
 def _differ(before: Any, after: Any) -> bool:
-    return repr(before) != repr(after)  # so that 1, 1.0 and True are three things
+    return repr(before) != repr(after)  # distinguishes 1, 1.0 and True
 
 
 def _change(before: Any, after: Any) -> str:

@@ -40,7 +40,7 @@ Conflict = Callable[[Spell], str]
 
 
 class ConflictError(ValueError):
-    """Options that are fine by themselves, but not together."""
+    """Options that are valid individually but not in combination."""
 
     def __init__(self, conflicts: list[Conflict]) -> None:
         self.conflicts = conflicts
@@ -50,22 +50,22 @@ class ConflictError(ValueError):
 def option_error(
     model: type[BaseModel], error: ValidationError, given: Mapping[str, Any], spell: Spell
 ) -> LatentMASError:
-    """One error for everything that pydantic found.
+    """One error for all problems that pydantic found.
 
     Args:
-        model: of the options.
-        error: what it raised.
-        given: the options by name.
-        spell: how they are written.
+        model: Model class of the options.
+        error: Error that pydantic raised.
+        given: Options by name.
+        spell: Function that spells an option in messages.
 
     Returns:
-        An UnknownNameError where one name is all that is wrong.
+        An UnknownNameError if a single unknown name is the only problem.
     """
     found = list(_problems(model, error, given, spell))
     if len(found) == 1:
         return found[0]
     lines = "".join(f"\n  {problem}" for problem in found)
-    return LatentMASError(f"{len(found)} options do not fit:{lines}")
+    return LatentMASError(f"{len(found)} options are invalid:{lines}")
 
 
 def _problems(
@@ -83,7 +83,7 @@ def _problems(
 
 
 def _problem(name: str, field: FieldInfo, items: list[Any], value: Any) -> LatentMASError:
-    """The message about one option; of several tries of a union, the one that came furthest."""
+    """The message about one option; for a union, that of the alternative that matched furthest."""
     skip = 2 if len(value_types(field)) > 1 else 1
     item = max(items, key=lambda item: len(item["loc"]))
     inner = item["loc"][skip:]
@@ -120,7 +120,7 @@ def value_types(field: FieldInfo) -> tuple[Any, ...]:
 
 
 def item_type(hint: Any) -> Any:
-    """The type of the items of a sequence type; any other type as it is."""
+    """The item type of a sequence type; any other type is returned unchanged."""
     return _bare(get_args(hint)[0]) if get_origin(hint) is tuple else hint
 
 
@@ -145,7 +145,7 @@ def _names(field: FieldInfo) -> tuple[str, ...]:
 
 
 def _allowed(field: FieldInfo) -> str:
-    """What an option takes, for a message."""
+    """Description of an option's valid values, for a message."""
     more: Any = field.json_schema_extra or {}
     if "allowed" in more:
         return str(more["allowed"])

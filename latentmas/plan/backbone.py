@@ -10,43 +10,44 @@ __all__ = ["BackboneCosts", "BackboneInfo", "PlanBackbone"]
 
 
 class BackboneCosts(Frozen):
-    """What a roofline needs to know of a model: counts, whatever the type of its weights.
+    """Counts of a model for the roofline, independent of the type of its weights.
 
-    A layer that has both attention and a recurrent state counts in both.
+    A layer with both attention and a recurrent state is counted in both.
     """
 
     body_parameters: int
-    """Weights of the decoder without embedding and vocabulary head; each call reads all of them."""
+    """Weights of the decoder without embeddings and vocabulary head; every call reads them all."""
     head_parameters: int
-    """Weights of the vocabulary head, read for each token that is written."""
+    """Weights of the vocabulary head, read for each generated token."""
     loaded_parameters: int
-    """All weights that loading puts into memory; shared ones count once."""
+    """All weights loaded into memory; shared weights count once."""
     widest: int
-    """Largest width inside a layer, mostly its MLP's."""
+    """Largest width inside a layer, usually that of its MLP."""
     attention_width: int = 0
-    """Heads times their size, over the layers that attend to all positions."""
+    """Number of heads times head size, summed over the layers with full attention."""
     kv_elements: int = 0
-    """Keys and values that those layers keep of one position."""
+    """Number of key and value elements that those layers store per position."""
     sliding_window: int | None = None
-    """Positions that sliding layers attend to, the newest included; None: there are none."""
+    """Number of positions that sliding layers attend to, including the newest. None: no such
+    layers."""
     sliding_attention_width: int = 0
-    """As `attention_width`, over the sliding layers."""
+    """Same as `attention_width`, over the sliding layers."""
     sliding_kv_elements: int = 0
-    """As `kv_elements`, over the sliding layers."""
+    """Same as `kv_elements`, over the sliding layers."""
     recurrent_elements: int = 0
     """Recurrent state of one row, kept in float32 (linear attention)."""
     conv_elements: int = 0
     """Convolution state of one row, in the weights' type."""
     recurrent_width: int = 0
-    """Width of what one recurrent layer takes in: queries, keys and values together."""
+    """Input width of one recurrent layer: queries, keys and values together."""
     layers: dict[str, int] = Field(default_factory=dict)
     """Number of layers by kind: `full`, `sliding`, `recurrent`."""
     dtype: str | None = None
-    """The checkpoint's own type, where its configuration says so."""
+    """The checkpoint's own data type, if its configuration states it."""
 
 
 class BackboneInfo(Frozen):
-    """What the compiler needs to know of a model; no weights involved."""
+    """Facts about a model that the compiler needs; no weights involved."""
 
     model_type: str
     """transformers' `model_type`, such as `"qwen3"`."""
@@ -57,9 +58,9 @@ class BackboneInfo(Frozen):
     num_layers: int = Field(ge=0, le=2**16)
     """Decoder layers."""
     max_positions: int | None = Field(default=None, ge=0)
-    """Longest context in tokens, where the configuration says so."""
+    """Maximum context length in tokens, if the configuration states it."""
     costs: BackboneCosts | None = None
-    """Counts for `Plan.explain`; None where they are not known. No part of a plan's digest."""
+    """Counts for `Plan.explain`; None if unknown. Not part of a plan's digest."""
 
 
 class PlanBackbone(Frozen):
@@ -68,4 +69,4 @@ class PlanBackbone(Frozen):
     spec: Backbone
     info: BackboneInfo
     agents: tuple[str, ...]
-    """Agents that run on it, in declaration order."""
+    """Agents that run on this backbone, in declaration order."""

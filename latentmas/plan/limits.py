@@ -1,4 +1,4 @@
-"""How many tokens agents may write: a run's limit, an agent's own, or the default."""
+"""Limits on generated tokens: the run's, an agent's own, or the default."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from latentmas.plan.steps import Decode
 __all__ = ["DEFAULT_MAX_NEW_TOKENS", "TokenLimit", "with_limits"]
 
 DEFAULT_MAX_NEW_TOKENS = 256
-"""Most tokens written by an agent where neither it nor the run sets a limit."""
+"""Maximum number of tokens of an agent if neither it nor the run sets a limit."""
 TokenLimit = int | Mapping[str, int] | None
-"""A limit for all agents, or limits by agent; None leaves the agents' own."""
+"""A limit for all agents, or limits by agent. None: the agents' own."""
 
 
 def with_limits(plan: Plan, limit: TokenLimit) -> Plan:
-    """The plan with a limit of tokens on every decode.
+    """The plan with a token limit on every decode.
 
-    A limit that is asked for goes before the agent's own, which goes before the default.
+    An explicit limit takes precedence over the agent's own, which takes precedence over the
+    default.
 
     Args:
-        plan: whose decodes.
-        limit: for all agents, or by agent.
+        plan: Plan whose decodes to limit.
+        limit: Limit for all agents, or by agent.
 
     Raises:
-        LatentMASError: a limit is not a whole number of at least 1.
-        UnknownNameError: the plan has no such agent.
+        LatentMASError: A limit is not a whole number of at least 1.
+        UnknownNameError: The plan has no such agent.
     """
     asked = _by_agent(plan, limit)
     steps = tuple(

@@ -29,13 +29,13 @@ class LinkPlan(Frozen):
     n_parameters: int = Field(ge=0, lt=2**53)
     """Exact number of weights."""
     source: str
-    """Backbone whose states come in."""
+    """Key of the backbone whose states are the input."""
     target: str
-    """Backbone whose embedding space they go to."""
+    """Key of the backbone whose embedding space is the output space."""
     users: tuple[str, ...]
     """Agents (inner) or edges (outer) that use these weights."""
     differentiable: bool
-    """A differentiable path leads from the link to the last decode."""
+    """Whether there is a differentiable path from the link to the final decode."""
     needs: tuple[str, ...] = Field(default=(), exclude_if=lambda needs: not needs)
-    """What the kind uses for each row: `head`, `embeddings` and `tokenizer` of its backbones;
-    `states`: an outer link that maps h rather than inner(h)."""
+    """Parts that the kind needs: `head`, `embeddings` and `tokenizer` of its backbones;
+    `states` means that an outer link maps h instead of inner(h)."""

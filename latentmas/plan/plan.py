@@ -1,4 +1,4 @@
-"""`Plan`: what will happen. Frozen data between the compiler and the runtime."""
+"""`Plan`: frozen data between the compiler and the runtime."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ _ELSEWHERE = {
     "to": "a plan has no weights; call plan.load(device=…)",
     "save_pretrained": "a plan has no weights; call plan.load().save_pretrained(folder), or "
     "plan.save(path) for the plan itself",
-    "compile": "it is compiled; call plan.load() for the weights",
+    "compile": "a plan is already compiled; call plan.load() for the weights",
     "rounds": "read plan.graph.rounds; change it with plan.replace(rounds=…)",
     "latent_steps": "read plan.graph.latent_steps; change it with plan.replace(latent_steps=…)",
     "agents": "read plan.graph.agents",
     "edges": "read plan.graph.edges",
 }
-"""Attribute that a plan lacks → what to write in its place."""
+"""Attribute that a plan does not have → what to write instead."""
 LARGEST = 64 * 2**20
-"""Bytes of a plan file."""
+"""Maximum size of a plan file, in bytes."""
 MOST_ITEMS = 2_000_000
 
 
@@ -71,7 +71,7 @@ class Plan(Frozen):
     _text_functions: dict[str, TextFunction] = PrivateAttr(default_factory=dict)
     _tools: dict[str, Tool] = PrivateAttr(default_factory=dict)
 
-    if not TYPE_CHECKING:  # so that type checkers still find misspelt attributes
+    if not TYPE_CHECKING:  # type checkers still report misspelt attributes
 
         def __getattr__(self, name: str) -> Any:
             try:
@@ -83,7 +83,7 @@ class Plan(Frozen):
     def digest(self) -> str:
         """SHA-256 (hex) of the plan's content.
 
-        Counts for the cost model are left out: they follow from the rest, and may be learnt later.
+        Counts for the cost model are excluded: they follow from the rest and may be added later.
         """
         return self.fingerprint
 
@@ -100,18 +100,18 @@ class Plan(Frozen):
 
     @property
     def n_parameters(self) -> int:
-        """Weights of all links."""
+        """Number of weights of all links."""
         return sum(link.n_parameters for link in self.links)
 
     def link(self, id: str) -> LinkPlan:
-        """The link of that id; UnknownNameError when there is none."""
+        """The link with that id; UnknownNameError if there is none."""
         for link in self.links:
             if link.id == id:
                 return link
         raise UnknownNameError("link", id, (link.id for link in self.links))
 
     def ends_of(self, link: LinkPlan) -> tuple[str, str]:
-        """Sender and receiver of a link's first user; an inner link has one agent at both ends."""
+        """Sender and receiver of a link's first user; for an inner link, the same agent twice."""
         user = link.users[0]
         if link.role == "inner":
             return user, user
@@ -123,14 +123,14 @@ class Plan(Frozen):
         return [step for step in self.steps if isinstance(step, Rollout | Decode)]
 
     def replace(self, *, rounds: int | None = None, latent_steps: int | None = None) -> Plan:
-        """The plan for another depth: same links and backbones, other steps.
+        """The plan for a different depth: same links and backbones, different steps.
 
         Args:
-            rounds: R.
-            latent_steps: K for every agent.
+            rounds: Number of rounds R.
+            latent_steps: Number of latent steps K of every agent.
 
         Raises:
-            GraphError: LM113 when out of range.
+            GraphError: A number is out of range (LM113).
         """
         from latentmas.compiler import reschedule
 
@@ -143,7 +143,7 @@ class Plan(Frozen):
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
     ) -> Plan:
-        """The same plan, carrying functions of text sources, and tools, to `load`."""
+        """The same plan with text-source functions and tools for `load`."""
         plan = self.model_copy()
         plan._text_functions = dict(text_functions or {})
         plan._tools = dict(tools or {})
@@ -161,25 +161,25 @@ class Plan(Frozen):
         tools: Mapping[str, Tool] | None = None,
         reuse: System | None = None,
     ) -> System:
-        """Load the backbones, make the links, and return a runnable team.
+        """Load the backbones, create the links, and return a runnable team.
 
         Args:
-            device: for all agents, or by agent (`{"planner": "cuda:0"}`). With None, and for
-                agents left out, reused backbones stay where they are, and others go to the CPU.
-            dtype: of the backbones, in place of what they declare (`"float32"`); None keeps that of
-                reused ones.
-            seed: of the links' random start.
-            executor: name of the default executor.
-            text_functions: functions of text sources, by name.
-            tools: tools by name, in place of registered ones or beside them.
-            reuse: a system whose loaded backbones are shared where declaration, device and dtype
-                are the same; the others are loaded.
+            device: Device for all agents, or by agent (`{"planner": "cuda:0"}`). With None, and
+                for omitted agents, reused backbones stay where they are; others use the CPU.
+            dtype: Data type that overrides the backbones' declared one (`"float32"`). None keeps
+                that of reused ones.
+            seed: Random seed of the links' initialisation.
+            executor: Name of the default executor.
+            text_functions: Functions of text sources, by name.
+            tools: Tools by name, in addition to registered ones or replacing them.
+            reuse: System whose loaded backbones are shared if declaration, device and dtype are
+                the same; the others are loaded.
 
         Raises:
-            WeightsError: a backbone cannot be loaded or does not fit the plan.
-            LatentMASError: a device is not there, a text source has no function, or a function is
-                given that nothing takes.
-            UnknownNameError: an agent's tool is neither registered nor given.
+            WeightsError: A backbone cannot be loaded or does not match the plan.
+            LatentMASError: A device is not available, a text source has no function, or a
+                function is passed that is not used.
+            UnknownNameError: An agent's tool is neither registered nor passed.
         """
         if not isinstance(self, Plan):
             raise TypeError(
@@ -204,20 +204,20 @@ class Plan(Frozen):
         )
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """JSON text that `from_json` reads back to an equal plan."""
+        """JSON text, from which `from_json` restores an equal plan."""
         return self.model_dump_json(indent=indent)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, trust_remote_code: bool = False) -> Plan:
-        """Read `to_json`'s text and check every invariant.
+        """Restore a plan from the output of `to_json` and check all invariants.
 
         Args:
-            text: JSON.
-            trust_remote_code: accept a plan that asks for code of a model's repository.
+            text: JSON text.
+            trust_remote_code: Accept a plan that runs code from a model's repository.
 
         Raises:
-            PlanError: it is not a plan, a step uses what no step made, or it asks for such code
-                (LM504).
+            PlanError: The text is not a plan, a step uses an undefined value, or the plan asks to
+                run such code (LM504).
         """
         try:
             data = parse_json(text, most_items=MOST_ITEMS)
@@ -241,7 +241,7 @@ class Plan(Frozen):
         """Write the plan as a JSON file, which `Plan.open` reads.
 
         Raises:
-            DataError: the file cannot be written.
+            DataError: The file cannot be written.
         """
         return write_text_atomically(Path(path), self.to_json() + "\n")
 
@@ -249,7 +249,7 @@ class Plan(Frozen):
     def open(cls, path: str | Path, *, trust_remote_code: bool = False) -> Plan:
         """Read a plan file that `save` wrote; `load` on the plan then loads the models.
 
-        Arguments and errors as `from_json`, and a PlanError for a file that cannot be read.
+        Same arguments and errors as `from_json`, and a PlanError if the file cannot be read.
         """
         try:
             text = read_limited(Path(path), LARGEST)
@@ -258,7 +258,7 @@ class Plan(Frozen):
         return cls.from_json(text, trust_remote_code=trust_remote_code)
 
     def diff(self, other: Plan) -> list[str]:
-        """Differences from `other`, a line each; empty when the plans are equal."""
+        """Differences from `other`, one line each; empty if the plans are equal."""
         from latentmas.plan._diff import diff_plans
 
         return diff_plans(self, other)
@@ -280,30 +280,30 @@ class Plan(Frozen):
         executor: str = "cached",
         characters_per_token: float = 4.0,
     ) -> Explanation:
-        """What a run takes, from a roofline; nothing is loaded.
+        """Estimate the cost of a run with a roofline; nothing is loaded.
 
-        Seconds are a floor: every operation at the machine's peak, every byte at its bandwidth.
+        Seconds are a lower bound: all operations at peak speed, all bytes at full bandwidth.
         Prompts are estimated from their templates; `System.explain` counts them.
 
         Args:
-            hardware: a name (`"h200"`, `"h100"`, `"a100"`, `"l4"`, `"rtx4090"`, `"cpu"`), or a
-                machine of your own. One machine holds all backbones.
-            batch: samples that run together.
-            input_tokens: of each sample field; one number, or one by field.
-            max_new_tokens: tokens that each agent writes; a number for all, or numbers by agent.
-                None takes the agents' own limits, else 256.
-            dtype: of the weights, in place of what the backbones declare.
-            executor: executor whose memory to estimate: `"cached"`; `"cuda_graph"` and `"static"`,
+            hardware: A name (`"h200"`, `"h100"`, `"a100"`, `"l4"`, `"rtx4090"`, `"cpu"`), or your
+                own `Hardware`. One machine holds all backbones.
+            batch: Number of samples that run together.
+            input_tokens: Number of tokens of each sample field: one number, or by field.
+            max_new_tokens: Number of tokens each agent generates: one number, or by agent. None:
+                the agents' own limits, or else 256.
+            dtype: Data type of the weights that overrides the declared one.
+            executor: Executor whose memory to estimate: `"cached"`; `"cuda_graph"` and `"static"`,
                 whose buffers have fixed sizes; or `"offload"`, which holds one backbone on the
                 device at a time.
-            characters_per_token: of templates and constant texts.
+            characters_per_token: Number of characters per token of templates and constant texts.
 
         Returns:
-            Costs by step, totals, and where a prompt's order forbids reuse; print it.
+            Costs by step, totals, and prompts whose order prevents reuse; print it.
 
         Raises:
-            UnknownNameError: no hardware, or no such executor, has that name.
-            LatentMASError: a number or a type is out of range.
+            UnknownNameError: There is no hardware or executor with that name.
+            LatentMASError: A number is out of range or a data type is unknown.
             DataError: `input_tokens` lacks a field.
         """
         from latentmas.cost import explain_plan
@@ -338,7 +338,7 @@ class Plan(Frozen):
         return to_dot(self)
 
     def html(self) -> str:
-        """The graph as a page of HTML that needs no network: the drawing, and tables."""
+        """The graph as a self-contained HTML page with the drawing and tables."""
         from latentmas.viz import to_html
 
         return to_html(self)
@@ -354,14 +354,14 @@ class Plan(Frozen):
         return to_png(self)
 
     def draw(self, path: str | Path) -> Path:
-        """Write the drawing, offline; the suffix chooses the form.
+        """Write the drawing to a file, without network access; the suffix selects the format.
 
         Args:
-            path: a file that ends in `.svg`, `.html`, `.png` (needs the extra `viz`), `.mmd`
+            path: A file that ends in `.svg`, `.html`, `.png` (needs the extra `viz`), `.mmd`
                 (Mermaid) or `.dot` (Graphviz).
 
         Raises:
-            PlanError: for another suffix.
+            PlanError: The suffix is not one of these.
             LatentMASError: `.png` without matplotlib.
         """
         path = Path(path)

@@ -1,7 +1,7 @@
-"""`RunOptions`: everything that a run can be asked for in plain data, in one model.
+"""`RunOptions`: all options of a run as plain data, in one model.
 
 `System.run`, `evaluate`, `rerun`, the manifest of a run and the command line all read their options
-from it. A new option is one field here, and one line where it acts.
+from it. A new option is one field here and one line where it takes effect.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ class RunOptions(Frozen):
         """Check all options at once.
 
         Raises:
-            TypeError: an option does not exist; the message names the closest one.
-            UnknownNameError: one option takes names, and this is not one of them.
-            LatentMASError: naming every option that is of the wrong type or out of range, or that
-                would have no effect beside the others.
+            TypeError: An option does not exist; the message names the closest one.
+            UnknownNameError: The value of an option is not one of its allowed names.
+            LatentMASError: An option has the wrong type, is out of range, or would have no effect
+                with the others; the message names every such option.
         """
         for name in options:
             if name not in type(self).model_fields:
@@ -113,20 +113,20 @@ class RunOptions(Frozen):
         except ValidationError as error:
             raise option_error(type(self), error, options, in_python) from None
 
-    # An `__init__` that validates no more than pydantic's own: records that hold options, such as
-    # manifests, are validated without it, and report where in them the problem is.
+    # Tells pydantic that this `__init__` adds no validation of its own. Records that contain
+    # options, such as manifests, are then validated without it, and errors keep their full path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def read(cls, options: Mapping[str, Any], spell: Spell) -> Self:
-        """Options from elsewhere, whose names are spelt in another way in messages.
+        """Options from another source, whose names are spelt differently in messages.
 
         Args:
-            options: by name.
-            spell: an option's name, and a value to set, as the user would write it.
+            options: Options by name.
+            spell: Function that spells an option, with or without a value, as the user writes it.
 
         Raises:
-            LatentMASError: as the constructor.
+            LatentMASError: Same as for the constructor.
         """
         try:
             return cls.model_validate(dict(options))
@@ -140,7 +140,7 @@ class RunOptions(Frozen):
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
-        """Numbers of numpy and torch as Python's own; mappings and sequences as dict and tuple."""
+        """Convert numpy and torch numbers to Python's, mappings to dict and sequences to tuple."""
         return _plain_value(value)
 
     @field_validator("stop", "record", mode="before")

@@ -1,7 +1,7 @@
 """The steps of a plan: a flat, unrolled list.
 
-Each step declares what it reads, what it makes and which links it applies; values have names, so
-steps are plain data.
+Each step declares the values it reads, the value it produces and the links it applies; values have
+names, so steps are plain data.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ MAX_LATENT_STEPS = 4096
 
 
 class Value(NamedTuple):
-    """What a step makes and later steps read, by name."""
+    """A named value that one step produces and later steps read."""
 
     name: str
     """Unique in a plan: `round1.planner`, `round1.planner.text`, `round1.planner->critic`."""
     round: int
-    """The round that made it, 1..R."""
+    """The round that produced it, 1..R."""
     agent: str
     """The agent that made it."""
     edge: str | None = None
-    """Id of the edge along which it passes; None for an agent's own states or text."""
+    """Id of the edge that carries it; None for an agent's own states or text."""
 
     @property
     def label(self) -> str:
-        """The name without the round: equal for what is made in the same place in every round."""
+        """The name without the round: the same for corresponding values of all rounds."""
         return self.name.removeprefix(f"round{self.round}.")
 
 
@@ -62,7 +62,7 @@ def text_of(agent: str, round: int) -> Value:
 
 
 def edge_labels(edges: Iterable[EdgeSpec]) -> dict[str, str]:
-    """Edge id → `planner->critic`, with the slot only where several edges join the two agents."""
+    """Edge id → `planner->critic`, with the slot only if several edges connect the two agents."""
     edges = tuple(edges)
     pairs = Counter((edge.source, edge.target) for edge in edges)
     return {
@@ -73,7 +73,7 @@ def edge_labels(edges: Iterable[EdgeSpec]) -> dict[str, str]:
 
 
 def message_on(edge: EdgeSpec, label: str, round: int) -> Value:
-    """What passes along an edge that has this label."""
+    """The value carried by an edge with this label."""
     return Value(f"round{round}.{label}", round, edge.source, edge.id)
 
 
@@ -86,18 +86,18 @@ class _ModelStep(Frozen):
     group: int = Field(ge=0)
     """Steps of one round and group do not depend on each other."""
     inputs: dict[str, str]
-    """Slot of the prompt → value that fills it. Slots that are empty this round are left out."""
+    """Slot of the prompt → value that fills it. Slots that are empty this round are omitted."""
     output: str
-    """Name of the value made."""
+    """Name of the value produced."""
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the values that it uses."""
+        """Names of the values that the step reads."""
         return tuple(self.inputs.values())
 
     @property
     def value(self) -> Value:
-        """What it makes."""
+        """The value that the step produces."""
         return Value(self.output, self.round, self.agent)
 
 
@@ -112,7 +112,7 @@ class Rollout(_ModelStep):
 
     @property
     def links(self) -> tuple[str, ...]:
-        """Ids of the links that it applies."""
+        """Ids of the links that the step applies."""
         return (self.inner,)
 
     def rows(self, known: Mapping[str, int]) -> int:
@@ -125,9 +125,9 @@ class Decode(_ModelStep):
 
     op: Literal["decode"] = "decode"
     final: bool
-    """The team's answer; others are the source of text edges."""
+    """Whether this is the team's answer; other decodes feed text edges."""
     max_new_tokens: int | None = Field(default=None, ge=1)
-    """Maximum number of tokens; None takes the default, unless a run sets a limit."""
+    """Maximum number of tokens. None: the default, unless a run sets a limit."""
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ class Decode(_ModelStep):
         return ()
 
     def rows(self, known: Mapping[str, int]) -> None:
-        """None: it makes text."""
+        """None, since it produces text."""
 
 
 class Transfer(Frozen):
@@ -149,7 +149,7 @@ class Transfer(Frozen):
     target: str
     """The receiver."""
     round: int = Field(ge=1)
-    """The round that made the states."""
+    """The round that produced the states."""
     group: int = Field(ge=0)
     inner: str
     outer: str
@@ -160,26 +160,26 @@ class Transfer(Frozen):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the values that it uses."""
+        """Names of the values that the step reads."""
         return (self.source,)
 
     @property
     def links(self) -> tuple[str, ...]:
-        """Ids of the links that it applies."""
+        """Ids of the links that the step applies."""
         return (self.inner, self.outer)
 
     @property
     def value(self) -> Value:
-        """What it makes."""
+        """The value that the step produces."""
         return Value(self.output, self.round, self.agent, self.edge)
 
     def rows(self, known: Mapping[str, int]) -> int:
-        """As many as its source has."""
+        """Same number of rows as the source."""
         return known[self.source]
 
 
 class Combine(Frozen):
-    """Messages of several edges made into the one that fills a slot."""
+    """Combines the messages of several edges into the one that fills a slot."""
 
     op: Literal["combine"] = "combine"
     agent: str
@@ -196,7 +196,7 @@ class Combine(Frozen):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Names of the values that it uses."""
+        """Names of the values that the step reads."""
         return self.sources
 
     @property
@@ -206,11 +206,11 @@ class Combine(Frozen):
 
     @property
     def value(self) -> Value:
-        """What it makes."""
+        """The value that the step produces."""
         return Value(self.output, self.round, self.agent)
 
     def rows(self, known: Mapping[str, int]) -> int | None:
-        """All rows of its sources, or as many as the longest has; None where they are texts."""
+        """Sum of the sources' rows, or those of the longest source; None for texts."""
         rows = [known[name] for name in self.sources if name in known]
         if not rows:
             return None
@@ -221,7 +221,7 @@ Step = Annotated[Rollout | Transfer | Combine | Decode, Field(discriminator="op"
 
 
 def latent_rows(steps: Iterable[Step]) -> dict[str, int]:
-    """Value → the number of its rows (K); texts are left out."""
+    """Value → number of its rows (K); texts are omitted."""
     found: dict[str, int] = {}
     for step in steps:
         if (rows := step.rows(found)) is not None:
@@ -232,14 +232,14 @@ def latent_rows(steps: Iterable[Step]) -> dict[str, int]:
 def rollouts_together(
     steps: Sequence[Step], index: int, share: Callable[[str, str], bool]
 ) -> list[int]:
-    """Indices of the rollouts that can be one batch with the one at `index`, itself first.
+    """Indices of the rollouts that can share a batch with the one at `index`, itself first.
 
-    They are of one round and group, on one backbone, with equally many latent steps.
+    They are in the same round and group, on the same backbone, with the same number of latent steps.
 
     Args:
-        steps: of the plan.
-        index: of the step asked for; no rollout gives no indices.
-        share: whether two agents run on one backbone.
+        steps: Steps of the plan.
+        index: Index of the step; if it is not a rollout, the result is empty.
+        share: Function that returns whether two agents run on the same backbone.
     """
     first, found = steps[index], list[int]()
     if not isinstance(first, Rollout):

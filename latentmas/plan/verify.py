@@ -14,13 +14,13 @@ __all__ = ["verify_links", "verify_steps"]
 
 
 def verify_steps(steps: Sequence[Step], links: Sequence[LinkPlan], graph: GraphSpec) -> None:
-    """Check that a plan can be walked from top to bottom.
+    """Check that a plan can be executed from top to bottom.
 
-    Ensures: each value is made once and before its use; no step is dead; one final decode, the
-    last step, by the output agent; every link and agent named exists.
+    Ensures: each value is defined once and before use; no step is dead; there is one final decode,
+    the last step, by the output agent; all named links and agents exist.
 
     Raises:
-        PlanError: naming the first invariant that does not hold.
+        PlanError: An invariant does not hold; the message names the first.
     """
     known_links = {link.id for link in links}
     agents = {agent.name for agent in graph.agents}
@@ -30,9 +30,9 @@ def verify_steps(steps: Sequence[Step], links: Sequence[LinkPlan], graph: GraphS
             raise PlanError(f"step {index}: no agent {step.agent!r}")
         for name in step.reads:
             if name not in made:
-                raise PlanError(f"step {index}: value {name!r} is used before a step makes it")
+                raise PlanError(f"step {index}: value {name!r} is used before it is defined")
         if step.output in made:
-            raise PlanError(f"step {index}: value {step.output!r} is made twice")
+            raise PlanError(f"step {index}: value {step.output!r} is defined twice")
         made.add(step.output)
         unknown = set(step.links) - known_links
         if unknown:
@@ -46,13 +46,13 @@ def verify_links(
     """Check that the links fit the backbones, and that every agent has one.
 
     Raises:
-        PlanError: naming the first that does not.
+        PlanError: A link does not fit or is missing; the message names the first.
     """
     for agent in graph.agents:
         if agent.backbone not in backbones:
             raise PlanError(f"agent {agent.name!r}: no backbone {agent.backbone!r}")
     if len({link.id for link in links}) < len(links):
-        raise PlanError("two links have one id")
+        raise PlanError("two links have the same id")
     for link in links:
         for key, width in ((link.source, link.in_dim), (link.target, link.out_dim)):
             if key not in backbones:

@@ -1,4 +1,4 @@
-"""Prompt templates: rendered in a sandbox, on a budget, into segments of trusted and outside text.
+"""Prompt templates, rendered in a sandbox within a budget into trusted and untrusted segments.
 
 No torch.
 """

@@ -1,10 +1,9 @@
-"""What one rendering of a prompt may cost: steps, bytes of text made, and the size of one value.
+"""Limits on the cost of one rendering: steps, bytes of text produced, and the size of a value.
 
-A template from a stranger may ask for a loop of a billion, for text of a billion letters, or for a
-small thing that grows whenever it is looked at. So everything that a template does is paid for
-before it happens, from the budget of this rendering (`environment` puts the charges in place).
-Budgets
-are per rendering and per thread.
+An untrusted template may contain a loop of a billion iterations, produce a billion characters, or
+build a small value that grows on every access. So every operation is charged to the budget of the
+rendering before it runs (`environment` inserts the charges). Budgets are per rendering and per
+thread.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from jinja2.utils import Namespace
 __all__ = ["CONTAINERS", "MOST_BITS", "Budget", "OverBudgetError", "budget", "rendering", "size_of"]
 
 STEPS = 500_000
-"""Operations of a template, a loop's body counted anew each time; a fraction of a second."""
+"""Maximum number of operations, counting each iteration of a loop; a fraction of a second."""
 STEPS_PER_LETTER = 500
 BYTES = 16 * 2**20
-"""Text made on the way, whether it is kept or not."""
+"""Maximum number of bytes of text produced, including intermediate results."""
 BYTES_PER_LETTER = 4_000
 LONGEST = 2 * 2**20
-"""Bytes of one text."""
+"""Maximum number of bytes of one string."""
 LONGEST_PER_LETTER = 16
 BLOCK = 64
 """Bytes of text that count as one step."""
 MOST_BITS = 4096
-"""Of an integer."""
+"""Maximum number of bits of an integer."""
 
 _PLAIN = frozenset({bool, float, type(None)})
 _VIEWS: tuple[type[Any], ...] = (type({}.keys()), type({}.values()), type({}.items()))
@@ -40,11 +39,11 @@ CONTAINERS: tuple[type[Any], ...] = (list, tuple, set, frozenset, *_VIEWS)
 
 
 class OverBudgetError(SecurityError):
-    """A template costs more than a prompt may."""
+    """A template exceeds the budget of a prompt."""
 
 
 class Budget:
-    """What is left to one rendering. Long samples give more: their letters are the user's own."""
+    """Remaining budget of one rendering; it grows with the sample, whose text is the user's own."""
 
     def __init__(self, given: Iterable[Any] = ()) -> None:
         letters = size_of(given)
@@ -53,10 +52,10 @@ class Budget:
         self.longest = LONGEST + LONGEST_PER_LETTER * letters
 
     def spend(self, steps: int) -> None:
-        """Pay for operations.
+        """Charge for operations.
 
         Raises:
-            OverBudgetError: too little is left.
+            OverBudgetError: The remaining budget is too small.
         """
         self.steps -= max(steps, 0)
         if self.steps < 0:
@@ -66,7 +65,7 @@ class Budget:
             )
 
     def make(self, size: int) -> None:
-        """Pay for a text of this many bytes, before it is there."""
+        """Charge for a string of this many bytes before it is created."""
         if size > self.longest:
             raise OverBudgetError(
                 f"the template makes a text of over {self.longest:,} bytes; make it shorter"
@@ -79,7 +78,7 @@ class Budget:
         self.spend(1 + size // BLOCK)
 
     def look(self, value: Any) -> None:
-        """Pay for reading a value whole: a step for each item, and for each block of text."""
+        """Charge for reading a whole value: one step per item and per block of text."""
         kind = type(value)
         if kind is str or kind is bytes:
             self.spend(1 + len(value) // BLOCK)
@@ -106,7 +105,7 @@ class Budget:
         self.spend(steps)
 
     def charge(self, value: Any) -> Any:
-        """Pay for a value that was just made, and hand it on."""
+        """Charge for a newly created value and return it."""
         if isinstance(value, str | bytes):
             self.make(sys.getsizeof(value))
         else:
@@ -115,8 +114,8 @@ class Budget:
 
 
 def _inside(item: Any) -> tuple[Iterable[Any], int]:
-    """What a container holds, and the steps that handing it out takes."""
-    if isinstance(item, str | bytes):  # Markup, and samples' own kinds of text
+    """The items of a container, and the number of steps that iterating over it takes."""
+    if isinstance(item, str | bytes):  # covers subclasses, such as Markup
         return (), len(item) // BLOCK
     if isinstance(item, dict):
         return [*item.keys(), *item.values()], 2
@@ -131,7 +130,7 @@ def _inside(item: Any) -> tuple[Iterable[Any], int]:
 
 
 def size_of(given: Iterable[Any], most: int = 10**7) -> int:
-    """Letters of the values, a number or an item of a container counted as one."""
+    """Number of characters of the values; a number or an item of a container counts as one."""
     total, stack = 0, list(given)
     while stack and total < most:
         item = stack.pop()
@@ -147,13 +146,13 @@ _BUDGET: ContextVar[Budget | None] = ContextVar("latentmas_budget", default=None
 
 
 def budget() -> Budget:
-    """The budget of the rendering that is going on; an empty sample's where there is none."""
+    """The budget of the current rendering; outside of one, the budget of an empty sample."""
     return _BUDGET.get() or Budget()
 
 
 @contextmanager
 def rendering(given: Iterable[Any]) -> Iterator[Budget]:
-    """One rendering with these values."""
+    """Context of one rendering with these values."""
     token = _BUDGET.set(Budget(given))
     try:
         yield budget()

@@ -1,4 +1,4 @@
-"""What single operations of a template may make: told from their arguments, before they run."""
+"""Upper bounds on the results of template operations, computed from their arguments in advance."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from latentmas.prompts.budget import CONTAINERS, MOST_BITS, OverBudgetError, bud
 __all__ = ["check_filter", "check_method", "check_operator", "check_width", "drained"]
 
 WIDEST = 1_000
-"""Width, precision or count that a filter, a method or a format may be asked for."""
+"""Maximum width, precision or count in arguments of filters, methods and formats."""
 ENCODINGS = frozenset({"utf-8", "utf8", "ascii", "latin-1", "latin1"})
-"""Others may be slow on crafted text."""
+"""Allowed encodings; others may be slow on crafted text."""
 _SLOW = {
     **dict.fromkeys(("dictsort", "groupby", "max", "min", "sort", "unique"), 20),
     **dict.fromkeys(("tojson", "urlencode", "wordcount", "xmlattr", "striptags"), 20),
     **dict.fromkeys(("pprint", "title"), 50),
     **dict.fromkeys(("urlize", "wordwrap"), 400),
 }
-"""Filters that take longer than a look at their value: by how much, as measured."""
+"""Filters that cost more than reading their value → the measured factor."""
 _NUMBERS = re.compile(r"\d+")
 _FORMAT = re.compile(r"%(?:\([^)]*\))?[-+ #0]*(\*|\d*)(?:\.(\*|\d*))?")
 
 
 def drained(value: Any) -> Any:
-    """A list in place of an iterator, paid for as it grows; anything else as it is."""
+    """Convert an iterator to a list, charging per item; other values are returned unchanged."""
     if not isinstance(value, Iterator):
         return value
     found = []
@@ -37,7 +37,7 @@ def drained(value: Any) -> Any:
 
 
 def check_width(text: str) -> None:
-    """Refuse a format such as `>1000000000`."""
+    """Reject a format such as `>1000000000`."""
     for number in _NUMBERS.findall(text):
         _narrow(int(number[:20]))
 
@@ -54,10 +54,10 @@ def _narrow(number: object, most: int = WIDEST) -> None:
 
 
 def check_operator(operator: str, left: Any, right: Any) -> None:
-    """Pay for what `left operator right` would make.
+    """Charge for the result of `left operator right`.
 
     Raises:
-        OverBudgetError: it is too much.
+        OverBudgetError: The result would exceed the budget.
     """
     if isinstance(left, int) and isinstance(right, int):
         _check_integers(operator, left, right)
@@ -97,7 +97,7 @@ def _check_format(text: str, values: Any) -> None:
 
 
 def _letters(values: Any) -> int:
-    """Letters of texts, one level deep."""
+    """Number of characters of strings, one level deep."""
     if isinstance(values, str | bytes):
         return len(values)
     items = values.values() if isinstance(values, dict) else values
@@ -114,15 +114,15 @@ def _count(value: Any) -> int:
 
 
 def check_filter(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Pay for what a filter would make of its value.
+    """Charge for the result of a filter or a test.
 
     Args:
-        name: of the filter, or of a test.
-        args: the value, and what else is given by position.
-        kwargs: what is given by name.
+        name: Name of the filter or test.
+        args: The value, followed by the other positional arguments.
+        kwargs: Keyword arguments.
 
     Raises:
-        OverBudgetError: it is too much.
+        OverBudgetError: The result would exceed the budget.
     """
     if not args:
         return
@@ -149,7 +149,7 @@ def _narrow_filter(value: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -
 
 
 def _brief_filter(value: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Texts that are put in at every line, link or attribute."""
+    """Strings that are inserted at every line, link or attribute."""
     for text in (*args, *kwargs.values()):
         _narrow(_count(text))
 
@@ -179,7 +179,7 @@ def _join_filter(value: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 def _sum_filter(value: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     start = args[1] if len(args) > 1 else kwargs.get("start", 0)
     if not isinstance(start, int | float):
-        raise OverBudgetError("the template sums what are no numbers; start with a number")
+        raise OverBudgetError("the template sums values that are not numbers; sum numbers only")
 
 
 _Check = Callable[[Any, Sequence[Any], Mapping[str, Any]], None]
@@ -203,10 +203,10 @@ _FILTERS: dict[str, _Check] = {
 
 
 def check_method(owner: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """Pay for what a method of a text or a number would make.
+    """Charge for the result of a method of a string or a number.
 
     Raises:
-        OverBudgetError: it is too much.
+        OverBudgetError: The result would exceed the budget.
     """
     given = [*args, *kwargs.values()]
     if isinstance(owner, int) and name == "to_bytes":

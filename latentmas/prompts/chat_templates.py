@@ -1,8 +1,8 @@
-"""Chat templates of tokenizers, rendered under the budget of prompts.
+"""Chat templates of tokenizers, rendered within the budget of prompts.
 
-A chat template comes with a model, so from a stranger. transformers renders it in a sandbox without
+A chat template comes with a model and is not trusted. transformers renders it in a sandbox without
 limits on time and memory. This environment has the same filters, functions, tags and white-space
-rules as transformers' own, and charges for everything that the template does.
+rules as that of transformers, and charges for every operation of the template.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def render_chat_template(
     variables: Mapping[str, Any] | None = None,
     add_generation_prompt: bool = False,
 ) -> str:
-    """The text that `apply_chat_template(…, tokenize=False)` gives, within a prompt's budget.
+    """Same text as `apply_chat_template(…, tokenize=False)`, within a prompt's budget.
 
     Args:
         template: Jinja2 source.
-        messages: mappings with `role` and `content`.
-        tools: JSON schemas.
-        variables: special tokens and further variables of the template.
-        add_generation_prompt: end where the assistant begins.
+        messages: Mappings with `role` and `content`.
+        tools: JSON schemas of the tools.
+        variables: Special tokens and further variables of the template.
+        add_generation_prompt: End with the header of the assistant's turn.
 
     Raises:
-        jinja2.TemplateError: the template cannot be compiled, refuses the messages, or costs more
-            than a prompt may (`SecurityError`).
+        jinja2.TemplateError: The template cannot be compiled, rejects the messages, or exceeds
+            the budget of a prompt (`SecurityError`).
     """
     scope = {
         "documents": None,
@@ -57,18 +57,18 @@ def render_chat_template(
         try:
             return _compiled(template).render(scope)
         except RecursionError as error:
-            raise SecurityError("the chat template calls itself without end") from error
+            raise SecurityError("the chat template recurses without end") from error
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise TemplateError(f"{type(error).__name__}: {error}") from error
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the assistant's words for training masks."""
+    """`{% generation %}…{% endgeneration %}` marks the assistant's text for training masks."""
 
     tags = {"generation"}  # noqa: RUF012
 
     def parse(self, parser: Parser) -> nodes.Scope:
-        """The body, in a scope of its own."""
+        """Parse the tag; its body gets its own scope."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return nodes.Scope(body, lineno=line)
@@ -85,7 +85,7 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """`namespace` without names that begin with an underscore."""
+    """`namespace` that rejects names beginning with an underscore."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:  # `namespace(self=…)` is allowed
         self, *rest = args
@@ -105,7 +105,7 @@ def _check_name(name: object) -> None:
 
 
 class _ChatEnvironment(MeteredEnvironment):
-    """Compiles chat templates as transformers does."""
+    """Compiles chat templates the way transformers does."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -135,7 +135,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON without escapes for HTML."""
+    """JSON without HTML escapes."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

@@ -1,9 +1,9 @@
-"""The Jinja2 environment of prompts and chat templates: a sandbox in which everything is paid for.
+"""The Jinja2 environment of prompts and chat templates: a sandbox with a budget.
 
-Jinja2's own sandbox keeps a template from Python's inside. It does not keep it from taking all
-time and memory. Here each loop, macro and block pays for its body whenever it runs, and each
-operator, filter, test and call for what it reads and makes, before it is made, from the budget of
-the rendering. Nothing is computed while a template is compiled.
+Jinja2's own sandbox keeps a template away from Python's internals but does not limit time and
+memory. Here each loop, macro and block is charged every time its body runs, and each operator,
+filter, test and call is charged for what it reads and creates, before it creates it. Nothing is
+evaluated while a template is compiled.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from latentmas.prompts.metering import CHARGE_JOIN, CHARGE_READ, CHARGE_RUN, add
 __all__ = ["MeteredEnvironment", "paid", "shown"]
 
 LONGEST_TEMPLATE = 2**20
-"""Characters of a template."""
+"""Maximum number of characters of a template."""
 MOST_TOKENS = 10_000
-"""Tokens of a template; a stretch of plain text is one."""
+"""Maximum number of tokens of a template; a run of plain text is one token."""
 _DIGITS = re.compile(r"[0-9a-fA-F_]{10000}")
-"""What Jinja2's lexer takes much memory for."""
+"""Constructs that need much memory in Jinja2's lexer."""
 _OUTSIDE = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 _HIDDEN = ("_loop_vars", "_block_vars", "caller")
 
 
 class MeteredEnvironment(ImmutableSandboxedEnvironment):
-    """Compiles templates. `parse` and `from_string` raise TemplateSyntaxError and nothing else."""
+    """Compiles templates. `parse` and `from_string` raise only TemplateSyntaxError."""
 
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "**", "%"})
 
     def __init__(self, **options: Any) -> None:
-        """Take Jinja2's options; `finalize` must pay for what it is given, as `shown` does."""
+        """Accept Jinja2's options; `finalize` must charge for its argument, as `shown` does."""
         super().__init__(autoescape=False, optimized=False, **{"finalize": shown} | options)
         self.globals.pop("lipsum", None)
         self.globals["range"] = _range
@@ -60,12 +60,12 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
-        """Join what a template, a macro or a block wrote."""
+        """Join the output of a template, a macro or a block."""
         return "".join(MeteredEnvironment.pay_for(parts))
 
     @staticmethod
     def pay_for(parts: Iterable[str]) -> list[str]:
-        """The parts of a text, paid for as they come."""
+        """Yield the parts of a text, charging for each."""
         own, found = budget(), list[str]()
         size = 0
         for part in parts:
@@ -85,7 +85,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
             for node in tree.find_all(_OUTSIDE):
                 raise TemplateSyntaxError("a prompt cannot load other templates", node.lineno)
         except (RecursionError, MemoryError) as error:
-            raise TemplateSyntaxError("the template is nested too deep", 1) from error
+            raise TemplateSyntaxError("the template is nested too deeply", 1) from error
         except (ValueError, OverflowError) as error:
             raise TemplateSyntaxError(f"a number is too long: {error}", 1) from error
         return tree
@@ -96,7 +96,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                 f"the template has {len(source):,} characters, more than {LONGEST_TEMPLATE:,}", 1
             )
         if _DIGITS.search(source):
-            raise TemplateSyntaxError("the template holds a number without end", 1)
+            raise TemplateSyntaxError("the template contains an infinite number", 1)
         for count, (line, _, _) in enumerate(self.lexer.tokeniter(source, None)):
             if count > MOST_TOKENS:
                 raise TemplateSyntaxError(f"the template has over {MOST_TOKENS:,} tokens", line)
@@ -105,7 +105,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         try:
             return super()._generate(add_metering(source), *args, **options)
         except RecursionError as error:
-            raise TemplateSyntaxError("the template is nested too deep", 1) from error
+            raise TemplateSyntaxError("the template is nested too deeply", 1) from error
         except ValueError as error:
             raise TemplateSyntaxError(f"a number is too long: {error}", 1) from error
 
@@ -113,7 +113,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         try:
             return super()._compile(source, filename)
         except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
-            raise TemplateSyntaxError(f"the template is nested too deep: {error}", 1) from error
+            raise TemplateSyntaxError(f"the template is nested too deeply: {error}", 1) from error
 
     # --- rendering -------------------------------------------------------------------------------
 
@@ -143,13 +143,13 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
         return own.charge(super().call_binop(context, operator, left, right))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """An item; a tuple as a key is hashed whole."""
+        """Get an item; a tuple used as a key is hashed as a whole, so it is charged as a whole."""
         if isinstance(argument, tuple):
             budget().look(argument)
         return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """`str.format` and `str.format_map` by a formatter that pays."""
+        """`str.format` and `str.format_map` with a formatter that charges."""
         plain = super().wrap_str_format(value)
         if plain is None:
             return None
@@ -169,7 +169,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
 
 class _Formatter(SandboxedFormatter):
-    """Pays for each field."""
+    """Charges for each field."""
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
         budget().look(value)
@@ -184,13 +184,13 @@ class _Formatter(SandboxedFormatter):
 
 @pass_context
 def shown(_: Any, value: Any) -> Any:
-    """What is placed is paid for; needing the context keeps it from being computed early."""
+    """Charge for an inserted value; requiring the context prevents constant folding."""
     budget().look(value)
     return value
 
 
 def paid(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter or a test that pays."""
+    """A filter or a test that charges."""
     skipped = 1 if hasattr(do, "jinja_pass_arg") else 0
 
     @functools.wraps(do)
@@ -226,6 +226,6 @@ def _charge_join(values: tuple[Any, ...]) -> str:
     budget().look(values)
     texts = [str(value) for value in values]
     if sum(map(len, texts)) > budget().longest:
-        raise OverBudgetError("the template joins texts to one that is too long")
+        raise OverBudgetError("the template joins strings into one that is too long")
     text: str = budget().charge("".join(texts))
     return text

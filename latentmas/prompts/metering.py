@@ -1,7 +1,7 @@
-"""Charges in the tree of a template: each body pays when it runs, each operation for what it reads.
+"""Inserts charges into a template's syntax tree: for each run of a body and each value read.
 
-They are filters of `environment`, under names that no template writes by accident; a template that
-does write them pays more.
+The charges are filters of `environment`, under names that a template cannot use by accident; a
+template that does use them is merely charged more.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _BODIES = (nodes.Template, nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
 
 
 def add_metering(tree: nodes.Template) -> nodes.Template:
-    """The tree, changed in place."""
+    """Insert charges into the tree, in place."""
     _Metering().visit(tree)
     return tree
 
 
 class _Metering(NodeTransformer):
     def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
-        """Put charges below a node, and at the beginning of its body."""
+        """Insert charges below a node and at the start of its body."""
         steps = 1 + sum(1 for _ in node.find_all(nodes.Node)) if isinstance(node, _BODIES) else 0
         super().generic_visit(node, *args, **kwargs)
         if isinstance(node, _BODIES):
@@ -71,7 +71,7 @@ class _Metering(NodeTransformer):
 
 
 def _through(name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
-    """The node's value, sent through one of the filters."""
+    """Pass the node's value through one of the filters."""
     charge = nodes.Filter(node, name, list(args), [], None, None)
     charge.set_lineno(node.lineno or 1)
     return charge

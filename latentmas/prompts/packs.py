@@ -1,4 +1,4 @@
-"""Prompt packs: the prompts of a team in one file of their own, JSON or YAML.
+"""Prompt packs: the prompts of a team in a separate JSON or YAML file.
 
 ```yaml
 planner: "Plan: {{ question }}"
@@ -24,34 +24,35 @@ __all__ = ["read_prompt_pack", "write_prompt_pack"]
 
 FIELDS = ("prompt", "system")
 MOST_BYTES = 2 * 2**20
-"""Largest file that is read."""
+"""Maximum size of a file, in bytes."""
 
 
 def read_prompt_pack(path: str | Path) -> dict[str, dict[str, str]]:
     """Agent → its `prompt`, its `system` turn, or both.
 
-    In the file an agent has a text, which is its prompt, or a mapping with `prompt` and `system`.
+    In the file, an agent has a string (its prompt) or a mapping with `prompt` and `system`.
 
     Args:
-        path: `.yaml` or `.yml` is read as YAML, anything else as JSON.
+        path: Path of the file: `.yaml` and `.yml` are read as YAML, anything else as JSON.
 
     Raises:
-        DataError: the file cannot be read, or is no prompt pack; with the agent and the field.
+        DataError: The file cannot be read or is not a prompt pack; names the agent and the field.
     """
     path = Path(path)
     return _checked(path, _parsed(path, _text(path)))
 
 
 def write_prompt_pack(path: str | Path, pack: Mapping[str, str | Mapping[str, str]]) -> Path:
-    """Write a prompt pack, whole or not at all.
+    """Write a prompt pack atomically.
 
     Args:
-        path: `.yaml` or `.yml` is written as YAML with texts as blocks, anything else as JSON.
-        pack: agent → prompt, or `{"system": …, "prompt": …}`.
+        path: Path of the file: `.yaml` and `.yml` are written as YAML with block strings,
+        anything else as JSON.
+        pack: Agent → prompt, or `{"system": …, "prompt": …}`.
 
     Raises:
-        DataError: `pack` is no prompt pack, holds text that cannot be encoded, or cannot be
-            written there.
+        DataError: `pack` is not a prompt pack, contains text that cannot be encoded, or cannot
+            be written to `path`.
     """
     path = Path(path)
     checked = _checked(path, pack)
@@ -76,19 +77,21 @@ def _parsed(path: Path, text: str) -> Any:
     except ValueError as error:
         raise DataError(
             f"prompt pack {str(path)!r} cannot be parsed: {error}; "
-            "correct the syntax at the place named"
+            "correct the syntax at that position"
         ) from error
 
 
 def _checked(path: Path, data: Any) -> dict[str, dict[str, str]]:
-    """Plain data as a pack, every agent with a mapping."""
+    """Convert plain data to a pack in which every agent has a mapping."""
     where = f"prompt pack {str(path)!r}"
     if not isinstance(data, Mapping) or not data:
         found = "is empty" if not data else f"holds {_kind(data)}, not a mapping"
         raise DataError(f"{where} {found}; write `agent: prompt`, one for each agent")
     for agent in data:
         if not isinstance(agent, str) or not agent:
-            raise DataError(f"{where}: an agent's name is text, found {agent!r}; put it in quotes")
+            raise DataError(
+                f"{where}: an agent's name must be a string, found {agent!r}; put it in quotes"
+            )
     return {agent: _agent(f"{where}, agent {agent!r}", own) for agent, own in data.items()}
 
 

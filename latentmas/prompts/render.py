@@ -1,9 +1,9 @@
 """Prompt templates: sandboxed Jinja2 whose variables are sample fields or slots.
 
-A slot that carries latents renders as a marker holding a random nonce; the runtime splits the
-text there and splices the message in. Text from users is never searched for markers that were not
-made for this very rendering. A rendered text knows which parts of it the template wrote and which
-come from outside (`segments_of`).
+A slot that carries latents renders as a marker with a random nonce; the runtime splits the text
+at the marker and inserts the message. The nonce is new for each rendering, so text from users
+cannot contain a valid marker. A rendered text records which parts come from the template and
+which from outside (`segments_of`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 
 
 HARMLESS = frozenset({"trim", "string", "safe", "default", "d"})
-"""Filters that leave a placed slot as it is."""
+"""Filters that do not change a placed slot."""
 
 
 class SlotMisuseError(ValueError):
@@ -54,7 +54,7 @@ class Turn(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A rendered prompt: chat turns that hold markers, and what the markers stand for."""
+    """A rendered prompt: chat turns with markers, and the slot of each marker."""
 
     turns: tuple[Turn, ...]
     markers: Mapping[str, str]
@@ -71,7 +71,7 @@ RESERVED: frozenset[str] = frozenset(_ENVIRONMENT.globals) | {
 
 
 class _Marker:
-    """A latent slot inside a template: true, placeable, and nothing else."""
+    """A latent slot inside a template: truthy and placeable; any other use is an error."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -87,7 +87,9 @@ def _parsed(text: str) -> nodes.Template:
 
 @lru_cache(maxsize=512)
 def _compiled(text: str) -> Template:
-    return _ENVIRONMENT.from_string(text)  # a tree of its own: compiling puts charges in
+    return _ENVIRONMENT.from_string(
+        text
+    )  # compiling modifies the tree, so each call needs a new one
 
 
 @lru_cache(maxsize=512)
@@ -95,7 +97,7 @@ def template_variables(text: str) -> frozenset[str]:
     """Names that a template looks up.
 
     Raises:
-        jinja2.TemplateSyntaxError: it cannot be parsed.
+        jinja2.TemplateSyntaxError: The template cannot be parsed.
     """
     names = meta.find_undeclared_variables(_parsed(text))
     return frozenset(names - set(_ENVIRONMENT.globals))
@@ -105,13 +107,13 @@ def prompt_variables(agent: AgentSpec) -> frozenset[str]:
     """Names that the agent's prompt and system templates look up.
 
     Raises:
-        jinja2.TemplateSyntaxError: a template cannot be parsed.
+        jinja2.TemplateSyntaxError: A template cannot be parsed.
     """
     return template_variables(agent.prompt) | template_variables(agent.system or "")
 
 
 def placed_variables(agent: AgentSpec) -> frozenset[str]:
-    """Variables that stand outside of tests such as `{% if feedback %}`."""
+    """Variables used outside of conditions such as `{% if feedback %}`."""
     return _placed_in(agent.prompt) | _placed_in(agent.system or "")
 
 
@@ -131,7 +133,7 @@ def _names_in(node: nodes.Node) -> list[str]:
 
 
 def misused_variables(agent: AgentSpec) -> frozenset[str]:
-    """Variables that stand in a filter, an operator, a call or the like, not bare or in a test."""
+    """Variables used inside a filter, operator or call, rather than bare or in a condition."""
     return _misused_in(agent.prompt) | _misused_in(agent.system or "")
 
 
@@ -141,7 +143,7 @@ def _misused_in(text: str) -> frozenset[str]:
 
 
 def _misused(node: nodes.Node, *, bare: bool) -> Iterator[str]:
-    """Names below `node` in other than bare places."""
+    """Names below `node` that are not used bare."""
     if isinstance(node, nodes.Name):
         if not bare and node.ctx == "load":
             yield node.name
@@ -163,7 +165,7 @@ def check_template(agent: AgentSpec) -> None:
     """Parse and compile the agent's templates.
 
     Raises:
-        jinja2.TemplateError: a template cannot be compiled, is too large, or wants other files.
+        jinja2.TemplateError: A template cannot be compiled, is too large, or loads other files.
     """
     for text in (agent.prompt, agent.system or ""):
         _compiled(text)
@@ -175,22 +177,20 @@ def render_prompt(
     """Render an agent's prompt into chat turns.
 
     Args:
-        agent: whose prompt.
-        values: sample fields, and slots that hold text. Absent names are falsy in tests and
-            an error when placed.
-        latent_slots: slots that hold latents in this round.
+        agent: Agent whose prompt to render.
+        values: Sample fields, and slots that hold text. Missing names are falsy in conditions
+            and an error when placed.
+        latent_slots: Slots that hold latents in this round.
 
     Raises:
-        jinja2.TemplateError: an absent variable is placed, or the template misbehaves: it reaches
-            for what the sandbox keeps from it, or costs more than a prompt may.
-        SlotMisuseError: a latent slot went through a filter or an operator.
+        jinja2.TemplateError: A missing variable is placed, the template violates the sandbox,
+            or it exceeds the budget of a prompt.
+        SlotMisuseError: A latent slot was passed through a filter or an operator.
     """
     latent_slots = list(latent_slots)
     for slot in latent_slots:
         if slot in misused_variables(agent):
-            raise SlotMisuseError(
-                f"slot {slot!r} holds latents: it can be placed or tested, nothing else"
-            )
+            raise SlotMisuseError(f"slot {slot!r} holds latents: it can only be placed or tested")
     nonce = str(secrets.randbits(96))
     slots = {slot: f"<<latent:{nonce}:{i}>>" for i, slot in enumerate(latent_slots)}
     scope = {**values, **{slot: _Marker(text) for slot, text in slots.items()}}
@@ -216,4 +216,4 @@ def _rendered(text: str, scope: Mapping[str, Any]) -> str:
         try:
             return template.render(scope)
         except RecursionError as error:
-            raise SecurityError("the template calls itself without end") from error
+            raise SecurityError("the template recurses without end") from error

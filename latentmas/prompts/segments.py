@@ -1,9 +1,9 @@
-"""Prompt texts that remember which of their characters the template's author wrote.
+"""Prompt texts that track which characters the template's author wrote.
 
-Whatever a template outputs through an expression (a sample field, a text edge, the result of a
-filter) comes from outside. Only literal template text is the author's own. The environment keeps
-the two apart while it renders, so that special tokens can later be read in the one and not in the
-other. The default is distrust: text whose origin is unknown counts as outside text.
+Only literal template text is the author's own. The output of an expression (a sample field, a text
+edge, the result of a filter) comes from outside. The environment tracks the two during rendering,
+so that special tokens are later recognised in the author's text only. Text of unknown origin
+counts as outside text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PromptEnvironment", "Segment", "Text", "segments_of"]
 
 
 class Segment(NamedTuple):
-    """A stretch of a prompt's text."""
+    """A contiguous part of a prompt's text."""
 
     text: str
     own: bool
@@ -29,7 +29,7 @@ class Segment(NamedTuple):
 
 
 class Text(str):
-    """What a template, a macro or a block wrote: its text, and the segments it consists of.
+    """The output of a template, a macro or a block: its text and the segments it consists of.
 
     String methods and filters see the whole text and return plain strings, which count as outside
     text when they are placed.
@@ -39,7 +39,7 @@ class Text(str):
 
     @classmethod
     def of(cls, segments: Iterable[Segment]) -> Text:
-        """Join segments; neighbours of the author's own become one."""
+        """Join segments; adjacent segments of the author's own are merged."""
         joined: list[Segment] = []
         for segment in segments:
             if segment.own and joined and joined[-1].own:
@@ -51,7 +51,7 @@ class Text(str):
         return text
 
     def __str__(self) -> str:
-        """The text itself: compiled templates call `str` on what they place."""
+        """The text itself; compiled templates call `str` on values they insert."""
         return self
 
 
@@ -91,13 +91,13 @@ class PromptEnvironment(MeteredEnvironment):
 
     @staticmethod
     def concat(parts: Iterable[str]) -> Text:
-        """Join what a template, a macro or a block wrote."""
+        """Join the output of a template, a macro or a block."""
         found = MeteredEnvironment.pay_for(parts)
         return Text.of(segment for part in found for segment in segments_of(part))
 
 
 @pass_context
 def _placed(_: Any, value: Any) -> Text:
-    """The output of an expression, paid for; needing the context keeps it from an early run."""
+    """Charge for the output of an expression; requiring the context prevents constant folding."""
     budget().look(value)
     return value if isinstance(value, Text) else Text.of(segments_of(str(value)))

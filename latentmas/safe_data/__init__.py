@@ -1,4 +1,4 @@
-"""Data that comes from outside, read within bounds: JSON, YAML, safetensors, pickles. No torch."""
+"""Reads untrusted data within limits: JSON, YAML, safetensors, pickles. No torch."""
 
 from latentmas.safe_data.files import check_name, check_plain_file, inside, read_bounded, read_json
 from latentmas.safe_data.pickles import RANDOM_STATES, Archive, StoredTensor, scan_archive

@@ -1,4 +1,4 @@
-"""Files of an artefact, which a stranger may have made: read only when they are plain and small."""
+"""Files of an untrusted artefact, read only if they are regular files within a size limit."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ __all__ = ["check_name", "check_plain_file", "inside", "read_bounded", "read_jso
 
 
 def check_name(name: object) -> str:
-    """A relative path of plain names, from inside a file.
+    """Check a relative path found inside a file; it must consist of plain names.
 
     Raises:
-        WeightsError: LM502 when it is none: absolute, with `..`, a backslash or a drive.
+        WeightsError: The path is absolute or contains `..`, a backslash or a drive (LM502).
     """
     parts = name.split("/") if isinstance(name, str) else [""]
     if any(part in ("", ".", "..") or set(part) & set("\\\0:") for part in parts):
         raise WeightsError(
-            f"LM502 {name!r:.100} leaves the folder, or is no plain name of a file in it; it is "
+            f"LM502 {name!r:.100} leaves the folder, or is not a plain name of a file in it; it is "
             "not read"
         )
     return str(name)
 
 
 def inside(folder: Path, path: Path) -> bool:
-    """Whether a path, symbolic links followed, is in the folder.
+    """Whether a path is in the folder after following symbolic links.
 
-    A snapshot in the hub's cache is made of links to the `blobs` beside it.
+    A snapshot in the hub's cache consists of links to a `blobs` folder next to it.
 
     Raises:
-        WeightsError: LM502 when a symbolic link leads back to itself.
+        WeightsError: Symbolic links form a loop (LM502).
     """
     try:
         root, found = folder.resolve(), path.resolve()
-    except (RuntimeError, OSError) as error:  # which one depends on the version of Python
+    except (RuntimeError, OSError) as error:  # the type depends on the version of Python
         raise WeightsError(
-            f"LM502 {path} cannot be read: a symbolic link leads back to itself; put the file in "
+            f"LM502 {path} cannot be read: its symbolic links form a loop; put the file in "
             "its place"
         ) from error
     if root.parent.name == "snapshots" and (root.parent.parent / "blobs").is_dir():
@@ -49,12 +49,12 @@ def inside(folder: Path, path: Path) -> bool:
 
 
 def check_plain_file(path: Path, most: int) -> int:
-    """Size of a file that is a regular one of at most `most` bytes; it is not opened.
+    """Size of a regular file of at most `most` bytes, without opening it.
 
     Raises:
-        WeightsError: LM502 when it is something else (a device, a pipe, a folder), or larger, or
-            may not be looked at.
-        FileNotFoundError: it is not there.
+        WeightsError: It is not a regular file (a device, a pipe, a folder), is too large, or cannot
+            be accessed (LM502).
+            FileNotFoundError: The file does not exist.
     """
     try:
         found = path.stat()
@@ -63,11 +63,11 @@ def check_plain_file(path: Path, most: int) -> int:
     except OSError as error:
         raise WeightsError(f"LM502 {path} cannot be read: {error.strerror or error}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise WeightsError(f"LM502 {path} is no regular file; it is not read")
+        raise WeightsError(f"LM502 {path} is not a regular file, so it is not read")
     if found.st_size > most:
         raise WeightsError(
-            f"LM502 {path} has {found.st_size:,} bytes, larger than any such file ({most:,}); it "
-            "is not read"
+            f"LM502 {path} has {found.st_size:,} bytes, more than the limit for such files ({most:,}), so "
+            "it is not read"
         )
     return found.st_size
 
@@ -76,8 +76,8 @@ def read_bounded(path: Path, most: int) -> bytes:
     """Content of a regular file of at most `most` bytes.
 
     Raises:
-        WeightsError: LM502 when it is no such file, or cannot be read.
-        FileNotFoundError: it is not there.
+        WeightsError: It is not such a file or cannot be read (LM502).
+        FileNotFoundError: The file does not exist.
     """
     check_plain_file(path, most)
     try:
@@ -92,7 +92,7 @@ def read_bounded(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int, *, numbers: Numbers = "plain") -> Any:
-    """Plain data of a JSON file of an artefact; errors as `read_bounded`, and LM502 for no JSON."""
+    """Plain data of an artefact's JSON file; same errors as `read_bounded`, LM502 if not JSON."""
     raw = read_bounded(path, most)
     try:
         return parse_json(raw, numbers=numbers)

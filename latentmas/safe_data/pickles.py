@@ -1,9 +1,9 @@
-"""`.pt` files, judged by their opcodes before anything is unpickled.
+"""`.pt` files, checked opcode by opcode before anything is unpickled.
 
-`torch.load(weights_only=True)` runs no code of the file, but makes whatever it asks for: sparse
-tensors out of bounds, gigabytes of zeros, keys that take for ever to hash. A file of tensors needs
-a dozen opcodes and four functions. They are walked here with stand-ins for what they would make;
-anything else is refused.
+`torch.load(weights_only=True)` does not run code from the file but creates any object it describes:
+sparse tensors with indices out of bounds, gigabytes of zeros, keys that take very long to hash. A
+file of tensors needs a dozen opcodes and four functions. These are interpreted here with stand-ins
+for the objects they would create; everything else is rejected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STORAGES = {
     "ByteStorage": 1,
     "BoolStorage": 1,
 }
-"""Kinds of stored numbers, with the bytes of one."""
+"""Storage types → bytes per element."""
 MOST_OPCODES = 500_000
 MOST_ENTRIES = 10_000
 RANDOM_STATES = frozenset(
@@ -43,7 +43,7 @@ RANDOM_STATES = frozenset(
         *("numpy._core.multiarray scalar", "numpy.core.multiarray scalar"),
     }
 )
-"""Further names that the states of random generators need."""
+"""Additional names needed by the states of random number generators."""
 _ODD = {
     "_rebuild_sparse_tensor": "a sparse tensor",
     "_rebuild_sparse_csr_tensor": "a sparse tensor",
@@ -54,22 +54,22 @@ _ODD = {
 
 
 class StoredTensor(NamedTuple):
-    """A dense tensor that unpickling would make."""
+    """A dense tensor that unpickling would create."""
 
     storage: str
-    """Kind of its numbers, such as `FloatStorage`."""
+    """Storage type, such as `FloatStorage`."""
     shape: tuple[int, ...]
 
 
 class Archive(NamedTuple):
-    """A `.pt` file that was found harmless."""
+    """A `.pt` file that passed the check."""
 
     content: Any
-    """What unpickling would make, with `StoredTensor` for tensors."""
+    """The object that unpickling would create, with `StoredTensor` in place of tensors."""
     records: Mapping[str, bytes]
 
     def repacked(self) -> io.BytesIO:
-        """A file of exactly the parts that were judged: two readers may see one zip differently."""
+        """A new file with exactly the checked parts, since two readers may parse a zip differently."""
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, data in self.records.items():
@@ -88,22 +88,22 @@ class _Storage(NamedTuple):
 
 
 class _Other(NamedTuple):
-    """Something that only a name in `also` makes."""
+    """An object that only a name in `also` creates."""
 
     name: str
 
 
 def scan_archive(path: Path, most: int, also: frozenset[str] = frozenset()) -> Archive:
-    """Judge a `.pt` file.
+    """Check a `.pt` file.
 
     Args:
-        path: of the file.
-        most: bytes that it may have, and unpack to.
-        also: further names (`"module name"`) that it may call.
+        path: Path of the file.
+        most: Maximum number of bytes, packed and unpacked.
+        also: Additional names (`"module name"`) that it may call.
 
     Raises:
-        WeightsError: LM502 when it cannot be read safely, with the reason; LM503 when it is larger.
-        FileNotFoundError: it is not there.
+        WeightsError: It cannot be read safely (LM502, with the reason) or is too large (LM503).
+        FileNotFoundError: The file does not exist.
     """
     check_plain_file(path, 2**40)
     try:
@@ -113,28 +113,30 @@ def scan_archive(path: Path, most: int, also: frozenset[str] = frozenset()) -> A
     except WeightsError:
         raise
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
-        raise WeightsError(f"LM502 {path} is no sound archive of tensors: {error}") from error
+        raise WeightsError(f"LM502 {path} is not a valid archive of tensors: {error}") from error
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"LM502 {path} cannot be read safely: {reason:.200}") from error
 
 
 def _records(path: Path, most: int) -> dict[str, bytes]:
-    """Name below the archive's one folder → content."""
+    """Name below the archive's single folder → content."""
     _check_size(path, path.stat().st_size, most)
     if not zipfile.is_zipfile(path):
-        raise ValueError("it is no zip archive, as torch.save writes; save it anew with torch")
+        raise ValueError(
+            "it is not a zip archive as written by torch.save; save it again with torch"
+        )
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         _check_size(path, sum(entry.file_size for entry in entries), most)
         names = [entry.filename.partition("/")[2] for entry in entries]
         if len(entries) > MOST_ENTRIES or len(set(names)) < len(names):
-            raise ValueError("its archive has too many entries, or one name twice")
+            raise ValueError("its archive has too many entries, or a duplicate name")
         records = {
             name: archive.read(entry) for name, entry in zip(names, entries, strict=True) if name
         }
     if "data.pkl" not in records or "constants.pkl" in records:
-        raise ValueError("its archive is not one of torch.save")
+        raise ValueError("its archive was not written by torch.save")
     return records
 
 
@@ -144,7 +146,7 @@ def _check_size(path: Path, size: int, most: int) -> None:
 
 
 class _Walk:
-    """A pickle's stack, with stand-ins in place of objects."""
+    """Interpreter of a pickle's opcodes, with stand-ins in place of objects."""
 
     def __init__(self, records: Mapping[str, bytes], also: frozenset[str]) -> None:
         self.records, self.also = records, also
@@ -153,7 +155,7 @@ class _Walk:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Walk to the end; what would be unpickled."""
+        """Interpret all opcodes and return the result."""
         data = self.records["data.pkl"]
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count > MOST_OPCODES:
@@ -197,7 +199,7 @@ class _Walk:
     def store(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(items) % 2:
-            raise ValueError("it stores into what is no dictionary")
+            raise ValueError("it stores an item in a value that is not a dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | int):
                 raise ValueError(f"it has a {type(key).__name__} as a key")
@@ -205,7 +207,7 @@ class _Walk:
 
     def extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
-            raise ValueError("it appends to what is no list")
+            raise ValueError("it appends to a value that is not a list")
         self.stack[-1].extend(items)
 
     def load_storage(self, _: Any) -> None:
@@ -221,7 +223,7 @@ class _Walk:
     def reduce(self, _: Any) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise ValueError("it calls what is no function")
+            raise ValueError("it calls a value that is not a function")
         maker = _MAKERS.get(function.name)
         self.stack.append(maker(*arguments) if maker else _Other(function.name))
 
@@ -229,7 +231,7 @@ class _Walk:
         state, target = self.stack.pop(), self.stack[-1]
         sound = isinstance(state, dict) and set(state) <= {"_metadata"}
         if not isinstance(target, _Other) and not (isinstance(target, dict) and sound):
-            raise ValueError("it sets the state of what has none")
+            raise ValueError("it sets the state of a value that has none")
 
 
 _UNKNOWN = " is not needed for tensors"
@@ -250,7 +252,7 @@ def _tensor(
 
 def _parameter(data: Any, grad: Any, hooks: Any) -> StoredTensor:
     if not isinstance(data, StoredTensor):
-        raise ValueError("it holds a parameter that is no tensor")
+        raise ValueError("it holds a parameter that is not a tensor")
     return data
 
 

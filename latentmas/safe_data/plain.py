@@ -1,8 +1,8 @@
-"""Plain data out of text that nobody vouches for: JSON and YAML, within bounds.
+"""Parses untrusted JSON and YAML text within limits.
 
-Bounds are checked on the text, or while it is read, so that a small file cannot take much memory
-or time: its size, how deep it is nested, how many things it holds (aliases of YAML written out).
-Every failure is a `ValueError` of one line.
+Size, nesting depth and number of items (with YAML aliases expanded) are checked on the text or
+during parsing, so that a small file cannot take much memory or time. Every failure is a one-line
+`ValueError`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = [
 Numbers = Literal["plain", "nan", "any"]
 DEEPEST = 100
 MOST_ITEMS = 200_000
-"""Brackets, braces, commas and colons of a JSON text."""
+"""Maximum number of brackets, braces, commas and colons of a JSON text."""
 MOST_NODES = 50_000
-"""Nodes of a YAML text, aliases written out."""
+"""Maximum number of nodes of a YAML text, with aliases expanded."""
 LARGEST_INT = 2**63
 LONGEST_NUMBER = 60
-"""Characters of a number in YAML; `1:1:1:…` takes time that is quadratic in them."""
+"""Maximum length of a number in YAML; parsing `1:1:1:…` takes quadratic time."""
 
 _JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},:]', re.DOTALL)
-# What PyYAML raises on bad tags and odd nodes, beside its own errors.
+# Exceptions that PyYAML raises on bad tags and unexpected nodes, besides its own errors.
 _YAML_FAILURES = (
     *(yaml.YAMLError, RecursionError, TypeError, KeyError, AttributeError, IndexError),
     *(ValueError, OverflowError),
@@ -46,17 +46,17 @@ _YAML_FAILURES = (
 
 
 def read_limited(path: Path, most: int) -> bytes:
-    """Content of a file that may have at most `most` bytes.
+    """Content of a file of at most `most` bytes.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger.
+        OSError: The file cannot be read.
+        ValueError: The file is larger.
     """
     with path.open("rb") as file:
         large = os.fstat(file.fileno()).st_size > most
         raw = b"" if large else file.read(most + 1)
     if large or len(raw) > most:
-        raise ValueError(f"it is larger than {most:,} bytes, the most that is read of such a file")
+        raise ValueError(f"it is larger than {most:,} bytes, the size limit of such files")
     return raw
 
 
@@ -64,7 +64,7 @@ def decode_text(raw: bytes) -> str:
     """Text of UTF-8 bytes, without a byte order mark.
 
     Raises:
-        ValueError: it is not UTF-8; with the line.
+        ValueError: The bytes are not UTF-8; the message names the line.
     """
     try:
         return raw.decode("utf-8-sig")
@@ -78,16 +78,16 @@ def decode_text(raw: bytes) -> str:
 def parse_json(
     text: str | bytes, *, most_items: int = MOST_ITEMS, numbers: Numbers = "plain"
 ) -> Any:
-    """Plain data of a JSON text, in which no key stands twice in one object.
+    """Plain data of a JSON text without duplicate keys.
 
     Args:
-        text: UTF-8 where it is bytes.
-        most_items: brackets, braces, commas and colons, outside of strings.
-        numbers: `"nan"` takes NaN and infinity as Python writes them, `"any"` integers beyond 64
-            bits too.
+        text: JSON text; bytes must be UTF-8.
+        most_items: Maximum number of brackets, braces, commas and colons outside of strings.
+        numbers: `"nan"` accepts NaN and infinity in Python's notation, `"any"` also accepts integers
+        beyond 64 bits.
 
     Raises:
-        ValueError: it is no JSON, or beyond the bounds.
+        ValueError: The text is not JSON or exceeds a limit.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     _check_structure(raw, most_items)
@@ -98,7 +98,7 @@ def parse_json(
         whole = text if isinstance(text, str) else raw.decode("utf-8")
         return json.loads(whole, object_pairs_hook=unique_keys, **hooks)
     except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        raise ValueError("it is nested too deeply") from error
 
 
 def _check_structure(raw: bytes, most_items: int) -> None:
@@ -113,11 +113,11 @@ def _check_structure(raw: bytes, most_items: int) -> None:
 
 
 def unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key twice is a ValueError."""
+    """Build a JSON object; a duplicate key is a ValueError."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"key {key!r:.80} stands twice")
+            raise ValueError(f"duplicate key {key!r:.80}")
         found[key] = value
     return found
 
@@ -144,14 +144,14 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def parse_yaml(text: str, *, anchored: str = "anything") -> Any:
-    """Plain data of a YAML text: `SafeLoader`'s types, and no key twice in one mapping.
+    """Plain data of a YAML text: `SafeLoader`'s types, without duplicate keys.
 
     Args:
-        text: one document.
-        anchored: `"texts"` refuses aliases of lists and mappings.
+        text: One YAML document.
+        anchored: `"texts"` rejects aliases of lists and mappings.
 
     Raises:
-        ValueError: it is no such YAML, or beyond the bounds.
+        ValueError: The text is not such YAML or exceeds a limit.
     """
     try:
         return yaml.load(text, Loader=_TextAnchors if anchored == "texts" else _Loader)
@@ -161,7 +161,7 @@ def parse_yaml(text: str, *, anchored: str = "anything") -> Any:
 
 
 def compose_yaml(text: str) -> yaml.Node | None:
-    """The nodes of a YAML text, with their lines; None where `parse_yaml` would refuse it."""
+    """The nodes of a YAML text, with line numbers; None if `parse_yaml` would reject it."""
     try:
         node: yaml.Node | None = yaml.compose(text, Loader=_Loader)
     except _YAML_FAILURES:
@@ -170,7 +170,7 @@ def compose_yaml(text: str) -> yaml.Node | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that counts, and refuses a mapping with one key twice."""
+    """SafeLoader that counts nodes and rejects duplicate keys."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -199,7 +199,7 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r:.80} stands twice", key_node.start_mark
+                    None, None, f"duplicate key {key!r:.80}", key_node.start_mark
                 )
             seen.add(key) if isinstance(key, str) else None
         return super().construct_mapping(node, deep=deep)
@@ -220,13 +220,13 @@ _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.number)
 
 
 def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Number of nodes below and with `node` when aliases are written out."""
+    """Number of nodes in the subtree of `node`, with aliases expanded."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) in sizes:
         size = sizes[id(node)]
         if size == 0:
-            raise yaml.composer.ComposerError(None, None, "an anchor that holds itself")
+            raise yaml.composer.ComposerError(None, None, "an anchor that contains itself")
         return size
     sizes[id(node)] = 0
     below = (part for item in node.value for part in (item if isinstance(item, tuple) else [item]))
@@ -235,19 +235,19 @@ def _written_out(node: yaml.Node, sizes: dict[int, int]) -> int:
         total += _written_out(part, sizes)
         if total > MOST_NODES:
             raise yaml.composer.ComposerError(
-                None, None, f"more than {MOST_NODES:,} values with its aliases written out"
+                None, None, f"more than {MOST_NODES:,} values with its aliases expanded"
             )
     sizes[id(node)] = total
     return total
 
 
 class _TextAnchors(_Loader):
-    """Takes anchors on texts only."""
+    """Loader that accepts anchors on strings only."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         if alias and not isinstance(node, yaml.ScalarNode):
             mark = getattr(node, "start_mark", None)
-            raise yaml.composer.ComposerError(None, None, "only texts may be anchored", mark)
+            raise yaml.composer.ComposerError(None, None, "only strings may be anchored", mark)
         return node

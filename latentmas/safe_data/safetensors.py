@@ -1,7 +1,7 @@
-"""Safetensors files, judged by their header before a weight is read. No torch.
+"""Safetensors files, whose header is checked before any weight is read. No torch.
 
-The header is a JSON object of at most a few megabytes in front of the weights: name → type, shape
-and place. The places must fill the file without gap or overlap, and fit types and shapes.
+The header is a JSON object of at most a few megabytes before the weights: name → type, shape and
+offsets. The offsets must cover the file without gap or overlap and match types and shapes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["FLOATS", "Entry", "Header", "compare_header", "read_header"]
 LARGEST_HEADER = 16 * 2**20
 LARGEST_FILE = 2**40
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""Types that links may have, with bytes of a weight."""
+"""Supported data types → bytes per element."""
 _SIZES = FLOATS | {
     "I64": 8,
     "I32": 4,
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     start: int
-    """First byte in the file."""
+    """Offset of the first byte in the file."""
     end: int
 
     @property
@@ -55,20 +55,20 @@ class Entry(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What a file says of itself."""
+    """The header of a file."""
 
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
     bytes: int
-    """Of the whole file."""
+    """Size of the whole file in bytes."""
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors file; the weights are not touched.
+    """Read and check the header of a safetensors file without reading the weights.
 
     Raises:
-        WeightsError: LM503 with what is wrong, LM502 when it is no regular file.
-        FileNotFoundError: it is not there.
+        WeightsError: The header is invalid (LM503), or it is not a regular file (LM502).
+        FileNotFoundError: The file does not exist.
     """
     size = check_plain_file(path, LARGEST_FILE)
     try:
@@ -94,16 +94,16 @@ def _object(raw: bytes) -> dict[str, Any]:
     try:
         data = parse_json(raw)
     except ValueError as error:
-        raise ValueError(f"its header is no sound JSON: {error}") from error
+        raise ValueError(f"its header is not valid JSON: {error}") from error
     if not isinstance(data, dict) or not raw.startswith(b"{"):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     return data
 
 
 def _header(data: dict[str, Any], size: int, begin: int) -> Header:
     metadata = data.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError("its __metadata__ is no mapping of texts")
+        raise ValueError("its __metadata__ is not a mapping of strings")
     entries = {name: _entry(name, value, begin) for name, value in data.items()}
     place = begin
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
@@ -119,14 +119,14 @@ def _header(data: dict[str, Any], size: int, begin: int) -> Header:
 def _entry(name: str, value: Any, begin: int) -> Entry:
     where = f"{name!r:.80}"
     if not isinstance(value, dict) or set(value) != _FIELDS:
-        raise ValueError(f"{where} has not the fields {', '.join(sorted(_FIELDS))}")
+        raise ValueError(f"{where} does not have exactly the fields {', '.join(sorted(_FIELDS))}")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _SIZES:
         raise ValueError(f"{where}: unknown dtype {dtype!r:.40}; known: {', '.join(_SIZES)}")
     if not _counts(shape):
-        raise ValueError(f"{where}: shape {shape!s:.60} is no list of sizes")
+        raise ValueError(f"{where}: shape {shape!s:.60} is not a list of sizes")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"{where}: data_offsets {offsets!s:.60} are no range")
+        raise ValueError(f"{where}: data_offsets {offsets!s:.60} are not a range")
     needed, given = math.prod(shape) * _SIZES[dtype], offsets[1] - offsets[0]
     if needed != given:
         raise ValueError(
@@ -137,7 +137,7 @@ def _entry(name: str, value: Any, begin: int) -> Entry:
 
 
 def _counts(value: Any) -> bool:
-    """Whether it is a short list of whole numbers, none below zero."""
+    """Whether a value is a short list of non-negative integers."""
     return (
         isinstance(value, list)
         and len(value) <= 16
@@ -148,15 +148,15 @@ def _counts(value: Any) -> bool:
 def compare_header(
     header: Header, wanted: Mapping[str, Sequence[int]], *, exactly: bool = True
 ) -> list[str]:
-    """Differences between a file and what is to be filled, by names, shapes and types.
+    """Differences between a file and the expected tensors: names, shapes and types.
 
     Args:
-        header: of the file.
-        wanted: name → shape.
-        exactly: nothing else may be in the file.
+        header: Header of the file.
+        wanted: Expected tensors, name → shape.
+        exactly: Whether additional tensors in the file count as differences.
 
     Returns:
-        A line for each; empty when every tensor fits.
+        One line per difference; empty if all tensors match.
     """
     entries = header.entries
     lines = [f"missing: {name}" for name in wanted if name not in entries]

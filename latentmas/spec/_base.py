@@ -1,4 +1,4 @@
-"""The base of everything declared: frozen, strict about unknown fields, plain JSON."""
+"""The base class of all declarations: frozen, strict about unknown fields, plain JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Frozen(BaseModel):
         extra="forbid",
         protected_namespaces=(),
         hide_input_in_errors=True,
-        defer_build=True,  # what is not used need not be built when the package is imported
+        defer_build=True,  # validators are built on first use, which keeps the import fast
     )
 
     @property
@@ -39,7 +39,7 @@ DEEPEST = 64
 def iter_invalid_values(
     value: Any, path: str = "graph", depth: int = 0
 ) -> Iterator[tuple[str, str]]:
-    """Places in plain data that no graph file can hold, each with what is wrong."""
+    """Values in plain data that a graph file cannot hold: the path and the problem of each."""
     odd = f"nested more than {DEEPEST} levels deep" if depth > DEEPEST else _invalid(value)
     if odd is not None:
         yield path, odd
@@ -51,7 +51,7 @@ def iter_invalid_values(
                     item, f"{path}.{key}".removeprefix("graph."), depth + 1
                 )
             else:
-                yield path, f"has the key {key!r:.60}, which is not text"
+                yield path, f"has the key {key!r:.60}, which is not a string"
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from iter_invalid_values(
@@ -60,12 +60,12 @@ def iter_invalid_values(
 
 
 def _invalid(value: Any) -> str | None:
-    """What is wrong with one value by itself."""
+    """The problem with a single value, its children aside; empty if there is none."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             return "holds half of a surrogate pair, which UTF-8 cannot write"
     elif isinstance(value, bytes | date | set | frozenset):
-        return f"holds a {type(value).__name__}, which is no plain value"
+        return f"holds a {type(value).__name__}, which is not a plain value"
     elif isinstance(value, int):
         if not -LARGEST_INT <= value < LARGEST_INT:
             return "holds an integer beyond 64 bits"
@@ -75,5 +75,5 @@ def _invalid(value: Any) -> str | None:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no white space: one text per value."""
+    """Canonical JSON: sorted keys and no white space, so equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Parts of `Graph`: references, judging of arguments, and what it says to calls it lacks."""
+"""Parts of `Graph`: references, argument checks, and hints for methods it does not have."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ __all__ = [
 
 T = TypeVar("T")
 TextFunction = Callable[[Mapping[str, Any]], str]
-"""A text source: takes a sample's fields, returns text."""
+"""The function of a text source: takes a sample's fields and returns text."""
 
 
 class AgentRef(NamedTuple):
-    """A declared agent; usable wherever its name is."""
+    """A declared agent; accepted wherever the agent's name is."""
 
     name: str
 
@@ -84,17 +84,17 @@ ELSEWHERE = {
     "add_edge": "call graph.connect(source, target), or graph.feedback(source, target)",
     "add_node": "call graph.add_agent(name, backbone, prompt=…)",
 }
-"""Attribute that a graph lacks → what to write in its place."""
+"""Attribute that a graph does not have → what to write instead."""
 
 if TYPE_CHECKING:
     class_only = classmethod
 else:
 
     class class_only(classmethod):  # noqa: N801  # a decorator
-        """A class method that instances do not have; they are told what to call."""
+        """A class method that raises a hint when it is accessed on an instance."""
 
         def __get__(self, instance: Any, owner: Any = None) -> Callable[..., Any]:
-            """The bound method; on an instance, a function that says what to call."""
+            """The bound method; on an instance, a function that raises with the right call."""
             if instance is None:
                 return super().__get__(instance, owner)
             return _refused(type(instance).__name__, self.__func__.__name__)
@@ -103,7 +103,7 @@ else:
 _INSTEAD = {
     ("Graph", "load"): "to load the weights of a team: graph.compile().load(); "
     "to read a graph file: lm.Graph.load(path)",
-    ("System", "load"): "this system is loaded already: call system.run(samples). To take over "
+    ("System", "load"): "this system is loaded already: call system.run(samples). To load "
     "trained links: system.load_links(folder); to load a saved team: "
     "lm.System.from_pretrained(folder)",
 }
@@ -119,16 +119,16 @@ def _refused(kind: str, name: str) -> Callable[..., Any]:
 
 
 def check_backbone(what: str, backbone: Backbone) -> Backbone:
-    """The backbone itself; TypeError when it is something else."""
+    """Return the backbone unchanged; TypeError if it is something else."""
     if not isinstance(backbone, Backbone):
         raise TypeError(
-            f'{what} is {backbone!r:.60}; give a Backbone, such as lm.Backbone("Qwen/Qwen3-0.6B")'
+            f'{what} is {backbone!r:.60}; pass a Backbone, such as lm.Backbone("Qwen/Qwen3-0.6B")'
         )
     return backbone
 
 
 def tool_name(agent: str, tool: str | Callable[..., str]) -> str:
-    """The name of a tool as `add_agent` takes it; TypeError when it has none."""
+    """The name of a tool passed to `add_agent`; TypeError if it does not have one."""
     name = tool if isinstance(tool, str) else getattr(tool, "__name__", None)
     if not isinstance(name, str) or (not callable(tool) and not isinstance(tool, str)):
         raise TypeError(
@@ -139,12 +139,12 @@ def tool_name(agent: str, tool: str | Callable[..., str]) -> str:
 
 
 def name_of(name: Name) -> str:
-    """The name itself, of a name or a reference."""
+    """The name behind a name or a reference."""
     return name.name if isinstance(name, AgentRef) else str(name)
 
 
 class Field(Generic[T]):
-    """A field of a graph's declaration that can be read and set."""
+    """A readable and writable field of a graph's declaration."""
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -156,21 +156,21 @@ class Field(Generic[T]):
     def __get__(self, graph: Graph, owner: type[Graph]) -> T: ...
 
     def __get__(self, graph: Graph | None, owner: type[Graph]) -> Self | T:
-        """Its value as it stands, or the descriptor itself on the class."""
+        """The current value; on the class, the descriptor itself."""
         if graph is None:
             return self
         value: T = graph._data[self.key]
         return value
 
     def __set__(self, graph: Graph, value: T) -> None:
-        """Change it; `compile` judges the value."""
+        """Set the value; `compile` validates it."""
         graph._data[self.key] = (
             [value] if self.key == "inputs" and isinstance(value, str) else value
         )
 
 
 def put(declared: list[Any], new: Any, replaces: Callable[[Any], bool]) -> None:
-    """Add a declaration; nothing for one that stands there already, as when a cell runs again."""
+    """Add a declaration, unless an equal one exists (a notebook cell may run twice)."""
     if new in declared and not any(replaces(old) and old != new for old in declared):
         return
     places = [i for i, old in enumerate(declared) if replaces(old)]
@@ -183,7 +183,7 @@ def put(declared: list[Any], new: Any, replaces: Callable[[Any], bool]) -> None:
 
 
 def key_of(source: str, backbone: dict[str, Any], known: Mapping[str, Any]) -> str:
-    """The key of an equal backbone, else a new one, made of the last part of its source."""
+    """The key of an equal backbone, or a new key made from the last part of its source."""
     for key, other in known.items():
         if canonical_json(other) == canonical_json(backbone):
             return key
@@ -195,13 +195,17 @@ def key_of(source: str, backbone: dict[str, Any], known: Mapping[str, Any]) -> s
 
 
 def put_edge(edges: list[Any], declared: dict[str, Any], replace: bool) -> None:
-    """Add an edge; with `replace`, in place of what fills its slot, or else joins the same two."""
+    """Add an edge.
+
+    With `replace`, it takes the place of the edges into its slot, or, if it names no slot, of the
+    edges between the same two agents.
+    """
     same = ("target", "slot") if declared["slot"] else ("source", "target", "slot", "delay")
     put(edges, declared, lambda e: replace and all(e[key] == declared[key] for key in same))
 
 
 def problems_of(compile: Callable[[], object]) -> tuple[Problem, ...]:
-    """What compiling finds."""
+    """Fields that compiling determines."""
     try:
         compile()
     except GraphError as error:
@@ -210,7 +214,7 @@ def problems_of(compile: Callable[[], object]) -> tuple[Problem, ...]:
 
 
 def text_fields(spec: GraphSpec, max_new_tokens: int | None) -> dict[str, Any]:
-    """The fields of a declaration that its text twin has otherwise."""
+    """The fields in which the text twin of a declaration differs from it."""
     edges = [
         e.model_copy(update={"link": e.link.model_copy(update={"kind": TEXT})}) for e in spec.edges
     ]

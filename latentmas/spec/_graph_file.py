@@ -1,4 +1,4 @@
-"""A graph file: its plain data, and the line on which each part of the graph stands."""
+"""A graph file: its plain data, and the line number of each part of the graph."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EDGE = re.compile(r"edge (?P<source>.*?)->(?P<target>[^.]*)(?:\.(?P<slot>.*))?"
 class GraphFile:
     """A graph file on disk, read once.
 
-    Keeps the text, so that problems found later, when the graph is compiled, still have a line.
+    The text is kept so that problems found later, at compile time, can still name a line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,8 +38,8 @@ class GraphFile:
         """The file's text.
 
         Raises:
-            DataError: the file cannot be read.
-            GraphError: it is too large, or not UTF-8.
+            DataError: The file cannot be read.
+            GraphError: The file is too large or is not UTF-8.
         """
         most = LARGEST_YAML if self.path.suffix.lower() in YAML_SUFFIXES else LARGEST_JSON
         try:
@@ -55,11 +55,11 @@ class GraphFile:
             raise self._unreadable(error) from error
 
     def data(self) -> dict[str, Any]:
-        """Plain data of the file as it stands.
+        """The file's content as plain data, before validation.
 
         Raises:
-            DataError: the file cannot be read.
-            GraphError: it cannot be parsed, or holds something other than a mapping.
+            DataError: The file cannot be read.
+            GraphError: The file cannot be parsed or does not hold a mapping.
         """
         yaml_file = self.path.suffix.lower() in YAML_SUFFIXES
         text = self.text
@@ -67,26 +67,26 @@ class GraphFile:
             data = parse_yaml(text) if yaml_file else parse_json(text)
         except ValueError as error:
             where = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-            message, hint = f"cannot be parsed: {where}", "correct the syntax at the place named"
+            message, hint = f"cannot be parsed: {where}", "correct the syntax at that position"
             raise GraphError([Problem("LM100", str(self.path), message, hint)]) from error
         if not isinstance(data, dict):
             message = f"holds {type(data).__name__}, not a mapping"
-            hint = "begin with `name:` and `agents:`"
+            hint = "start with `name:` and `agents:`"
             raise GraphError([Problem("LM100", str(self.path), message, hint)])
         return data
 
     def _unreadable(self, error: ValueError) -> GraphError:
         message, _, hint = f"cannot be read: {error}".partition("; ")
-        hint = hint or "keep data in files of their own"
+        hint = hint or "keep data in separate files"
         return GraphError([Problem("LM100", str(self.path), message, hint)])
 
     def locate(self, error: GraphError) -> GraphError:
-        """The error with each problem's line, and fixes in the file's own terms."""
+        """The error with a line number for each problem and fixes phrased for the file."""
         located = [problem.in_file(self._location(problem)) for problem in error.problems]
         return GraphError(located, error.graph)
 
     def _location(self, problem: Problem) -> str:
-        """`file:line` of what a problem is about; the file alone where no line is known."""
+        """`file:line` of a problem's subject; only the file if the line is unknown."""
         if problem.path == str(self.path):
             return ""
         agent = problem.path.removeprefix("agent ")
@@ -98,7 +98,7 @@ class GraphFile:
         return f"{self.path}:{line}" if line else str(self.path)
 
     def _prompt_of(self, problem: Problem, agent: tuple[str | int, ...]) -> str:
-        """Where a prompt's problem is, when the prompt is in a file of its own or in a block."""
+        """Location of a problem inside a prompt, if the prompt is in its own file or in a block."""
         if not agent or problem.code not in _PROMPT_CODES:
             return ""
         file = _scalar(self._node((*agent, "prompt_file")))
@@ -112,15 +112,15 @@ class GraphFile:
         return f"{self.path}:{node.start_mark.line + 1 + line}" if line else ""
 
     def _prompt_text(self, name: str) -> str:
-        """Text of a prompt file; empty where it cannot be read, which is a problem of its own."""
+        """Text of a prompt file; empty if unreadable, which is reported separately."""
         try:
             return prompt_beside(self.path.parent, name)
         except (OSError, ValueError):
             return ""
 
     def _place(self, problem: Problem, agent: tuple[str | int, ...]) -> tuple[str | int, ...]:
-        """Keys and numbers that lead to what a problem names."""
-        if problem.code == "LM110":  # the edge that its fix changes
+        """Path (keys and indices) to the subject of a problem."""
+        if problem.code == "LM110":  # point at the edge that the suggested fix changes
             names = problem.message.rpartition(": ")[2].split(" → ")
             return self._edge(names[-2], names[-1], None)
         kind, _, name = problem.path.rpartition(" ")
@@ -148,7 +148,7 @@ class GraphFile:
 
     @cached_property
     def _root(self) -> yaml.Node | None:
-        return compose_yaml(self.text)  # JSON is YAML, but for tabs
+        return compose_yaml(self.text)  # JSON is a subset of YAML, except for tabs
 
     def _node(self, place: tuple[str | int, ...]) -> yaml.Node | None:
         node = self._root
@@ -157,7 +157,7 @@ class GraphFile:
         return node
 
     def _line(self, place: tuple[str | int, ...]) -> int | None:
-        """Line of the innermost part of a place that the file has; None for none at all."""
+        """Line of the deepest part of a path that exists in the file; None if no part does."""
         node, line = self._root, None
         for part in place:
             items = list(_items(node))
@@ -178,9 +178,9 @@ class GraphFile:
         return [i for i, one in _items(self._node((part,))) if _scalar(one) == text]
 
     def _find(self, part: str, **fields: str | None) -> tuple[str | int, ...]:
-        """Place of the first entry of a list whose fields have these values; () for none.
+        """Path of the first list entry whose fields have these values; () if there is none.
 
-        An entry that has the values under other keys, which may be misspelt, comes second.
+        If there is none, an entry with the values under other keys, possibly misspelt, is used.
         """
         wanted = {value for value in fields.values() if value is not None}
         second: tuple[str | int, ...] = ()
@@ -198,7 +198,7 @@ class GraphFile:
         return exact or unnamed or self._find("edges", source=source, target=target)
 
     def _split(self, path: str) -> tuple[str | int, ...]:
-        """Keys of a dotted path; keys may hold dots themselves, as names of models do."""
+        """Keys of a dotted path; a key may itself contain dots, as model names do."""
         parts, place = path.split("."), list[str | int]()
         while parts:
             mapping = isinstance(self._node(tuple(place)), yaml.MappingNode)
@@ -212,7 +212,7 @@ class GraphFile:
 
 
 def _items(node: yaml.Node | None) -> Iterator[tuple[Any, yaml.Node]]:
-    """Entries of a node: key nodes of a mapping, numbers of a sequence, and what they lead to."""
+    """Entries of a node: (key node, value) for a mapping, (index, value) for a sequence."""
     if isinstance(node, yaml.MappingNode):
         yield from node.value
     elif isinstance(node, yaml.SequenceNode):
@@ -220,7 +220,7 @@ def _items(node: yaml.Node | None) -> Iterator[tuple[Any, yaml.Node]]:
 
 
 def _line_in(prompt: str, message: str) -> int | None:
-    """Line of a prompt that a message is about: the one it names, or that of a variable in it."""
+    """Line of a prompt that a message refers to, by number or by the variable it names."""
     named = re.match(r"line (\d+):", message)
     if named:
         return int(named[1])
@@ -241,5 +241,5 @@ def _same(key: Any, part: str | int) -> bool:
 
 
 def _scalar(node: Any) -> str:
-    """Text of a scalar node; nothing for other nodes."""
+    """Text of a scalar node; empty for other nodes."""
     return str(node.value) if isinstance(node, yaml.ScalarNode) else ""

@@ -1,4 +1,4 @@
-"""Keys and values of a declaration that do not fit: named, with the closest that does."""
+"""Invalid keys and values of a declaration, reported with the closest valid one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["correct_keys", "form_problem", "value_problems", "without_harmless"]
 Place = tuple[str | int, ...]
 SCHEMA = "see `latentmas schema` for the form of a graph file"
 FILE_KEYS = {"AgentSpec": ("prompt_file",)}
-"""Keys that a graph file has beside the fields of a record."""
+"""Keys that a graph file accepts in addition to the fields of a record."""
 HARMLESS = frozenset(
     {
         *("version", "name", "rounds", "latent_steps", "dtype", "revision", "family", "attention"),
@@ -24,7 +24,7 @@ HARMLESS = frozenset(
         *("max_new_tokens", "chat_options", "tools", "tool_style", "max_tool_calls"),
     }
 )
-"""Fields whose default in place of a bad value makes no other part of the graph wrong."""
+"""Fields whose bad value can be replaced by the default without causing further problems."""
 _MEANT = {
     "from": ("source",),
     "to": ("target",),
@@ -34,7 +34,7 @@ _MEANT = {
     "links": ("edges",),
     "system_prompt": ("system",),
 }
-"""Words of other libraries → the keys that say the same."""
+"""Terms of other libraries → the equivalent keys."""
 _TAKES = {
     "int": "takes a whole number",
     "float": "takes a number",
@@ -44,11 +44,11 @@ _TAKES = {
     "dict": "takes a mapping",
     "model": "takes a mapping",
 }
-"""First word of pydantic's error type → what the field takes."""
+"""First word of pydantic's error type → the kind of value the field takes."""
 
 
 class Slip(NamedTuple):
-    """A key that a record does not have."""
+    """An unknown key of a record."""
 
     place: Place
     known: tuple[str, ...]
@@ -61,15 +61,15 @@ def form_problem(path: str, message: str, hint: str = SCHEMA) -> Problem:
 
 
 def correct_keys(data: Any, model: type[Frozen]) -> tuple[Any, list[Problem]]:
-    """Rename misspelt keys to what was meant, and leave out other unknown ones.
+    """Rename misspelt keys to the closest known ones and drop the other unknown keys.
 
     Args:
-        data: plain data, of any form.
-        model: the record that it declares.
+        data: Plain data, of any form.
+        model: The record class that the data declare.
 
     Returns:
-        The data corrected, so that what else is wrong with it can be found, and an LM100 problem
-        for each key.
+        The corrected data, so that further problems can be found, and an LM100 problem for each
+        unknown key.
     """
     slips: list[Slip] = []
     corrected = _corrected(data, model, (), slips)
@@ -95,7 +95,7 @@ def _corrected(value: Any, model: type[Frozen], place: Place, slips: list[Slip])
 
 
 def _below(item: Any, model: type[Frozen], name: Any, place: Place, slips: list[Slip]) -> Any:
-    """The value of a field, with the records in it corrected."""
+    """The value of a field, with the keys of its nested records corrected."""
     field = model.model_fields.get(name)
     if field is None:
         return item
@@ -119,7 +119,7 @@ def _slip_problem(slip: Slip) -> Problem:
 
 
 def value_problems(error: ValidationError) -> list[Problem]:
-    """An LM100 problem for each value that does not fit."""
+    """An LM100 problem for each invalid value."""
     return [_value_problem(item) for item in error.errors(include_url=False)]
 
 
@@ -148,7 +148,7 @@ def _not_one_of(path: str, expected: str, found: Any, shown: str) -> Problem:
 
 
 def without_harmless(data: Any, error: ValidationError) -> Any:
-    """The data without the values at fault; None when other parts depend on one of them."""
+    """The data without the invalid values; None if other parts depend on one of them."""
     places = [item["loc"] for item in error.errors(include_url=False, include_input=False)]
     keys = [_key_of(place) for place in places]
     if not all(key in HARMLESS for _, key in keys):
@@ -158,7 +158,7 @@ def without_harmless(data: Any, error: ValidationError) -> Any:
 
 
 def _key_of(place: Place) -> tuple[Place, str]:
-    """The innermost field with a name in `HARMLESS` on the way to a value, and its place."""
+    """The innermost field in `HARMLESS` on the path to a value, and its path."""
     for length in range(len(place), 0, -1):
         key = place[length - 1]
         if isinstance(key, str) and key in HARMLESS:

@@ -17,11 +17,11 @@ _NO_VARIABLES = frozenset(
         *("return_tensors", "self", "tokenize", "tokenizer_kwargs", "tools", "truncation"),
     }
 )
-"""Arguments of `apply_chat_template` that are not handed to the template."""
+"""Arguments of `apply_chat_template` that are not passed to the template."""
 DEFAULT_LINK = "soft_token"
-"""The link kind where none is named: it goes through the vocabulary and needs no training."""
+"""The default link kind: it maps through the vocabulary and needs no training."""
 TEXT = "text"
-"""The link kind of an edge on which the source speaks: it decodes, no weights, no gradient."""
+"""The link kind of a text edge: the source decodes text; no weights, no gradient."""
 
 
 class LinkSpec(Frozen):
@@ -30,11 +30,11 @@ class LinkSpec(Frozen):
     kind: str = DEFAULT_LINK
     """Link kind: a name in the registry, or `"text"`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of that kind, such as `{"expansion": 2}`."""
+    """Options of the link kind, such as `{"expansion": 2}`."""
     init: Literal["default", "near_identity", "ridge"] = "default"
     """Initialisation of the weights."""
     norm: Literal["embedding", "none"] | None = None
-    """Output norm. `"embedding"`: the receiver's mean embedding norm. None: so where possible."""
+    """Output norm. `"embedding"`: the receiver's mean embedding norm. None: that, if possible."""
     share: str | None = None
     """Name of a set of weights; links with the same name share theirs."""
 
@@ -62,15 +62,15 @@ class AgentSpec(Frozen):
     latent_steps: int | None = None
     """Number of latent steps K of this agent. None: the graph's."""
     allow_empty: bool = False
-    """Permit `latent_steps=0`, the null channel."""
+    """Allow `latent_steps=0`, the null channel."""
     inner: LinkSpec = LinkSpec()
     """The inner link, from this agent's states back to its own input embeddings."""
     max_new_tokens: int | None = None
     """Maximum number of new tokens when this agent decodes and the run sets no limit. None: 256."""
     chat_options: dict[str, Any] = Field(default_factory=lambda: {"enable_thinking": False})
-    """Keywords for the tokenizer's chat template."""
+    """Keyword arguments for the tokenizer's chat template."""
     tools: tuple[str, ...] = ()
-    """Names of tools that the agent may call as it decodes: registered, or given to `Plan.load`."""
+    """Names of tools the agent may call while it decodes: registered or passed to `Plan.load`."""
     tool_style: Literal["tags", "chat"] = "tags"
     """Syntax of tool calls. `tags`: `<python>…</python>`. `chat`: as in the chat template."""
     max_tool_calls: int = 5
@@ -94,16 +94,16 @@ class EdgeSpec(Frozen):
     """Name of an agent or a text source."""
     target: str
     slot: str | None = None
-    """Slot of the target's prompt. None: the one named like the source, else the only free one."""
+    """Slot of the target's prompt. None: the one named after the source, or the only free one."""
     delay: int = 0
     """Delay in rounds. 0: the message is used in its own round. 1: in the next round (feedback)."""
     link: LinkSpec = LinkSpec()
     combine: Literal["concat", "mean"] | None = Field(
         default=None,
-        exclude_if=lambda how: how is None,  # so that other edges keep their digest
+        exclude_if=lambda how: how is None,  # keeps the digests of edges that do not set it
     )
-    """How several edges that fill one slot are made into one message: `"concat"`, the rows of one
-    after those of the other, or `"mean"`, row by row. All edges of the slot name the same."""
+    """How several edges into one slot become one message: `"concat"` concatenates their rows,
+    `"mean"` averages them row by row. All edges of the slot must use the same value."""
 
     @property
     def id(self) -> str:
@@ -112,7 +112,7 @@ class EdgeSpec(Frozen):
 
 
 class TextSourceSpec(Frozen):
-    """Text from outside the team: a constant, or a function given when the plan is loaded."""
+    """Text from outside the team: a constant, or a function passed when the plan is loaded."""
 
     name: str
     text: str | None = None

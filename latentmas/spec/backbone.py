@@ -26,13 +26,13 @@ _SHORT: dict[str, DType] = {
     "f64": "float64",
     "double": "float64",
 }
-"""Short names of types."""
+"""Short names of data types."""
 
 
 def full_dtype(value: Any) -> Any:
-    """The full name of a type: `"bf16"`, `"torch.bfloat16"` and `torch.bfloat16` are `"bfloat16"`.
+    """The full name of a type: `"bf16"`, `"torch.bfloat16"`, `torch.bfloat16` → `"bfloat16"`.
 
-    What names no type is given back as it is.
+    A value that does not name a type is returned unchanged.
     """
     torch_dtype = type(value).__name__ == "dtype" and type(value).__module__ == "torch"
     if not isinstance(value, str) and not torch_dtype:
@@ -60,7 +60,7 @@ class Backbone(Frozen):
     """Data type of the weights; `auto` takes the checkpoint's own. Short names such as `"bf16"` and
     `"half"`, and torch's types, are accepted and stored by their full names."""
     family: str | None = None
-    """Backbone family: a name in the registry. None: found by `model_type`."""
+    """Backbone family: a name in the registry. None: selected by `model_type`."""
     trust_remote_code: bool = False
     """Run Python code from the model's repository. Leave it off unless you have read that code."""
     attention: str | None = Field(default=None)
@@ -82,14 +82,14 @@ class Backbone(Frozen):
         return value
 
     def __init__(*args: Any, **fields: Any) -> None:
-        """Take the source by position or by name, and other fields by name.
+        """Accept the source by position or by name, and the other fields by name only.
 
         Raises:
             GraphError: LM100 for each field that is unknown or does not fit.
         """
         self, *rest = args
         if len(rest) > 1 or (rest and "source" in fields):
-            raise TypeError("Backbone takes one source; other fields are given by name")
+            raise TypeError("Backbone takes one source; pass the other fields by name")
         fields |= {"source": rest[0]} if rest else {}
         corrected, problems = correct_keys(fields, Backbone)
         try:
@@ -99,13 +99,13 @@ class Backbone(Frozen):
         if problems:
             raise GraphError([_argument(problem) for problem in problems], what="this Backbone")
 
-    # Marks an `__init__` that validates no more than pydantic's own, so that a Backbone inside a
-    # graph or a plan is validated without it, and what is wrong there has its full path.
+    # Tells pydantic that this `__init__` adds no validation of its own. pydantic then validates
+    # a Backbone nested in a graph or a plan without calling it, and errors keep their full path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
 def _argument(problem: Problem) -> Problem:
-    """A problem of a graph file's entry, in the words of Python."""
+    """A problem of a graph file's entry, rephrased for Python."""
     hint = problem.hint if "`latentmas schema`" not in problem.hint else "see help(lm.Backbone)"
     message = problem.message.replace("unknown key", "unknown argument")
     message = message.replace("required key", "required argument")

@@ -21,10 +21,10 @@ LARGEST_PROMPT = 2**20
 
 
 def prompt_file(path: str | Path) -> str:
-    """The text of a prompt template kept in a file of its own.
+    """The text of a prompt template stored in its own file.
 
     Raises:
-        DataError: when the file cannot be read as UTF-8 text, or is larger than any prompt.
+        DataError: The file cannot be read as UTF-8 text or exceeds the size limit of prompts.
     """
     try:
         return _prompt_text(Path(path))
@@ -38,7 +38,7 @@ def _prompt_text(path: Path) -> str:
 
 
 def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
-    """Write plain data as YAML or JSON, whole or not at all."""
+    """Write plain data as YAML or JSON, atomically."""
     if path.suffix.lower() in YAML_SUFFIXES:
         text = yaml.dump(data, Dumper=_BlockDumper, sort_keys=False, allow_unicode=True, width=100)
     else:
@@ -50,7 +50,7 @@ def resolve_files(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], l
     """Plain data of a graph file with `prompt_file` entries and `./` sources resolved.
 
     Returns:
-        The data, and a problem for each prompt file that cannot be read; the prompt is empty there.
+        The data, and a problem for each unreadable prompt file, whose prompt is left empty.
     """
     problems: list[Problem] = []
     agents = data.get("agents")
@@ -78,13 +78,13 @@ def _with_prompt(agent: Any, folder: Path, problems: list[Problem]) -> Any:
 
 
 def prompt_beside(folder: Path, name: str) -> str:
-    """Text of a prompt file; OSError or ValueError when it is none, or not below the folder."""
+    """Text of a prompt file; OSError or ValueError if it is not a file inside the folder."""
     try:
         path = (folder / name).resolve()
     except RuntimeError as error:
-        raise ValueError("a symbolic link leads back to itself") from error
+        raise ValueError("its symbolic links form a loop") from error
     if not path.is_relative_to(folder.resolve()):
-        raise ValueError("it leaves the folder of the graph file")
+        raise ValueError("it is outside the folder of the graph file")
     if path.exists() and not path.is_file():
         raise ValueError("it is not a file")
     return _prompt_text(path)
@@ -99,7 +99,7 @@ def _with_source(backbone: Any, folder: Path) -> Any:
 
 
 class _BlockDumper(yaml.SafeDumper):
-    """SafeDumper that writes texts of several lines as blocks."""
+    """SafeDumper that writes multi-line strings as blocks."""
 
 
 def _block_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

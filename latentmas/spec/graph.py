@@ -1,4 +1,4 @@
-"""`Graph`: the mutable builder of a team. It collects; only `compile` judges."""
+"""`Graph`: the mutable builder of a team. It collects declarations; `compile` checks them."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _SETTABLE = ("name", "inputs", "rounds", "latent_steps")
 class Graph:
     """Builder of a team: backbones, agents, edges, one output.
 
-    Nothing is judged while building, so that `compile` can report every mistake at once.
+    Nothing is checked while building, so that `compile` can report all mistakes at once.
     `name`, `inputs`, `rounds` and `latent_steps` may be set later: `graph.rounds = 5`.
 
-    A notebook cell may run again: repeating a declaration word for word changes nothing, and
-    `replace=True` puts a changed declaration in the place of the old one.
+    A notebook cell may run again: repeating an identical declaration changes nothing, and
+    `replace=True` replaces the old declaration with a changed one.
 
     Example:
         >>> graph = Graph("pair", inputs=["question"], rounds=2)
@@ -70,11 +70,11 @@ class Graph:
         """Start an empty graph.
 
         Args:
-            name: of the team, for titles and files.
-            inputs: sample fields that prompts may use.
-            rounds: R, how often every agent has its turn.
-            latent_steps: K, latent steps of each agent that sets none itself.
-            backbones: models by name, for agents that refer to them by name.
+            name: Name of the team, used in titles and file names.
+            inputs: Sample fields that prompts may use.
+            rounds: Number of rounds R; every agent has one turn per round.
+            latent_steps: Default number of latent steps K for agents that do not set their own.
+            backbones: Models by name, for agents that refer to them by name.
         """
         self._data: dict[str, Any] = {
             "name": name,
@@ -93,18 +93,18 @@ class Graph:
         self._named = frozenset(self._data["backbones"])
         self._source: GraphFile | None = None
         self.text_functions: dict[str, TextFunction] = {}
-        """Functions of the text sources, by name. They are not part of the spec."""
+        """Text-source functions by name. They are not part of the spec."""
         self.tools: dict[str, Tool] = {}
-        """Tools given as functions, by name. They are not part of the spec either."""
+        """Tools passed as functions, by name. They are not part of the spec."""
 
     name = Field[str]("name")
     """Name of the team."""
     inputs = Field[list[str]]("inputs")
     """Sample fields that prompts may use."""
     rounds = Field[int]("rounds")
-    """Rounds R: how often every agent has its turn."""
+    """Number of rounds R; every agent has one turn per round."""
     latent_steps = Field[int]("latent_steps")
-    """Latent steps K of each agent that sets none itself."""
+    """Default number of latent steps K for agents that do not set their own."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = name in ("text_functions", "tools") or name.startswith("_")
@@ -112,7 +112,7 @@ class Graph:
             raise missing_attribute(self, name, ELSEWHERE, _SETTABLE)
         super().__setattr__(name, value)
 
-    if not TYPE_CHECKING:  # so that type checkers still find misspelt attributes
+    if not TYPE_CHECKING:  # type checkers still report misspelt attributes
 
         def __getattr__(self, name: str) -> Any:
             raise missing_attribute(self, name, ELSEWHERE, dir(type(self)))
@@ -139,26 +139,26 @@ class Graph:
         """Add an agent.
 
         Args:
-            name: a Python identifier; also the default slot name of its outgoing edges.
-            backbone: the model, or its name in `backbones`.
+            name: Name of the agent, a Python identifier; also the default slot of its edges.
+            backbone: The model, or its name in `backbones`.
             prompt: Jinja2 template of the user turn; its variables are inputs or slots.
-            system: template of the system turn.
-            latent_steps: K of this agent.
-            allow_empty: permit `latent_steps=0` (the null channel).
-            inner: kind of the inner link, or a mapping with the fields of `LinkSpec`. The default,
+            system: Jinja2 template of the system turn.
+            latent_steps: Number of latent steps K of this agent. None: the graph's.
+            allow_empty: Allow `latent_steps=0` (the null channel).
+            inner: Kind of the inner link, or a mapping with the fields of `LinkSpec`. The default,
                 `soft_token`, has no weights.
-            max_new_tokens: most tokens it writes when it decodes.
-            thinking: the chat template's `enable_thinking`.
-            chat_options: further keywords for the chat template.
-            tools: what it may call while it decodes: names of registered tools, or typed functions
-                that return text.
-            tool_style: `"tags"` (`<python>…</python>` in the text) or `"chat"`, the calls that the
-                backbone's chat template knows.
-            max_tool_calls: most calls in one answer.
-            replace: take the place of the agent of that name, if there is one.
+            max_new_tokens: Maximum number of tokens the agent generates when it decodes.
+            thinking: Value of `enable_thinking` in the chat template.
+            chat_options: Further keyword arguments for the chat template.
+            tools: Tools the agent may call while it decodes: names of registered tools, or typed
+                functions that return text.
+            tool_style: Syntax of tool calls: `"tags"` (`<python>…</python>` in the text) or
+                `"chat"`, the syntax of the backbone's chat template.
+            max_tool_calls: Maximum number of tool calls in one answer.
+            replace: Replace an existing agent with the same name.
 
         Raises:
-            TypeError: the backbone, or a tool, is something else.
+            TypeError: The backbone or a tool has the wrong type.
         """
         named = [(tool_name(name, tool), tool) for tool in tools]
         self.tools |= {name: tool for name, tool in named if not isinstance(tool, str)}
@@ -187,7 +187,7 @@ class Graph:
     ) -> AgentRef:
         """Add text from outside: a constant, or a function of the sample's fields.
 
-        A function is not written to graph files; whoever loads the file hands it to
+        A function is not written to graph files; whoever loads the file passes it to
         `Plan.load(text_functions=…)`.
         """
         text = source if isinstance(source, str) else None
@@ -213,22 +213,21 @@ class Graph:
         """Let `source` fill a slot of `target` in the same round.
 
         Args:
-            source: an agent or a text source.
-            target: `"agent.slot"`, or `"agent"` for the slot named like the source, else the only
-                unbound one.
-            link: kind of the outer link, or `"text"` to let the source speak. The default,
+            source: An agent or a text source.
+            target: `"agent.slot"`, or `"agent"` for the slot named after the source, or else the
+                only unbound slot.
+            link: Kind of the outer link, or `"text"` for a decoded text message. The default,
                 `soft_token`, works untrained; on an edge it has a correction that starts at zero
                 and learns (`residual=False`: none). `"recursive"` is the paper's and must be
                 trained.
-            init: `"default"`, `"near_identity"` or `"ridge"`.
-            norm: `"embedding"` or `"none"`; None calibrates where the kind can.
-            share: links with one such name have one set of weights.
-            combine: how this edge and the others that fill the slot become one message:
-                `"concat"`, their rows one after the other, in the order of the edges; or
-                `"mean"`, row by row.
-            replace: take the place of the edge that fills that slot, if there is one; without a
-                slot, of the edge between the two.
-            **options: options of the kind, such as `expansion=2`.
+            init: Initialisation: `"default"`, `"near_identity"` or `"ridge"`.
+            norm: Output norm: `"embedding"` or `"none"`. None: calibrated if the kind can be.
+            share: Name of a set of weights; links with the same name share theirs.
+            combine: How the edges into this slot become one message: `"concat"` concatenates
+                their rows in the order of the edges, `"mean"` averages them row by row.
+            replace: Replace the existing edge into that slot or, if no slot is named, the edge
+                between the two agents.
+            **options: Options of the link kind, such as `expansion=2`.
         """
         spec = {"kind": link, "init": init, "norm": norm, "share": share, "options": options}
         return self._edge(source, target, 0, spec, combine, replace)
@@ -246,7 +245,7 @@ class Graph:
         replace: bool = False,
         **options: Any,
     ) -> EdgeRef:
-        """Let `source` fill a slot of `target` in the *next* round; arguments as `connect`."""
+        """Let `source` fill a slot of `target` in the *next* round; same arguments as `connect`."""
         spec = {"kind": link, "init": init, "norm": norm, "share": share, "options": options}
         return self._edge(source, target, 1, spec, combine, replace)
 
@@ -254,17 +253,17 @@ class Graph:
         """Name the one agent that decodes, in the last round; returns the graph.
 
         Args:
-            agent: its name.
-            replace: take the place of the output named before.
+            agent: Name of the output agent.
+            replace: Replace the current output.
         """
         put(self._data["output"], name_of(agent), lambda _: replace)
         return self
 
     def spec(self) -> GraphSpec:
-        """The frozen declaration as it stands.
+        """The current declaration, frozen.
 
         Raises:
-            GraphError: LM100 problems when an argument is of the wrong type.
+            GraphError: An argument has the wrong type (LM100).
         """
         return GraphSpec.parse(self._data)
 
@@ -275,14 +274,14 @@ class Graph:
         """Compile to a [`Plan`][latentmas.Plan]: no weights, no GPU.
 
         Args:
-            facts: what is known of backbones, by key or source; others are read from their
-                configuration files.
-            tools_at_load: accept names of your own tools, which `Plan.load(tools=…)` will be given;
-                a name one letter away from a registered tool's is a mistake all the same. False:
-                every tool must be registered, or given to `add_agent` as a function.
+            facts: Known facts about backbones, by key or source. The others are read from the
+                models' configuration files.
+            tools_at_load: Accept unknown tool names, to be passed to `Plan.load(tools=…)` later; a
+                name one letter away from a registered tool's is still an error. False: every tool
+                must be registered or passed to `add_agent` as a function.
 
         Raises:
-            GraphError: with every problem of the graph.
+            GraphError: The graph has problems; the error lists all of them.
         """
         from latentmas.compiler import compile_graph, warn_of_single_braces
 
@@ -309,7 +308,7 @@ class Graph:
         """The text twin: the same graph, every edge a text edge.
 
         Args:
-            max_new_tokens: most tokens that an agent without a limit of its own writes a turn.
+            max_new_tokens: Maximum number of tokens per turn for agents without their own limit.
         """
         return self.replace(**text_fields(self.spec(), max_new_tokens))
 
@@ -332,10 +331,10 @@ class Graph:
 
     @class_only
     def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> Graph:
-        """A builder that starts from a graph file; arguments and errors as `GraphSpec.load`.
+        """A builder that starts from a graph file; same arguments and errors as `GraphSpec.load`.
 
-        Problems of its graph have the line of the file; a file with keys or values that do not fit
-        is compiled as far as it goes, so that its other problems are reported with them.
+        Problems of the graph name the line in the file. A file with invalid keys or values is
+        compiled as far as possible, so that its other problems are reported too.
         """
         source = GraphFile(Path(path))
         try:
@@ -352,7 +351,7 @@ class Graph:
         """Write the declaration as YAML (`.yaml`, `.yml`) or JSON (`.json`).
 
         Raises:
-            DataError: for another suffix.
+            DataError: The suffix is not one of these.
         """
         return self.spec().save(path)
 
@@ -367,7 +366,7 @@ class Graph:
         return f"<Graph {self._data['name']!r}: {agents or 'no agents'}; {edges} edges>"
 
     def _derived(self, spec: GraphSpec) -> Graph:
-        """A graph with this one's functions, and file, and another declaration."""
+        """A graph with this one's functions and file but a different declaration."""
         graph = self.from_spec(spec, text_functions=self.text_functions, tools=self.tools)
         graph._source = self._source
         return graph
@@ -387,7 +386,7 @@ class Graph:
         return edge
 
     def _forget_backbone(self, key: str) -> None:
-        """Drop a backbone that no agent runs on any more, unless it was declared by name."""
+        """Drop a backbone that no agent uses any more, unless it was declared by name."""
         if key not in self._named and all(a["backbone"] != key for a in self._data["agents"]):
             self._data["backbones"].pop(key, None)
 

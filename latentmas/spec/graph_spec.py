@@ -20,12 +20,12 @@ from latentmas.spec.remote_code import ALLOW, code_wanted
 __all__ = ["GraphSpec"]
 
 MOST_AGENTS = 512
-"""Agents of a graph; inputs, text sources and backbones too."""
+"""Maximum number of agents of a graph; also of inputs, text sources and backbones."""
 MOST_EDGES = 4096
 
 
 class GraphSpec(Frozen):
-    """What a user declared: backbones, agents, edges, output, rounds. Pure data."""
+    """The user's declaration: backbones, agents, edges, output, rounds. Pure data."""
 
     version: Literal[1] = 1
     """Version of this format."""
@@ -35,7 +35,7 @@ class GraphSpec(Frozen):
     rounds: int = 3
     """Number of rounds R; every agent has one turn per round."""
     latent_steps: int = 16
-    """Number of latent steps K of agents that set none."""
+    """Default number of latent steps K for agents that do not set their own."""
     backbones: dict[str, Backbone] = Field(default_factory=dict, max_length=MOST_AGENTS)
     agents: tuple[AgentSpec, ...] = Field(default=(), max_length=MOST_AGENTS)
     text_sources: tuple[TextSourceSpec, ...] = Field(default=(), max_length=MOST_AGENTS)
@@ -53,7 +53,7 @@ class GraphSpec(Frozen):
         return value[0] if len(value) == 1 else list(value)
 
     def agent(self, name: str) -> AgentSpec:
-        """The agent of that name; UnknownNameError when there is none."""
+        """The agent with that name; UnknownNameError if there is none."""
         for agent in self.agents:
             if agent.name == name:
                 return agent
@@ -64,25 +64,25 @@ class GraphSpec(Frozen):
         return self.latent_steps if agent.latent_steps is None else agent.latent_steps
 
     def replace(self, **changes: Any) -> GraphSpec:
-        """A copy with some fields changed, validated anew."""
+        """A validated copy with some fields changed."""
         data = self.model_dump() | {k: _plain(v) for k, v in changes.items()}
         return GraphSpec.parse(data)
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """The JSON text that `from_json` reads back to an equal spec."""
+        """JSON text, from which `from_json` restores an equal spec."""
         return self.model_dump_json(indent=indent, exclude_defaults=False)
 
     @classmethod
     def from_json(cls, text: str, *, trust_remote_code: bool = False) -> GraphSpec:
-        """Read `to_json`'s text.
+        """Restore a spec from the output of `to_json`.
 
         Args:
-            text: JSON.
-            trust_remote_code: accept a text that asks for code of a model's repository.
+            text: JSON text.
+            trust_remote_code: Accept a spec that runs code from a model's repository.
 
         Raises:
-            GraphError: LM100 problems when it is not JSON or not a graph, LM504 when it asks for
-                such code.
+            GraphError: The text is not JSON or not a graph (LM100), or it asks to run such code
+                (LM504).
         """
         try:
             data = parse_json(text)
@@ -92,7 +92,7 @@ class GraphSpec(Frozen):
 
     @classmethod
     def _from_outside(cls, data: Any, trust_remote_code: bool) -> GraphSpec:
-        """Validate plain data that came from a file."""
+        """Validate plain data read from a file."""
         spec = cls.parse(data)
         if not trust_remote_code:
             wanted = code_wanted(spec.backbones)
@@ -109,7 +109,7 @@ class GraphSpec(Frozen):
         """Validate plain data.
 
         Raises:
-            GraphError: one LM100 problem for each field that does not fit.
+            GraphError: A field is invalid; one LM100 problem for each.
         """
         _check_plain(data)
         data, problems = correct_keys(data, cls)
@@ -125,7 +125,7 @@ class GraphSpec(Frozen):
         """Write a graph file: YAML (`.yaml`, `.yml`) or JSON (`.json`).
 
         Raises:
-            DataError: for another suffix.
+            DataError: The suffix is not one of these.
         """
         if Path(path).suffix.lower() not in GRAPH_SUFFIXES:
             raise DataError(
@@ -137,16 +137,16 @@ class GraphSpec(Frozen):
     def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> GraphSpec:
         """Read a graph file (YAML or JSON).
 
-        An agent may say `prompt_file: x.jinja` in place of `prompt`, and a backbone's source may
-        begin with `./`: both are taken relative to the graph file.
+        An agent may use `prompt_file: x.jinja` instead of `prompt`, and a backbone's source may
+        begin with `./`; both are relative to the graph file.
 
         Args:
-            path: of the file.
-            trust_remote_code: accept a file that asks for code of a model's repository.
+            path: Path of the file.
+            trust_remote_code: Accept a file that runs code from a model's repository.
 
         Raises:
-            DataError: the file cannot be read.
-            GraphError: its content is not a graph (every problem at once), or asks for such code.
+            DataError: The file cannot be read.
+            GraphError: The content is not a graph (all problems at once) or asks to run such code.
         """
         source = GraphFile(Path(path))
         try:
@@ -156,7 +156,7 @@ class GraphSpec(Frozen):
 
     @classmethod
     def read(cls, source: GraphFile, *, trust_remote_code: bool = False) -> GraphSpec:
-        """As `load`, of a file whose lines the caller asks for."""
+        """Same as `load`, for a file that the caller has opened to look up line numbers."""
         data = source.data()
         _check_plain(data)
         data, slips = correct_keys(data, cls)
@@ -172,11 +172,11 @@ class GraphSpec(Frozen):
 
     @classmethod
     def salvage(cls, source: GraphFile, *, trust_remote_code: bool = False) -> GraphSpec | None:
-        """What a faulty graph file declares otherwise, to look for further problems in it.
+        """The valid part of a faulty graph file, used to look for further problems.
 
         Returns:
-            The declaration without the keys and values at fault; None when others depend on them,
-            or when compiling it could run code that nobody has allowed.
+            The declaration without the invalid keys and values; None if other parts depend on
+            them, or if compiling it could run code that has not been allowed.
         """
         try:
             data, unread = resolve_files(correct_keys(source.data(), cls)[0], source.path.parent)
@@ -226,7 +226,7 @@ def _plain(value: Any) -> Any:
 
 
 def _check_plain(data: Any) -> None:
-    """Refuse data that no graph file can hold."""
+    """Reject data that a graph file cannot hold."""
     odd = [form_problem(path, message) for path, message in iter_invalid_values(data)]
     if odd:
         raise GraphError(odd)

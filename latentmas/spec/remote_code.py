@@ -1,4 +1,4 @@
-"""What a declaration wants to run that is not this package's: code from a model's repository."""
+"""Third-party code that a declaration asks to run: code from a model's repository."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["ALLOW", "code_wanted"]
 
 ALLOW = (
     "read that code, then pass trust_remote_code=True (`latentmas --trust-remote-code COMMAND …`); "
-    "or take the request out of the file"
+    "or remove the request from the file"
 )
-"""What to do about it."""
+"""The hint of the error."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def code_wanted(backbones: Mapping[str, Backbone]) -> dict[str, str]:
-    """Backbones by key that ask for code of others to be run, with what they ask for.
+    """Backbones that ask to run third-party code: key → the code they ask for.
 
-    It may be `trust_remote_code`, or an `attention` that names a kernel on the hub.
+    This may be `trust_remote_code`, or an `attention` that names a kernel on the hub.
     """
     found = {}
     for key, backbone in backbones.items():

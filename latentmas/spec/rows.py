@@ -21,12 +21,12 @@ _LONGEST = 200
 
 @dataclass(frozen=True)
 class JsonlFile:
-    """The rows of a file, and their line numbers."""
+    """The rows of a file and their line numbers."""
 
     path: Path
     rows: list[Row]
     lines: list[int]
-    """Line of each row, from 1."""
+    """Line number of each row, counted from 1."""
 
     def where(self, number: int) -> str:
         """File and line of a row, such as `rows.jsonl:12`."""
@@ -36,7 +36,7 @@ class JsonlFile:
         """Check that every row has these fields.
 
         Raises:
-            DataError: naming the file, the line and the field, for every row that lacks one.
+            DataError: A row lacks a field; the error names the file, line and field of each.
         """
         wanted = list(fields)
         found = [
@@ -54,7 +54,7 @@ def read_jsonl(path: str | Path) -> JsonlFile:
     """Read a JSONL file; blank lines are skipped.
 
     Raises:
-        DataError: the file cannot be read or is empty, or a line is not a JSON object.
+        DataError: The file cannot be read or is empty, or a line is not a JSON object.
     """
     path = Path(path)
     try:
@@ -82,16 +82,16 @@ def _row(where: str, line: str) -> Row:
 
 
 def field_problem(where: str, row: object, name: str, *, null: bool = True) -> str | None:
-    """What is wrong with a field of a row.
+    """Describe what is wrong with a field of a row.
 
     Args:
-        where: the row, such as `sample 3` or `rows.jsonl:12:`.
-        row: what should be a mapping.
-        name: of the field.
-        null: accept null.
+        where: Description of the row, such as `sample 3` or `rows.jsonl:12:`.
+        row: The row, which should be a mapping.
+        name: Name of the field.
+        null: Whether null is accepted.
 
     Returns:
-        A message that names the row, the field and what is there instead; None if all is well.
+        A message that names the row, the field and the value found; None if the field is valid.
     """
     head = where.removesuffix(":")
     if not isinstance(row, Mapping):

@@ -2,7 +2,7 @@
 
 A tool is one file here, or an entry point of the group `latentmas.tools`; its name is the name of
 the file and of the function in it. A tool takes annotated arguments and returns text, and its
-docstring describes it to the model. Importing this package costs no torch.
+docstring describes it to the model. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Tool = Callable[..., str]
 """A function of annotated plain arguments that returns text, described by its docstring."""
 
 tools: Registry[Tool] = Registry("tool", "latentmas.tools")
-"""Every tool by name; `@tools.register("mine")` adds one from any file."""
+"""Every tool by name; `@tools.register("mine")` adds one from any module."""
 
 names = tools.names
 get = tools.get

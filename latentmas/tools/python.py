@@ -1,4 +1,4 @@
-"""The tool `python`: runs a program in a sandbox and gives what it prints."""
+"""The tool `python`: runs a program in a sandbox and returns its output."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ def python_tool(
     kind: Kind | None = None,
     unsafe: bool = False,
 ) -> Tool:
-    """The tool `python` with limits and packages of your own.
+    """The tool `python` with custom limits and packages.
 
-    A program never gets a second process, and at most 64 threads.
+    A program cannot start a second process and has at most 64 threads.
 
     Args:
-        seconds: wall-clock time, and processor time over all threads.
-        memory_bytes: address space; at least 64 MiB.
-        output_chars: characters of output that are kept.
-        packages: installed packages that programs may import, such as `["numpy", "sympy"]`, by the
-            names that pip knows. Programs can read these packages and what they require, and
-            nothing else of the environment.
-        kind: `"bubblewrap"` or `"landlock"`; None takes the strongest that works.
-        unsafe: run without a sandbox where there is none. Then the program can read what you
-            can and change files; the limits hold, and on Linux the filter of system calls.
+        seconds: Limit in seconds, on wall-clock time and on processor time over all threads.
+        memory_bytes: Limit on the address space in bytes; at least 64 MiB.
+        output_chars: Number of characters of output to keep.
+        packages: Installed packages that programs may import, by their pip names, such as
+        `["numpy", "sympy"]`. Programs can read these packages and their requirements, but
+        nothing else of the environment.
+        kind: `"bubblewrap"` or `"landlock"`. None: the strongest that works.
+        unsafe: Run without a sandbox if none is available. The program can then read and change
+        any file that you can; the limits and, on Linux, the system call filter still apply.
 
     Raises:
-        LatentMASError: when a limit is out of range or a package is not installed; the tool
-            itself raises it when it is used and no sandbox works, unless `unsafe`.
+        LatentMASError: A limit is out of range or a package is not installed. The tool itself
+            raises it when called if no sandbox works, unless `unsafe` is set.
     """
     if kind is not None and kind not in KINDS:
         raise LatentMASError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
@@ -86,7 +86,7 @@ def python_tool(
 
 
 def _described(packages: tuple[str, ...]) -> str:
-    """What the model is told about the tool."""
+    """The tool's description for the model."""
     more = f"\n    Of the installed packages, these can be imported: {', '.join(packages)}."
     return (python.__doc__ or "").replace(_LAST, _LAST + more if packages else _LAST)
 
@@ -95,7 +95,7 @@ def _run(
     code: str, limits: Limits, kind: Kind | None, packages: tuple[str, ...], *, unsafe: bool
 ) -> str:
     if not isinstance(code, str):
-        raise DataError(f"the tool 'python' runs the text of a program, not {code!r:.60}")
+        raise DataError(f"the tool 'python' takes the source of a program, not {code!r:.60}")
     found = sandbox_kind() if kind is None else working(kind)
     if found is None and not unsafe:
         raise LatentMASError(refusal(kind))
@@ -103,10 +103,10 @@ def _run(
 
 
 def _report(done: Finished, limits: Limits) -> str:
-    """What the model reads: output, errors, and what went wrong, in this order."""
+    """The result for the model: output, errors, and the reason for stopping, in this order."""
     stdout, stderr = (data.decode("utf-8", "replace") for data in (done.stdout, done.stderr))
     cut = done.stopped == "output" or len(stdout) + len(stderr) > limits.output_chars
-    # A traceback says most in its last line, so of the errors the end is kept.
+    # The last line of a traceback is the most informative, so the end of the errors is kept.
     stderr = stderr.rstrip()[-max(limits.output_chars // 3, limits.output_chars - len(stdout)) :]
     stdout = stdout.rstrip("\n")[: limits.output_chars - len(stderr)]
     notes = _notes(done, limits, out_of_memory=_out_of_memory(done, stderr))

@@ -1,4 +1,4 @@
-"""The tool `search`: asks the web through Tavily's own client."""
+"""The tool `search`: searches the web with Tavily's client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FIELDS = ("title", "url", "snippet")
 
 
 class SearchClient(Protocol):
-    """What is needed of `tavily.TavilyClient`."""
+    """The part of `tavily.TavilyClient` that is used."""
 
     def search(self, query: str, *, max_results: int, timeout: float) -> dict[str, Any]:
         """Results under the key `results`, each with `title`, `url` and `content`."""
@@ -50,18 +50,18 @@ def search_tool(
     cache_dir: str | Path | None = None,
     client: SearchClient | None = None,
 ) -> Tool:
-    """The tool `search` with options of your own.
+    """The tool `search` with custom options.
 
     Args:
-        max_results: results per query, 1 to 20.
-        snippet_chars: characters of each result's passage, at least 1.
-        cache_dir: directory in which results are kept, one JSON file per query and options; a
-            query that is found there needs neither key nor network. None keeps nothing.
-        client: asked instead of a `tavily.TavilyClient` with the key from `TAVILY_API_KEY`.
+        max_results: Number of results per query, 1 to 20.
+        snippet_chars: Number of characters of each result's passage, at least 1.
+        cache_dir: Directory that caches results, one JSON file per query and options; a cached
+        query needs neither key nor network. None: no cache.
+        client: Client used instead of a `tavily.TavilyClient` with the key from `TAVILY_API_KEY`.
 
     Raises:
-        LatentMASError: when an option is out of range; the tool itself raises it when it needs
-            the package or the key and they are not there.
+        LatentMASError: An option is out of range. The tool itself raises it if the package or
+            the key is needed and missing.
     """
     if not 1 <= max_results <= 20:
         raise LatentMASError(f"max_results must be 1 to 20, not {max_results!r}")
@@ -83,7 +83,7 @@ def search_tool(
             try:
                 answer = asked.search(query, max_results=max_results, timeout=_TIMEOUT)
                 results = _results(answer, max_results, snippet_chars)
-            except Exception as error:  # whatever the service or the network came up with
+            except Exception as error:  # the service or the network may raise any exception
                 return f"[search failed: {_reason(error, asked)}]"
             _keep(path, {**options, "results": results})
         return _shown(results)
@@ -97,7 +97,7 @@ def _tavily() -> SearchClient:
     """Tavily's client with the key from the environment.
 
     Raises:
-        LatentMASError: when the key is missing or stands for one, or the package is missing.
+        LatentMASError: The key is missing or a placeholder, or the package is missing.
     """
     key = os.environ.get(KEY, "").strip()
     if not key:
@@ -119,11 +119,11 @@ def _results(answer: Any, max_results: int, snippet_chars: int) -> list[dict[str
     """Title, address and passage of each result.
 
     Raises:
-        LatentMASError: when the answer holds no list of results.
+        LatentMASError: The response does not contain a list of results.
     """
     found = answer.get("results") if isinstance(answer, dict) else None
     if not isinstance(found, list) or not all(isinstance(result, dict) for result in found):
-        raise LatentMASError("the service sent no list of results")
+        raise LatentMASError("the service did not return a list of results")
     return [
         {
             "title": _line(result.get("title"), snippet_chars) or "(no title)",
@@ -152,7 +152,7 @@ def _shown(results: list[dict[str, str]]) -> str:
 
 
 def _reason(error: Exception, client: object) -> str:
-    """What went wrong in one line, without any key."""
+    """Reason of a failure in one line, without any key."""
     text = _line(f"{type(error).__name__}: {error}".rstrip(": "))
     if isinstance(error, LatentMASError):
         text = _line(error)
@@ -166,7 +166,7 @@ def _digest(options: dict[str, object]) -> str:
 
 
 def _cached(path: Path | None) -> list[dict[str, str]] | None:
-    """Results kept earlier; None when there are none or the file is damaged."""
+    """Cached results; None if there are none or the file is damaged."""
     if path is None:
         return None
     try:
@@ -177,7 +177,7 @@ def _cached(path: Path | None) -> list[dict[str, str]] | None:
 
 
 def _keep(path: Path | None, content: dict[str, object]) -> None:
-    """Write a file as a whole or not at all."""
+    """Write a file atomically."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def appended(text: str) -> Spoil:
 
 YAML: dict[str, tuple[Spoil, str]] = {
     "aliases that grow nine-fold eight times": (appended(LAUGHS), "aliases written out"),
-    "an anchor that holds itself": (appended("x: &x [*x, *x]\n"), "holds itself|aliases"),
+    "an anchor that contains itself": (appended("x: &x [*x, *x]\n"), "holds itself|aliases"),
     "tag that calls Python": (
         appended("x: !!python/object/apply:os.system ['touch pwned']\n"),
         "could not determine a constructor",
@@ -181,7 +181,7 @@ PLANS: dict[str, tuple[Spoil, str]] = {
     ),
 }
 PACKS: dict[str, tuple[Spoil, str]] = {
-    "aliases that grow": (write(LAUGHS), "only texts may be anchored"),
+    "aliases that grow": (write(LAUGHS), "only strings may be anchored"),
     "tag that calls Python": (write("a: !!python/object/apply:os.getcwd []"), "cannot be parsed"),
     "brackets": (write(DEEP), "nested more than"),
     "number of 20,000 sixties": (write(f"a: 1{':1' * 20_000}"), "a number of"),
