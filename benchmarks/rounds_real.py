@@ -16,9 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from torch import Tensor
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.demo.asking import ANSWERER, asking_team, correct, make_rows
 from latentmas.demo.real import SMOLLM2
-from latentmas.demo.relay import KINDS, PEOPLE
 from latentmas.environment import hardware
 from latentmas.evaluation.intervals import wilson
 from latentmas.testing import tiny_backbone
@@ -38,44 +37,27 @@ Row = dict[str, Any]
 Edit = Callable[[str, Tensor], Tensor]
 
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+@dataclass(frozen=True)
+class Lesson:
+    """How a team is trained: from which team on, through how many rounds, on how many facts."""
+
+    start: str | None
+    rounds: int = 1
+    facts: int = 6
+    steps: int = 30
+    batch: int = 8
+    rate: float = 5e-4
 
 
-FACTS = {
-    "city": KINDS["city"],
-    "pet": KINDS["pet"],
-    "color": (
-        "{name}'s favorite color is {value}.",
-        "What is {name}'s favorite color?",
-        _words("red blue green yellow white black pink brown grey"),
-    ),
-    "month": (
-        "{name} was born in {value}.",
-        "When was {name} born?",
-        _words("January March April May June July August October December"),
-    ),
-    "subject": (
-        "{name} studies {value}.",
-        "What does {name} study?",
-        _words("physics history biology law medicine art music chemistry geography"),
-    ),
-    "age": (
-        "{name} is {value} years old.",
-        "How old is {name}?",
-        _words("23 27 31 34 38 42 46 53 61"),
-    ),
+LESSONS = {
+    "stem": Lesson(None, steps=60, batch=16, rate=1e-3),
+    "read": Lesson("stem", facts=1, batch=16, rate=1e-3),
+    "once": Lesson("read"),
+    "twice": Lesson("read", rounds=2),
+    "thrice": Lesson("read", rounds=3),
 }
-"""Kind of a fact → its sentence, the question about it, and its nine values. SmolLM2 finds these
-six kinds in a passage in most cases; jobs, foods, drinks, sports and instruments less often."""
-_VALUES = re.compile(
-    rf"\b({'|'.join(value for _, _, values in FACTS.values() for value in values)})\b",
-    re.IGNORECASE,
-)
-READER = "{% if feedback %}{{ feedback }}{% else %}Repeat the facts.{% endif %}"
-ANSWERER = "{{ note }}\nRepeat: {{ question }}"
-TEAMS = {"once": 1, "twice": 2, "thrice": 3}
-"""Trained team → rounds that it is trained through, from one stem that was trained through one."""
+"""Training by name of the team that comes out. `stem` learns to begin with the question, `read` to
+answer from the message, which with one fact always says the answer."""
 
 
 @dataclass(frozen=True)
@@ -84,63 +66,15 @@ class Sizes:
 
     facts: int = 6
     latent_steps: int = 8
+    """K of the reader."""
+    asks: int = 5
+    """K of the answerer: most of a question, and seldom a guess at the answer."""
     train_rows: int = 640
-    stem_steps: int = 60
-    stem_rate: float = 1e-3
-    stem_batch: int = 16
-    steps: int = 30
-    rate: float = 5e-4
-    batch: int = 8
     heldout: int = 128
     max_new_tokens: int = 16
 
 
-TINY = Sizes(train_rows=8, stem_steps=1, stem_batch=2, steps=1, batch=2, heldout=4)
-
-
-def make_rows(count: int, draw: random.Random, facts: int) -> Iterator[Row]:
-    """Rows with a passage, a question, the answer, and the reply that training asks for."""
-    for _ in range(count):
-        name, kinds = draw.choice(PEOPLE), draw.sample(list(FACTS), facts)
-        values = [draw.choice(FACTS[kind][2]) for kind in kinds]
-        told = [
-            FACTS[kind][0].format(name=name, value=value)
-            for kind, value in zip(kinds, values, strict=True)
-        ]
-        asked = draw.randrange(facts)
-        question = FACTS[kinds[asked]][1].format(name=name)
-        yield {
-            "passage": " ".join(told),
-            "question": question,
-            "answer": values[asked],
-            "reply": f"{question} {values[asked]}",
-            "note": told[asked],
-        }
-
-
-def correct(text: str, row: Row) -> bool:
-    """Whether the first value that a text names is the answer."""
-    found = _VALUES.search(text)
-    return found is not None and found.group().lower() == row["answer"].lower()
-
-
-def team(backbone: lm.Backbone, sizes: Sizes) -> lm.Graph:
-    """Reader and answerer, a message forward and a feedback edge, both through the vocabulary."""
-    graph = lm.Graph(
-        "asking", inputs=["passage", "question"], rounds=3, latent_steps=sizes.latent_steps
-    )
-    graph.add_agent("reader", backbone, system="{{ passage }}", prompt=READER, inner="soft_token")
-    graph.add_agent(
-        "answerer",
-        backbone,
-        system="Quiz.",
-        prompt=ANSWERER,
-        inner="soft_token",
-        max_new_tokens=sizes.max_new_tokens,
-    )
-    graph.connect("reader", "answerer.note", link="soft_token", residual=True)
-    graph.feedback("answerer", "reader.feedback", link="soft_token", residual=True)
-    return graph.output("answerer")
+TINY = Sizes(train_rows=8, heldout=4, max_new_tokens=4)
 
 
 class Bench:
@@ -149,20 +83,30 @@ class Bench:
     def __init__(
         self, sizes: Sizes, folder: Path, seed: int, depths: list[int], tiny: bool
     ) -> None:
-        self.sizes, self.seed, self.depths = sizes, seed, depths
+        self.sizes, self.seed, self.depths, self.tiny = sizes, seed, depths, tiny
         self.folder = folder / f"seed-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lines = folder / f"lines-{seed}.jsonl"
         self.backbone = (
             tiny_backbone("llama", 32) if tiny else lm.Backbone(SMOLLM2, dtype="float32")
         )
-        self.untrained = team(self.backbone, sizes).compile().load(seed=seed)
+        self.untrained = self._graph().compile().load(seed=seed)
         draw = random.Random(seed)
         self.rows = list(make_rows(sizes.train_rows, draw, sizes.facts))
         seen = {row["passage"] for row in self.rows}
         more = make_rows(2 * sizes.heldout, draw, sizes.facts)
         self.heldout = [row for row in more if row["passage"] not in seen][: sizes.heldout]
         self._loaded: dict[str, lm.System] = {}
+
+    def _graph(self, apart: bool = False) -> lm.Graph:
+        sizes = self.sizes
+        return asking_team(
+            self.backbone,
+            latent_steps=sizes.latent_steps,
+            asks=sizes.asks,
+            max_new_tokens=sizes.max_new_tokens,
+            apart=apart,
+        )
 
     def measure(
         self,
@@ -174,13 +118,14 @@ class Bench:
     ) -> None:
         """Accuracy on the held-out questions, one line; nothing where the line is there."""
         key = {"seed": self.seed, "system": name, "rounds": rounds, "control": control}
-        key["n"] = len(self.heldout)
+        key |= {"n": len(self.heldout), "asks": self.sizes.asks}
         if any(key.items() <= line.items() for line in read_lines(self.lines)):
             return
         loaded, began = system(), time.perf_counter()
         inputs = loaded.plan.graph.inputs
         samples = [{field: row[field] for field in inputs} for row in self.heldout]
-        result = loaded.run(samples, rounds=rounds, edit_message=edit)
+        record = ("states",) if loaded.plan.links else ()
+        result = loaded.run(samples, rounds=rounds, edit_message=edit, record=record)
         hits = [correct(text, row) for text, row in zip(result.texts, self.heldout, strict=True)]
         share = sum(hits) / len(hits)
         self._write(
@@ -189,6 +134,7 @@ class Bench:
                 "accuracy": round(share, 4),
                 "interval": [round(end, 4) for end in wilson(share, len(hits))],
                 "restated": round(self._restated(result.texts), 4),
+                "said": self._said(loaded, result.states.get(f"round{rounds}.reader")),
                 "seconds": round(time.perf_counter() - began, 1),
                 "hits": "".join(str(int(hit)) for hit in hits),
                 "texts": result.texts[:6],
@@ -199,6 +145,17 @@ class Bench:
         """Share of answers that begin with the question."""
         pairs = zip(texts, self.heldout, strict=True)
         return sum(t.strip().startswith(row["question"]) for t, row in pairs) / len(texts)
+
+    def _said(self, system: lm.System, states_BKD: Tensor | None) -> float | None:
+        """Share of the reader's last messages whose likeliest words name the answer first."""
+        if states_BKD is None:
+            return None
+        backbone = system.backbone_of("reader")
+        with torch.no_grad():
+            ids_BK = backbone.logits(states_BKD).argmax(-1)
+        texts = [backbone.tokenizer.decode(ids) for ids in ids_BK]
+        hits = [correct(text, row) for text, row in zip(texts, self.heldout, strict=True)]
+        return round(sum(hits) / len(hits), 4)
 
     def _write(self, line: dict[str, Any]) -> None:
         with self.lines.open("a") as file:
@@ -225,54 +182,68 @@ class Bench:
         return self.untrained.text_twin(max_new_tokens=self.sizes.latent_steps)
 
     def trained(self, name: str) -> Callable[[], lm.System]:
-        """A team of `TEAMS`, or the stem that they start from; trained once."""
+        """A team of `LESSONS`, trained once."""
 
         def load() -> lm.System:
             if name not in self._loaded:
                 folder = self.folder / name / "team"
                 if not folder.exists():
                     self._train(name).save_pretrained(folder)
-                self._loaded[name] = lm.System.from_pretrained(folder, reuse=self.untrained)
+                kept = lm.System.from_pretrained(folder, reuse=self.untrained)
+                self._loaded[name] = self._fresh(kept)
             return self._loaded[name]
 
         return load
 
+    def apart(self) -> lm.System:
+        """Three agents: the asker listens by the stem's link, the answerer by an untrained one."""
+        system = self._graph(apart=True).compile().load(reuse=self.untrained)
+        learnt = self.trained("stem")().link("outer.reader->answerer.note")
+        system.link("outer.reader->asker.note").load_state_dict(learnt.state_dict())
+        return system
+
+    def _fresh(self, start: lm.System | None) -> lm.System:
+        """The team of these sizes, with another's links."""
+        system = self._graph().compile().load(reuse=self.untrained)
+        if start is not None:
+            system.load_state_dict(start.state_dict())
+        return system
+
     def _train(self, name: str) -> lm.System:
-        sizes, stem = self.sizes, name == "stem"
-        system = team(self.backbone, sizes).compile().load(seed=self.seed, reuse=self.untrained)
-        if not stem:
-            weights = self.trained("stem")().state_dict()
-            system.load_state_dict(weights)
-        rounds = 1 if stem else TEAMS[name]
+        lesson, folder = LESSONS[name], self.folder / name / "training"
+        if self.tiny:
+            lesson = replace(lesson, steps=1, batch=2)
+        system = self._fresh(self.trained(lesson.start)() if lesson.start else None)
         forward = ["outer.reader->answerer.note"]
         config = lm.OuterConfig(
-            str(self.folder / name / "training"),
-            rounds=rounds,
-            max_steps=sizes.stem_steps if stem else sizes.steps,
-            learning_rate=sizes.stem_rate if stem else sizes.rate,
-            warmup_steps=8 if stem else 4,
-            per_device_train_batch_size=sizes.stem_batch if stem else sizes.batch,
-            train_links=forward if rounds == 1 else "outer",
+            str(folder),
+            rounds=lesson.rounds,
+            max_steps=lesson.steps,
+            learning_rate=lesson.rate,
+            warmup_steps=lesson.steps // 8,
+            per_device_train_batch_size=lesson.batch,
+            train_links=forward if lesson.rounds == 1 else "outer",
             answer_field="reply",
             logging_steps=5,
             telemetry=False,
             probe_stability=False,
             use_cpu=True,
-            seed=self.seed + (0 if stem else 100),
+            seed=self.seed + list(LESSONS).index(name),
         )
-        began = time.perf_counter()
-        rows = self.rows if stem else self.rows[: sizes.steps * sizes.batch]
+        began, resumed = time.perf_counter(), any(folder.glob("checkpoint-*"))
+        rows = self.rows[: lesson.steps * lesson.batch]
+        if lesson.facts != self.sizes.facts:
+            rows = list(make_rows(len(rows), random.Random(-1 - self.seed), lesson.facts))
         trainer = lm.OuterTrainer(system, config, train_dataset=rows)
-        started = any(Path(config.output_dir).glob("checkpoint-*"))
-        trainer.train(resume_from_checkpoint=True if started else None)
+        trainer.train(resume_from_checkpoint=True if resumed else None)
         log = [
-            {key: entry[key] for key in ("step", "loss", "grad_norm")}
+            {key: round(entry[key], 3) for key in ("step", "loss", "grad_norm")}
             for entry in trainer.state.log_history
             if "grad_norm" in entry
         ]
         seconds = round(time.perf_counter() - began, 1)
-        key = {"seed": self.seed, "system": name, "training": log, "resumed": started}
-        self._write(key | {"train_rounds": rounds, "seconds": seconds})
+        key = {"seed": self.seed, "system": name, "training": log, "resumed": resumed}
+        self._write(key | {"train_rounds": lesson.rounds, "seconds": seconds})
         return system
 
 
@@ -308,20 +279,27 @@ def grid(bench: Bench, name: str) -> None:
         bench.measure(name, bench.trained(name), rounds)
 
 
-def controls(bench: Bench, name: str) -> None:
-    """Two rounds with the feedback, or the last message, of another question or without any."""
-    for part in ("->reader", "->answerer"):
-        for control, edit in EDITS.items():
-            what = f"{part.removeprefix('->')} gets {control}"
-            bench.measure(name, bench.trained(name), 2, what, only(part, edit))
+def apart(bench: Bench) -> None:
+    """The team of three by rounds."""
+    for rounds in bench.depths:
+        bench.measure("apart", bench.apart, rounds)
+
+
+def controls(bench: Bench) -> None:
+    """The team of three at two rounds, with feedback of another question, or without any."""
+    for control, edit in EDITS.items():
+        what = f"reader gets {control}"
+        bench.measure("apart", bench.apart, 2, what, only("->reader", edit))
 
 
 TASKS: dict[str, Callable[[Bench], None]] = {
     "stem": lambda bench: grid(bench, "stem"),
     "solos": solos,
     "untrained": untrained,
+    "read": lambda bench: grid(bench, "read"),
+    "apart": apart,
+    "controls": controls,
     "twice": lambda bench: grid(bench, "twice"),
-    "controls": lambda bench: controls(bench, "twice"),
     "once": lambda bench: grid(bench, "once"),
     "thrice": lambda bench: grid(bench, "thrice"),
 }
@@ -346,12 +324,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/rounds"), help="lines and teams")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", default="1,2,3", help="rounds that teams are run for")
+    parser.add_argument("--asks", type=int, help="latent steps of the answerer")
     parser.add_argument("--heldout", type=int, help="number of held-out questions")
     parser.add_argument("--only", default=",".join(TASKS), help="some of " + ", ".join(TASKS))
     given = parser.parse_args()
     logging.disable_progress_bar()
     sizes = TINY if given.tiny else Sizes()
-    sizes = replace(sizes, heldout=given.heldout or sizes.heldout)
+    sizes = replace(sizes, heldout=given.heldout or sizes.heldout, asks=given.asks or sizes.asks)
     depths = [int(number) for number in given.rounds.split(",")]
     bench = Bench(sizes, given.work, given.seed, depths, given.tiny)
     for name in given.only.split(","):
