@@ -1,7 +1,7 @@
 """Links of the paper's kind from a random start on a real model: what each training loop brings.
 
     python benchmarks/relay_chain.py [--recipes kept,passes] [--seeds 0,1,2] [--facts 1]
-        [--output FILE] [--work FOLDER] [--tiny]
+        [--latent-steps K] [--untrained] [--output FILE] [--work FOLDER] [--tiny]
 
 The relay of `latentmas demo --real`, with links of the kind `recursive` throughout. Recipes:
 
@@ -9,9 +9,10 @@ The relay of `latentmas demo --real`, with links of the kind `recursive` through
 - `passes`: the inner, the edge and the rollout loop with parallel passes, then the outer loop.
 
 Each measurement is one line of JSON, appended to FILE as soon as it is known: accuracy on held-out
-questions with a Wilson 95 % interval, with the messages of other questions (`shuffled`), the share
-of message rows that say the right word after real rollouts, and seconds. A program that is started
-again leaves out what the file holds, and continues trainings at their last checkpoints in FOLDER.
+questions with a Wilson 95 % interval, after the last loop also with the messages of other questions
+(`shuffled`), the share of message rows that say the right word after real rollouts, and seconds. A
+program that is started again leaves out what the file holds, and continues trainings at their last
+checkpoints in FOLDER.
 `--tiny` takes a small random model and a few steps, to see that it works.
 """
 
@@ -105,7 +106,15 @@ class Chain:
     """One seed of one recipe: trains loop after loop, and measures the team after each."""
 
     def __init__(
-        self, system: lm.System, recipe: str, seed: int, sizes: Sizes, work: Path, lines: Lines
+        self,
+        system: lm.System,
+        recipe: str,
+        seed: int,
+        sizes: Sizes,
+        work: Path,
+        lines: Lines,
+        *,
+        untrained: bool = False,
     ) -> None:
         self.system, self.recipe, self.seed, self.sizes = system, recipe, seed, sizes
         self.folder = work / f"{recipe}-{sizes.facts}-{seed}"
@@ -113,16 +122,18 @@ class Chain:
         self.rows, self.heldout = split_rows(
             sizes.train_rows, sizes.heldout, seed=seed, facts=sizes.facts
         )
-        self.speech = Speech(system)
+        self.speech, self.untrained = Speech(system), untrained
 
     def run(self) -> None:
         """All stages."""
         twin = self.system.text_twin(max_new_tokens=self.sizes.latent_steps)
         self._note("text twin", lambda: self._accuracy(twin), recipe="")
-        self._note("untrained", self._before, recipe="")
+        if self.untrained:
+            self._note("untrained", self._measure, recipe="")
         for number, loop in enumerate(RECIPES[self.recipe], start=1):
             trained = self._train(loop, self.folder / f"{number}-{loop}")
-            self._note(loop, lambda trained=trained: trained | self._measure())
+            last = loop == RECIPES[self.recipe][-1]
+            self._note(loop, lambda own=trained, last=last: own | self._measure(controls=last))
 
     def _note(self, stage: str, measure: Any, *, recipe: str | None = None) -> None:
         """Measure unless it is known; `recipe` is empty for what precedes all of them."""
@@ -131,13 +142,12 @@ class Chain:
         if key not in self.lines:
             self.lines.add(key | {"latent_steps": self.sizes.latent_steps} | measure())
 
-    def _before(self) -> dict[str, Any]:
-        return self._accuracy(self.system) | self._rolled()
-
-    def _measure(self) -> dict[str, Any]:
-        shuffled = self._accuracy(self.system, shuffled=True)
-        found = self._before()
-        return found | {f"shuffled_{name}": shuffled[name] for name in ("hits", "interval")}
+    def _measure(self, *, controls: bool = False) -> dict[str, Any]:
+        found = self._accuracy(self.system) | self._rolled()
+        if controls:
+            shuffled = self._accuracy(self.system, shuffled=True)
+            found |= {f"shuffled_{name}": shuffled[name] for name in ("hits", "interval")}
+        return found
 
     def _accuracy(self, system: lm.System, *, shuffled: bool = False) -> dict[str, Any]:
         """Share of held-out questions that are answered right."""
@@ -231,6 +241,7 @@ def main() -> None:
     parser.add_argument("--latent-steps", type=int, help="K; None: 8 a fact")
     parser.add_argument("--output", type=Path, default=Path("relay_chain.jsonl"))
     parser.add_argument("--work", type=Path, default=Path("relay_chain"))
+    parser.add_argument("--untrained", action="store_true", help="measure random links too")
     parser.add_argument("--tiny", action="store_true", help="a few steps, to see that it works")
     given = parser.parse_args()
     recipes = given.recipes.split(",")
@@ -247,7 +258,8 @@ def main() -> None:
     for recipe in recipes:
         for seed in map(int, given.seeds.split(",")):
             base = lm.System.load(plan, seed=seed, device="cpu", reuse=base)
-            Chain(base, recipe, seed, sizes, given.work, lines).run()
+            chain = Chain(base, recipe, seed, sizes, given.work, lines, untrained=given.untrained)
+            chain.run()
 
 
 if __name__ == "__main__":

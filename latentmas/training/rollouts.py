@@ -147,7 +147,7 @@ class RolloutTrainer(LinkTrainer):
             try:
                 refreshed.restore(load_tensors(path), self._loss.inner_links())
             except ValueError as error:
-                raise WeightsError(f"LM502 {path} is not of these links: {error:.300}") from error
+                raise WeightsError(f"LM502 {path} is not of these links: {error!s:.300}") from error
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """Loss over all passes, and what messages say after real rollouts."""
