@@ -53,7 +53,7 @@ def option_error(
     """One error for everything that pydantic found.
 
     Args:
-        model: of the options.
+        model: class of the options.
         error: what it raised.
         given: the options by name.
         spell: how they are written.

@@ -87,7 +87,7 @@ def field_problem(where: str, row: object, name: str, *, null: bool = True) -> s
     Args:
         where: the row, such as `sample 3` or `rows.jsonl:12:`.
         row: what should be a mapping.
-        name: of the field.
+        name: name of the field.
         null: accept null.
 
     Returns:
