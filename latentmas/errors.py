@@ -280,7 +280,7 @@ def missing_attribute(
 
     Args:
         owner: the object.
-        name: of the attribute.
+        name: name of the attribute.
         elsewhere: attribute → what to write in its place.
         known: attributes there are, for a misspelt name.
     """

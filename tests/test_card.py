@@ -79,7 +79,10 @@ def test_the_card_tells_models_links_recipe_results_and_what_it_was_made_with() 
     assert row in section(card, "Recipe")
     results = section(card, "Results")
     assert "| exact_match | 0.9 | 0.8256 to 0.9448 | 100 | MATH | rounds 2 |" in results
-    assert "| exact_match | 0.25 | 0.1419 to 0.4019 | 40 | held out of the outer loop |" in results
+    assert (
+        "| exact_match | 0.25 | 0.1419 to 0.4019 | 40 | held-out rows of the outer loop |"
+        in results
+    )
     made = section(card, "Made with")
     assert "torch 2.13.0" in made and "cuda:0 (H200)" in made and f"`{'d' * 12}`" in made
     assert published().digest in made

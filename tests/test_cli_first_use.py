@@ -91,7 +91,7 @@ def test_check_plan_and_draw_take_a_saved_team_without_its_backbones(tmp_path):
 
 def test_a_folder_that_is_no_saved_team_is_called_so(tmp_path):
     for command in (["check"], ["plan"], ["draw", "-o", tmp_path / "x.svg"]):
-        assert "is no saved team: it lacks" in call(*command, tmp_path, code=1).stderr
+        assert "is not a saved team: it lacks" in call(*command, tmp_path, code=1).stderr
     problem = json.loads(call("check", tmp_path, "--json", code=1).stdout)["problems"][0]
     assert problem["code"] == "LM502" and "no saved team" in problem["message"]
 

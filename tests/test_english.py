@@ -25,8 +25,14 @@ ROOMS = (
     *("cli", "errors.py", "spec/agent.py", "spec/backbone.py", "spec/rows.py"),
     *("plan/run_options.py", "plan/_option_errors.py", "runtime/options.py"),
     *("training/config.py", "training/loops"),
+    *("io", "interop", "evaluation", "environment.py", "templates", "testing", "demo"),
 )
 """Folders and files of the package whose strings and docstrings are checked."""
+ALLOWED = (
+    "Where the solver got to with your last plan: {{ feedback }} "
+    "Keep what worked, mend what did not, and lay out a better plan.",
+)
+"""Sentences of prompts: models were measured with them, and plans' digests depend on them."""
 PAGES = ("cli-reference.md", "cli.md")
 """Pages of docs/ that are checked."""
 
@@ -99,6 +105,36 @@ PATTERNS = (
         r"\b[Ff]or who\b|\bwho writes on\b", "'for whoever'", "for who writes", "for whoever writes"
     ),
     Pattern(r"\bsecond chance\b", "'one retry'", "a second chance for answers", "one retry"),
+    Pattern(
+        r"\b[a-z]\w*: of (?!which)",
+        "'token: Hub access token.': name the thing, not only its owner",
+        "Args: token: of the hub.",
+        "Args: token: Hub access token.",
+    ),
+    Pattern(
+        r"\bwhole or not at all\b",
+        "'atomically'",
+        "Write it whole or not at all.",
+        "Write it atomically.",
+    ),
+    Pattern(
+        r"\b(?:does|do|did) not (?:give|tell)\b",
+        "'cannot be downloaded', 'lacks' or 'does not say'",
+        "the hub does not give it",
+        "it cannot be downloaded from the Hub",
+    ),
+    Pattern(
+        r"\b(is|are) (heard|told|said|not said|not told)(?=[.;,:]|\Z)",
+        "'applies', 'is reported' or 'is shown'",
+        "the first of them is heard",
+        "the first of them applies",
+    ),
+    Pattern(
+        r"\bwords? \w+ otherwise\b|\bnot be had\b|\bcan be had\b",
+        "'differs', 'is unavailable' or 'is available'",
+        "the prompts can be had there",
+        "the prompts are available there",
+    ),
 )
 
 
@@ -137,6 +173,7 @@ def test_strings_of_a_room(room: str) -> None:
         f"{path.relative_to(ROOT)}:{line}: {problem}"
         for path in files(room)
         for line, text in strings(path)
+        if text not in ALLOWED
         for problem in found(text)
     ]
     assert not told, "\n".join(told)

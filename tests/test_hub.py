@@ -203,7 +203,7 @@ def test_a_pull_that_was_given_up_fetches_what_is_left(
     trip: tuple[Hub, dict[str, Any], str],
 ) -> None:
     server, told, _ = trip
-    assert "LM511 cannot fetch 'me/given-up'" in told["given_up"] and told["again"]
+    assert "LM511 cannot download 'me/given-up'" in told["given_up"] and told["again"]
     fetched = [r for r in server.requests if "me/given-up" in r]
     assert fetched.count("GET me/given-up/links.safetensors") == 2
     assert len(fetched) == len(set(fetched)) + 1
@@ -224,12 +224,12 @@ def test_tokens_appear_nowhere(trip: tuple[Hub, dict[str, Any], str]) -> None:
 
 @pytest.mark.parametrize("name", ["team", "a/b/c", "../x", "me/", "https://me/x"])
 def test_a_repository_has_an_owner_and_a_name(team: Path, name: str) -> None:
-    with pytest.raises(lm.LatentMASError, match=r"LM511 .+ is no repository"):
+    with pytest.raises(lm.LatentMASError, match=r"LM511 .+ is not a repository name"):
         push_folder(team, name)
 
 
 def test_without_a_network_the_error_says_what_was_asked() -> None:
-    with pytest.raises(lm.WeightsError, match="LM511 cannot fetch 'me/nowhere' from the hub"):
+    with pytest.raises(lm.WeightsError, match="LM511 cannot download 'me/nowhere' from the Hub"):
         lm.System.from_pretrained("me/nowhere")
 
 

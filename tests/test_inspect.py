@@ -117,7 +117,7 @@ DAMAGE = {
         lambda s: s.pop(f"{OUTER}.proj1.bias"),
         [f"link {OUTER}: 1,376 weights in the file, 1,408 in the manifest"],
     ),
-    "more": (lambda s: s.update(more=torch.ones(2)), ["more: belongs to no link"]),
+    "more": (lambda s: s.update(more=torch.ones(2)), ["more: does not belong to a link"]),
     "changed": (lambda s: s[f"{OUTER}.proj1.bias"].fill_(3.0), []),
 }
 
@@ -128,7 +128,7 @@ def test_it_finds_what_is_wrong(team: Path, name: str) -> None:
     rewrite(team, change)
     assert list(lm.inspect_team(team).problems) == [
         *problems,
-        f"{LINKS}: its SHA-256 is not the one in latentmas.json",
+        f"{LINKS}: its SHA-256 differs from the one in latentmas.json",
     ]
     with pytest.raises(lm.WeightsError):
         lm.System.from_pretrained(team)
@@ -195,8 +195,8 @@ def test_a_team_equals_itself(base: Base, team: Path) -> None:
     found = lm.diff_teams(base.team, team)
     assert found.equal and found.plan == ()
     assert {link.state for link in found.links} == {"same"}
-    assert str(found) == "equal: one plan, 4 links"
-    assert call("diff", base.team, team) == (0, "equal: one plan, 4 links\n")
+    assert str(found) == "equal: the same plan, 4 links"
+    assert call("diff", base.team, team) == (0, "equal: the same plan, 4 links\n")
 
 
 def test_a_changed_link_tells_how_much(base: Base, tmp_path: Path) -> None:
@@ -232,7 +232,10 @@ def test_teams_of_other_plans(base: Base, tmp_path: Path) -> None:
     ("change", "detail"),
     [
         (lambda s: s[f"{OUTER}.proj1.bias"].fill_(float("nan")), "not finite"),
-        (lambda s: s.update({f"{OUTER}.proj1.bias": torch.ones(3)}), "other names or shapes"),
+        (
+            lambda s: s.update({f"{OUTER}.proj1.bias": torch.ones(3)}),
+            "names or shapes of the weights differ",
+        ),
     ],
 )
 def test_links_that_no_number_compares(base: Base, team: Path, change: Any, detail: str) -> None:

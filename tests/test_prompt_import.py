@@ -411,7 +411,7 @@ def test_a_broken_clone_is_explained(tmp_path: Path, old: str, new: str, found: 
 
 
 def test_folders_without_builders_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         import_prompts(tmp_path / "none", "mixture")
     with pytest.raises(DataError, match=r"holds none of prompts\.py, inference/prompts\.py"):
         import_prompts(tmp_path, "mixture")
@@ -422,7 +422,7 @@ def test_what_is_asked_for_must_exist(clone: Path) -> None:
         import_prompts(clone, "mixtrue")
     with pytest.raises(UnknownNameError, match="unknown task 'maths'"):
         import_prompts(clone, "mixture", task="maths")
-    with pytest.raises(DataError, match="goes with task='code'"):
+    with pytest.raises(DataError, match="requires task='code'"):
         import_prompts(clone, "mixture", function=True)
 
 

@@ -232,7 +232,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "integers": (
         rewrite(PLANNER, lambda s: s.update({"proj1.bias": torch.ones(48).int()})),
-        "floating point is needed",
+        "must be floating-point",
     ),
     "a sparse tensor": (
         rewrite(PLANNER, lambda s: s.update({"proj1.weight": torch.eye(48).to_sparse()})),
@@ -243,11 +243,11 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         rewrite(PLANNER, lambda s: s.update({"proj1.bias": "x"})),
         "is a str, no tensor",
     ),
-    "a link out of the folder": (symlink, "leads out of the release"),
-    "a role out of the folder": (role_symlink, "leads out of"),
-    "traversal in a manifest": (link_name("../planner/adapter(math).pt"), "no plain file name"),
-    "an absolute path in a manifest": (link_name("/etc/passwd"), "no plain file name"),
-    "a number as a file name": (link_name(3), "no plain file name"),
+    "a link out of the folder": (symlink, "points outside the release"),
+    "a role out of the folder": (role_symlink, "points outside"),
+    "traversal in a manifest": (link_name("../planner/adapter(math).pt"), "not a plain file name"),
+    "an absolute path in a manifest": (link_name("/etc/passwd"), "not a plain file name"),
+    "a number as a file name": (link_name(3), "not a plain file name"),
     "a file that is not there": (link_name("other.pt"), "no file 'other.pt'"),
     "an unknown link type": (
         manifest(
@@ -258,7 +258,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "an outer link that is not listed": (
         manifest("outer/outerlink_config.json", lambda d: d["tasks"]["math"].update(adapters=[])),
-        "no link 'outer_12' is listed; there are: none",
+        "link 'outer_12' is not listed; links: none",
     ),
     "a task that was not published": (
         manifest("outer/outerlink_config.json", lambda d: d["tasks"].pop("math")),
@@ -305,7 +305,7 @@ def test_unknown_names_and_folders() -> None:
         lm.load_release("sequental_light", RELEASES / CHAIN)
     with pytest.raises(lm.UnknownNameError, match="unknown task 'maths'; did you mean 'math'"):
         lm.load_release(CHAIN, RELEASES / CHAIN, task="maths")
-    with pytest.raises(lm.WeightsError, match="is no folder"):
+    with pytest.raises(lm.WeightsError, match="is not a folder"):
         lm.load_release(CHAIN, RELEASES / "nowhere")
 
 

@@ -140,11 +140,11 @@ def other_token(told: dict[str, Any]) -> None:
         (other_token, r"sample 1, token 2: \d+ then, \d+ now"),
         (
             lambda told: told["answers"][2]["tokens"][0].pop(),
-            r"sample 2: 4 tokens then, 5 now, equal so far",
+            r"sample 2: 4 tokens then, 5 now, equal up to there",
         ),
         (
             lambda told: told["answers"][0].update(texts=["0" * 64]),
-            r"sample 0: the same tokens, but another text",
+            r"sample 0: the same tokens, but different text",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_another_team_is_refused_with_what_is_other(system: lm.System, tmp_path:
     trained = lm.System.load(system.plan, reuse=system, seed=3)
     with torch.no_grad():
         trained.link("inner.critic").proj1.bias.add_(1e-6)
-    with pytest.raises(lm.WeightsError, match=r"weights of inner\.critic are others"):
+    with pytest.raises(lm.WeightsError, match=r"weights of inner\.critic differ"):
         lm.rerun(path, team=trained)
     trained.run(ROWS, manifest=path)
     with pytest.raises(lm.WeightsError, match="save it, and pass team"):
@@ -205,7 +205,7 @@ def test_other_data_are_refused(system: lm.System, tmp_path: Path) -> None:
         lm.rerun(path, team=system)
     assert lm.rerun(path, team=system, data=moved).equal
     write_rows(moved, [*ROWS[:2], {"question": "?", "answer": "!"}])
-    with pytest.raises(lm.DataError, match="LM512 the data are others: 3 rows"):
+    with pytest.raises(lm.DataError, match="LM512 the data have changed: 3 rows"):
         lm.rerun(path, team=system, data=moved)
 
 

@@ -20,5 +20,5 @@ def jsonl(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write a JSONL file, whole or not at all."""
+    """Write a JSONL file atomically."""
     return write_text_atomically(path, jsonl(rows))

@@ -70,12 +70,12 @@ class RowFile:
     """
 
     def __init__(self, path: Path | None, count: int, row: Callable[[SampleEnd], Row]) -> None:
-        """Prepare; an older file stays as it is until the first row is finished.
+        """Prepare the file; an existing one is kept until the first row is finished.
 
         Args:
-            path: of the file; None writes none.
-            count: rows of the run.
-            row: makes a row of a sample's end.
+            path: path of the file; None writes none.
+            count: number of rows of the run.
+            row: function that makes a row from the end of a sample.
         """
         self.path, self.rows = path, dict[int, Row]()
         self.error: OSError | None = None
@@ -123,7 +123,7 @@ class RowFile:
         return False
 
     def _append(self, row: Row) -> None:
-        """Write a line, whole or not at all."""
+        """Append a line atomically."""
         if self.path is None or self.error is not None:
             return
         line = jsonl([row]).encode()

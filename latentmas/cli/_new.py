@@ -74,7 +74,7 @@ def team_files(template: str, name: str, folder: Path, backbones: Iterable[str])
 
     Args:
         template: a name in the registry.
-        name: of the graph, and of its file.
+        name: name of the graph and of its file.
         folder: where the files will be.
         backbones: hub ids or folders; the demo's when there are none.
     """

@@ -96,10 +96,10 @@ def open_team(
 
     Args:
         team: graph file or preset (its links are untrained), or a saved team: a folder, or a
-            repository of the hub.
-        device: for all agents.
-        seed: of untrained links.
-        text: take the graph's text twin.
+            repository on the Hub.
+        device: device of all agents.
+        seed: random seed of untrained links.
+        text: use the graph's text twin.
         check: called with the plan, for a graph file before any weights are loaded.
         answers: whether the team will answer questions, which untrained links make meaningless.
 

@@ -103,7 +103,7 @@ def trains_loop(name: str, loop: type[Loop], run: Command) -> Command:
     """A command for one loop: its options are those of all loops and its own.
 
     Args:
-        name: of the loop.
+        name: name of the loop.
         loop: its entry in the registry.
         run: called with the name and the options.
     """

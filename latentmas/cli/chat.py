@@ -29,7 +29,7 @@ def chat(system: System, samples: Samples, options: RunOptions) -> bool:
     Args:
         system: the team.
         samples: makes the sample of a question.
-        options: of each run.
+        options: options of each run.
 
     Returns:
         Whether every question was answered.

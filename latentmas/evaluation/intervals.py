@@ -69,9 +69,8 @@ def _score(difference: float, won: int, lost: int, n: int) -> float:
     """Tango's score: distance from a hypothetical difference in its standard errors."""
     b = -won - lost + (2 * n - won + lost) * difference
     c = -lost * difference * (1 - difference)
-    share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (
-        4 * n
-    )  # maximum-likelihood estimate of the lost share
+    # The maximum-likelihood share of lost samples, given the difference.
+    share = (math.sqrt(max(0.0, b * b - 8 * n * c)) - b) / (4 * n)
     variance = n * (2 * share + difference * (1 - difference))
     distance = won - lost - n * difference
     if variance <= 0:

@@ -116,19 +116,28 @@ def training_elsewhere(path: Path) -> None:
 
 KEPT_BACK = (code_through_facts, "LM50[24]")
 TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "prompt above the folder": (named("../graph.yaml"), "leaves the folder"),
-    "prompt at an absolute path": (named("/etc/passwd"), "leaves the folder"),
-    "prompt that climbs out": (named("prompts/../../graph.yaml"), "leaves the folder"),
-    "prompt with backslashes": (named("..\\graph.yaml"), "leaves the folder"),
-    "prompt at a drive": (named("C:/graph.yaml"), "leaves the folder"),
-    "prompt with a zero in its name": (named("prompts/a\0b"), "leaves the folder"),
-    "prompt without a name": (named(None), "leaves the folder|lacks"),
-    "prompt that is a link out of the folder": (lead_out(PROMPT), "leaves the folder"),
+    "prompt above the folder": (named("../graph.yaml"), "(leaves|points outside) the folder"),
+    "prompt at an absolute path": (named("/etc/passwd"), "(leaves|points outside) the folder"),
+    "prompt that climbs out": (
+        named("prompts/../../graph.yaml"),
+        "(leaves|points outside) the folder",
+    ),
+    "prompt with backslashes": (named("..\\graph.yaml"), "(leaves|points outside) the folder"),
+    "prompt at a drive": (named("C:/graph.yaml"), "(leaves|points outside) the folder"),
+    "prompt with a zero in its name": (named("prompts/a\0b"), "(leaves|points outside) the folder"),
+    "prompt without a name": (named(None), "(leaves|points outside) the folder|lacks"),
+    "prompt that is a link out of the folder": (
+        lead_out(PROMPT),
+        "(leaves|points outside) the folder",
+    ),
     "prompt that is a pipe": (pipe(PROMPT), "no regular file"),
     "prompt of 1 GiB": (swell(2**30, PROMPT), "larger than any such file"),
     "prompt that is not UTF-8": (write(b"\xff\xfe", PROMPT), "cannot be read"),
     "prompt that was edited": (edited, "edited"),
-    "manifest that is a link out of the folder": (lead_out(MANIFEST), "leaves the folder"),
+    "manifest that is a link out of the folder": (
+        lead_out(MANIFEST),
+        "(leaves|points outside) the folder",
+    ),
     "manifest that is a pipe": (pipe(MANIFEST), "no regular file"),
     "manifest of 1 GiB": (swell(2**30, MANIFEST), "larger than any such file"),
     "manifest of brackets": (write(DEEP, MANIFEST), "nested"),
@@ -164,11 +173,11 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
         "not a variable of the chat template",
     ),
     "family that is unknown": (backbone(family="os"), "LM50"),
-    "half-written change elsewhere": (commit_elsewhere, "leaves the folder"),
+    "half-written change elsewhere": (commit_elsewhere, "(leaves|points outside) the folder"),
     "training record of brackets": (training(DEEP), "nested"),
     "training record that is a list": (training("[]"), "no object"),
     "training log of brackets": (training(DEEP, "log.jsonl"), "nested"),
-    "training record out of the folder": (training_elsewhere, "leaves the folder"),
+    "training record out of the folder": (training_elsewhere, "(leaves|points outside) the folder"),
     "scores that are none": (scores('[{"metric": 1}]'), "no scores"),
     "scores of brackets": (scores(DEEP), "nested"),
 }
@@ -199,7 +208,7 @@ RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest with an unknown field": (run(more=1), "more"),
     "manifest with a billion tokens": (told("arguments", max_new_tokens="1e9"), "max_new_tokens"),
     "manifest of another team that asks for code": (remote_run, "LM502"),
-    "data that are a device": (told("data", path="/dev/zero", samples=None), "no regular file"),
+    "data that are a device": (told("data", path="/dev/zero", samples=None), "not a regular file"),
     "data that are another file": (told("data", path="/etc/passwd", samples=None), "LM512"),
 }
 LOOKED_AT = (

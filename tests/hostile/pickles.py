@@ -188,16 +188,16 @@ def role_elsewhere(path: Path) -> None:
 
 RELEASES: dict[str, tuple[Spoil, str]] = {
     "file name above the folder": (first(filename="../planner/adapter(math).pt"), "no plain file"),
-    "file name at an absolute path": (first(filename="/etc/passwd"), "no plain file name"),
-    "file name that is a number": (first(filename=3), "no plain file name"),
+    "file name at an absolute path": (first(filename="/etc/passwd"), "not a plain file name"),
+    "file name that is a number": (first(filename=3), "not a plain file name"),
     "link type that is unknown": (first(adapter_type="os.system"), "link type 'os.system'"),
     "key that is a list": (first(legacy_key=[1]), "no link 'outer_12' is listed"),
     "manifest of brackets": (write(DEEP, OUTER), "nested"),
     "manifest with a key twice": (write(TWICE, OUTER), "stands twice"),
     "manifest of 1 GiB": (swell(2**30, OUTER), "larger than any such file"),
     "manifest that is a pipe": (pipe(OUTER), "no regular file"),
-    "link that leads out of the release": (lead_out(ADAPTER), "leads out of the release"),
-    "role that leads out of the release": (role_elsewhere, "leads out of"),
+    "link that points outside the release": (lead_out(ADAPTER), "points outside the release"),
+    "role that points outside the release": (role_elsewhere, "points outside"),
     "pickle with code": (saved(lambda s: {"proj1.weight": Evil()}), "not needed for tensors"),
     "sparse tensor": PT["sparse tensor"],
 }
