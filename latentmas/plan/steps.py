@@ -234,7 +234,7 @@ def rollouts_together(
 ) -> list[int]:
     """Indices of the rollouts that can share a batch with the one at `index`, itself first.
 
-    They are in the same round and group, on the same backbone, with the same number of latent steps.
+    They share the round, the group, the backbone and the number of latent steps.
 
     Args:
         steps: Steps of the plan.

@@ -66,8 +66,8 @@ def check_plain_file(path: Path, most: int) -> int:
         raise WeightsError(f"LM502 {path} is not a regular file, so it is not read")
     if found.st_size > most:
         raise WeightsError(
-            f"LM502 {path} has {found.st_size:,} bytes, more than the limit for such files ({most:,}), so "
-            "it is not read"
+            f"LM502 {path} has {found.st_size:,} bytes, more than the limit for such files "
+            f"({most:,}), so it is not read"
         )
     return found.st_size
 

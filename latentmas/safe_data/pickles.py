@@ -69,7 +69,7 @@ class Archive(NamedTuple):
     records: Mapping[str, bytes]
 
     def repacked(self) -> io.BytesIO:
-        """A new file with exactly the checked parts, since two readers may parse a zip differently."""
+        """A new file with only the checked parts, since two readers may parse a zip differently."""
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, data in self.records.items():

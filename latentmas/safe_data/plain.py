@@ -83,7 +83,7 @@ def parse_json(
     Args:
         text: JSON text; bytes must be UTF-8.
         most_items: Maximum number of brackets, braces, commas and colons outside of strings.
-        numbers: `"nan"` accepts NaN and infinity in Python's notation, `"any"` also accepts integers
+        numbers: `"nan"` accepts NaN and infinity as Python writes them; `"any"` also accepts integers
         beyond 64 bits.
 
     Raises:
