@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -50,10 +51,11 @@ def wire(
     links: dict[str, LinkPlan] = {}
     problems: list[Problem] = []
     probed: _Probed = {}
+    provided = _provided(backbones)
     for request in _requests(graph):
         if request.source not in backbones or request.target not in backbones:
             continue
-        made = _make(request, backbones, probed)
+        made = _lack(request, backbones, provided) or _make(request, backbones, probed)
         if isinstance(made, Problem):
             problems.append(made)
         elif request.id not in links:
@@ -99,8 +101,6 @@ def _make(
         hint = "use one of these, or register your own with @link_kinds.register"
         in_file = "use one of these; `latentmas --plugin FILE.py` adds a kind of your own"
         return Problem("LM121", request.path, str(error), hint, in_file)
-    if lack := _lack(request, kind, backbones):
-        return lack
     try:
         options = kind.resolve(request.role, spec.options, in_dim, out_dim)
     except ValidationError as error:
@@ -146,21 +146,31 @@ def _make(
     )
 
 
+def _provided(backbones: Mapping[str, PlanBackbone]) -> dict[str, frozenset[str]]:
+    """Parts that each backbone provides to links; asked once, as it looks through entry points."""
+    found: dict[str, frozenset[str]] = {}
+    for key, backbone in backbones.items():
+        with suppress(UnknownNameError):  # reported by loading
+            found[key] = parts_of(backbone.info.model_type, backbone.spec.family)
+    return found
+
+
 def _lack(
-    request: _Request, kind: type[Link], backbones: Mapping[str, PlanBackbone]
+    request: _Request,
+    backbones: Mapping[str, PlanBackbone],
+    provided: Mapping[str, frozenset[str]],
 ) -> Problem | None:
     """LM124 if the families of the two backbones lack a part that the kind needs."""
+    try:
+        needs = link_kinds.get(request.spec.kind).needs
+    except UnknownNameError:  # LM121 says so
+        return None
     for key, parts in ((request.source, {"head", "tokenizer"}), (request.target, _READ)):
-        backbone = backbones[key]
-        try:
-            provided = parts_of(backbone.info.model_type, backbone.spec.family)
-        except UnknownNameError:  # reported by loading
-            continue
-        missing = sorted((kind.needs & parts) - provided)
+        missing = sorted((needs & parts) - provided[key]) if key in provided else []
         if missing:
             message = (
                 f"kind {request.spec.kind!r} needs {' and '.join(missing)} of backbone {key!r}, "
-                f"which models of type {backbone.info.model_type!r} do not provide"
+                f"which models of type {backbones[key].info.model_type!r} do not provide"
             )
             return Problem("LM124", request.path, message, *_recursive(request))
     return None

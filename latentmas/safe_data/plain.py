@@ -83,8 +83,8 @@ def parse_json(
     Args:
         text: JSON text; bytes must be UTF-8.
         most_items: Maximum number of brackets, braces, commas and colons outside of strings.
-        numbers: `"nan"` accepts NaN and infinity as Python writes them; `"any"` also accepts integers
-        beyond 64 bits.
+        numbers: `"nan"` accepts NaN and infinity as Python writes them; `"any"` accepts integers
+            beyond 64 bits as well.
 
     Raises:
         ValueError: The text is not JSON or exceeds a limit.

@@ -270,17 +270,16 @@ class RolloutConfig(LinkConfig):
     refresh_steps: int | None = field(
         default=None,
         metadata={
-            "help": "Learn from states that are kept: after the texts' words, and after rollouts "
-            "that are made anew after each so many steps (none before that). No gradient passes "
-            "through a backbone, so that a step costs next to nothing; it needs hundreds of steps. "
-            "None: parallel passes with gradients, in every step."
+            "help": "Number of steps between rollouts whose states the links then learn from, "
+            "beside the states of the texts. No gradient passes through a backbone, so a step is "
+            "cheap, but hundreds are needed. None: parallel passes with gradients in every step."
         },
     )
     feature_gib: float = field(
         default=4.0,
         metadata={
-            "help": "For refresh_steps: maximum GiB of states, and of keys and values of prompts, "
-            "that are kept; the rest is computed again."
+            "help": "Maximum size of kept states, keys and values for refresh_steps, in GiB; the "
+            "rest is computed again."
         },
     )
     mix: float = field(

@@ -130,19 +130,19 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
         lead_out(PROMPT),
         "(leaves|points outside) the folder",
     ),
-    "prompt that is a pipe": (pipe(PROMPT), "no regular file"),
-    "prompt of 1 GiB": (swell(2**30, PROMPT), "larger than any such file"),
+    "prompt that is a pipe": (pipe(PROMPT), "not a regular file"),
+    "prompt of 1 GiB": (swell(2**30, PROMPT), "more than the limit for such files"),
     "prompt that is not UTF-8": (write(b"\xff\xfe", PROMPT), "cannot be read"),
     "prompt that was edited": (edited, "edited"),
     "manifest that is a link out of the folder": (
         lead_out(MANIFEST),
         "(leaves|points outside) the folder",
     ),
-    "manifest that is a pipe": (pipe(MANIFEST), "no regular file"),
-    "manifest of 1 GiB": (swell(2**30, MANIFEST), "larger than any such file"),
+    "manifest that is a pipe": (pipe(MANIFEST), "not a regular file"),
+    "manifest of 1 GiB": (swell(2**30, MANIFEST), "more than the limit for such files"),
     "manifest of brackets": (write(DEEP, MANIFEST), "nested"),
     "manifest of a million items": (write(MANY, MANIFEST), "more than 200,000 items"),
-    "manifest with a key twice": (write(TWICE, MANIFEST), "stands twice"),
+    "manifest with a key twice": (write(TWICE, MANIFEST), "duplicate key"),
     "manifest with a number of 5,000 digits": (
         write('{"version": ' + "9" * 5000 + "}", MANIFEST),
         "beyond 64 bits",
@@ -165,9 +165,9 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "10^15 latent steps": (graph(latent_steps=10**15), "latent_steps is 1000000000000000"),
     "100,000 agents": (
         edit(lambda d: d["graph"].update(agents=d["graph"]["agents"] * 50_000), MANIFEST),
-        "items|nested|larger",
+        "items|nested|more than the limit",
     ),
-    "name of a million letters": (agent(name="a" * 10**6), "1,000,000 letters"),
+    "name of a million letters": (agent(name="a" * 10**6), "1,000,000 characters"),
     "chat template in the options": (
         agent(chat_options={"chat_template": "{% for i in range(10**9) %}{% endfor %}"}),
         "not a variable of the chat template",
@@ -175,10 +175,10 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "family that is unknown": (backbone(family="os"), "LM50"),
     "half-written change elsewhere": (commit_elsewhere, "(leaves|points outside) the folder"),
     "training record of brackets": (training(DEEP), "nested"),
-    "training record that is a list": (training("[]"), "no object"),
+    "training record that is a list": (training("[]"), "not an object"),
     "training log of brackets": (training(DEEP, "log.jsonl"), "nested"),
     "training record out of the folder": (training_elsewhere, "(leaves|points outside) the folder"),
-    "scores that are none": (scores('[{"metric": 1}]'), "no scores"),
+    "scores that are none": (scores('[{"metric": 1}]'), "not a (list of )?scores?"),
     "scores of brackets": (scores(DEEP), "nested"),
 }
 
@@ -204,7 +204,7 @@ def remote_run(path: Path) -> None:
 
 RUNS: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest of brackets": (write(DEEP), "nested"),
-    "manifest with a key twice": (write(TWICE), "stands twice"),
+    "manifest with a key twice": (write(TWICE), "duplicate key"),
     "manifest with an unknown field": (run(more=1), "more"),
     "manifest with a billion tokens": (told("arguments", max_new_tokens="1e9"), "max_new_tokens"),
     "manifest of another team that asks for code": (remote_run, "LM502"),

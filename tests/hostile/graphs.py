@@ -60,8 +60,8 @@ def appended(text: str) -> Spoil:
 
 
 YAML: dict[str, tuple[Spoil, str]] = {
-    "aliases that grow nine-fold eight times": (appended(LAUGHS), "aliases written out"),
-    "an anchor that contains itself": (appended("x: &x [*x, *x]\n"), "holds itself|aliases"),
+    "aliases that grow nine-fold eight times": (appended(LAUGHS), "aliases expanded"),
+    "an anchor that contains itself": (appended("x: &x [*x, *x]\n"), "contains itself|aliases"),
     "tag that calls Python": (
         appended("x: !!python/object/apply:os.system ['touch pwned']\n"),
         "could not determine a constructor",
@@ -72,10 +72,10 @@ YAML: dict[str, tuple[Spoil, str]] = {
     "number of 200 bits": (appended("version: 0x" + "f" * 50), "cannot be parsed|beyond 64 bits"),
     "date that is none": (appended("x: 2024-99-99\n"), "cannot be parsed"),
     "set of bytes": (appended("x: !!binary aGVsbG8=\n"), "holds a bytes"),
-    "not a number": (appended("rounds: .nan\n"), "stands twice|not finite"),
+    "not a number": (appended("rounds: .nan\n"), "duplicate key|not finite"),
     "100,000 values": (appended(f"x: [{'1, ' * 100_000}]\n"), "more than 50,000 values"),
     "brackets": (write(DEEP), "nested more than"),
-    "key twice": (appended("name: other\n"), "stands twice"),
+    "key twice": (appended("name: other\n"), "duplicate key"),
     "1 GiB": (swell(2**30), "larger than"),
     "not UTF-8": (write(b"name: \xff"), "not UTF-8 text"),
     "link of an unknown kind": (
@@ -88,10 +88,10 @@ YAML: dict[str, tuple[Spoil, str]] = {
     ),
     "remote code": (backbone(trust_remote_code=True), "LM504"),
     "kernel from the hub": (backbone(attention="evil/attention"), "LM504.*kernel"),
-    "prompt file above the folder": (prompt_file("../graph.yaml"), "leaves the folder"),
-    "prompt file at an absolute path": (prompt_file("/etc/passwd"), "leaves the folder"),
-    "prompt file that leads out": (prompt_link, "leaves the folder"),
-    "prompt file that is a device": (prompt_device, "leaves the folder"),
+    "prompt file above the folder": (prompt_file("../graph.yaml"), "outside the folder"),
+    "prompt file at an absolute path": (prompt_file("/etc/passwd"), "outside the folder"),
+    "prompt file that leads out": (prompt_link, "outside the folder"),
+    "prompt file that is a device": (prompt_device, "outside the folder"),
     "prompt file with a zero": (prompt_file("a\0b"), "cannot be read: .*embedded null"),
     "prompt file that is the folder": (prompt_file("."), "not a file"),
     "chat template in the options": (
@@ -114,7 +114,7 @@ YAML: dict[str, tuple[Spoil, str]] = {
 JSON: dict[str, tuple[Spoil, str]] = {
     "brackets": (write(DEEP), "nested"),
     "a million items": (write(MANY), "more than 200,000 items"),
-    "key twice": (write(TWICE), "stands twice"),
+    "key twice": (write(TWICE), "duplicate key"),
     "number of 5,000 digits": (edit(lambda d: None), ""),
     "1 GiB": (swell(2**30), "larger than"),
     "remote code": (
@@ -154,12 +154,12 @@ def wide(path: Path) -> None:
 
 PLANS: dict[str, tuple[Spoil, str]] = {
     "brackets": (write(DEEP), "nested"),
-    "key twice": (write(TWICE), "stands twice"),
+    "key twice": (write(TWICE), "duplicate key"),
     "not UTF-8": (write(b'{"a": "\xff"}'), "not a plan"),
     "1 GiB": (swell(2**30), "larger than"),
     "10^12 latent steps": (step(latent_steps=10**12), "latent_steps"),
     "round 0": (step(round=0), "round"),
-    "value that no step makes": (step(inputs={"plan": "nowhere"}), "before a step makes it"),
+    "value that no step makes": (step(inputs={"plan": "nowhere"}), "before it is defined"),
     "links of 40 TiB": (wide, "GiB of memory"),
     "link of other widths than its backbones": (
         edit(lambda d: d["links"][0].update(in_dim=999)),
@@ -185,14 +185,14 @@ PACKS: dict[str, tuple[Spoil, str]] = {
     "tag that calls Python": (write("a: !!python/object/apply:os.getcwd []"), "cannot be parsed"),
     "brackets": (write(DEEP), "nested more than"),
     "number of 20,000 sixties": (write(f"a: 1{':1' * 20_000}"), "a number of"),
-    "key twice": (write("a: x\na: y"), "stands twice"),
+    "key twice": (write("a: x\na: y"), "duplicate key"),
     "1 GiB": (swell(2**30), "larger than"),
     "not UTF-8": (write(b"a: \xff"), "cannot be read"),
 }
 ROWS: dict[str, tuple[Spoil, str]] = {
     "row of brackets": (write(DEEP), "nested"),
     "row of a million items": (write(MANY), "more than 200,000 items"),
-    "row with a key twice": (write(TWICE), "stands twice"),
+    "row with a key twice": (write(TWICE), "duplicate key"),
     "row with a number of 5,000 digits": (write('{"a": ' + "9" * 5000 + "}"), "digits"),
     "not UTF-8": (write(b'{"a": "\xff"}'), "cannot read"),
 }

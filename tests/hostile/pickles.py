@@ -120,9 +120,9 @@ PT: dict[str, tuple[Spoil, str]] = {
     "pickle with code, protocol 4": (protocol_4, "not needed for tensors"),
     "pickle without an archive": (
         write(pickle.dumps({"proj1.weight": Evil()}), ADAPTER),
-        "no zip archive",
+        "not a zip archive",
     ),
-    "file of the time before archives": (legacy, "no zip archive"),
+    "file of the time before archives": (legacy, "not a zip archive"),
     "call of eval": (pickled(call("builtins eval", b"X\x01\x00\x00\x001\x85")), "builtins.eval"),
     "terabyte of zeros": (
         pickled(call("builtins bytearray", number(10**12) + b"\x85")),
@@ -161,7 +161,7 @@ PT: dict[str, tuple[Spoil, str]] = {
     ),
     "storage that is shorter than it says": (wrong_storage, "not as many as it says"),
     "archive that unpacks to 32 MiB": (zip_bomb, "unpacks to 33,554,432 bytes"),
-    "archive with one name twice": (two_pickles, "one name twice"),
+    "archive with duplicate name": (two_pickles, "duplicate name"),
     "not a number": (
         saved(lambda s: s["proj1.weight"].view(-1)[:1].fill_(float("nan")) and None),
         "not finite",
@@ -170,9 +170,9 @@ PT: dict[str, tuple[Spoil, str]] = {
     "wrong shape": (saved(lambda s: s.update({"proj1.bias": torch.ones(7)})), "has shape (7,)"),
     "text in place of a tensor": (saved(lambda s: s.update({"proj1.bias": "x"})), "is a str"),
     "list": (saved(lambda s: [1, 2]), "holds a list"),
-    "empty file": (write(b"", ADAPTER), "no zip archive"),
+    "empty file": (write(b"", ADAPTER), "not a zip archive"),
     "file of 1 GiB": (swell(2**30, ADAPTER), "unpacks to 1,073,741,824 bytes"),
-    "pipe in its place": (pipe(ADAPTER), "no regular file"),
+    "pipe in its place": (pipe(ADAPTER), "not a regular file"),
 }
 
 
@@ -187,15 +187,18 @@ def role_elsewhere(path: Path) -> None:
 
 
 RELEASES: dict[str, tuple[Spoil, str]] = {
-    "file name above the folder": (first(filename="../planner/adapter(math).pt"), "no plain file"),
+    "file name above the folder": (
+        first(filename="../planner/adapter(math).pt"),
+        "not a plain file",
+    ),
     "file name at an absolute path": (first(filename="/etc/passwd"), "not a plain file name"),
     "file name that is a number": (first(filename=3), "not a plain file name"),
     "link type that is unknown": (first(adapter_type="os.system"), "link type 'os.system'"),
-    "key that is a list": (first(legacy_key=[1]), "no link 'outer_12' is listed"),
+    "key that is a list": (first(legacy_key=[1]), "link 'outer_12' is not listed"),
     "manifest of brackets": (write(DEEP, OUTER), "nested"),
-    "manifest with a key twice": (write(TWICE, OUTER), "stands twice"),
-    "manifest of 1 GiB": (swell(2**30, OUTER), "larger than any such file"),
-    "manifest that is a pipe": (pipe(OUTER), "no regular file"),
+    "manifest with a key twice": (write(TWICE, OUTER), "duplicate key"),
+    "manifest of 1 GiB": (swell(2**30, OUTER), "more than the limit for such files"),
+    "manifest that is a pipe": (pipe(OUTER), "not a regular file"),
     "link that points outside the release": (lead_out(ADAPTER), "points outside the release"),
     "role that points outside the release": (role_elsewhere, "points outside"),
     "pickle with code": (saved(lambda s: {"proj1.weight": Evil()}), "not needed for tensors"),
@@ -257,7 +260,7 @@ CHECKPOINTS: dict[str, tuple[Spoil, str]] = {
     "state with text for a number": (state(global_step="2"), "global_step"),
     "state whose log is a number": (state(log_history=3), "log_history"),
     "links that are not finite": (nan_links, "not finite"),
-    "links that lead out": (lead_out("links.safetensors"), "leaves"),
+    "links that lead out": (lead_out("links.safetensors"), "points outside"),
 }
 CASES = (
     *(Case(name, "link file", spoil, words) for name, (spoil, words) in PT.items()),

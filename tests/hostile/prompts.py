@@ -57,7 +57,7 @@ BOMBS = {
     "join that multiplies": ("{{ range(100000)|join('b' * 100000) }}", LONG),
     "batch of a billion": ("{{ [1]|batch(1000000000, 'x')|list }}", WIDE),
     "precision of a billion": ("{{ 1.5|round(1000000000, 'floor') }}", WIDE),
-    "text that doubles": (grown("'a'", "n.x ~ n.x"), f"joins texts|{LONG}"),
+    "text that doubles": (grown("'a'", "n.x ~ n.x"), f"joins strings|{LONG}"),
     "block that doubles": (
         grown("'a'", "y").replace(
             "{% set n.x", "{% set y %}{{ n.x }}{{ n.x }}{% endset %}{% set n.x"
@@ -80,7 +80,7 @@ BOMBS = {
         f"{{% set x = 'a' * 500000 %}}{NESTED}{{{{ 'ab' in x }}}}{ENDS}",
         OVER,
     ),
-    "number of 100,000 digits": (f"{{{{ {'1' * 10**5} }}}}", "number without end"),
+    "number of 100,000 digits": (f"{{{{ {'1' * 10**5} }}}}", "infinite number"),
     "nested lists": (f"{{{{ {'[' * 2000}{']' * 2000} }}}}", "nested too deep"),
     "nested loops": (
         "".join(f"{{% for a{i} in 'x' %}}" for i in range(30)) + "{% endfor %}" * 30,
