@@ -496,7 +496,7 @@ def test_the_code_sees_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_what_cannot_be_expressed_is_warned_about(tmp_path: Path, change: str) -> None:
     folder = broken(tmp_path, PLAN, change)
-    with pytest.warns(UserWarning, match=r"build_math_planner_prompt\(\) words its prompt") as seen:
+    with pytest.warns(UserWarning, match=r"build_math_planner_prompt\(\) returns a prompt") as seen:
         pack = import_prompts(folder, "sequential_scaled")
     assert len(seen) == 1
     assert "{{ question }}" in pack["planner"]["prompt"]

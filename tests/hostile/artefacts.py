@@ -175,10 +175,10 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "family that is unknown": (backbone(family="os"), "LM50"),
     "half-written change elsewhere": (commit_elsewhere, "(leaves|points outside) the folder"),
     "training record of brackets": (training(DEEP), "nested"),
-    "training record that is a list": (training("[]"), "no object"),
+    "training record that is a list": (training("[]"), "not an object"),
     "training log of brackets": (training(DEEP, "log.jsonl"), "nested"),
     "training record out of the folder": (training_elsewhere, "(leaves|points outside) the folder"),
-    "scores that are none": (scores('[{"metric": 1}]'), "no scores"),
+    "scores that are none": (scores('[{"metric": 1}]'), "not a list of scores"),
     "scores of brackets": (scores(DEEP), "nested"),
 }
 

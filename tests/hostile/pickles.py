@@ -187,7 +187,10 @@ def role_elsewhere(path: Path) -> None:
 
 
 RELEASES: dict[str, tuple[Spoil, str]] = {
-    "file name above the folder": (first(filename="../planner/adapter(math).pt"), "no plain file"),
+    "file name above the folder": (
+        first(filename="../planner/adapter(math).pt"),
+        "not a plain file",
+    ),
     "file name at an absolute path": (first(filename="/etc/passwd"), "not a plain file name"),
     "file name that is a number": (first(filename=3), "not a plain file name"),
     "link type that is unknown": (first(adapter_type="os.system"), "link type 'os.system'"),
@@ -257,7 +260,7 @@ CHECKPOINTS: dict[str, tuple[Spoil, str]] = {
     "state with text for a number": (state(global_step="2"), "global_step"),
     "state whose log is a number": (state(log_history=3), "log_history"),
     "links that are not finite": (nan_links, "not finite"),
-    "links that lead out": (lead_out("links.safetensors"), "leaves"),
+    "links that lead out": (lead_out("links.safetensors"), "points outside"),
 }
 CASES = (
     *(Case(name, "link file", spoil, words) for name, (spoil, words) in PT.items()),
