@@ -390,8 +390,8 @@ PLAN = 'return f"{question}"'
         ),
         (PLAN, "import sys; sys.exit()", "build_math_planner_prompt() raised SystemExit"),
         (PLAN, "return question.encode()", "returned bytes, not text"),
-        (PLAN, "return question.upper()", "does not show the question as it is"),
-        (PLAN, 'return "always the same"', "does not show the question as it is"),
+        (PLAN, "return question.upper()", "does not show the question unchanged"),
+        (PLAN, 'return "always the same"', "does not show the question unchanged"),
         ("{PLANNER_SLOT} for", "", "places the mark of the slot 'plan' 0 times"),
         ("{PLANNER_SLOT} for", "{PLANNER_SLOT}{PLANNER_SLOT}", "slot 'plan' 2 times"),
         (

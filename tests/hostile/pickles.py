@@ -172,7 +172,7 @@ PT: dict[str, tuple[Spoil, str]] = {
     "list": (saved(lambda s: [1, 2]), "holds a list"),
     "empty file": (write(b"", ADAPTER), "no zip archive"),
     "file of 1 GiB": (swell(2**30, ADAPTER), "unpacks to 1,073,741,824 bytes"),
-    "pipe in its place": (pipe(ADAPTER), "no regular file"),
+    "pipe in its place": (pipe(ADAPTER), "(no|not a) regular file"),
 }
 
 
@@ -198,7 +198,7 @@ RELEASES: dict[str, tuple[Spoil, str]] = {
     "manifest of brackets": (write(DEEP, OUTER), "nested"),
     "manifest with a key twice": (write(TWICE, OUTER), "stands twice"),
     "manifest of 1 GiB": (swell(2**30, OUTER), "larger than any such file"),
-    "manifest that is a pipe": (pipe(OUTER), "no regular file"),
+    "manifest that is a pipe": (pipe(OUTER), "(no|not a) regular file"),
     "link that points outside the release": (lead_out(ADAPTER), "points outside the release"),
     "role that points outside the release": (role_elsewhere, "points outside"),
     "pickle with code": (saved(lambda s: {"proj1.weight": Evil()}), "not needed for tensors"),
