@@ -268,7 +268,7 @@ def test_a_changed_graph_is_refused_with_the_difference(
         (lambda links: links[1].update(in_dim=8), "the file says in_dim 8, the graph 32"),
         (lambda links: links.pop(1), "the file lacks link "),
         (lambda links: links.append(links[0] | {"id": "x"}), "the file has a link x that the"),
-        (lambda links: links.reverse(), "the links are in another order"),
+        (lambda links: links.reverse(), "the links are in a different order"),
     ],
 )
 def test_a_changed_link_table_is_refused_with_the_difference(
@@ -276,7 +276,9 @@ def test_a_changed_link_table_is_refused_with_the_difference(
 ) -> None:
     """The digest is that of the graph, which is the same: to show it twice would say nothing."""
     edit(saved, lambda data: change(data["links"]))
-    with pytest.raises(lm.WeightsError, match=r"^LM501 .* the link table is not the one") as caught:
+    with pytest.raises(
+        lm.WeightsError, match=r"^LM501 .* the link table differs from the one"
+    ) as caught:
         load(saved, system)
     assert line in str(caught.value) and "digest" not in str(caught.value)
 
@@ -486,7 +488,7 @@ def test_a_team_that_never_holds_still_is_an_error(
         return read(*given)
 
     monkeypatch.setattr(load_module, "read_links", changed)
-    with pytest.raises(lm.WeightsError, match=r"LM502 .* was changed each of the 6 times"):
+    with pytest.raises(lm.WeightsError, match=r"LM502 .* changed during each of 6 attempts"):
         load(saved, system)
 
 

@@ -117,7 +117,7 @@ def test_pass_at_is_the_share_of_draws_with_a_right_one():
     for n, c, k in ((4, 1, 2), (5, 2, 3), (6, 0, 2), (6, 6, 1), (5, 3, 3)):
         draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
         assert pass_at(k, c, n) == pytest.approx(sum(map(any, draws)) / len(draws))
-    with pytest.raises(ValueError, match="k of 1 to 4 answers"):
+    with pytest.raises(ValueError, match="expected k from 1 to 4"):
         pass_at(5, 1, 4)
 
 
@@ -132,7 +132,7 @@ def test_a_paired_difference_counts_rows_and_has_an_interval():
     parts = paired_difference([0.5, 1.0, 0.25] * 20, [0.5, 0.5, 0.5] * 20)
     assert (parts.won, parts.lost) == (20, 20) and parts.mean == pytest.approx(0.25 / 3)
     assert parts.interval[0] < parts.mean < parts.interval[1] < 0.2
-    with pytest.raises(ValueError, match="as many rows"):
+    with pytest.raises(ValueError, match="expected equally many scores"):
         paired_difference([True], [])
 
 

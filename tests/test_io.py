@@ -285,7 +285,7 @@ def test_links_that_are_not_finite_are_not_saved(saved, tmp_path):
     facts = {"facts": lambda sample: sample["question"]}
     broken = lm.System.from_pretrained(saved, text_functions=facts)
     next(broken.parameters()).data[0] = float("nan")
-    with pytest.raises(lm.WeightsError, match=r"LM503 the team is not saved: .* not finite"):
+    with pytest.raises(lm.WeightsError, match=r"LM503 the team was not saved: .* not finite"):
         broken.save_pretrained(saved)
     lm.System.from_pretrained(saved, text_functions=facts)
     with pytest.raises(lm.ExecutionError, match=r"message 'round\d\..*' holds values that are not"):

@@ -166,7 +166,7 @@ def test_unknown_names_are_refused(options: Any, source: lm.System, system: lm.S
 
 
 def test_a_rename_of_one_to_many_is_refused(source: lm.System, system: lm.System) -> None:
-    with pytest.raises(lm.UnknownNameError, match=r"'planner' are 1 here"):
+    with pytest.raises(lm.UnknownNameError, match=r"'planner' names 1 here"):
         system.load_links(source, rename={"planner": "inner"})
 
 

@@ -390,8 +390,8 @@ PLAN = 'return f"{question}"'
         ),
         (PLAN, "import sys; sys.exit()", "build_math_planner_prompt() raised SystemExit"),
         (PLAN, "return question.encode()", "returned bytes, not text"),
-        (PLAN, "return question.upper()", "does not show the question as it is"),
-        (PLAN, 'return "always the same"', "does not show the question as it is"),
+        (PLAN, "return question.upper()", "does not show the question unchanged"),
+        (PLAN, 'return "always the same"', "does not show the question unchanged"),
         ("{PLANNER_SLOT} for", "", "places the mark of the slot 'plan' 0 times"),
         ("{PLANNER_SLOT} for", "{PLANNER_SLOT}{PLANNER_SLOT}", "slot 'plan' 2 times"),
         (
@@ -496,7 +496,7 @@ def test_the_code_sees_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_what_cannot_be_expressed_is_warned_about(tmp_path: Path, change: str) -> None:
     folder = broken(tmp_path, PLAN, change)
-    with pytest.warns(UserWarning, match=r"build_math_planner_prompt\(\) words its prompt") as seen:
+    with pytest.warns(UserWarning, match=r"build_math_planner_prompt\(\) returns a prompt") as seen:
         pack = import_prompts(folder, "sequential_scaled")
     assert len(seen) == 1
     assert "{{ question }}" in pack["planner"]["prompt"]

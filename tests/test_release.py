@@ -241,7 +241,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a huge meta tensor": (rewrite(PLANNER, huge), "meta tensor"),
     "text in place of a tensor": (
         rewrite(PLANNER, lambda s: s.update({"proj1.bias": "x"})),
-        "is a str, no tensor",
+        "is a str, not a tensor",
     ),
     "a link out of the folder": (symlink, "points outside the release"),
     "a role out of the folder": (role_symlink, "points outside"),

@@ -189,7 +189,7 @@ def test_another_team_is_refused_with_what_is_other(system: lm.System, tmp_path:
     with pytest.raises(lm.WeightsError, match=r"weights of inner\.critic differ"):
         lm.rerun(path, team=trained)
     trained.run(ROWS, manifest=path)
-    with pytest.raises(lm.WeightsError, match="save it, and pass team"):
+    with pytest.raises(lm.WeightsError, match="save it and pass it as team"):
         lm.rerun(path)
 
 
@@ -217,8 +217,8 @@ def test_other_data_are_refused(system: lm.System, tmp_path: Path) -> None:
     [
         ({"edit_message": lambda name, message_BKD: message_BKD}, "edit_message"),
         ({"retry": lm.runtime.Retry(lambda text: True, "", 1)}, "a Retry object"),
-        ({"samples": [{"question": object()}]}, "cannot be kept"),
-        ({"samples": [{"question": float("nan")}]}, "cannot be kept"),
+        ({"samples": [{"question": object()}]}, "cannot be stored"),
+        ({"samples": [{"question": float("nan")}]}, "cannot be stored"),
     ],
     ids=["edit", "retry", "object", "nan"],
 )

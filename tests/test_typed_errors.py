@@ -77,9 +77,9 @@ def test_a_sample_that_holds_itself(system: lm.System, tmp_path: Path) -> None:
         system.run([{"question": nested}])
     sample: dict[str, Any] = {"question": "3 + 4?"}
     sample["more"] = sample
-    with pytest.raises(lm.DataError, match="row 0 cannot be put into JSON: Circular reference"):
+    with pytest.raises(lm.DataError, match="row 0 cannot be converted to JSON: Circular reference"):
         system.run([sample], manifest=tmp_path / "run.json")
-    with pytest.raises(lm.DataError, match="row 1 cannot be put into JSON"):
+    with pytest.raises(lm.DataError, match="row 1 cannot be converted to JSON"):
         digest_rows([{"a": 1}, {"a": 1, 2: 3}])
 
 

@@ -47,7 +47,7 @@ def tango(won: int, lost: int, n: int) -> tuple[float, float]:
     """
     if min(won, lost) < 0 or n < 1 or won + lost > n:
         raise ValueError(
-            f"expected won + lost between 0 and n, and n at least 1; not {won} + {lost} of {n}"
+            f"expected at least one sample and at most n that differ; not {won} + {lost} of {n}"
         )
     middle = (won - lost) / n
     low = -1.0 if lost == n else _crossing(Z95, -1.0, middle, won, lost, n)

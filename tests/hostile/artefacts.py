@@ -178,7 +178,7 @@ TEAMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "training record that is a list": (training("[]"), "not an object"),
     "training log of brackets": (training(DEEP, "log.jsonl"), "nested"),
     "training record out of the folder": (training_elsewhere, "(leaves|points outside) the folder"),
-    "scores that are none": (scores('[{"metric": 1}]'), "not a (list of )?scores?"),
+    "scores that are none": (scores('[{"metric": 1}]'), "not a list of scores"),
     "scores of brackets": (scores(DEEP), "nested"),
 }
 
