@@ -322,7 +322,10 @@ def soft(temperature: float = 0.5) -> lm.Graph:
 
     def changed(link: Any) -> Any:
         return link.model_copy(
-            update={"kind": "soft_token", "options": {"temperature": temperature}}
+            update={
+                "kind": "soft_token",
+                "options": {"temperature": temperature, "residual": False},
+            }
         )
 
     return lm.Graph.from_spec(

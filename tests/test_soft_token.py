@@ -19,7 +19,8 @@ from tests.vocabularies import speaker, tokenizer
 def team(
     sender: lm.Backbone, receiver: lm.Backbone | None = None, rounds: int = 1, **options: Any
 ) -> lm.Graph:
-    """Two agents; with several rounds, the second one answers back."""
+    """Two agents; with several rounds, the second one answers back. No correction by default."""
+    options = {"residual": False} | options
     graph = lm.Graph("pair", inputs=["question"], rounds=rounds, latent_steps=5)
     feedback = "{% if back %}{{ back }}{% endif %}" if rounds > 1 else ""
     graph.add_agent("one", sender, prompt=feedback + "{{ question }}", inner="soft_token")
@@ -28,7 +29,7 @@ def team(
     )
     graph.connect("one", "two.note", link="soft_token", **options)
     if rounds > 1:
-        graph.feedback("two", "one.back", link="soft_token")
+        graph.feedback("two", "one.back", link="soft_token", residual=False)
     graph.output("two")
     return graph
 

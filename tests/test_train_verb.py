@@ -21,19 +21,18 @@ from tests.test_watching import Interrupts
 BRIEF: dict[str, Any] = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1}
 
 
-def team(**edge: Any) -> lm.Plan:
+def team(inner: str = "soft_token", **edge: Any) -> lm.Plan:
     """A reader that speaks to an answerer over one edge."""
     graph = lm.Graph("relay", inputs=["question"], rounds=1, latent_steps=2)
     one, two = tiny("llama", 16), tiny("llama", 32, seed=1)
-    soft = {"kind": "soft_token"} if edge else {}
-    graph.add_agent("reader", one, prompt="{{ question }}", **({"inner": soft} if soft else {}))
-    graph.add_agent("writer", two, prompt="{{ reader }}", **({"inner": soft} if soft else {}))
+    graph.add_agent("reader", one, prompt="{{ question }}", inner=inner)
+    graph.add_agent("writer", two, prompt="{{ reader }}", inner=inner)
     graph.connect("reader", "writer", **edge)
     return graph.output("writer").compile()
 
 
-RANDOM = team()
-SOFT = team(link="soft_token", residual=True)
+RANDOM = team(inner="recursive", link="recursive")
+SOFT = team()
 INPUTS = [{"question": "a"}] * 4
 
 
@@ -68,7 +67,7 @@ def test_links_that_were_trained_need_the_outer_loop_alone(tmp_path: Path) -> No
 
 
 def test_without_anything_to_train_the_reasons_are_told() -> None:
-    plan = team(link="soft_token")
+    plan = team(residual=False)
     with pytest.raises(lm.LatentMASError, match=r"LM402.*outer: no outer link has weights"):
         plan_training(plan, ROWS)
     with pytest.raises(lm.LatentMASError, match=r"LM402.*no field 'answer'"):
@@ -197,8 +196,8 @@ ROWS = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]
 small, folder, resume = sys.argv[1:]
 graph = lm.Graph("two", inputs=["question"], rounds=1, latent_steps=1)
 for name, prompt in (("reader", "{{ question }}"), ("writer", "{{ reader }}")):
-    graph.add_agent(name, lm.Backbone(small), prompt=prompt)
-graph.connect("reader", "writer")
+    graph.add_agent(name, lm.Backbone(small), prompt=prompt, inner="recursive")
+graph.connect("reader", "writer", link="recursive")
 system = graph.output("writer").compile().load()
 options = {"resume": True} if resume == "yes" else {"loops": ["inner", "edge"], "max_steps": 2}
 lm.train(system, ROWS, output_dir=folder, **options)

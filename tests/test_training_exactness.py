@@ -32,7 +32,7 @@ from latentmas.training.inner_loss import InnerLoss
 from latentmas.training.outer_loss import OuterLoss
 from latentmas.training.saving import saved_bytes
 from latentmas.training.select import freeze_all_but
-from tests.teams import load64, of_template, tiny
+from tests.teams import RECURSIVE, load64, of_template, tiny
 
 ROWS = [
     {"question": "3 + 4?", "answer": "7"},
@@ -88,7 +88,9 @@ def test_keys_and_values_are_kept_once(family: str, monkeypatch: Any) -> None:
     """The same numbers reach the same backward functions: gradients are equal to the bit."""
     window = {"sliding_window": 24} if family in ("mistral", "gemma3_text") else {}
     backbone = lm.testing.tiny_backbone(family, 32, layers=4, **window)
-    graph = lm.templates.distillation(expert=backbone, learner=backbone, rounds=2, latent_steps=24)
+    graph = lm.templates.distillation(
+        expert=backbone, learner=backbone, rounds=2, latent_steps=24, **RECURSIVE
+    )
     system = load64(graph)
     system.requires_grad_(True)
     sizes, found = {}, {}
@@ -166,7 +168,12 @@ def test_the_released_recipe_rolls_on_gold_texts() -> None:
     """By hand, for one row: states after each gold token, the first 80 of them, feed the next."""
     backbone = tiny("llama", 16)
     graph = lm.templates.distillation(
-        expert=backbone, learner=backbone, rounds=2, latent_steps=3, max_new_tokens=4
+        expert=backbone,
+        learner=backbone,
+        rounds=2,
+        latent_steps=3,
+        max_new_tokens=4,
+        **RECURSIVE,
     )
     system = load64(graph)
     row = {"question": "3 + 4?", "expert": "add " * 30, "answer": "7"}
@@ -224,7 +231,7 @@ def test_the_released_recipe_leaks_the_answer_and_on_policy_does_not() -> None:
 
 def pair(small: lm.Backbone | None = None, **changes: Any) -> lm.Graph:
     small = small or tiny("llama", 16)
-    options = {"rounds": 2, "latent_steps": 2, "max_new_tokens": 4} | changes
+    options = {"rounds": 2, "latent_steps": 2, "max_new_tokens": 4} | RECURSIVE | changes
     return lm.templates.distillation(expert=small, learner=small, **options)
 
 
@@ -262,9 +269,10 @@ def test_round_weights_count_where_the_answering_agent_writes_to_others() -> Non
     """Its earlier turns decode when all that hear of it hear text."""
     small = tiny("llama", 16)
     graph = lm.Graph("texts", inputs=["question"], rounds=2, latent_steps=2)
-    graph.add_agent("one", small, prompt="{% if back %}{{ back }}{% endif %} {{ question }}")
+    prompt = "{% if back %}{{ back }}{% endif %} {{ question }}"
+    graph.add_agent("one", small, prompt=prompt, inner="recursive")
     graph.add_agent("two", small, prompt="{{ one }} {{ question }}", max_new_tokens=3)
-    graph.connect("one", "two")
+    graph.connect("one", "two", link="recursive")
     graph.feedback("two", "one.back", link="text")
     system = graph.output("two").compile().load()
 
@@ -283,9 +291,9 @@ def test_agents_that_hear_others_in_swapped_slots_read_for_themselves() -> None:
     for swapped in (["x->n.s1", "y->n.s0"], ["y->n.s0", "x->n.s1"]):
         graph = lm.Graph("swap", inputs=["question"], rounds=1, latent_steps=2)
         for name in "xy":
-            graph.add_agent(name, small, prompt=name + " {{ question }}")
+            graph.add_agent(name, small, prompt=name + " {{ question }}", inner="recursive")
         for name in "mn":
-            graph.add_agent(name, small, prompt=prompt)
+            graph.add_agent(name, small, prompt=prompt, inner="recursive")
         graph.add_agent("out", small, prompt="{{ m }} {{ n }}")
         for edge in ("x->m.s0", "y->m.s1", *swapped, "m->out.m", "n->out.n"):
             graph.connect(*edge.split("->"))
@@ -420,10 +428,10 @@ def test_a_batch_that_shows_no_message_teaches_nothing(
 ) -> None:
     small = tiny("llama", 16)
     graph = lm.Graph("some", inputs=["question"], rounds=1, latent_steps=2)
-    graph.add_agent("expert", small, prompt="{{ question }}")
+    graph.add_agent("expert", small, prompt="{{ question }}", inner="recursive")
     learner = "{% if question != 'x' %}{{ expert }}{% endif %} {{ question }}"
     graph.add_agent("learner", small, prompt=learner)
-    graph.connect("expert", "learner")
+    graph.connect("expert", "learner", link="recursive")
     system = graph.output("learner").compile().load()
     before = {name: t.clone() for name, t in system.link_state().items()}
     rows = [{"question": "x", "answer": "1"}] * 3
