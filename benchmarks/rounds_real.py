@@ -321,7 +321,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a few steps, to see that it works")
     parser.add_argument("--json", type=Path, help="write all lines there as one JSON object")
-    parser.add_argument("--work", type=Path, default=Path("out/rounds"), help="lines and teams")
+    parser.add_argument(
+        "--work", type=Path, help="lines and teams; default out/rounds, or rounds-tiny"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", default="1,2,3", help="rounds that teams are run for")
     parser.add_argument("--asks", type=int, help="latent steps of the answerer")
@@ -333,12 +335,13 @@ def main() -> None:
     logging.disable_progress_bar()
     sizes = TINY if given.tiny else Sizes()
     sizes = replace(sizes, heldout=given.heldout or sizes.heldout, asks=given.asks or sizes.asks)
+    work = given.work or Path("out/rounds-tiny" if given.tiny else "out/rounds")
     depths = [int(number) for number in given.rounds.split(",")]
-    bench = Bench(sizes, given.work, given.seed, depths, given.tiny)
+    bench = Bench(sizes, work, given.seed, depths, given.tiny)
     for name in filter(None, given.only.split(",")):
         TASKS[name](bench)
     if given.json:
-        lines = [x for path in sorted(given.work.glob("lines-*.jsonl")) for x in read_lines(path)]
+        lines = [x for path in sorted(work.glob("lines-*.jsonl")) for x in read_lines(path)]
         machine = {key: hardware()[key] for key in ("processor", "cores", "threads")}
         report = {"hardware": machine, "sizes": asdict(sizes), "lines": lines}
         given.json.write_text(json.dumps(report, indent=1) + "\n")
