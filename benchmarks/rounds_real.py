@@ -153,7 +153,7 @@ class Bench:
         backbone = system.backbone_of("reader")
         with torch.no_grad():
             ids_BK = backbone.logits(states_BKD).argmax(-1)
-        texts = [backbone.tokenizer.decode(ids) for ids in ids_BK]
+        texts = [str(backbone.tokenizer.decode(ids)) for ids in ids_BK]
         hits = [correct(text, row) for text, row in zip(texts, self.heldout, strict=True)]
         return round(sum(hits) / len(hits), 4)
 
@@ -321,23 +321,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="a few steps, to see that it works")
     parser.add_argument("--json", type=Path, help="write all lines there as one JSON object")
-    parser.add_argument("--work", type=Path, default=Path("out/rounds"), help="lines and teams")
+    parser.add_argument(
+        "--work", type=Path, help="lines and teams; default out/rounds, or rounds-tiny"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", default="1,2,3", help="rounds that teams are run for")
     parser.add_argument("--asks", type=int, help="latent steps of the answerer")
     parser.add_argument("--heldout", type=int, help="number of held-out questions")
-    parser.add_argument("--only", default=",".join(TASKS), help="some of " + ", ".join(TASKS))
+    parser.add_argument(
+        "--only", default=",".join(TASKS), help="some of " + ", ".join(TASKS) + ", or none"
+    )
     given = parser.parse_args()
     logging.disable_progress_bar()
     sizes = TINY if given.tiny else Sizes()
     sizes = replace(sizes, heldout=given.heldout or sizes.heldout, asks=given.asks or sizes.asks)
+    work = given.work or Path("out/rounds-tiny" if given.tiny else "out/rounds")
     depths = [int(number) for number in given.rounds.split(",")]
-    bench = Bench(sizes, given.work, given.seed, depths, given.tiny)
-    for name in given.only.split(","):
+    bench = Bench(sizes, work, given.seed, depths, given.tiny)
+    for name in filter(None, given.only.split(",")):
         TASKS[name](bench)
     if given.json:
-        lines = [x for path in sorted(given.work.glob("lines-*.jsonl")) for x in read_lines(path)]
-        report = {"hardware": hardware(), "sizes": asdict(sizes), "lines": lines}
+        lines = [x for path in sorted(work.glob("lines-*.jsonl")) for x in read_lines(path)]
+        machine = {key: hardware()[key] for key in ("processor", "cores", "threads")}
+        report = {"hardware": machine, "sizes": asdict(sizes), "lines": lines}
         given.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
