@@ -321,9 +321,8 @@ def soft(temperature: float = 0.5) -> lm.Graph:
     spec = pair().spec()
 
     def changed(link: Any) -> Any:
-        return link.model_copy(
-            update={"kind": "soft_token", "options": {"temperature": temperature}}
-        )
+        options = {"temperature": temperature, "residual": False}
+        return link.model_copy(update={"kind": "soft_token", "options": options})
 
     return lm.Graph.from_spec(
         spec.replace(
