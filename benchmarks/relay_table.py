@@ -45,7 +45,8 @@ from latentmas.demo.real import (
     relay_team,
 )
 from latentmas.demo.relay import split_rows
-from latentmas.engine import Cached, Inner, Packed
+from latentmas.engine import Inner, Packed
+from latentmas.engine.executors.cached import Cached
 from latentmas.environment import hardware, versions
 from latentmas.evaluation import paired_difference, wilson
 from latentmas.io import load_link_weights

@@ -93,7 +93,7 @@ def test_a_folder_that_is_no_saved_team_is_called_so(tmp_path):
     for command in (["check"], ["plan"], ["draw", "-o", tmp_path / "x.svg"]):
         assert "is not a saved team: it lacks" in call(*command, tmp_path, code=1).stderr
     problem = json.loads(call("check", tmp_path, "--json", code=1).stdout)["problems"][0]
-    assert problem["code"] == "LM502" and "no saved team" in problem["message"]
+    assert problem["code"] == "LM502" and "not a saved team" in problem["message"]
 
 
 def test_a_file_in_place_of_a_saved_team(team, tmp_path):  # noqa: F811

@@ -117,7 +117,7 @@ def test_an_untrained_team_sends_the_words_that_its_sender_would_say(tmp_path: P
 @pytest.mark.parametrize(
     ("edge", "message", "fix"),
     [
-        ({"init": "ridge"}, "kind 'soft_token' has no start 'ridge'", 'link="recursive"'),
+        ({"init": "ridge"}, "kind 'soft_token' has no initialisation 'ridge'", 'link="recursive"'),
         ({"norm": "embedding"}, "cannot scale its output", 'norm="none"'),
         ({"residual": "projection"}, "option residual", "temperature, top_k, residual"),
     ],

@@ -265,7 +265,7 @@ def fail(*_: Any, **__: Any) -> None:
     raise OSError("no space left on device")
 
 
-@pytest.mark.parametrize("what", ["save_file", "model_card", "_manifest", "write_text_atomically"])
+@pytest.mark.parametrize("what", ["save_tensors", "model_card", "_manifest", "write_text_atomically"])
 def test_a_failure_while_writing_leaves_the_old_team(system, saved, monkeypatch, what):
     before = {
         name: (saved / name).read_bytes() for name in names(saved) if (saved / name).is_file()
@@ -294,7 +294,7 @@ def test_links_that_are_not_finite_are_not_saved(saved, tmp_path):
 
 def test_a_failure_while_writing_a_new_team_leaves_no_team(system, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("latentmas.io.save.save_file", fail)
+        patch.setattr("latentmas.io.save.save_tensors", fail)
         with pytest.raises(OSError, match="no space"):
             system.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir())

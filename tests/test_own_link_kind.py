@@ -186,7 +186,7 @@ def test_options_of_an_own_kind_are_checked(gated):
     assert "gate" in caught.value.problems[0].hint
     with pytest.raises(lm.GraphError, match="LM121"):
         team("gated_test", gate="wide").compile()
-    with pytest.raises(lm.GraphError, match="no start 'ridge'"):
+    with pytest.raises(lm.GraphError, match="no initialisation 'ridge'"):
         team("gated_test", init="ridge").compile()
 
 

@@ -408,7 +408,7 @@ def test_every_layout_of_a_package_can_be_imported(kind, monkeypatch, tmp_path, 
 
 
 def test_a_program_must_be_text():
-    with pytest.raises(LatentMASError, match="runs the text of a program, not None"):
+    with pytest.raises(LatentMASError, match="takes the source of a program, not None"):
         tools.python(None)
 
 

@@ -206,7 +206,7 @@ def test_every_text_survives_a_file(
 )
 def test_a_key_stands_once(tmp_path: Path, text: str, key: str) -> None:
     (tmp_path / "g.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(GraphError, match=f"LM100.*key '{key}' stands twice.*line"):
+    with pytest.raises(GraphError, match=f"LM100.*duplicate key '{key}'.*line"):
         GraphSpec.load(tmp_path / "g.yaml")
 
 

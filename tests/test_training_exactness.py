@@ -465,7 +465,7 @@ def test_a_trainer_says_what_it_takes(tmp_path: Path) -> None:
         lm.OuterTrainer(system.plan, lm.OuterConfig(str(tmp_path)), train_dataset=ROWS)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes OuterConfig, not InnerConfig"):
         lm.OuterTrainer(system, lm.InnerConfig(str(tmp_path)), train_dataset=ROWS)  # type: ignore[arg-type]
-    with pytest.raises(lm.DataError, match="no sequence of rows"):
+    with pytest.raises(lm.DataError, match="not a sequence of rows"):
         outer(tmp_path, rows={"question": ["1"], "answer": ["2"]})
 
 
@@ -481,7 +481,7 @@ def test_data_from_a_file_and_under_other_names(tmp_path: Path) -> None:
     with pytest.raises(lm.DataError, match=r"lacks the field 'question'.*columns="):
         outer(tmp_path, rows=path)
     path.write_text("{")
-    with pytest.raises(lm.DataError, match="line 1 is not JSON"):
+    with pytest.raises(lm.DataError, match="rows.jsonl:1: not JSON"):
         outer(tmp_path, rows=path)
 
 

@@ -36,7 +36,7 @@ def test_weights_that_are_a_bare_pickle(tmp_path: Path, content: bytes) -> None:
     graph = lm.Graph("one", inputs=["question"])
     graph.add_agent("solver", lm.Backbone(str(folder)), prompt="{{ question }}")
     plan = graph.output("solver").compile()
-    with pytest.raises(lm.WeightsError, match="take a copy in safetensors format") as caught:
+    with pytest.raises(lm.WeightsError, match="use a copy in safetensors format") as caught:
         plan.load()
     assert "weights_only" not in str(caught.value), "torch advises to run the file's code"
 
@@ -85,7 +85,7 @@ def test_a_sample_that_holds_itself(system: lm.System, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("given", [None, 3, b"print(1)", ["print(1)"]])
 def test_tools_take_text(given: Any) -> None:
-    with pytest.raises(lm.DataError, match="the tool 'python' runs the text of a program, not"):
+    with pytest.raises(lm.DataError, match="the tool 'python' takes the source of a program, not"):
         tools.python(given)
     with pytest.raises(lm.DataError, match="the tool 'search' takes the text of a query, not"):
         tools.search(given)

@@ -26,7 +26,7 @@ ONLY_PYTHON = frozenset({"record"})
 _HELP = {"seed": "Random seed for sampling and for untrained links."}
 """Help of fields that do more on the command line."""
 _COMPLETIONS: dict[str, Callable[[], list[str]]] = {
-    "executor": lambda: ["auto", *files_of("runtime.executors")]
+    "executor": lambda: ["auto", *files_of("engine.executors")]
 }
 Command = Callable[..., None]
 

@@ -324,7 +324,7 @@ class NoFinalNorm(Auto):
 def test_a_family_with_wrong_logits_is_refused(folder, register, wrong):
     register("wrong", wrong)
     what = planned(lm.Backbone(str(folder), family="wrong"))
-    refused(what, "other logits", wrong.__name__, "family of its own")
+    refused(what, "different logits", wrong.__name__, "its own family")
 
 
 def test_a_family_is_found_by_name_and_by_model_type(folder, register):
@@ -443,7 +443,7 @@ GEMMA = PLAIN | {
 REFUSED: dict[str, tuple[dict[str, object], str]] = {
     "mamba2": (
         {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "num_heads": 8, "head_dim": 8},
-        "piece by piece",
+        "in pieces",
     ),
     "rwkv": ({"hidden_size": 32, "num_hidden_layers": 2}, "padded on the left"),
     "mpt": ({"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64}, "cannot serve"),

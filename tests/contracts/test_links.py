@@ -243,7 +243,7 @@ def test_a_start_that_a_kind_lacks_is_refused_when_compiling(name):
     for init in {"near_identity", "ridge"} - kind.inits:
         with pytest.raises(lm.GraphError, match="LM121") as caught:
             pair(link=name, init=init)
-        assert f"has no start '{init}'" in str(caught.value)
+        assert f"has no initialisation '{init}'" in str(caught.value)
     for init in kind.inits:
         assert pair(link=name, init=init).link("outer.one->two.one").init == init
 
