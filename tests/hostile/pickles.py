@@ -194,7 +194,7 @@ RELEASES: dict[str, tuple[Spoil, str]] = {
     "file name at an absolute path": (first(filename="/etc/passwd"), "not a plain file name"),
     "file name that is a number": (first(filename=3), "not a plain file name"),
     "link type that is unknown": (first(adapter_type="os.system"), "link type 'os.system'"),
-    "key that is a list": (first(legacy_key=[1]), "no link 'outer_12' is listed"),
+    "key that is a list": (first(legacy_key=[1]), "link 'outer_12' is not listed"),
     "manifest of brackets": (write(DEEP, OUTER), "nested"),
     "manifest with a key twice": (write(TWICE, OUTER), "stands twice"),
     "manifest of 1 GiB": (swell(2**30, OUTER), "larger than any such file"),
