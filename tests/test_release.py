@@ -372,4 +372,4 @@ def test_a_hub_that_is_not_there_is_an_error_with_the_way_out(tmp_path: Path) ->
         missing = from_hub(server.url, tmp_path / "home", CHAIN)["error"]
     assert "LM502 cannot look up 'RecursiveMAS/Sequential-Light-Planner-Qwen3-1.7B'" in missing
     unreachable = from_hub("http://127.0.0.1:9", tmp_path / "home", CHAIN)["error"]
-    assert "give `source`" in unreachable
+    assert "to work offline, pass the folder" in unreachable
