@@ -133,7 +133,11 @@ CASES: list[tuple[str, Build, str]] = [
         "unknown option 'expnsion'|mean expansion=2|residual, expansion",
     ),
     ("LM121", lambda: link(options={"expansion": 0}), "expansion|greater than or equal to 1"),
-    ("LM121", lambda: link(kind="mlp", init="ridge"), "'mlp' has no initialisation 'ridge'|one of default"),
+    (
+        "LM121",
+        lambda: link(kind="mlp", init="ridge"),
+        "'mlp' has no initialisation 'ridge'|one of default",
+    ),
     ("LM121", lambda: edit(planner__inner={"kind": "text"}), "inner link of planner|'text'"),
     ("LM121", lambda: edit(planner__inner=FIXED), 'cannot scale|norm="none"'),
     ("LM122", lambda: edit(forward__link=SHARED, second__link=SHARED), "critic->solver|'w'|in_dim"),

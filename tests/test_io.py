@@ -265,7 +265,9 @@ def fail(*_: Any, **__: Any) -> None:
     raise OSError("no space left on device")
 
 
-@pytest.mark.parametrize("what", ["save_tensors", "model_card", "_manifest", "write_text_atomically"])
+@pytest.mark.parametrize(
+    "what", ["save_tensors", "model_card", "_manifest", "write_text_atomically"]
+)
 def test_a_failure_while_writing_leaves_the_old_team(system, saved, monkeypatch, what):
     before = {
         name: (saved / name).read_bytes() for name in names(saved) if (saved / name).is_file()
