@@ -210,7 +210,7 @@ def complete(line: str) -> str:
 def test_completion_knows_commands_and_names():
     assert {"check", "eval", "chat"} & set(complete("latentmas ").split()) >= {"check", "eval"}
     assert set(complete("latentmas new x --template ").split()) >= set(lm.templates.names())
-    assert files_of("runtime.executors") == executors.names()
+    assert files_of("engine.executors") == executors.names()
     assert set(files_of("evaluation.metrics")) <= set(metrics.names())
 
 

@@ -121,7 +121,7 @@ CASES: list[tuple[str, Build, str]] = [
     ("LM116", lambda: Graph("empty"), "no agents|graph.add_agent"),
     ("LM117", lambda: plus(*ORPHANS), "part x, y|'solver'"),
     ("LM118", lambda: edit(planner__tools=["a b"]), "'a b' cannot be a tag|letters"),
-    ("LM118", lambda: edit(planner__tools=["result"]), "'result' cannot be a tag|taken"),
+    ("LM118", lambda: edit(planner__tools=["result"]), "'result' cannot be a tag|reserved"),
     ("LM118", lambda: edit(planner__tools=["python", "python"]), "given 2 times|once"),
     ("LM119", lambda: edit(planner__tools=["pyhton"]), "agent planner|'pyhton'|mean 'python'?"),
     ("LM120", lambda: link(kind="identity"), "planner->critic.planner|16 and 8|'wide' to 'thin'"),

@@ -149,7 +149,14 @@ def test_unequal_tokenizers_meet_in_their_texts(tmp_path: Path) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<end>")
     fast.save_pretrained(folder)
     other, plain = lm.Backbone(str(folder)), tiny("llama", 16)
-    graph = lm.templates.distillation(expert=other, learner=plain, rounds=1, latent_steps=2)
+    graph = lm.templates.distillation(
+        expert=other,
+        learner=plain,
+        rounds=1,
+        latent_steps=2,
+        link="recursive",
+        inner="recursive",
+    )
     system = graph.compile().load()
     loss = EdgeLoss(
         system, targets={"expert": "expert", "learner": "answer"}, cosine_weight=0.0, mse_weight=1.0

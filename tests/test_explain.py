@@ -91,8 +91,9 @@ def shared_links() -> lm.Graph:
     graph = lm.Graph("shared", inputs=["question"], rounds=3, latent_steps=4)
     text = "Read it with care. {{ question }}{% if back %}{{ back }}{% endif %} Go on."
     for name in ("a", "b"):
-        graph.add_agent(name, one, prompt=text, max_new_tokens=3)
-    graph.add_agent("c", other, prompt="{{ a }}{{ b }}{{ question }}", max_new_tokens=5)
+        graph.add_agent(name, one, prompt=text, max_new_tokens=3, inner="recursive")
+    ask = "{{ a }}{{ b }}{{ question }}"
+    graph.add_agent("c", other, prompt=ask, max_new_tokens=5, inner="recursive")
     graph.add_agent("d", one, prompt="{{ question }} {{ said }} {{ c }}", max_new_tokens=6)
     for name in ("a", "b"):
         graph.connect(name, f"c.{name}", link="linear", share="both")
@@ -342,7 +343,7 @@ def test_arguments_are_checked():
     with pytest.raises(lm.DataError, match="lacks the field 'question'"):
         plan.explain(input_tokens={"text": 3})
     small = plan.explain(lm.Hardware("small", flops=1e12, bandwidth=1e11, memory=2**30))
-    assert small.fits is False and "does not suffice" in str(small)
+    assert small.fits is False and "is not sufficient" in str(small)
     launched = lm.Hardware("eager", flops=1e15, bandwidth=1e13, launch=1e-3)
     first = plan.explain(launched).rows[0]
     assert first.call_seconds == pytest.approx(28e-3)  # Qwen3-1.7B has 28 layers

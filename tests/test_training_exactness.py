@@ -217,8 +217,8 @@ def test_the_released_recipe_leaks_the_answer_and_on_policy_does_not() -> None:
     for recipe, messages in seen.items():
         for answer in ("7", "quite another one"):
             loss = OuterLoss(system, system.plan, recipe=recipe, targets=targets)
-            loss.watch = lambda name, m, out=messages: (
-                out.append(m.detach()) if name == "round3.expert->learner" else None,
+            loss.watch = lambda passing, m, out=messages: (
+                out.append(m.detach()) if passing.name == "round3.expert->learner" else None,
                 m,
             )[1]
             loss([{"question": "3 + 4?", "answer": answer}])
@@ -481,7 +481,7 @@ def test_data_from_a_file_and_under_other_names(tmp_path: Path) -> None:
     with pytest.raises(lm.DataError, match=r"lacks the field 'question'.*columns="):
         outer(tmp_path, rows=path)
     path.write_text("{")
-    with pytest.raises(lm.DataError, match="rows.jsonl:1: not JSON"):
+    with pytest.raises(lm.DataError, match=r"rows\.jsonl:1: not JSON"):
         outer(tmp_path, rows=path)
 
 

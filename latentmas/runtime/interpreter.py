@@ -33,8 +33,6 @@ Content = Tensor | list[str]
 """What a value holds: states or a message, (B, K, D), or B texts."""
 EditMessage = Callable[[str, Tensor], Tensor]
 """Takes a message's name and message_BKD; returns what arrives in its place."""
-
-
 Finish = Callable[[Turn], Any]
 """Reads the last turn of a walk: a score, say. Its result is the walk's."""
 

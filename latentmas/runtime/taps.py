@@ -136,7 +136,7 @@ class Taps:
         taps = list(self.open)
 
         def edit(passing: Value, content: Any) -> Any:
-            if also is not None:
+            if also is not None and isinstance(content, Tensor):  # texts are edited by taps alone
                 edited = also(passing.name, content)
                 _check(f"edit_message, for {passing.name!r},", content, edited)
                 content = edited

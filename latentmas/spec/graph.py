@@ -214,19 +214,16 @@ class Graph:
 
         Args:
             source: An agent or a text source.
-            target: `"agent.slot"`, or `"agent"` for the slot named after the source, or else the
-                only unbound slot.
-            link: Kind of the outer link, or `"text"` for a decoded text message. The default,
-                `soft_token`, works untrained; on an edge it has a correction that starts at zero
-                and learns (`residual=False`: none). `"recursive"` is the paper's and must be
-                trained.
+            target: `"agent.slot"`; `"agent"`: the slot named after the source, or the only free one.
+            link: Kind of the outer link, or `"text"` for a decoded text message. `soft_token` works
+                untrained, and learns a correction (`residual=False`: none); the paper's
+                `recursive` must be trained.
             init: Initialisation: `"default"`, `"near_identity"` or `"ridge"`.
             norm: Output norm: `"embedding"` or `"none"`. None: calibrated if the kind can be.
-            share: Name of a set of weights; links with the same name share theirs.
-            combine: How the edges into this slot become one message: `"concat"` concatenates
-                their rows in the order of the edges, `"mean"` averages them row by row.
-            replace: Replace the existing edge into that slot or, if no slot is named, the edge
-                between the two agents.
+            share: Name of weights that links share.
+            combine: How the edges into this slot become one message: their rows one after the
+                other (`"concat"`), or averaged row by row (`"mean"`).
+            replace: Replace the edge into that slot or, without a slot, between the two agents.
             **options: Options of the link kind, such as `expansion=2`.
         """
         spec = {"kind": link, "init": init, "norm": norm, "share": share, "options": options}

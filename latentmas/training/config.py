@@ -270,9 +270,8 @@ class RolloutConfig(LinkConfig):
     refresh_steps: int | None = field(
         default=None,
         metadata={
-            "help": "Number of steps between rollouts whose states the links then learn from, "
-            "beside the states of the texts. No gradient passes through a backbone, so a step is "
-            "cheap, but hundreds are needed. None: parallel passes with gradients in every step."
+            "help": "Number of steps between rollouts whose kept states the links learn from, "
+            "without gradients through a backbone. None: parallel passes with gradients."
         },
     )
     feature_gib: float = field(

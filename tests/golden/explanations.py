@@ -45,13 +45,22 @@ def plans() -> Iterator[tuple[str, lm.Plan]]:
         yield f"{name} in text", graph.as_text().compile()
     yield "deliberation of the paper", lm.templates.deliberation().compile()
     for file in ("team", "debate"):
-        yield f"{file}.yaml", open_plan(ROOT / "examples" / f"{file}.yaml")
+        yield f"{file}.yaml", with_paper_links(ROOT / "examples" / f"{file}.yaml")
     for name in ("sequential", "mixture", "distillation", "deliberation"):
         yield f"tiny {name}", teams.of_template(name, "llama").compile()
     yield "hybrid", teams.of_template("mixture", "qwen3_5_text").compile()
     yield "sliding", teams.of_template("sequential", "gemma3_text").compile()
     yield "tables", tables().compile()
     yield "vocabulary", vocabulary().compile()
+
+
+def with_paper_links(path: Path) -> lm.Plan:
+    """The plan of a graph file with `recursive` links, which were the default of the figures."""
+    data = open_plan(path).graph.model_dump()
+    for part in (*(a["inner"] for a in data["agents"]), *(e["link"] for e in data["edges"])):
+        if part["kind"] == "soft_token":
+            part |= {"kind": "recursive", "options": {}}
+    return lm.Graph.from_spec(lm.GraphSpec.model_validate(data)).compile()
 
 
 def tables() -> lm.Graph:
@@ -66,14 +75,17 @@ def tables() -> lm.Graph:
         "{% if back %}Again, look at {{ back }} and say{% else %}Again, say{% endif %} it.",
         system="You read tables with care.",
         latent_steps=6,
+        inner="recursive",
     )
-    graph.add_agent("speaker", other, prompt="{{ question }} {{ reader }}", max_new_tokens=11)
+    graph.add_agent(
+        "speaker", other, prompt="{{ question }} {{ reader }}", max_new_tokens=11, inner="recursive"
+    )
     graph.add_agent("writer", one, prompt="{{ question }}{{ said }}{{ reader }}", max_new_tokens=9)
     graph.connect("notes", "reader")
-    graph.connect("reader", "speaker")
-    graph.connect("reader", "writer")
+    graph.connect("reader", "speaker", link="recursive")
+    graph.connect("reader", "writer", link="recursive")
     graph.connect("speaker", "writer.said", link="text")
-    graph.feedback("speaker", "reader.back")
+    graph.feedback("speaker", "reader.back", link="recursive")
     return graph.output("writer")
 
 
@@ -84,7 +96,7 @@ def vocabulary() -> lm.Graph:
     for name, model, slot in (("a", one, "{% if b %}{{ b }}{% endif %}"), ("b", other, "{{ a }}")):
         text = "Read the question with care. {{ question }} Then go on: " + slot
         graph.add_agent(name, model, prompt=text, inner="soft_token", max_new_tokens=6)
-    graph.connect("a", "b", link="soft_token")
+    graph.connect("a", "b", link="soft_token", residual=False)
     graph.feedback("b", "a", link="soft_token", residual=True)
     return graph.output("b")
 
