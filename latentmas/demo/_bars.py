@@ -18,11 +18,11 @@ def draw_bars(
     """Accuracy by system, with intervals, as a PNG; the latent team's bars are blue.
 
     Args:
-        labels: of the systems by name, in the order of the bars.
-        accuracy: by name, 0 to 1; systems without one are left out.
-        intervals: low and high bound by name.
-        path: of the picture.
-        note: told that there is none, where matplotlib is not installed.
+        labels: Label of each system, in the order of the bars.
+        accuracy: Accuracy by name, 0 to 1; systems without one are left out.
+        intervals: Low and high bound by name.
+        path: File to write.
+        note: Called with a message if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

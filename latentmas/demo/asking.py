@@ -61,7 +61,7 @@ def make_rows(count: int, draw: random.Random, facts: int) -> Iterator[Row]:
     """Rows about one person each.
 
     Args:
-        count: of rows.
+        count: Number of rows.
         draw: equal states make equal rows.
         facts: in a passage, at most one of a kind: 1 to 6.
 
@@ -104,10 +104,10 @@ def asking_team(
     """Reader and answerer, a message forward and a feedback edge, all through the vocabulary.
 
     Args:
-        backbone: of all agents.
+        backbone: Backbone of all agents.
         latent_steps: K of the reader: about one fact.
         asks: K of who asks back: most of a question, and seldom a guess at the answer.
-        max_new_tokens: of the answer.
+        max_new_tokens: Maximum number of tokens of the answer.
         apart: a third agent, the asker, with the answerer's prompt, asks back in its place. Its
             link may then learn to restate the question, while the answerer's stays as it is.
     """

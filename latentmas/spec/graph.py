@@ -214,15 +214,14 @@ class Graph:
 
         Args:
             source: An agent or a text source.
-            target: `"agent.slot"`; `"agent"`: the slot named after the source, or the only free one.
+            target: `"agent.slot"`; `"agent"`: the one named after the source, else the free one.
             link: Kind of the outer link, or `"text"` for a decoded text message. `soft_token` works
                 untrained, and learns a correction (`residual=False`: none); the paper's
                 `recursive` must be trained.
             init: Initialisation: `"default"`, `"near_identity"` or `"ridge"`.
             norm: Output norm: `"embedding"` or `"none"`. None: calibrated if the kind can be.
             share: Name of weights that links share.
-            combine: How the edges into this slot become one message: their rows one after the
-                other (`"concat"`), or averaged row by row (`"mean"`).
+            combine: How the edges into this slot become one message: `"concat"` or row `"mean"`.
             replace: Replace the edge into that slot or, without a slot, between the two agents.
             **options: Options of the link kind, such as `expansion=2`.
         """
