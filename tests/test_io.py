@@ -423,7 +423,7 @@ def test_a_link_in_the_file_system_must_not_leave_the_folder(system, saved, tmp_
     (tmp_path / "secret.jinja").write_text(system.plan.graph.agent("one").prompt)
     (saved / "prompts/one.jinja").unlink()
     (saved / "prompts/one.jinja").symlink_to(tmp_path / "secret.jinja")
-    assert "leaves the folder" in refused(saved, "LM502")
+    assert "points outside the folder" in refused(saved, "LM502")
 
 
 # --- reading: weights -------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def answer(
 
     Args:
         system: a team, or an answerer without one.
-        rows: of the relay.
+        rows: Rows of the relay.
         edit_message: a control, as `System.run` takes it.
         **options: more of `System.run`.
     """
