@@ -257,7 +257,7 @@ class Table:
 
 
 def read_cells(path: Path) -> dict[str, dict[str, Any]]:
-    """The cells of a file, by name; none where there is no file."""
+    """The cells of a file, by name; empty if the file does not exist."""
     if not path.exists():
         return {}
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())

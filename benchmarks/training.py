@@ -25,8 +25,8 @@ import latentmas as lm
 from latentmas.engine import CachedFeed
 from latentmas.environment import hardware
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
-from latentmas.training.outer_loss import OuterLoss
-from latentmas.training.saving import saved_bytes
+from latentmas.training.losses.outer import OuterLoss
+from latentmas.training.memory.saved_tensors import saved_bytes
 
 MODES: dict[str, dict[str, Any]] = {
     "recompute": {"executor": "reference"},

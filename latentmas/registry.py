@@ -69,7 +69,7 @@ class Registry(Generic[T]):
         """The entry with that name, imported if necessary.
 
         Raises:
-            UnknownNameError: There is no such entry; the message suggests the closest name.
+            UnknownNameError: the entry is unknown; the message suggests the closest name.
         """
         if name not in self._entries:
             self._load(name)
@@ -90,7 +90,9 @@ class Registry(Generic[T]):
 
     def _builtin(self) -> list[str]:
         paths = importlib.import_module(self.package).__path__
-        files = [m.name for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")]
+        files = [
+            m.name for m in pkgutil.iter_modules(paths) if not (m.ispkg or m.name.startswith("_"))
+        ]
         return [*files, *self._also]
 
     def _entry_points(self) -> dict[str, EntryPoint]:

@@ -21,8 +21,10 @@ from safetensors.torch import load_file, save_file
 
 import latentmas as lm
 from latentmas.compiler import compile_graph
-from latentmas.io import _folder, _lock, save_system
 from latentmas.io import load as load_module
+from latentmas.io import save_system
+from latentmas.io.storage import folder as _folder
+from latentmas.io.storage import lock as _lock
 from latentmas.runtime import TrainingRecord
 from latentmas.spec import GraphSpec
 from tests.strategies import Facts, valid_graphs

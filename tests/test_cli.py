@@ -12,12 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.cli import _new, graph
-from latentmas.cli._config import parse_value
-from latentmas.cli._console import dumps, emit_json
-from latentmas.cli._data import write_rows
-from latentmas.cli._progress import run_progress
+from latentmas.cli import graph
 from latentmas.cli.app import app
+from latentmas.cli.support import new_team as _new
+from latentmas.cli.support.console import dumps, emit_json
+from latentmas.cli.support.progress import run_progress
+from latentmas.cli.support.rows import write_rows
+from latentmas.cli.support.training_flags import parse_value
 from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.testing import tiny_backbone
 
@@ -611,7 +612,7 @@ def test_a_plugin_registers_for_the_command(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "there is no such file"),
+        (None, "the file does not exist"),
         ("x = 1\nx.nope\n", "fails in line 2: AttributeError"),
         ("def (", "SyntaxError"),
         ("import no_such_module_at_all", "no_such_module_at_all"),

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 import latentmas as lm
-from latentmas.cli._config import make_config
-from latentmas.cli._data import write_rows
+from latentmas.cli.support.rows import write_rows
+from latentmas.cli.support.training_flags import make_config
 from latentmas.errors import CODES
 from latentmas.runtime import System
 from latentmas.testing import tiny_backbone

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import latentmas as lm
-from latentmas.cli import _progress, measure, run
-from latentmas.cli._data import write_rows
-from latentmas.cli._progress import run_progress
+from latentmas.cli import measure, run
+from latentmas.cli.support import progress as _progress
+from latentmas.cli.support.progress import run_progress
+from latentmas.cli.support.rows import write_rows
 from latentmas.io import RunManifest
 from latentmas.runtime import RunBegin, SampleEnd, Token
 from latentmas.spec import read_jsonl
@@ -109,8 +110,8 @@ def test_a_disk_that_fills_up_leaves_whole_lines(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(out))
 
-    monkeypatch.setattr("latentmas.cli._finished.os.write", filling)
-    monkeypatch.setattr("latentmas.cli._finished.write_rows", full)
+    monkeypatch.setattr("latentmas.cli.support.answered.os.write", filling)
+    monkeypatch.setattr("latentmas.cli.support.answered.write_rows", full)
     result = call("run", team, "--data", rows, "-o", out, code=1)
     assert "No space left on device; 3 of 8 rows are in it" in result.stderr
     assert len(read_jsonl(out).rows) == 3 and len(result.stdout.splitlines()) == COUNT

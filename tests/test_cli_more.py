@@ -17,10 +17,10 @@ from rich.progress import Task
 
 import latentmas as lm
 from latentmas.cli import chat as chatting
-from latentmas.cli._data import write_rows
-from latentmas.cli._options import files_of
-from latentmas.cli._progress import _Rate
 from latentmas.cli.app import app
+from latentmas.cli.support.options import files_of
+from latentmas.cli.support.progress import _Rate
+from latentmas.cli.support.rows import write_rows
 from latentmas.engine import executors
 from latentmas.errors import CODES
 from latentmas.evaluation import evaluate, metrics

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 import latentmas as lm
 from latentmas.engine.packing import pack
 from latentmas.testing import tiny_backbone
-from latentmas.training.edge_loss import EdgeLoss
-from latentmas.training.regression import mean_square
+from latentmas.training.losses.edge import EdgeLoss
+from latentmas.training.losses.regression import mean_square
+from latentmas.training.losses.teacher_forcing import teach
 from latentmas.training.speech import text_twin
-from latentmas.training.teaching import teach
 from tests.teams import RECURSIVE, tiny
 
 ROWS = [

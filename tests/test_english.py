@@ -53,7 +53,13 @@ PATTERNS = (
         r"(?<!there )\b(is|are|was|were) no (?!longer|more|less|such|later|larger|earlier|other)",
         "'is not a …': 'is no folder' is literary",
         "it is no saved team",
-        "it is not a saved team; there is no such file",
+        "it is not a saved team; the file does not exist",
+    ),
+    Pattern(
+        r"\b[Tt]here (is|are) no such\b|\b(if|where|when) there is no such\b",
+        "'does not exist' or 'is unknown'",
+        "there is no such style",
+        "the style is unknown",
     ),
     Pattern(
         r"\b(is|are|was|were) others?\b(?! than)",

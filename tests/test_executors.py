@@ -87,7 +87,7 @@ def test_a_prompts_beginning_is_read_once(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_training_does_not_reuse(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the last step has left would be another step's state."""
-    from latentmas.training.outer_loss import OuterLoss
+    from latentmas.training.losses.outer import OuterLoss
 
     system = long_prefix(2).compile().load()
     rows = [{"question": q, "answer": "7"} for q in QUESTIONS]
@@ -155,7 +155,7 @@ def test_the_beginnings_of_branches_are_read_once(
 
 
 def test_groups_are_differentiable() -> None:
-    from latentmas.training.outer_loss import OuterLoss
+    from latentmas.training.losses.outer import OuterLoss
 
     rows = [{"question": q, "answer": "7"} for q in QUESTIONS]
     system = load64(three_on_one(tiny("llama", 16)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentmas.training.outer_loss import OuterLoss
+from latentmas.training.losses.outer import OuterLoss
 from tests.teams import load64, of_template, sequential
 
 ROWS = [{"question": "3 + 4?", "answer": "7"}, {"question": "a longer question", "answer": "no"}]

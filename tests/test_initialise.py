@@ -16,7 +16,7 @@ from latentmas.backbones import LoadedBackbone, load_backbone, read_info
 from latentmas.plan import PlanBackbone
 from latentmas.runtime.init_weights import RIDGE, embedding_norm, ridge_alignment
 from latentmas.testing import tiny_backbone
-from latentmas.training.outer_loss import OuterLoss
+from latentmas.training.losses.outer import OuterLoss
 from tests.teams import QUESTIONS, sequential, tiny
 
 

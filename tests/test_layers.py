@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "latentmas"
-BASE = {"redact", "errors", "registry", "cache", "atomic", "safe_data", "sandbox", "tools"}
+BASE = {"redact", "errors", "registry", "lazy", "cache", "atomic", "safe_data", "sandbox", "tools"}
 DATA = BASE | {"spec", "prompts", "plan"}
 # What each layer may import from the package; a layer may always import itself.
 ALLOWED: dict[str, set[str]] = {
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": {"redact"},
     "registry": {"redact", "errors"},
     "cache": set(),
+    "lazy": set(),
     "arguments": {"redact", "errors"},
     "atomic": {"redact", "errors"},
     "safe_data": {"redact", "errors"},
@@ -71,6 +72,7 @@ LIGHT = {
     "registry",
     "cache",
     "arguments",
+    "lazy",
     "atomic",
     "safe_data",
     "sandbox",

@@ -15,11 +15,11 @@ from latentmas.runtime import executors
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import rollout_accuracy
 from latentmas.training.data import TrainingRows
-from latentmas.training.passes import PassReader
-from latentmas.training.regression import mean_square
-from latentmas.training.rollout_loss import RolloutLoss
+from latentmas.training.losses.passes import PassReader
+from latentmas.training.losses.regression import mean_square
+from latentmas.training.losses.rollout import RolloutLoss
+from latentmas.training.losses.teacher_forcing import padded_ids
 from latentmas.training.speech import Speech, as_read
-from latentmas.training.teaching import padded_ids
 from tests.teams import load64, tiny
 
 ROWS = [

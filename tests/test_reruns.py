@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.cli._data import write_rows
 from latentmas.cli.app import app
+from latentmas.cli.support.rows import write_rows
 from latentmas.evaluation import evaluate
 from latentmas.io import RunManifest, RunRecorder
 from tests.teams import sequential, tiny

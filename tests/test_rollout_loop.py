@@ -16,14 +16,15 @@ import latentmas as lm
 from latentmas.engine import executors
 from latentmas.generation.sampling import random_stream
 from latentmas.testing import TINY_FAMILIES
-from latentmas.training import rollout_accuracy, rollout_loss
-from latentmas.training.drift import _right, warn_of_drift
-from latentmas.training.passes import PassReader, parallel_passes
-from latentmas.training.regression import mean_square
-from latentmas.training.rollout_loss import RolloutLoss
-from latentmas.training.soft_targets import SoftTargets
+from latentmas.training import rollout_accuracy
+from latentmas.training.losses import rollout as rollout_loss
+from latentmas.training.losses.passes import PassReader, parallel_passes
+from latentmas.training.losses.regression import mean_square
+from latentmas.training.losses.rollout import RolloutLoss
+from latentmas.training.losses.soft_targets import SoftTargets
+from latentmas.training.losses.teacher_forcing import padded_ids
+from latentmas.training.monitoring.drift import _right, warn_of_drift
 from latentmas.training.speech import Speech, as_read
-from latentmas.training.teaching import padded_ids
 from tests.teams import RECURSIVE, load64, tiny
 
 ROWS = [

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.cli._data import jsonl
 from latentmas.cli.app import app
+from latentmas.cli.support.rows import jsonl
 from latentmas.evaluation import evaluate
 from latentmas.spec import field_problem, read_jsonl
 from latentmas.training.data import read_rows

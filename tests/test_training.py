@@ -18,9 +18,9 @@ import latentmas as lm
 from latentmas.engine.packing import answer_ids, pack
 from latentmas.evaluation import accuracy, exact_match
 from latentmas.testing import tiny_backbone
-from latentmas.training.inner_loss import InnerLoss
-from latentmas.training.outer_loss import OuterLoss
-from latentmas.training.regression import mean_square
+from latentmas.training.losses.inner import InnerLoss
+from latentmas.training.losses.outer import OuterLoss
+from latentmas.training.losses.regression import mean_square
 
 ROWS = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]  # answers of one length
 FORWARD, BACK = "outer.one->two.one", "outer.two->one.back"

@@ -25,12 +25,12 @@ from latentmas.engine import executors
 from latentmas.engine.packing import answer_ids, pack
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import stability
-from latentmas.training._estimate import dry_run, estimate
-from latentmas.training.constant import BLOCK, ConstantStates, constant_rollouts
 from latentmas.training.data import TrainingRows
-from latentmas.training.inner_loss import InnerLoss
-from latentmas.training.outer_loss import OuterLoss
-from latentmas.training.saving import saved_bytes
+from latentmas.training.losses.inner import InnerLoss
+from latentmas.training.losses.outer import OuterLoss
+from latentmas.training.memory.constant import BLOCK, ConstantStates, constant_rollouts
+from latentmas.training.memory.estimate import dry_run, estimate
+from latentmas.training.memory.saved_tensors import saved_bytes
 from latentmas.training.select import freeze_all_but
 from tests.teams import RECURSIVE, load64, of_template, tiny
 

@@ -11,8 +11,8 @@ import torch
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.cli._data import write_rows
 from latentmas.cli.app import app
+from latentmas.cli.support.rows import write_rows
 from latentmas.io import digest_rows, weights_digest
 from latentmas.spec import LinkSpec
 from tests.teams import tiny

@@ -15,8 +15,8 @@ from latentmas.engine.beginnings import KEY, beginning_of, beginnings_kept
 from latentmas.engine.packing import pack
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.data import TrainingRows
-from latentmas.training.outer_loss import OuterLoss
-from latentmas.training.teaching import teach
+from latentmas.training.losses.outer import OuterLoss
+from latentmas.training.losses.teacher_forcing import teach
 from tests.teams import load64
 
 ROWS = [

@@ -15,8 +15,8 @@ import torch
 from transformers import TrainerCallback
 
 import latentmas as lm
-from latentmas.training import _progress
-from latentmas.training.telemetry import row_cosine
+from latentmas.training.monitoring import progress as _progress
+from latentmas.training.monitoring.telemetry import row_cosine
 from tests.test_training import PLAN, ROWS, changed, outer, weights
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from latentmas.backbones._facts import UnsuitableBackboneError, read_info, resolve_source
 from latentmas.backbones._registry import families, parts_of
+from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
     from latentmas.backbones._chat import chat_text, render_turns
-    from latentmas.backbones._growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
-    from latentmas.backbones._masks import FULL
-    from latentmas.backbones._state import ON_NEW, Part, State
-    from latentmas.backbones._static import StaticState
     from latentmas.backbones._tokens import outside_ids, segment_ids
+    from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
+    from latentmas.backbones.kv_cache.masks import FULL
+    from latentmas.backbones.kv_cache.state import ON_NEW, Part, State
+    from latentmas.backbones.kv_cache.static import StaticState
 
 __all__ = [
     "FULL",
@@ -41,27 +42,21 @@ __all__ = [
 ]
 
 _HOMES = {
-    "FULL": "_masks",
-    "Growing": "_growing",
-    "GrowingWindow": "_growing",
-    "ON_NEW": "_state",
-    "Part": "_state",
+    "FULL": "kv_cache.masks",
     "Family": "_base",
+    "Growing": "kv_cache.growing",
+    "GrowingWindow": "kv_cache.growing",
     "LoadedBackbone": "_loaded",
-    "State": "_state",
-    "StaticState": "_static",
+    "ON_NEW": "kv_cache.state",
+    "Part": "kv_cache.state",
+    "State": "kv_cache.state",
+    "StaticState": "kv_cache.static",
     "chat_text": "_chat",
-    "grown_columns": "_growing",
+    "grown_columns": "kv_cache.growing",
     "load_backbone": "_loaded",
     "outside_ids": "_tokens",
     "render_turns": "_chat",
     "segment_ids": "_tokens",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_when_used(__name__, _HOMES)

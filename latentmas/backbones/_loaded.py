@@ -31,13 +31,13 @@ from latentmas.backbones._base import Family
 from latentmas.backbones._chat import render_turns
 from latentmas.backbones._facts import resolve_source
 from latentmas.backbones._gguf import is_gguf, unpacked
-from latentmas.backbones._masks import Masks
 from latentmas.backbones._probe import probe, probe_static
 from latentmas.backbones._registry import find_family
 from latentmas.backbones._sizes import check_sizes
-from latentmas.backbones._state import State
-from latentmas.backbones._static import StaticState
 from latentmas.backbones._tokens import begin_ids
+from latentmas.backbones.kv_cache.masks import Masks
+from latentmas.backbones.kv_cache.state import State
+from latentmas.backbones.kv_cache.static import StaticState
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
 from latentmas.prompts import Turn

@@ -18,8 +18,8 @@ from latentmas.errors import WeightsError
 
 if TYPE_CHECKING:
     from latentmas.backbones._loaded import LoadedBackbone
-    from latentmas.backbones._state import State
-    from latentmas.backbones._static import StaticState
+    from latentmas.backbones.kv_cache.state import State
+    from latentmas.backbones.kv_cache.static import StaticState
 
 __all__ = ["probe", "probe_static"]
 

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, LinearAttentionCacheLayerMixin
 
 from latentmas.backbones._base import Family
-from latentmas.backbones._growing import with_room
 from latentmas.backbones._registry import families
+from latentmas.backbones.kv_cache.growing import with_room
 
 __all__ = ["Auto"]
 

@@ -25,9 +25,9 @@ from latentmas.cli import (
     share,
     train,
 )
-from latentmas.cli._console import emit, report
-from latentmas.cli._plugins import import_plugin
-from latentmas.cli._team import trust_files
+from latentmas.cli.support.console import emit, report
+from latentmas.cli.support.plugins import import_plugin
+from latentmas.cli.support.team import trust_files
 from latentmas.redact import redact
 
 __all__ = ["app"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from latentmas.cli._console import emit, note, stderr_console
+from latentmas.cli.support.console import emit, note, stderr_console
 from latentmas.errors import LatentMASError
 from latentmas.plan import RunOptions
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._options import Json
+from latentmas.cli.support.console import emit, emit_json, note
+from latentmas.cli.support.options import Json
 
 __all__ = ["demo"]
 

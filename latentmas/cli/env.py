@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from latentmas.cli._console import emit, emit_json
-from latentmas.cli._options import Json
+from latentmas.cli.support.console import emit, emit_json
+from latentmas.cli.support.options import Json
 from latentmas.environment import torch_devices, versions
 from latentmas.tools import sandbox_facts
 

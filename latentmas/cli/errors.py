@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 import latentmas
-from latentmas.cli._console import emit, emit_json
-from latentmas.cli._options import Json, unknown
+from latentmas.cli.support.console import emit, emit_json
+from latentmas.cli.support.options import Json, unknown
 from latentmas.errors import CODES
 
 __all__ = ["errors"]

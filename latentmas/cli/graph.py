@@ -9,10 +9,16 @@ from typing import Annotated
 
 import typer
 
-from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._new import roles_of, schema_text, summary_of, team_files, write_files
-from latentmas.cli._options import GraphFile, Json, Rounds, unknown
-from latentmas.cli._team import open_plan
+from latentmas.cli.support.console import emit, emit_json, note
+from latentmas.cli.support.new_team import (
+    roles_of,
+    schema_text,
+    summary_of,
+    team_files,
+    write_files,
+)
+from latentmas.cli.support.options import GraphFile, Json, Rounds, unknown
+from latentmas.cli.support.team import open_plan
 from latentmas.cost import HARDWARE
 from latentmas.errors import CODES, GraphError, LatentMASError, Problem
 from latentmas.templates import names

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from latentmas.cli._console import emit, emit_json
-from latentmas.cli._options import Json
+from latentmas.cli.support.console import emit, emit_json
+from latentmas.cli.support.options import Json
 
 __all__ = ["diff", "inspect"]
 

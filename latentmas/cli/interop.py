@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from latentmas.cli._console import emit, note
+from latentmas.cli.support.console import emit, note
 from latentmas.errors import LatentMASError
 from latentmas.interop import STYLES, TASKS
 

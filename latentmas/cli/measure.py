@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from latentmas.cli._console import emit, emit_json
-from latentmas.cli._data import Row
-from latentmas.cli._finished import RowFile, in_full
-from latentmas.cli._options import (
+from latentmas.cli.support.answered import RowFile, in_full
+from latentmas.cli.support.console import emit, emit_json
+from latentmas.cli.support.options import (
     Device,
     Json,
     Manifest,
@@ -18,9 +17,10 @@ from latentmas.cli._options import (
     check_outputs,
     files_of,
 )
-from latentmas.cli._progress import run_progress
-from latentmas.cli._run_options import seed_of, takes_run_options
-from latentmas.cli._team import open_team
+from latentmas.cli.support.progress import run_progress
+from latentmas.cli.support.rows import Row
+from latentmas.cli.support.run_options import seed_of, takes_run_options
+from latentmas.cli.support.team import open_team
 from latentmas.plan import Decode, RunOptions
 from latentmas.spec import read_jsonl
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from latentmas.cli._console import emit, note
+from latentmas.cli.support.console import emit, note
 from latentmas.interop import STYLES
 from latentmas.spec import DType
 

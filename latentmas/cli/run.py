@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._data import Row, jsonl
-from latentmas.cli._finished import RowFile, answered, in_full, sample_end
-from latentmas.cli._options import (
+from latentmas.cli.chat import chat as answer_each
+from latentmas.cli.chat import show
+from latentmas.cli.support.answered import RowFile, answered, in_full, sample_end
+from latentmas.cli.support.console import emit, emit_json, note
+from latentmas.cli.support.options import (
     Device,
     Json,
     Manifest,
@@ -20,11 +21,10 @@ from latentmas.cli._options import (
     pairs,
     unknown,
 )
-from latentmas.cli._progress import run_progress
-from latentmas.cli._run_options import seed_of, takes_run_options
-from latentmas.cli._team import open_team
-from latentmas.cli.chat import chat as answer_each
-from latentmas.cli.chat import show
+from latentmas.cli.support.progress import run_progress
+from latentmas.cli.support.rows import Row, jsonl
+from latentmas.cli.support.run_options import seed_of, takes_run_options
+from latentmas.cli.support.team import open_team
 from latentmas.plan import Plan, RunOptions
 from latentmas.spec import JsonlFile, read_jsonl
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._options import Json
-from latentmas.cli._run_options import takes_run_options
-from latentmas.cli._team import files_are_trusted
+from latentmas.cli.support.console import emit, emit_json, note
+from latentmas.cli.support.options import Json
+from latentmas.cli.support.run_options import takes_run_options
+from latentmas.cli.support.team import files_are_trusted
 
 __all__ = ["push", "rerun"]
 

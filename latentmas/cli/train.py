@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentmas.atomic import check_writable
-from latentmas.cli._config import make_config, read_sets
-from latentmas.cli._console import emit, emit_json, note
-from latentmas.cli._options import pairs, unknown
-from latentmas.cli._team import open_plan, open_team
-from latentmas.cli._train_group import TrainGroup
+from latentmas.cli.support.console import emit, emit_json, note
+from latentmas.cli.support.options import pairs, unknown
+from latentmas.cli.support.team import open_plan, open_team
+from latentmas.cli.support.train_group import TrainGroup
+from latentmas.cli.support.training_flags import make_config, read_sets
 from latentmas.errors import LatentMASError, TrainingInterrupted
 from latentmas.spec import read_jsonl
 from latentmas.viz import training_report

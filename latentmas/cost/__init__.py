@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from latentmas.cost.explanation import Explanation, StepCost
 from latentmas.cost.hardware import HARDWARE, Hardware
+from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from latentmas.cost.explain import explain_plan, explain_samples
@@ -29,10 +30,4 @@ _HOMES = {
     "explain_samples": "explain",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_when_used(__name__, _HOMES)

@@ -81,7 +81,7 @@ def explain_samples(
         executor: one that keeps nothing counts as `cached`.
 
     Raises:
-        DataError: there is no sample, or a prompt cannot be rendered.
+        DataError: the samples are empty, or a prompt cannot be rendered.
     """
     if not samples:
         raise DataError("explain takes at least one sample; Plan.explain needs none")

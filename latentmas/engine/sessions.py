@@ -34,7 +34,7 @@ def check_position_mode(mode: str) -> PositionMode:
     """The mode itself.
 
     Raises:
-        UnknownNameError: there is no such mode.
+        UnknownNameError: the mode is unknown.
     """
     modes: tuple[PositionMode, ...] = get_args(PositionMode)
     for known in modes:

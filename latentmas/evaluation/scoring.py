@@ -184,9 +184,9 @@ def evaluate(
         Score with interval, cost, and the paired difference from the twin.
 
     Raises:
-        DataError: there are no rows, or some lack an answer or an input or cannot be judged; the
+        DataError: the rows are empty, or some lack an answer or an input or cannot be judged; the
             error lists them all.
-        UnknownNameError: there is no such metric.
+        UnknownNameError: the metric is unknown.
     """
     for argument, team in (("system", system), ("twin", twin)):
         if team is not None:

@@ -53,7 +53,7 @@ def time_executors(
 
     Raises:
         LatentMASError: no executor is named, or `repeats` is below 1.
-        UnknownNameError: there is no such executor.
+        UnknownNameError: the executor is unknown.
     """
     if not names or repeats < 1:
         raise LatentMASError("name at least one executor, and set repeats to at least 1")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from latentmas.interop._prompt_layouts import TASKS
@@ -20,8 +21,4 @@ _HOMES = {
     "load_release": "release",
 }
 
-
-def __getattr__(name: str) -> Any:  # lazy: importing prompts does not need torch
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_when_used(__name__, _HOMES)

@@ -40,7 +40,7 @@ class Source(ABC):
         """A digest that is equal for sources with the same model files."""
 
     def json(self, name: str) -> dict[str, Any]:
-        """Read a JSON object; empty if there is no such file."""
+        """Read a JSON object; empty if the file does not exist."""
         if name not in self.files():
             return {}
         data = read_json(self.path(name), LARGEST_JSON)
@@ -60,7 +60,7 @@ class Source(ABC):
             )
         if name not in self.files():
             raise WeightsError(
-                f"LM502 {self.name}: there is no file {name!r:.100}; files: "
+                f"LM502 {self.name}: file {name!r:.100} does not exist; files: "
                 f"{', '.join(sorted(self.files())) or 'none'}"
             )
         return name

@@ -89,7 +89,7 @@ def find_style(name: str) -> Style:
     """The style of that name.
 
     Raises:
-        UnknownNameError: there is no such style; the message suggests the closest name.
+        UnknownNameError: the style is unknown; the message suggests the closest name.
     """
     if name not in STYLES:
         raise UnknownNameError("published system", name, STYLES)

@@ -77,7 +77,7 @@ def import_prompts(
         Agent → `{"system": …, "prompt": …}`, both Jinja2 templates.
 
     Raises:
-        UnknownNameError: there is no such style or task.
+        UnknownNameError: the style or task is unknown.
         DataError: the clone is missing, lacks a builder, fails or takes too long.
     """
     template = find_style(style).template

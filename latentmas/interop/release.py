@@ -66,7 +66,7 @@ def load_release(
         tools: tools by name that replace registered ones, for `deliberation`.
 
     Raises:
-        UnknownNameError: there is no such style or task.
+        UnknownNameError: the style or task is unknown.
         DataError: a prompt pack cannot be read.
         WeightsError: LM502 or LM503 when a file is missing, damaged or unsafe.
     """

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from latentmas.io._digest import digest_rows, weights_digest
     from latentmas.io._format import read_manifest
     from latentmas.io._hub import push_folder
-    from latentmas.io._record import RunRecorder
-    from latentmas.io._rerun import Comparison, rerun
-    from latentmas.io._run_manifest import RunManifest
-    from latentmas.io._steady import read_steadily
     from latentmas.io._tensors import load_tensors, save_tensors
     from latentmas.io._training import read_history
     from latentmas.io.diff import TeamDifference, diff_teams
     from latentmas.io.inspect import TeamReport, inspect_team
     from latentmas.io.links import LinkReport, load_links, save_links
     from latentmas.io.load import load_link_weights, load_system
+    from latentmas.io.runs.manifest import RunManifest
+    from latentmas.io.runs.recorder import RunRecorder
+    from latentmas.io.runs.rerun import Comparison, rerun
     from latentmas.io.save import push_system, save_system
+    from latentmas.io.storage.steady import read_steadily
 
 # Imported on first use, so that inspecting a team does not import torch.
 _HOMES = {
-    "Comparison": "_rerun",
+    "Comparison": "runs.rerun",
     "LinkReport": "links",
-    "RunManifest": "_run_manifest",
-    "RunRecorder": "_record",
+    "RunManifest": "runs.manifest",
+    "RunRecorder": "runs.recorder",
     "TeamDifference": "diff",
     "TeamReport": "inspect",
     "diff_teams": "diff",
@@ -35,16 +36,16 @@ _HOMES = {
     "load_link_weights": "load",
     "load_links": "links",
     "load_system": "load",
-    "push_folder": "_hub",
     "load_tensors": "_tensors",
+    "push_folder": "_hub",
     "push_system": "save",
-    "read_manifest": "_format",
-    "read_steadily": "_steady",
-    "save_tensors": "_tensors",
     "read_history": "_training",
-    "rerun": "_rerun",
+    "read_manifest": "_format",
+    "read_steadily": "storage.steady",
+    "rerun": "runs.rerun",
     "save_links": "links",
     "save_system": "save",
+    "save_tensors": "_tensors",
     "weights_digest": "_digest",
 }
 
@@ -74,8 +75,4 @@ __all__ = [
     "weights_digest",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"latentmas.io.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_when_used(__name__, _HOMES)

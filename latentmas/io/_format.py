@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from latentmas.errors import GraphError, LatentMASError, WeightsError
-from latentmas.io._folder import LINKS, MANIFEST, part
 from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
+from latentmas.io.storage.folder import LINKS, MANIFEST, part
 from latentmas.plan import BackboneInfo, LinkPlan, Plan
 from latentmas.safe_data import check_name, inside, parse_json, read_bounded, read_header, read_json
 from latentmas.spec import ALLOW, LARGEST_PROMPT, GraphSpec, code_wanted

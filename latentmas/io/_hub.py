@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentmas.errors import LatentMASError, WeightsError
-from latentmas.io._folder import CARD, LINKS, MANIFEST, OURS, part, part_names
 from latentmas.io._format import inside, read_manifest
-from latentmas.io._steady import read_steadily
+from latentmas.io.storage.folder import CARD, LINKS, MANIFEST, OURS, part, part_names
+from latentmas.io.storage.steady import read_steadily
 from latentmas.redact import hide, secrets_in
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from latentmas.atomic import write_text_atomically
 from latentmas.errors import WeightsError
-from latentmas.io._folder import part, part_names
+from latentmas.io.storage.folder import part, part_names
 from latentmas.redact import redact
 from latentmas.runtime import Score, TrainingRecord
 from latentmas.safe_data import inside, parse_json, read_bounded

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
-from latentmas.io._folder import LINKS, part
-from latentmas.io._steady import read_steadily
 from latentmas.io._weights import distance, measure
 from latentmas.io.inspect import link_entries
+from latentmas.io.storage.folder import LINKS, part
+from latentmas.io.storage.steady import read_steadily
 from latentmas.safe_data import inside, read_header
 
 __all__ = ["LinkDifference", "TeamDifference", "diff_teams"]

@@ -16,10 +16,10 @@ from latentmas.errors import DataError, UnknownNameError, WeightsError
 from latentmas.io._format import HEADER, VERSION, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._newer import is_newer, say_left_out, without_unknown
-from latentmas.io._steady import read_steadily
 from latentmas.io._tensors import save_tensors
 from latentmas.io.load import check_links, read_links
 from latentmas.io.save import links_header, refuse_secrets
+from latentmas.io.storage.steady import read_steadily
 from latentmas.plan import LinkPlan
 from latentmas.runtime import System
 from latentmas.safe_data import parse_json, read_header
@@ -204,7 +204,7 @@ def _read_file(path: Path) -> tuple[Sequence[LinkPlan], Mapping[str, Tensor]]:
             table = _table(path, told)
             return table, {name: file.get_tensor(name) for name in list(file.keys())}
     except FileNotFoundError as error:
-        raise WeightsError(f"LM502 there is no file {str(path)!r}") from error
+        raise WeightsError(f"LM502 file {str(path)!r} does not exist") from error
     except _UNREADABLE as error:
         raise WeightsError(f"LM503 {path} cannot be read: {error}") from error
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from latentmas.backbones import read_info
 from latentmas.compiler import compile_graph
 from latentmas.errors import WeightsError
-from latentmas.io._folder import LINKS, part
 from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
-from latentmas.io._steady import read_steadily
 from latentmas.io._swap import Swap, swap_backbones
 from latentmas.io._tensors import load_tensors
 from latentmas.io._training import read_history, read_scores
+from latentmas.io.storage.folder import LINKS, part
+from latentmas.io.storage.steady import read_steadily
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.init_weights import sketch_links
@@ -142,7 +142,7 @@ def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
             weight is read.
 
     Raises:
-        WeightsError: LM502 when there is no such file, LM503 when it cannot be read.
+        WeightsError: LM502 when the file does not exist, LM503 when it cannot be read.
     """
     path = part(folder, LINKS)
     if not path.is_file():

@@ -302,7 +302,7 @@ class Plan(Frozen):
             Costs by step, totals, and prompts whose order prevents reuse; print it.
 
         Raises:
-            UnknownNameError: There is no hardware or executor with that name.
+            UnknownNameError: the hardware or executor is unknown.
             LatentMASError: A number is out of range or a data type is unknown.
             DataError: `input_tokens` lacks a field.
         """

@@ -2,7 +2,9 @@
 
 from latentmas.engine import Turn, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
-from latentmas.runtime.events import (
+from latentmas.runtime.history import Origin, Score, TrainingRecord
+from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.observing.events import (
     Event,
     RunBegin,
     RunEnd,
@@ -13,13 +15,11 @@ from latentmas.runtime.events import (
     TurnRecord,
     Watcher,
 )
-from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.observing.recording import Reading, RunRecord, TurnTimes
+from latentmas.runtime.observing.taps import Tap
 from latentmas.runtime.options import HOOKS, RunRequest, merge_options
-from latentmas.runtime.recording import Reading, RunRecord, TurnTimes
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.system import System
-from latentmas.runtime.taps import Tap
 
 __all__ = [
     "Event",

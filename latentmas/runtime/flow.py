@@ -14,8 +14,8 @@ from typing import Any
 from latentmas.errors import ExecutionError
 from latentmas.generation import Answer, Pool, ToolCall
 from latentmas.plan import Decode
-from latentmas.runtime.events import SampleEnd
 from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.observing.events import SampleEnd
 from latentmas.runtime.samples import Errors
 
 __all__ = ["Flow", "by_length"]

@@ -19,10 +19,10 @@ from latentmas.errors import ExecutionError
 from latentmas.generation import Answer, Draft, Pool, Retry, Sampling, ToolCall
 from latentmas.plan import Combine, Decode, Plan, Rollout, Step, Transfer, Value, rollouts_together
 from latentmas.runtime.combine import combine_messages, combine_texts
-from latentmas.runtime.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
 from latentmas.runtime.functions import outside_text
+from latentmas.runtime.observing.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
+from latentmas.runtime.observing.taps import passing_texts
 from latentmas.runtime.step_input import make_turn
-from latentmas.runtime.taps import passing_texts
 
 if TYPE_CHECKING:
     from latentmas.engine import Executor, Team

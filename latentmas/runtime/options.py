@@ -14,8 +14,8 @@ from latentmas.generation import RETRIES, Retry, Sampling
 from latentmas.plan import Rollout, RunOptions, Transfer
 
 if TYPE_CHECKING:
-    from latentmas.runtime.events import Watcher
     from latentmas.runtime.interpreter import EditMessage
+    from latentmas.runtime.observing.events import Watcher
 
 __all__ = [
     "HOOKS",

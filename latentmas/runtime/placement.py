@@ -109,7 +109,7 @@ def check_dtype(dtype: str | torch.dtype | None) -> str | None:
     """The full name of a type that backbones can have; `"bf16"` and the like will do.
 
     Raises:
-        UnknownNameError: there is no such type.
+        UnknownNameError: the type is unknown.
     """
     full, known = full_dtype(dtype), get_args(DType)
     if full is not None and full not in known:

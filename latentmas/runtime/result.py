@@ -11,10 +11,10 @@ from torch import Tensor
 
 from latentmas.errors import LatentMASError
 from latentmas.generation import FinishReason, ToolCall
-from latentmas.runtime.events import TurnRecord
+from latentmas.runtime.observing.events import TurnRecord
 
 if TYPE_CHECKING:
-    from latentmas.runtime.recording import RunRecord
+    from latentmas.runtime.observing.recording import RunRecord
 
 __all__ = ["RunResult"]
 

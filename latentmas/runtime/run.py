@@ -14,11 +14,11 @@ from latentmas.engine import Executor
 from latentmas.errors import DataError
 from latentmas.generation import Answer
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
-from latentmas.runtime.events import Event, RunBegin, RunEnd, SampleEnd, Watcher
 from latentmas.runtime.flow import Flow
 from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.observing.events import Event, RunBegin, RunEnd, SampleEnd, Watcher
+from latentmas.runtime.observing.recording import Recorder
 from latentmas.runtime.options import RECORDABLE, RunRequest
-from latentmas.runtime.recording import Recorder
 from latentmas.runtime.result import RunResult, add_up
 from latentmas.runtime.samples import Errors, bad_samples, check_prompts
 

@@ -11,7 +11,6 @@ from latentmas.arguments import refuse, whole
 from latentmas.errors import missing_attribute
 from latentmas.redact import get_logger
 from latentmas.runtime.history import Score
-from latentmas.runtime.twin import load_beside
 from latentmas.spec import Graph
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from latentmas.runtime.result import RunResult
     from latentmas.runtime.system import System
 
-__all__ = ["Sharing"]
+__all__ = ["Sharing", "load_beside"]
 
 log = get_logger("latentmas.runtime")
 
@@ -275,3 +274,20 @@ class Sharing:
     @property
     def _system(self) -> System:
         return cast("System", self)
+
+
+def load_beside(system: System, graph: Graph) -> System:
+    """Load a graph of the same backbones beside a system, without a second copy of any weights.
+
+    Args:
+        system: whose backbones, tools, text functions and default executor are shared.
+        graph: a variant of the system's graph, such as its text twin.
+
+    Raises:
+        GraphError: with every problem of the graph.
+    """
+    facts = {key: backbone.info for key, backbone in system.plan.backbones.items()}
+    plan = graph.compile(facts=facts).with_functions(
+        text_functions=system.text_functions, tools=system.tools
+    )
+    return plan.load(executor=system.executor, reuse=system)

@@ -28,11 +28,13 @@ from latentmas.generation import tool_schemas
 from latentmas.links import Link
 from latentmas.plan import Plan, PositionMode, RunOptions, TokenLimit, with_limits
 from latentmas.runtime.describing import describe
-from latentmas.runtime.events import Watcher
 from latentmas.runtime.functions import check_text_functions, find_tools, outside_text
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.init_weights import attach_links, build_links, sketch_links, start_links
 from latentmas.runtime.interpreter import Content, EditMessage
+from latentmas.runtime.observing.events import Watcher
+from latentmas.runtime.observing.streaming import OnText, TextWatcher, stream
+from latentmas.runtime.observing.taps import Tap, TapEdit, Taps
 from latentmas.runtime.options import (
     RunRequest,
     check_seeds,
@@ -54,8 +56,6 @@ from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
 from latentmas.runtime.samples import Sample, check_samples, read_samples
 from latentmas.runtime.sharing import Sharing
-from latentmas.runtime.streaming import OnText, TextWatcher, stream
-from latentmas.runtime.taps import Tap, TapEdit, Taps
 from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
@@ -227,7 +227,7 @@ class System(Sharing, nn.Module):
             LatentMASError: options of the wrong type or out of range, all named at once; LM512
                 when `manifest` could not repeat the run.
             UnknownNameError: no executor, retry or position mode has that name.
-            TypeError: there is no such option.
+            TypeError: the option is unknown.
             ExecutionError: a step failed.
         """
         asked, objects = merge_options("System.run", options, given)
@@ -330,7 +330,7 @@ class System(Sharing, nn.Module):
                 executors of your own count as `cached`.
 
         Raises:
-            DataError: there is no sample, one lacks a field, or a prompt cannot be rendered.
+            DataError: the samples are empty, one lacks a field, or a prompt cannot be rendered.
             GraphError: rounds or latent steps out of range.
             UnknownNameError: no hardware has that name.
             LatentMASError: the hardware has no speed for a backbone's type.

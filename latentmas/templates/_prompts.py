@@ -63,7 +63,7 @@ def task_words(task: str, inputs: Iterable[str]) -> Task:
     """Return the task-dependent parts of the prompts.
 
     Raises:
-        UnknownNameError: there is no such task.
+        UnknownNameError: the task is unknown.
     """
     if task not in _ENDINGS:
         raise UnknownNameError("task", task, _ENDINGS)

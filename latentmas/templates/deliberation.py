@@ -71,7 +71,7 @@ def deliberation(
         max_new_tokens: maximum number of tokens in the answer.
 
     Raises:
-        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
+        UnknownNameError: the task is unknown, or `prompts` names an unknown agent.
 
     Relations:
         [`distillation`][latentmas.templates.distillation] has the same topology with different

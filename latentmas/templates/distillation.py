@@ -63,7 +63,7 @@ def distillation(
         max_new_tokens: maximum number of tokens in the answer.
 
     Raises:
-        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
+        UnknownNameError: the task is unknown, or `prompts` names an unknown agent.
 
     Relations:
         [`sequential`][latentmas.templates.sequential] has a critic in between;

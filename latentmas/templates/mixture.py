@@ -73,7 +73,7 @@ def mixture(
     Raises:
         GraphError: `experts` is empty.
         TypeError: `experts` is not a mapping of backbones.
-        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
+        UnknownNameError: the task is unknown, or `prompts` names an unknown agent.
 
     Relations:
         [`sequential`][latentmas.templates.sequential] runs its agents one after another.

@@ -74,7 +74,7 @@ def sequential(
         max_new_tokens: maximum number of tokens in the answer.
 
     Raises:
-        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
+        UnknownNameError: the task is unknown, or `prompts` names an unknown agent.
 
     Relations:
         [`distillation`][latentmas.templates.distillation] is the same loop with two agents;
@@ -114,7 +114,7 @@ def sequential_light(**changes: Any) -> Graph:
             default, links are of the paper's kind, `recursive`.
 
     Raises:
-        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
+        UnknownNameError: the task is unknown, or `prompts` names an unknown agent.
 
     Relations:
         [`sequential`][latentmas.templates.sequential] is the same team with your own backbones.
@@ -139,7 +139,7 @@ def sequential_scaled(**changes: Any) -> Graph:
             default, links are of the paper's kind, `recursive`.
 
     Raises:
-        UnknownNameError: there is no such task, or `prompts` names an unknown agent.
+        UnknownNameError: the task is unknown, or `prompts` names an unknown agent.
 
     Relations:
         [`sequential`][latentmas.templates.sequential] is the same team with your own backbones.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from latentmas.lazy import imported_when_used
 from latentmas.training.loops import Choice, Loop, Start, loops
 
 if TYPE_CHECKING:
-    from latentmas.training._estimate import DryRun, Estimate, estimate
     from latentmas.training._trainer import LinkTrainer
     from latentmas.training.config import (
         EdgeConfig,
@@ -17,28 +16,39 @@ if TYPE_CHECKING:
         OuterConfig,
         RolloutConfig,
     )
-    from latentmas.training.drift import rollout_accuracy
     from latentmas.training.edges import EdgeTrainer
     from latentmas.training.inner import InnerTrainer
+    from latentmas.training.memory.estimate import DryRun, Estimate, estimate
+    from latentmas.training.monitoring.drift import rollout_accuracy
+    from latentmas.training.monitoring.telemetry import stability
     from latentmas.training.outer import OuterTrainer
     from latentmas.training.planning import Stage, TrainingPlan, plan_training
     from latentmas.training.rollouts import RolloutTrainer
-    from latentmas.training.telemetry import stability
     from latentmas.training.verb import TrainedStage, Training, train
 
 # Imported when first used: the registry of loops is of use without torch.
 _HOMES = {
-    "_trainer": ("LinkTrainer",),
-    "config": ("EdgeConfig", "InnerConfig", "LinkConfig", "OuterConfig", "RolloutConfig"),
-    "drift": ("rollout_accuracy",),
-    "edges": ("EdgeTrainer",),
-    "_estimate": ("DryRun", "Estimate", "estimate"),
-    "inner": ("InnerTrainer",),
-    "outer": ("OuterTrainer",),
-    "planning": ("Stage", "TrainingPlan", "plan_training"),
-    "rollouts": ("RolloutTrainer",),
-    "telemetry": ("stability",),
-    "verb": ("TrainedStage", "Training", "train"),
+    "DryRun": "memory.estimate",
+    "EdgeConfig": "config",
+    "EdgeTrainer": "edges",
+    "Estimate": "memory.estimate",
+    "InnerConfig": "config",
+    "InnerTrainer": "inner",
+    "LinkConfig": "config",
+    "LinkTrainer": "_trainer",
+    "OuterConfig": "config",
+    "OuterTrainer": "outer",
+    "RolloutConfig": "config",
+    "RolloutTrainer": "rollouts",
+    "Stage": "planning",
+    "TrainedStage": "verb",
+    "Training": "verb",
+    "TrainingPlan": "planning",
+    "estimate": "memory.estimate",
+    "plan_training": "planning",
+    "rollout_accuracy": "monitoring.drift",
+    "stability": "monitoring.telemetry",
+    "train": "verb",
 }
 
 __all__ = [
@@ -69,9 +79,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = imported_when_used(__name__, _HOMES)

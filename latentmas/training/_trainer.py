@@ -24,15 +24,15 @@ from latentmas.training._checkpoint import (
     writing_checkpoint,
 )
 from latentmas.training._interrupt import Interruption
-from latentmas.training._log import MetricsLog
-from latentmas.training._progress import Pace, ProgressLines
-from latentmas.training._settings import write_settings
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
-from latentmas.training.drift import rollout_accuracy, warn_of_drift
-from latentmas.training.recording import Recording
+from latentmas.training.monitoring.drift import rollout_accuracy, warn_of_drift
+from latentmas.training.monitoring.log import MetricsLog
+from latentmas.training.monitoring.progress import Pace, ProgressLines
+from latentmas.training.monitoring.recording import Recording
+from latentmas.training.monitoring.settings import write_settings
+from latentmas.training.monitoring.telemetry import Telemetry
 from latentmas.training.speech import Speech
-from latentmas.training.telemetry import Telemetry
 
 __all__ = ["LinkTrainer", "check_parts"]
 

@@ -12,7 +12,7 @@ from latentmas.runtime import System
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import InnerConfig
 from latentmas.training.data import Data, Reading, Row, drop_long_rows, read_rows
-from latentmas.training.inner_loss import InnerLoss
+from latentmas.training.losses.inner import InnerLoss
 from latentmas.training.select import freeze_all_but
 from latentmas.training.speech import Speech
 from latentmas.training.targets import find_targets

@@ -13,15 +13,15 @@ from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
-from latentmas.training._estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
 from latentmas.training.data import Data, Reading, Row, TrainingRows, drop_long_rows, read_rows
-from latentmas.training.outer_loss import OuterLoss
+from latentmas.training.losses.outer import OuterLoss
+from latentmas.training.memory.estimate import DryRun, Estimate, available_bytes, dry_run, estimate
+from latentmas.training.monitoring.telemetry import stability
 from latentmas.training.select import check_reach, choose_links, freeze_all_but
 from latentmas.training.speech import Speech
 from latentmas.training.targets import find_targets
-from latentmas.training.telemetry import stability
 
 __all__ = ["OuterTrainer"]
 

@@ -15,7 +15,7 @@ from latentmas.runtime import System
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import RolloutConfig
 from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
-from latentmas.training.rollout_loss import RolloutLoss
+from latentmas.training.losses.rollout import RolloutLoss
 from latentmas.training.select import choose_links, freeze_all_but
 from latentmas.training.targets import find_targets
 

@@ -1,12 +1,12 @@
 """Drawings of plans, and HTML pages over plans, runs and trainings, from plain data. No torch."""
 
 from latentmas.viz.depths import DepthMap
-from latentmas.viz.markup import to_dot, to_mermaid
+from latentmas.viz.drawing.markup import to_dot, to_mermaid
+from latentmas.viz.drawing.png import to_png
+from latentmas.viz.drawing.svg import to_svg
 from latentmas.viz.pages import to_html
-from latentmas.viz.png import to_png
 from latentmas.viz.run_page import report_run
 from latentmas.viz.summary import summarise
-from latentmas.viz.svg import to_svg
 from latentmas.viz.training_page import training_report
 
 __all__ = [

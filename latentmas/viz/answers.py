@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentmas.errors import LatentMASError
-from latentmas.viz.labels import shorten
+from latentmas.viz.drawing.labels import shorten
 from latentmas.viz.pages import Cell, Table, text_cell
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from latentmas.viz.svg import element, escape_text
+from latentmas.viz.drawing.svg import element, escape_text
 
 __all__ = ["LOG_RATIO", "Chart", "Series", "chart", "heat_cell"]
 

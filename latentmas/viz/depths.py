@@ -14,8 +14,8 @@ from latentmas.atomic import write_atomically
 from latentmas.errors import DataError
 from latentmas.safe_data import parse_json, read_limited
 from latentmas.viz.charts import heat_cell
+from latentmas.viz.drawing.png import new_figure, png_of
 from latentmas.viz.pages import Cell, Table, render_table
-from latentmas.viz.png import new_figure, png_of
 
 __all__ = ["DepthMap"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from latentmas.viz.charts import Chart, chart, heat_cell
-from latentmas.viz.labels import shorten
+from latentmas.viz.drawing.labels import shorten
 from latentmas.viz.pages import Cell, Table
 
 if TYPE_CHECKING:

@@ -16,8 +16,14 @@ from markupsafe import Markup
 
 from latentmas.plan import Plan
 from latentmas.spec import TEXT
-from latentmas.viz.labels import agent_tools, backbone_of, latent_steps_of, link_of, width_label
-from latentmas.viz.svg import to_svg
+from latentmas.viz.drawing.labels import (
+    agent_tools,
+    backbone_of,
+    latent_steps_of,
+    link_of,
+    width_label,
+)
+from latentmas.viz.drawing.svg import to_svg
 
 __all__ = [
     "Cell",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from latentmas.atomic import write_text_atomically
 from latentmas.errors import LatentMASError
 from latentmas.viz.answers import LONGEST, Answers, Scores
-from latentmas.viz.labels import shorten
+from latentmas.viz.drawing.labels import shorten
 from latentmas.viz.latents import NearestTokens, Norms, cosines
 from latentmas.viz.pages import GraphView, Table, render, text_cell
 

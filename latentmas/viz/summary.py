@@ -14,7 +14,7 @@ from rich.table import Table
 from latentmas.plan import Decode, LinkPlan, Plan, Rollout
 from latentmas.prompts import prompt_variables
 from latentmas.spec import TEXT, AgentSpec, EdgeSpec
-from latentmas.viz.labels import agent_tools, backbone_of, latent_steps_of
+from latentmas.viz.drawing.labels import agent_tools, backbone_of, latent_steps_of
 
 __all__ = ["summarise"]
 

@@ -15,8 +15,8 @@ from latentmas.safe_data import parse_json
 from latentmas.viz.charts import Chart, chart
 from latentmas.viz.depths import FILE as DEPTHS
 from latentmas.viz.depths import DepthMap
+from latentmas.viz.drawing.png import curves_png
 from latentmas.viz.pages import Table, render
-from latentmas.viz.png import curves_png
 
 __all__ = ["training_report"]
 

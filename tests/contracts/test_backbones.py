@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaModel
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, State, families, load_backbone, read_info
-from latentmas.backbones._state import Part
 from latentmas.backbones.auto import Auto
+from latentmas.backbones.kv_cache.state import Part
 from latentmas.plan import PlanBackbone
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 

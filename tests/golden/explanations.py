@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import latentmas as lm
-from latentmas.cli._team import open_plan
+from latentmas.cli.support.team import open_plan
 from tests import teams
 
 FILE = Path(__file__).parent / "explanations.json"

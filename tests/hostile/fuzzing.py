@@ -17,7 +17,7 @@ from latentmas.interop._sources import FolderSource
 from latentmas.interop._styles import find_style
 from latentmas.interop.release import _link_files
 from latentmas.io import RunManifest, load_link_weights, load_links
-from latentmas.io._rerun import _check_team, _samples
+from latentmas.io.runs.rerun import _check_team, _samples
 from latentmas.plan import BackboneInfo
 from latentmas.prompts.packs import read_prompt_pack
 from latentmas.runtime.init_weights import sketch_links

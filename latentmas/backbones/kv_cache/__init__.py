@@ -1,0 +1,1 @@
+"""Keys and values of what a backbone has read, growing or of fixed size, and masks over them."""

@@ -1,0 +1,1 @@
+"""Manifests of runs: written, read and run again."""

@@ -1,0 +1,1 @@
+"""What each loop minimises, one loss a file, and what the losses share."""

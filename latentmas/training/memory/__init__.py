@@ -1,0 +1,1 @@
+"""What training keeps and recomputes, and an estimate of both."""

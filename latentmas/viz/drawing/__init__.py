@@ -1,0 +1,1 @@
+"""The drawing of a plan: laid out once, written as SVG, PNG, Mermaid or DOT."""
