@@ -204,7 +204,7 @@ def peak_bytes(
         system.run(samples, executor=executor)
         return torch.cuda.max_memory_allocated()
     live = LiveStorages()
-    for module in [system, *{id(b): b.model for b in system.serving.values()}.values()]:
+    for module in [system, *{id(b): b.model for b in system.agent_backbones.values()}.values()]:
         live.see([*module.parameters(), *module.buffers()])
     with live:
         system.run(samples, executor=executor)

@@ -157,7 +157,7 @@ def check_twin(check: Check) -> None:
     before = torch.cuda.memory_allocated() if check.device == "cuda" else 0
     twin = system.text_twin(max_new_tokens=2)
     more = torch.cuda.memory_allocated() - before if check.device == "cuda" else 0
-    shared = all(twin.backbone_of(name) is own for name, own in system.serving.items())
+    shared = all(twin.backbone_of(name) is own for name, own in system.agent_backbones.items())
     twin.run(["What is 3 + 4?"], max_new_tokens=2)
     text = f"the text twin shares its backbones on {backbone.device}, {more} bytes more"
     check.tell(text, shared and more == 0)
@@ -184,9 +184,9 @@ def check_last_column(check: Check) -> None:
     _, backbone, inner = check.pair("llama")
     for columns in (63, 95):
         check.rollout(check.executor, (backbone, inner, packed(backbone, 3, columns), 2))
-    feed = executors.get(check.executor)().feed(backbone)
+    feed = executors.get(check.executor)().session(backbone)
     feed.reserve(16)
-    feed.feed_prompt(packed(backbone, 4, 48))
+    feed.prefill(packed(backbone, 4, 48))
     for _ in range(15):
         feed.feed(token(backbone, 4))
     feed.select([0, 1])
@@ -244,11 +244,11 @@ def _time_steps(check: Check, system: lm.System, agent: str, bandwidth: float) -
     ways += [(check.executor, {"compile_step": True})] if agent == "critic" else []
     check.captures.clear()
     for name, options in ways:
-        feed = executors.get(name)(**options).feed(backbone)
+        feed = executors.get(name)(**options).session(backbone)
         feed.reserve(4 * STEPS)
         check.synchronise()
         began = time.perf_counter()
-        h_BD = feed.feed_prompt(prompt)
+        h_BD = feed.prefill(prompt)
         check.synchronise()
         prefill = time.perf_counter() - began
         feed.roll(inner, h_BD, 2)
@@ -308,7 +308,7 @@ def _count_captures(check: Check, system: lm.System, questions: list[str]) -> No
         rows = [pool._rows[i] for i in ready]
         return [end if len(r.ids) >= 40 + r.stream.initial_seed() % 360 else 9 for r in rows]
 
-    plain, decoding.Pool._choose = decoding.Pool._choose, choose
+    plain, decoding.GenerationBatch._choose = decoding.GenerationBatch._choose, choose
     try:
         for name in ("first", "second"):
             check.captures.clear()
@@ -322,13 +322,13 @@ def _count_captures(check: Check, system: lm.System, questions: list[str]) -> No
             passed = count < 5 if name == "second" else None
             check.tell(f"{text}, {count} captures that took {lost:.1f} s", passed)
     finally:
-        decoding.Pool._choose = plain
+        decoding.GenerationBatch._choose = plain
 
 
 def _weigh(check: Check, system: lm.System) -> None:
     """GiB before and after the kept buffers are let go."""
     held = torch.cuda.memory_allocated()
-    for backbone in system.serving.values():
+    for backbone in system.agent_backbones.values():
         backbone.workspace.clear()
     cleared = torch.cuda.memory_allocated()
     gc.collect()

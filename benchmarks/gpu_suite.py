@@ -179,9 +179,9 @@ def rows_of(name: str, suite: Suite, tiny: bool, tokens: int) -> list[dict[str, 
             ),
         },
     )
-    spoken = next((seconds for way, (seconds, _) in own.items() if "twin" in way), None)
+    text_messages = next((seconds for way, (seconds, _) in own.items() if "twin" in way), None)
     for way, (seconds, count) in own.items():
-        rows.append(_row(name, batch, "whole", way, seconds, spoken) | {"repeats": count})
+        rows.append(_row(name, batch, "whole", way, seconds, text_messages) | {"repeats": count})
     return rows
 
 

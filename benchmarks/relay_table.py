@@ -161,7 +161,7 @@ class Table:
     def load(self, graph: lm.Graph, seed: int = 0) -> lm.System:
         """A team; the models are loaded once."""
         system = graph.compile().load(seed=seed, reuse=self._base)
-        if self._base is None or len(system.serving) > len(self._base.serving):
+        if self._base is None or len(system.agent_backbones) > len(self._base.agent_backbones):
             self._base = system
         return system
 

@@ -22,7 +22,7 @@ import torch
 from transformers.utils import logging
 
 import latentmas as lm
-from latentmas.engine import CachedFeed
+from latentmas.engine import CachedSession
 from latentmas.environment import hardware
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.losses.outer import OuterLoss
@@ -58,7 +58,7 @@ def team(family: str, width: int, layers: int, steps: int, rounds: int) -> lm.Gr
 def loss_of(system: lm.System, mode: str) -> OuterLoss:
     """The loss module of a mode."""
     options = dict(MODES[mode])
-    CachedFeed.splits, once = options.pop("split", True), options.pop("once", True)
+    CachedSession.splits, once = options.pop("split", True), options.pop("once", True)
     loss = OuterLoss(system, system.plan, **options)
     loss.deduplicate = once
     return loss

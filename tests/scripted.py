@@ -16,7 +16,7 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.sessions import CachedFeed, Feed, RecomputedFeed
+from latentmas.engine.sessions import CachedSession, DecoderSession, RecomputedSession
 
 Script = Callable[[str], str]
 """Takes the text that a row has so far (tools' results among it), returns what it writes next."""
@@ -67,11 +67,15 @@ class _Backbone:
         return next(n for n in range(5) if not decode(ids[: len(ids) - n]).endswith("\ufffd"))
 
 
-class _Feed(Feed):
+class _Feed(DecoderSession):
     """Remembers what it was fed."""
 
     def __init__(
-        self, inner: Feed, backbone: LoadedBackbone, scripts: Mapping[str, Script], scores: Any
+        self,
+        inner: DecoderSession,
+        backbone: LoadedBackbone,
+        scripts: Mapping[str, Script],
+        scores: Any,
     ) -> None:
         self._inner, self.scores = inner, scores
         self._table = backbone.embed(torch.arange(len(backbone.tokenizer)))
@@ -90,10 +94,10 @@ class _Feed(Feed):
         self._fed = [[piece[row] for row in rows] for piece in self._fed]
         self._inner.select(rows)
 
-    def join(self, other: Feed) -> None:
+    def join(self, other: DecoderSession) -> None:
         raise AssertionError("scripts are followed one batch after another")
 
-    def joins(self) -> bool:
+    def can_merge(self) -> bool:
         return False
 
     def histories(self) -> Iterator[tuple[str, list[int]]]:
@@ -106,12 +110,12 @@ class _Feed(Feed):
 @contextmanager
 def scripted(scripts: Mapping[str, Script], *, recompute: bool = False) -> Iterator[str]:
     """The name of an executor that follows the scripts, while the block runs."""
-    kind = RecomputedFeed if recompute else CachedFeed
+    kind = RecomputedSession if recompute else CachedSession
 
     class Scripted(Executor):
         scores: ClassVar[list[Tensor]] = []
 
-        def feed(self, backbone: LoadedBackbone) -> Feed:
+        def session(self, backbone: LoadedBackbone) -> DecoderSession:
             inner = kind(backbone, self.position_mode)
             return _Feed(inner, backbone, scripts, self.scores)
 

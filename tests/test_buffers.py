@@ -78,15 +78,15 @@ def test_a_capture_in_the_last_column_stays_within_the_buffers(
 @torch.no_grad()
 def test_rows_that_leave_in_the_last_column_stay_within_the_buffers(cuda: Cuda) -> None:
     _, backbone, _ = pair()
-    feed = Emulated().feed(backbone)
+    feed = Emulated().session(backbone)
     feed.reserve(16)
-    feed.feed_prompt(prompts(backbone, 4, 48))
+    feed.prefill(prompts(backbone, 4, 48))
     for _ in range(15):
         feed.feed(token(backbone, 4))
     feed.select([0, 1])
     h_BD = feed.feed(token(backbone, 2))
-    plain = executors.get("cached")().feed(backbone)
-    plain.feed_prompt(prompts(backbone, 4, 48))
+    plain = executors.get("cached")().session(backbone)
+    plain.prefill(prompts(backbone, 4, 48))
     for _ in range(15):
         plain.feed(token(backbone, 4))
     plain.select([0, 1])
@@ -140,11 +140,11 @@ def test_columns_that_are_padding_in_every_row_left_are_dropped(
     prompt = Packed(backbone.embed(ids), mask, (60, 25, 25, 25, 25), 0, ids)
     states = []
     for executor in (executors.get("cached")(), Static()):
-        feed, other = executor.feed(backbone), executor.feed(backbone)
-        feed.feed_prompt(prompt)
+        feed, other = executor.session(backbone), executor.feed(backbone)
+        feed.prefill(prompt)
         feed.feed(token(backbone, 5))
         feed.select(rows)
-        other.feed_prompt(prompts(backbone, 2, 40, 7))
+        other.prefill(prompts(backbone, 2, 40, 7))
         feed.join(other)
         states.append([feed.feed(token(backbone, len(rows) + 2)) for _ in range(3)])
     assert feed.mask_BL is not None
@@ -162,7 +162,7 @@ def unequal(monkeypatch: pytest.MonkeyPatch) -> None:
         rows = [pool._rows[i] for i in ready]
         return [end if len(r.ids) >= 4 + r.stream.initial_seed() % 37 else 9 for r in rows]
 
-    monkeypatch.setattr(decoding.Pool, "_choose", choose)
+    monkeypatch.setattr(decoding.GenerationBatch, "_choose", choose)
 
 
 def many(executor: Any, count: int = 64) -> tuple[LoadedBackbone, lm.RunResult]:
@@ -222,9 +222,9 @@ def test_buffers_are_freed_when_they_are_let_go(family: str, no_gc: None, cuda: 
     """Without the garbage collector: low memory is noticed long before it comes."""
     _, backbone, inner = pair(family)
     for executor in (Static(), Emulated()):
-        feed = executor.feed(backbone)
+        feed = executor.session(backbone)
         feed.reserve(8)
-        h_BD = feed.feed_prompt(prompts(backbone, 3, 40))
+        h_BD = feed.prefill(prompts(backbone, 3, 40))
         feed.roll(inner, h_BD, 4)
         feed.select([0, 1])
         feed.close()
@@ -240,8 +240,8 @@ def test_buffers_are_freed_when_they_are_let_go(family: str, no_gc: None, cuda: 
 @torch.no_grad()
 def test_a_feed_that_is_dropped_frees_its_buffers(no_gc: None) -> None:
     _, backbone, inner = pair()
-    feed: Any = Static().feed(backbone)
-    feed.roll(inner, feed.feed_prompt(prompts(backbone, 3, 40)), 4)
+    feed: Any = Static().session(backbone)
+    feed.roll(inner, feed.prefill(prompts(backbone, 3, 40)), 4)
     state = weakref.ref(feed._held)
     del feed
     assert state() is None
@@ -251,7 +251,9 @@ def test_a_system_that_is_dropped_frees_its_weights(no_gc: None) -> None:
     """Kept buffers must not hold the backbone that holds them."""
     system = of_template("sequential", "llama").compile().load()
     system.run(QUESTIONS, executor="static", max_new_tokens=2)
-    backbones = [weakref.ref(b) for b in {id(b): b for b in system.serving.values()}.values()]
+    backbones = [
+        weakref.ref(b) for b in {id(b): b for b in system.agent_backbones.values()}.values()
+    ]
     assert all(ref().workspace["free"] for ref in backbones)  # type: ignore[union-attr]
     del system
     assert [ref for ref in backbones if ref() is not None] == []
@@ -293,15 +295,15 @@ def test_every_shape_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
         given = prompts(backbone, rows, 20)
-        feed = Static(compile_step=True).feed(backbone)
+        feed = Static(compile_step=True).session(backbone)
         feed.reserve(8)
-        feed.roll(inner, feed.feed_prompt(given), 3)
+        feed.roll(inner, feed.prefill(given), 3)
         feed.close()
         counts.append(len(compiled))
     assert all(after > before for before, after in itertools.pairwise(counts))
     made = len(compiled)
-    feed = Static(compile_step=True).feed(backbone)
-    feed.roll(inner, feed.feed_prompt(prompts(backbone, 32, 20)), 3)
+    feed = Static(compile_step=True).session(backbone)
+    feed.roll(inner, feed.prefill(prompts(backbone, 32, 20)), 3)
     assert len(compiled) == made, "kept buffers keep their compiled step"
 
 

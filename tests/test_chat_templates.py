@@ -17,7 +17,7 @@ import latentmas as lm
 from latentmas.backbones import chat_text, render_turns
 from latentmas.engine.packing import count_positions, prompt_ids
 from latentmas.engine.prefix import MESSAGE
-from latentmas.prompts.render import Turn
+from latentmas.prompts.render import ChatMessage
 from latentmas.testing import tiny_backbone
 from latentmas.testing._tiny import tokenizer_of_bytes
 
@@ -116,7 +116,7 @@ def test_a_template_renders_as_transformers_renders_it(
                 add_generation_prompt=begin,
                 **options,
             )
-            turns = [Turn(*turn) for turn in talk]
+            turns = [ChatMessage(*turn) for turn in talk]
             found = outcome(
                 render_turns, tokenizer, turns, options, tools, add_generation_prompt=begin
             )
@@ -126,8 +126,8 @@ def test_a_template_renders_as_transformers_renders_it(
 def test_the_template_for_tools_is_taken_where_there_are_several() -> None:
     tokenizer = tokenizer_of_bytes()
     tokenizer.chat_template = {"default": "plain", "tool_use": "with {{ tools|length }}"}
-    assert chat_text(tokenizer, [Turn("user", "x")], {}) == "plain"
-    assert chat_text(tokenizer, [Turn("user", "x")], {}, [TOOL]) == "with 1"
+    assert chat_text(tokenizer, [ChatMessage("user", "x")], {}) == "plain"
+    assert chat_text(tokenizer, [ChatMessage("user", "x")], {}, [TOOL]) == "with 1"
 
 
 # --- budget ---------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_a_template_that_asks_for_too_much_stops_in_time(template: str) -> None:
     tokenizer.chat_template = template
     began = time.perf_counter()
     with pytest.raises(SecurityError):
-        chat_text(tokenizer, [Turn("system", "s"), Turn("user", "x")], {})
+        chat_text(tokenizer, [ChatMessage("system", "s"), ChatMessage("user", "x")], {})
     assert time.perf_counter() - began < 5
 
 

@@ -370,8 +370,8 @@ def test_run_several_inputs_and_the_text_twin(tmp_path):
     latent = built.compile().load()(sample).text
     assert call("run", path, "--field", "a=x = y", "--field", "b=z").stdout == latent + "\n"
     assert call("run", path, "z", "--field", "a=x = y").stdout == latent + "\n"
-    spoken = call("run", path, "z", "--field", "a=x = y", "--text")
-    assert spoken.stdout == built.as_text().compile().load()(sample).text + "\n"
+    text_messages = call("run", path, "z", "--field", "a=x = y", "--text")
+    assert text_messages.stdout == built.as_text().compile().load()(sample).text + "\n"
     error = words(call("run", path, "z", code=2).stderr)
     assert '--field a="…"' in error and '--field b="…"' in error
     error = call("run", path, "--field", "a=1", "--field", "bb=2", code=2).stderr

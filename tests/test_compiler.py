@@ -243,8 +243,8 @@ def test_the_output_agent_does_not_roll_in_the_last_round_and_nobody_decodes_in_
 
 def test_text_edges_make_decodes() -> None:
     plan = link(kind="text").compile(facts=FACTS)
-    spoken = [s for s in plan.steps if isinstance(s, Decode) and not s.final]
-    assert [(s.agent, s.round, s.output) for s in spoken] == [
+    text_messages = [s for s in plan.steps if isinstance(s, Decode) and not s.final]
+    assert [(s.agent, s.round, s.output) for s in text_messages] == [
         ("planner", 1, "round1.planner.text"),
         ("planner", 2, "round2.planner.text"),
     ]

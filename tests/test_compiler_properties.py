@@ -126,9 +126,9 @@ def test_steps_are_live_and_end_in_the_one_answer(pair: tuple[GraphSpec, Facts])
     finals = [step for step in plan.steps if isinstance(step, Decode) and step.final]
     assert finals == [plan.steps[-1]]
     assert (finals[0].agent, finals[0].round) == (plan.output, plan.graph.rounds)
-    spoken = {edge.source for edge in plan.graph.edges if edge.link.kind == "text"}
+    text_messages = {edge.source for edge in plan.graph.edges if edge.link.kind == "text"}
     between = [step for step in plan.steps[:-1] if isinstance(step, Decode)]
-    assert all(step.agent in spoken for step in between), (
+    assert all(step.agent in text_messages for step in between), (
         "only sources of text edges speak in between"
     )
     assert [step.round for step in plan.steps] == sorted(step.round for step in plan.steps)

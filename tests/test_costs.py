@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
-from latentmas.backbones import LoadedBackbone, State, load_backbone, read_info
+from latentmas.backbones import KVCache, LoadedBackbone, load_backbone, read_info
 from latentmas.backbones._costs import measure_costs
 from latentmas.backbones._known import KNOWN
 from latentmas.cost.roofline import Model, pairs
@@ -36,7 +36,7 @@ def model_of(backbone: LoadedBackbone) -> Model:
     return Model(info, info.costs, str(backbone.dtype).removeprefix("torch."))
 
 
-def feed(backbone: LoadedBackbone, state: State, rows: int, new: int) -> None:
+def feed(backbone: LoadedBackbone, state: KVCache, rows: int, new: int) -> None:
     past = getattr(state, "fed", 0)
     x_BTD = torch.randn(rows, new, 32, dtype=backbone.dtype)
     positions_BT = torch.arange(past, past + new).expand(rows, -1)
@@ -69,7 +69,7 @@ def test_weights_are_counted_as_the_model_has_them(family: str, tied: bool):
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 def test_the_state_has_as_many_bytes_as_the_law_says(family: str, dtype: str):
     backbone = loaded(family, dtype=dtype, layers=4)
-    model, state, past = model_of(backbone), State(backbone), 0
+    model, state, past = model_of(backbone), KVCache(backbone), 0
     state.reserve(0, chunk=0)  # a cache that leaves no room
     for new in (5, 1, 20, 1, 1):  # windows are 8
         feed(backbone, state, 3, new)
@@ -94,7 +94,7 @@ def test_operations_follow_the_law(family: str):
     """Within 2 %, 4 % for the hybrid: the law counts norms as products, the counter none of the
     recurrence. Fed one by one, no pair of positions is computed in vain."""
     backbone = loaded(family, layers=4, attention="eager")
-    model, state, counted, said = model_of(backbone), State(backbone), 0, 0.0
+    model, state, counted, said = model_of(backbone), KVCache(backbone), 0, 0.0
     feed(backbone, state, 2, 1)  # a hybrid's first call runs a whole chunk
     for past in range(1, 24):
         with FlopCounterMode(display=False) as counter:

@@ -245,12 +245,14 @@ def test_a_retry_goes_on_after_a_stop_string(solo: lm.System) -> None:
 # --- rows end on their own ------------------------------------------------------------------------
 
 
-@given(lengths=st.lists(st.integers(0, 12), min_size=1, max_size=5), budget=st.integers(1, 14))
-def test_rows_end_alone(solo: lm.System, lengths: list[int], budget: int) -> None:
+@given(
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=5), max_new_tokens=st.integers(1, 14)
+)
+def test_rows_end_alone(solo: lm.System, lengths: list[int], max_new_tokens: int) -> None:
     scripts = {f"[{i}]": says("abcdefghijkl"[:n]) for i, n in enumerate(lengths)}
     with scripted(scripts) as executor:
-        result = solo.run(list(scripts), executor=executor, max_new_tokens=budget)
-    assert result.texts == ["abcdefghijkl"[: min(n, budget)] for n in lengths]
+        result = solo.run(list(scripts), executor=executor, max_new_tokens=max_new_tokens)
+    assert result.texts == ["abcdefghijkl"[: min(n, max_new_tokens)] for n in lengths]
 
 
 def test_thinking_is_an_option_of_the_agent() -> None:

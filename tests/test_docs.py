@@ -412,7 +412,7 @@ def test_the_message_that_is_shown_is_the_true_one(code: str, sections, tmp_path
 
 
 # Public classes that users meet as results of others, or import from a package below.
-REACHED = {f"runtime.{name}" for name in ("Reading", "RunRecord", "Tap", "TurnTimes")}
+REACHED = {f"runtime.{name}" for name in ("LatentReading", "RunRecord", "Tap", "StepTimes")}
 REACHED |= {"viz.DepthMap", "evaluation.metrics.metrics", "runtime.Retry"}
 REACHED |= {"testing.random_system", "links.LinkOptions", "backbones.Family"}
 REACHED |= {"training.rollout_accuracy", "links.LinkBackbone", "links.LinkReads"}

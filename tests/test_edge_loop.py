@@ -14,7 +14,7 @@ from latentmas.engine.packing import pack
 from latentmas.testing import tiny_backbone
 from latentmas.training.losses.edge import EdgeLoss
 from latentmas.training.losses.regression import mean_square
-from latentmas.training.losses.teacher_forcing import teach
+from latentmas.training.losses.teacher_forcing import teacher_force
 from latentmas.training.speech import text_twin
 from tests.teams import RECURSIVE, tiny
 
@@ -56,7 +56,7 @@ def test_the_loss_is_the_regression_of_what_would_have_been_read() -> None:
             text = row[targets[sender]]
             ids = backbone.tokenizer(text, add_special_tokens=False).input_ids
             ids = [*ids, *[backbone.turn_end_id] * 3][:3]  # "0" is shorter than a message
-            taught = teach(backbone, pack(backbone, agent, [scope], {}), [ids])
+            taught = teacher_force(backbone, pack(backbone, agent, [scope], {}), [ids])
             z = system.link(f"inner.{sender}")(taught.h_ND)
             z = system.link(f"outer.{sender}->{receiver}.{slot}")(z)
             e = system.backbone_of(receiver).embed(torch.tensor(ids))
@@ -73,7 +73,7 @@ def test_without_texts_the_twin_speaks() -> None:
     said = loss.speech.speak(ROWS[:2], [0, 1])
     result = twin.run(ROWS[:2])
     assert said[1]["learner", 2] == result.texts[1]
-    assert said[0]["expert", 2] == result.spoken["round2.expert.text"][0]
+    assert said[0]["expert", 2] == result.text_messages["round2.expert.text"][0]
     assert loss(ROWS[:2], numbers=[0, 1])["loss"] == loss(ROWS[:2], numbers=[0, 1])["loss"]
 
 
@@ -172,7 +172,7 @@ def test_unequal_tokenizers_meet_in_their_texts(tmp_path: Path) -> None:
     e = torch.stack([part.mean(dim=0) for part in read])
     scope = [{"question": ROWS[0]["question"]}]
     prompt = pack(sender, system.plan.graph.agent("expert"), scope, {})
-    taught = teach(sender, prompt, [ids])
+    taught = teacher_force(sender, prompt, [ids])
     z = system.link("outer.expert->learner.plan")(system.link("inner.expert")(taught.h_ND))
     wanted = (z - e).square().mean(dim=-1).sum() / mean_square(receiver) / 2
     assert found == pytest.approx(float(wanted.detach()), rel=1e-5)

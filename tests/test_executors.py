@@ -204,7 +204,7 @@ def test_fixed_buffers_grow_and_serve_again(family: str) -> None:
     wanted = system.run(QUESTIONS, max_new_tokens=150, executor="reference")
     found = [system.run(QUESTIONS, **how) for _ in range(2)]
     assert all(result.token_ids == wanted.token_ids for result in found)
-    backbone = next(iter(system.serving.values()))
+    backbone = next(iter(system.agent_backbones.values()))
     kept = list(backbone.workspace["free"])
     system.run(QUESTIONS, **how)
     assert {id(state) for state in backbone.workspace["free"]} == {id(state) for state in kept}

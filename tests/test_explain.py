@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.backbones import LoadedBackbone, StaticState
+from latentmas.backbones import LoadedBackbone, StaticKVCache
 from latentmas.cli.app import app
 from latentmas.cost import Model
 from latentmas.runtime import StepBegin
@@ -46,7 +46,7 @@ class Calls:
         def stepped(
             own: LoadedBackbone, x: Any, places: Any, mask: Any, state: Any = None, **more: Any
         ) -> Any:
-            columns = 0 if isinstance(state, StaticState) else mask.shape[1]
+            columns = 0 if isinstance(state, StaticKVCache) else mask.shape[1]
             self.models[own.planned.spec.source, x.shape[0], x.shape[1], columns] += 1
             if state is None:
                 info = own.planned.info
@@ -308,8 +308,12 @@ def test_text_edges_and_outside_texts_are_estimated():
     graph.feedback("b", "a")
     plan = graph.output("b").compile()
     said = plan.explain("cpu", max_new_tokens=30, input_tokens=50)
-    spoken = next(row for row in said.rows if row.agents == ("a",))
-    assert (spoken.op, spoken.positions, spoken.new_tokens) == ("decode", 160, 30)
+    text_messages = next(row for row in said.rows if row.agents == ("a",))
+    assert (text_messages.op, text_messages.positions, text_messages.new_tokens) == (
+        "decode",
+        160,
+        30,
+    )
     heard = next(row for row in said.rows if row.agents == ("b",))
     assert heard.positions == 10 + 30 + 50
     counted = plan.load().explain(["What?"], "cpu", max_new_tokens=30)

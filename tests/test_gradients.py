@@ -79,7 +79,7 @@ def test_every_link_that_the_plan_calls_differentiable_gets_a_gradient(template)
     for id in reached:
         for name, parameter in system.link(id).named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, f"{id}.{name}"
-    for backbone in system.serving.values():
+    for backbone in system.agent_backbones.values():
         assert all(p.grad is None and not p.requires_grad for p in backbone.model.parameters())
 
 

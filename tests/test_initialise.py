@@ -247,7 +247,7 @@ def test_only_links_are_parameters_of_a_system():
 
 def test_backbones_are_frozen_and_get_no_gradient_from_a_step():
     system = sequential(rounds=2).compile().load()
-    models = {id(b.model): b.model for b in system.serving.values()}.values()
+    models = {id(b.model): b.model for b in system.agent_backbones.values()}.values()
     before = [{k: v.clone() for k, v in model.state_dict().items()} for model in models]
     optimizer = torch.optim.AdamW(system.parameters(), lr=0.1)
     loss = OuterLoss(system, system.plan)([{"question": "3 + 4?", "answer": "7"}])["loss"]
@@ -263,7 +263,7 @@ def test_backbones_are_frozen_and_get_no_gradient_from_a_step():
 
 def test_train_mode_of_a_system_leaves_backbones_in_eval_mode():
     system = sequential().compile().load().train()
-    assert not any(b.model.training for b in system.serving.values())
+    assert not any(b.model.training for b in system.agent_backbones.values())
 
 
 def test_a_tiny_backbone_is_the_same_every_time(tmp_path):

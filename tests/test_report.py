@@ -14,7 +14,7 @@ import torch
 
 import latentmas as lm
 from latentmas.evaluation import evaluate
-from latentmas.runtime import Reading, RunRecord, RunResult, System, TurnRecord, TurnTimes
+from latentmas.runtime import LatentReading, RunRecord, RunResult, StepRecord, StepTimes, System
 from latentmas.viz import DepthMap, report_run
 from tests.gallery import random_plan
 from tests.teams import QUESTIONS, load64, of_template, tiny
@@ -44,7 +44,7 @@ def record_of(result: RunResult) -> RunRecord:
     return result.record
 
 
-def reading(result: RunResult, name: str) -> Reading:
+def reading(result: RunResult, name: str) -> LatentReading:
     return next(r for r in record_of(result).readings if r.name == name)
 
 
@@ -328,7 +328,7 @@ def test_hostile_text_stays_text(tmp_path):
     with system.tap("a->b", lambda name, texts: [HOSTILE for _ in texts]):
         result = system.run([{"question": HOSTILE, "more": "x"}], record=REPORT, max_new_tokens=2)
     result = dataclasses.replace(
-        result, texts=[HOSTILE], spoken={name: [HOSTILE] for name in result.spoken}
+        result, texts=[HOSTILE], text_messages={name: [HOSTILE] for name in result.text_messages}
     )
     page = Page(result.report(tmp_path / "run.html", twin=result))
     assert page.stands_alone()
@@ -352,7 +352,7 @@ def large() -> RunResult:
     plan = random_plan(40, 2).replace(rounds=3, latent_steps=64)
     near = [("<&>" * 20, 0.123456)] * 5
     readings = [
-        Reading(
+        LatentReading(
             name=step.output,
             round=step.round,
             agent=step.agent,
@@ -367,15 +367,17 @@ def large() -> RunResult:
     record = RunRecord(
         plan=plan,
         samples=[{"question": "long " * 5000}] * 3,
-        turns=[TurnTimes(s.round, s.agent, s.op, s.output, 0.1, 0.05) for s in plan.steps],
+        turns=[StepTimes(s.round, s.agent, s.op, s.output, 0.1, 0.05) for s in plan.steps],
         readings=readings,
         cosines={r.name.partition(".")[2]: [[0.5] * 3] * 3 for r in readings},
         batches=1,
         devices={"wide": "cpu", "slim": "cpu"},
     )
-    turns = [TurnRecord(s.round, s.agent, s.op, 3, 0.1, 5, 64, 0) for s in plan.turns()]
-    spoken = {s.output: ["word " * 5000] * 3 for s in plan.turns() if s.op == "decode"}
-    return RunResult(["x " * 9000] * 3, [[]] * 3, spoken=spoken, accounting=turns, record=record)
+    turns = [StepRecord(s.round, s.agent, s.op, 3, 0.1, 5, 64, 0) for s in plan.turns()]
+    text_messages = {s.output: ["word " * 5000] * 3 for s in plan.turns() if s.op == "decode"}
+    return RunResult(
+        ["x " * 9000] * 3, [[]] * 3, text_messages=text_messages, accounting=turns, record=record
+    )
 
 
 def test_a_large_run_stays_under_two_megabytes(tmp_path):

@@ -538,8 +538,8 @@ def test_links_through_the_vocabulary_do_not_drift(monkeypatch: pytest.MonkeyPat
     wrong_BK = [[(token + 1) % 64 for token in own] for own in likeliest_BK]
     texts = {}
     monkeypatch.setattr(Speech, "speak", lambda self, rows, numbers: texts["ids"])
-    monkeypatch.setattr(Speech, "ids", lambda self, agent, round, spoken: spoken)
-    monkeypatch.setattr(Speech, "_scope", lambda self, agent, round, row, spoken: row)
+    monkeypatch.setattr(Speech, "ids", lambda self, agent, round, text_messages: text_messages)
+    monkeypatch.setattr(Speech, "_scope", lambda self, agent, round, row, text_messages: row)
     for texts["ids"], share in ((likeliest_BK, 1.0), (wrong_BK, 0.0)):
         found = rollout_accuracy(system, ROWS)
         assert found["nearest_rollout"] == share

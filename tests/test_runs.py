@@ -12,7 +12,7 @@ import torch
 
 import latentmas as lm
 from latentmas.engine import executors
-from latentmas.generation.jobs import Draft
+from latentmas.generation.jobs import DecodeJob
 from latentmas.io import RunManifest
 from latentmas.runtime import SampleEnd
 from tests.scripted import says, scripted
@@ -115,13 +115,13 @@ def test_tool_calls_of_every_agent_are_in_the_result():
 
 
 def test_answers_are_decoded_once(team: lm.System, monkeypatch: pytest.MonkeyPatch):
-    decoded, decode = list[object](), Draft._text
+    decoded, decode = list[object](), DecodeJob._text
 
-    def counting(self: Draft, ids: list[int]) -> str:
+    def counting(self: DecodeJob, ids: list[int]) -> str:
         decoded.append(ids)
         return decode(self, ids)
 
-    monkeypatch.setattr(Draft, "_text", counting)
+    monkeypatch.setattr(DecodeJob, "_text", counting)
     team.run(QUESTIONS)
     assert len(decoded) == len(QUESTIONS)
 

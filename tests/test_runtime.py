@@ -195,8 +195,8 @@ def test_no_samples_is_an_empty_result(team):
 def test_text_twin_speaks_on_every_edge():
     twin = sequential().as_text(max_new_tokens=3).compile().load()
     result = twin.run(QUESTIONS)
-    assert len(result.spoken) == 8 and not result.messages
-    assert all(len(texts) == 3 for texts in result.spoken.values())
+    assert len(result.text_messages) == 8 and not result.messages
+    assert all(len(texts) == 3 for texts in result.text_messages.values())
 
 
 def test_text_sources_reach_the_prompt():

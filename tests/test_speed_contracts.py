@@ -156,19 +156,19 @@ def first_stop(row: list[int], stops: frozenset[int]) -> int:
 
 @contextmanager
 def watched_prompts(keep: Any) -> Iterator[None]:
-    from latentmas.generation.batch import Pool
+    from latentmas.generation.batch import GenerationBatch
 
-    plain = Pool.add
+    plain = GenerationBatch.add
 
     def add(self: Any, prompt: Any, writing: Any) -> Any:
         keep(self._executor, self._backbone, prompt)
         return plain(self, prompt, writing)
 
-    Pool.add = add  # type: ignore[method-assign]
+    GenerationBatch.add = add  # type: ignore[method-assign]
     try:
         yield
     finally:
-        Pool.add = plain  # type: ignore[method-assign]
+        GenerationBatch.add = plain  # type: ignore[method-assign]
 
 
 def test_buckets_waste_at_most_half() -> None:
@@ -191,10 +191,10 @@ def test_the_choice_tells_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert system.run(QUESTIONS[:1], max_new_tokens=1).executor == "cached"
     monkeypatch.setattr(LoadedBackbone, "device", torch.device("cuda:0"))
     monkeypatch.setattr(LoadedBackbone, "static_reason", None)
-    assert choose_executor(system.serving).name == "cuda_graph"
+    assert choose_executor(system.agent_backbones).name == "cuda_graph"
     monkeypatch.setattr(LoadedBackbone, "static_reason", "it says so")
-    assert "no cuda_graph" in choose_executor(system.serving).reason
-    assert "it says so" in choose_executor(system.serving).reason
+    assert "no cuda_graph" in choose_executor(system.agent_backbones).reason
+    assert "it says so" in choose_executor(system.agent_backbones).reason
 
 
 def test_a_graph_needs_cuda() -> None:

@@ -18,7 +18,7 @@ def latent() -> System:
 
 
 @pytest.fixture(scope="module")
-def spoken() -> System:
+def text_messages() -> System:
     return load64(sequential(**SHORT).as_text(max_new_tokens=3))
 
 
@@ -76,28 +76,28 @@ def test_a_message_may_get_fewer_rows(latent):
     assert run.messages["round1.planner->critic"].shape[1] == 1
 
 
-def test_a_tap_reads_and_replaces_text(spoken):
-    plain = spoken.run(QUESTIONS, rounds=1)
-    with spoken.tap("planner->critic") as tap:
-        assert spoken.run(QUESTIONS, rounds=1, batch_size=2).texts == plain.texts
-    assert tap.texts == {"round1.planner->critic": plain.spoken["round1.planner.text"]}
+def test_a_tap_reads_and_replaces_text(text_messages):
+    plain = text_messages.run(QUESTIONS, rounds=1)
+    with text_messages.tap("planner->critic") as tap:
+        assert text_messages.run(QUESTIONS, rounds=1, batch_size=2).texts == plain.texts
+    assert tap.texts == {"round1.planner->critic": plain.text_messages["round1.planner.text"]}
 
     def shout(name: str, texts: list[str]) -> list[str]:
         return [f"{name}: shouted" for _ in texts]
 
-    with spoken.tap("planner->critic", shout), spoken.tap("planner->critic") as after:
-        other = spoken.run(QUESTIONS, rounds=1)
+    with text_messages.tap("planner->critic", shout), text_messages.tap("planner->critic") as after:
+        other = text_messages.run(QUESTIONS, rounds=1)
     assert after.texts == {"round1.planner->critic": ["round1.planner->critic: shouted"] * 3}
-    assert other.spoken["round1.planner.text"] == plain.spoken["round1.planner.text"]
+    assert other.text_messages["round1.planner.text"] == plain.text_messages["round1.planner.text"]
     critic = next(r for r in other.accounting if r.agent == "critic")
     before = next(r for r in plain.accounting if r.agent == "critic")
     assert critic.prompt_tokens != before.prompt_tokens
 
 
-def test_feedback_text_is_named_by_the_round_that_wrote_it(spoken):
-    with spoken.tap("solver->planner") as tap:
-        run = spoken.run(QUESTIONS)
-    assert tap.texts == {"round1.solver->planner": run.spoken["round1.solver.text"]}
+def test_feedback_text_is_named_by_the_round_that_wrote_it(text_messages):
+    with text_messages.tap("solver->planner") as tap:
+        run = text_messages.run(QUESTIONS)
+    assert tap.texts == {"round1.solver->planner": run.text_messages["round1.solver.text"]}
 
 
 def source_and_two_slots() -> System:
@@ -159,13 +159,13 @@ def test_an_edit_that_does_not_fit_says_so(latent, made, said):
         latent.run(QUESTIONS[:1])
 
 
-def test_a_text_edit_that_does_not_fit_says_so(spoken):
+def test_a_text_edit_that_does_not_fit_says_so(text_messages):
     said = r"made 'one' of 3 texts; give a list of as many strings"
     with (
-        spoken.tap("planner->critic", lambda name, texts: "one"),
+        text_messages.tap("planner->critic", lambda name, texts: "one"),
         pytest.raises(lm.ExecutionError, match=said),
     ):
-        spoken.run(QUESTIONS)
+        text_messages.run(QUESTIONS)
 
 
 def test_training_does_not_pass_through_taps(tmp_path):

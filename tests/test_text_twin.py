@@ -22,7 +22,7 @@ def storages(*systems: lm.System) -> int:
     found = {
         tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
         for system in systems
-        for backbone in system.serving.values()
+        for backbone in system.agent_backbones.values()
         for tensor in [*backbone.model.parameters(), *backbone.model.buffers()]
     }
     return sum(found.values())
@@ -33,7 +33,7 @@ def test_a_twin_shares_every_weight() -> None:
     alone = storages(system)
     twin = system.text_twin(max_new_tokens=3)
     assert storages(system, twin) == alone
-    assert all(twin.backbone_of(n) is system.backbone_of(n) for n in system.serving)
+    assert all(twin.backbone_of(n) is system.backbone_of(n) for n in system.agent_backbones)
     assert (twin.executor, twin.link_ids()) == ("static", [])
     apart = sequential().as_text(max_new_tokens=3).compile().load()
     assert storages(system, apart) == 2 * alone, "the count sees a second copy"
@@ -130,8 +130,8 @@ class Loads:
         return placement.load_backbones(plan, placement.place_agents(plan, device, old), **options)
 
 
-def devices(serving: dict[str, Any]) -> dict[str, str]:
-    return {name: str(backbone.device) for name, backbone in serving.items()}
+def devices(agent_backbones: dict[str, Any]) -> dict[str, str]:
+    return {name: str(backbone.device) for name, backbone in agent_backbones.items()}
 
 
 def test_devices_are_kept_unless_others_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ def test_exactly_the_chosen_links_learn(system, tmp_path, wanted, ids):
     before = weights(system)
     frozen = {
         b.model: {k: v.clone() for k, v in b.model.state_dict().items()}
-        for b in system.serving.values()
+        for b in system.agent_backbones.values()
     }
     watch = Gradients(system)
     options = {"learning_rate": 0.02, "weight_decay": 0.1}

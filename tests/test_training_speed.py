@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 import latentmas as lm
-from latentmas.backbones import LoadedBackbone, State
+from latentmas.backbones import KVCache, LoadedBackbone
 from latentmas.engine import beginnings
 from latentmas.engine.beginnings import KEY, beginning_of, beginnings_kept
 from latentmas.engine.packing import pack
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.data import TrainingRows
 from latentmas.training.losses.outer import OuterLoss
-from latentmas.training.losses.teacher_forcing import teach
+from latentmas.training.losses.teacher_forcing import teacher_force
 from tests.teams import load64
 
 ROWS = [
@@ -148,15 +148,15 @@ def test_scored_states_are_those_of_rows_read_alone(family: str) -> None:
     message = torch.randn(3, 2, 32, generator=generator, dtype=torch.float64)
     answers = [[5, 6, 7], [8], [9, 10]]
     with beginnings_kept():
-        found = teach(loaded, pack(loaded, agent, ROWS, {"one": message}), answers)
-        scored = teach(
+        found = teacher_force(loaded, pack(loaded, agent, ROWS, {"one": message}), answers)
+        scored = teacher_force(
             loaded, pack(loaded, agent, ROWS, {"one": message}), answers, scored_only=True
         )
     alone = []
     for row in range(3):
         prompt = pack(loaded, agent, [ROWS[row]], {"one": message[row : row + 1]})
         with torch.no_grad():
-            alone.append(teach(loaded, prompt, [answers[row]]))
+            alone.append(teacher_force(loaded, prompt, [answers[row]]))
     h_ND = torch.cat([own.h_ND for own in alone])
     assert torch.allclose(found.h_ND, h_ND, atol=1e-5)
     assert torch.allclose(found.after_ND, torch.cat([own.after_ND for own in alone]), atol=1e-5)
@@ -193,10 +193,10 @@ def test_a_constant_rollout_builds_no_graph() -> None:
     """Its link has no weights, nothing before it learns, and nothing is kept."""
     system = load64(team(rounds=1, link="soft_token", residual=True))
     found: list[bool] = []
-    plain = State.__init__
+    plain = KVCache.__init__
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            State,
+            KVCache,
             "__init__",
             lambda self, backbone: (found.append(torch.is_grad_enabled()), plain(self, backbone))[
                 1

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from latentmas.backbones._tokens import outside_ids, segment_ids
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones.kv_cache.masks import FULL
-    from latentmas.backbones.kv_cache.state import ON_NEW, Part, State
-    from latentmas.backbones.kv_cache.static import StaticState
+    from latentmas.backbones.kv_cache.state import ON_NEW, KVCache, RowSelection
+    from latentmas.backbones.kv_cache.static import StaticKVCache
 
 __all__ = [
     "FULL",
     "Growing",
     "GrowingWindow",
     "ON_NEW",
-    "Part",
+    "RowSelection",
     "Family",
     "LoadedBackbone",
-    "State",
-    "StaticState",
+    "KVCache",
+    "StaticKVCache",
     "UnsuitableBackboneError",
     "chat_text",
     "families",
@@ -48,9 +48,9 @@ _HOMES = {
     "GrowingWindow": "kv_cache.growing",
     "LoadedBackbone": "_loaded",
     "ON_NEW": "kv_cache.state",
-    "Part": "kv_cache.state",
-    "State": "kv_cache.state",
-    "StaticState": "kv_cache.static",
+    "RowSelection": "kv_cache.state",
+    "KVCache": "kv_cache.state",
+    "StaticKVCache": "kv_cache.static",
     "chat_text": "_chat",
     "grown_columns": "kv_cache.growing",
     "load_backbone": "_loaded",

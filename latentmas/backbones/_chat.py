@@ -9,14 +9,14 @@ from jinja2 import TemplateError
 from jinja2.exceptions import SecurityError
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from latentmas.prompts import Turn, render_chat_template
+from latentmas.prompts import ChatMessage, render_chat_template
 
 __all__ = ["chat_text", "render_turns"]
 
 
 def chat_text(
     tokenizer: PreTrainedTokenizerBase,
-    turns: Sequence[Turn],
+    turns: Sequence[ChatMessage],
     options: Mapping[str, Any],
     tools: Sequence[Mapping[str, Any]] = (),
 ) -> str:
@@ -45,13 +45,13 @@ def chat_text(
     except TemplateError:
         if len(turns) < 2:
             raise
-        merged = Turn("user", "\n\n".join(turn.content for turn in turns))
+        merged = ChatMessage("user", "\n\n".join(turn.content for turn in turns))
         return render_turns(tokenizer, [merged], options, tools, add_generation_prompt=True)
 
 
 def render_turns(
     tokenizer: PreTrainedTokenizerBase,
-    turns: Sequence[Turn],
+    turns: Sequence[ChatMessage],
     options: Mapping[str, Any],
     tools: Sequence[Mapping[str, Any]] = (),
     *,

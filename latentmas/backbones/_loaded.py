@@ -36,11 +36,11 @@ from latentmas.backbones._registry import find_family
 from latentmas.backbones._sizes import check_sizes
 from latentmas.backbones._tokens import begin_ids
 from latentmas.backbones.kv_cache.masks import Masks
-from latentmas.backbones.kv_cache.state import State
-from latentmas.backbones.kv_cache.static import StaticState
+from latentmas.backbones.kv_cache.state import KVCache
+from latentmas.backbones.kv_cache.static import StaticKVCache
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
-from latentmas.prompts import Turn
+from latentmas.prompts import ChatMessage
 
 __all__ = ["LoadedBackbone", "load_backbone"]
 
@@ -121,7 +121,7 @@ class LoadedBackbone:
         x_BTD: Tensor,
         positions_BT: Tensor,
         mask_BL: Tensor,
-        state: State | None = None,
+        state: KVCache | None = None,
         *,
         padded: bool = True,
     ) -> Tensor:
@@ -161,10 +161,10 @@ class LoadedBackbone:
 
     @cached_property
     def static_reason(self) -> str | None:
-        """Reason why the model cannot run with a `StaticState`; None if it can."""
-        if self.masks is None or not State(self).joins():
+        """Reason why the model cannot run with a `StaticKVCache`; None if it can."""
+        if self.masks is None or not KVCache(self).can_merge():
             return "its layers or its attention need their own masks or memory"
-        return probe_static(self, lambda rows, capacity: StaticState(self, rows, capacity))
+        return probe_static(self, lambda rows, capacity: StaticKVCache(self, rows, capacity))
 
     def logits(self, h_BD: Tensor) -> Tensor:
         """Logits over the vocabulary, `(…, D)` to `(…, V)`."""
@@ -186,7 +186,9 @@ class LoadedBackbone:
         if not tokenizer.chat_template:
             return default
         try:
-            text = render_turns(tokenizer, [Turn("user", "?"), Turn("assistant", said)], {})
+            text = render_turns(
+                tokenizer, [ChatMessage("user", "?"), ChatMessage("assistant", said)], {}
+            )
         except TemplateError:
             return default
         after = tokenizer(text.rpartition(said)[2], add_special_tokens=False).input_ids
@@ -257,7 +259,7 @@ def load_backbone(
         reason = _reason(error)
         raise WeightsError(f"cannot move backbone {spec.source!r} to {device}: {reason}") from error
     backbone = LoadedBackbone(model, tokenizer, planned, commit=_commit(source, revision))
-    probe(backbone, lambda: State(backbone))
+    probe(backbone, lambda: KVCache(backbone))
     return backbone
 
 

@@ -18,8 +18,8 @@ from latentmas.errors import WeightsError
 
 if TYPE_CHECKING:
     from latentmas.backbones._loaded import LoadedBackbone
-    from latentmas.backbones.kv_cache.state import State
-    from latentmas.backbones.kv_cache.static import StaticState
+    from latentmas.backbones.kv_cache.state import KVCache
+    from latentmas.backbones.kv_cache.static import StaticKVCache
 
 __all__ = ["probe", "probe_static"]
 
@@ -29,7 +29,7 @@ LENGTH, PADDING = 6, 3
 
 
 @torch.no_grad()
-def probe(backbone: LoadedBackbone, new_state: Callable[[], State]) -> None:
+def probe(backbone: LoadedBackbone, new_state: Callable[[], KVCache]) -> None:
     """Compare width, logits, padding and cached states on a few tokens.
 
     Raises:
@@ -111,7 +111,7 @@ def _check_padding(backbone: LoadedBackbone, x: Tensor, whole: Tensor, name: str
         )
 
 
-def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], State]) -> None:
+def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], KVCache]) -> None:
     """Let the model build its masks if ours give different states or do not work."""
     ours, backbone_masks = None, backbone.masks
     mask = torch.ones_like(x[..., 0], dtype=torch.long)
@@ -133,7 +133,7 @@ def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], S
 
 @torch.no_grad()
 def probe_static(
-    backbone: LoadedBackbone, new_state: Callable[[int, int], StaticState]
+    backbone: LoadedBackbone, new_state: Callable[[int, int], StaticKVCache]
 ) -> str | None:
     """Reason why a model cannot run with a static state; None if a few tokens agree."""
     ids = torch.arange(4, 4 + LENGTH)[None] % backbone.planned.info.vocab_size
@@ -159,7 +159,7 @@ def _check_memory(
     x: Tensor,
     positions: Tensor,
     whole: Tensor,
-    state: State,
+    state: KVCache,
     name: str,
 ) -> None:
     cut, mask = LENGTH // 2, torch.ones_like(positions)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.cost.standins import BackboneStandIn, LinkStandIn
-from latentmas.engine import Executor, Feed, Inner, Packed
-from latentmas.generation import Pool
+from latentmas.engine import DecoderSession, Executor, Inner, Packed
+from latentmas.generation import GenerationBatch
 
-__all__ = ["Counting", "CountingPool", "Fed", "Ledger", "Values"]
+__all__ = ["Counting", "CountingBatch", "Fed", "Ledger", "Values"]
 
 Use = tuple[LinkStandIn, int]
 """A link, and the rows that it is applied to."""
@@ -123,12 +123,12 @@ class Counting(Executor):
         self.groups, self.reuses = kind.groups, kind.reuses
         self.ledger = ledger
 
-    def feed(self, backbone: LoadedBackbone) -> Feed:
+    def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A feed that writes into the ledger."""
-        return _CountingFeed(backbone, self.ledger)
+        return _CountingSession(backbone, self.ledger)
 
 
-class _CountingFeed(Feed):
+class _CountingSession(DecoderSession):
     def __init__(self, backbone: LoadedBackbone, ledger: Ledger) -> None:
         super().__init__(backbone, "mask")
         self._ledger, self._columns = ledger, 0
@@ -138,7 +138,7 @@ class _CountingFeed(Feed):
         """Note how much room is asked for."""
         self.fed.reserved = count
 
-    def feed_prompt(self, prompt: Packed) -> Tensor:
+    def prefill(self, prompt: Packed) -> Tensor:
         """Note the calls that read a prompt, in two parts where a prefix is put by."""
         self.fed.rows = len(prompt.lengths) * self._ledger.times
         state: Any = self  # what a snapshot is taken of
@@ -179,24 +179,24 @@ class _CountingFeed(Feed):
     def select(self, rows: Sequence[int]) -> None:
         """Nothing is kept by row."""
 
-    def join(self, other: Feed) -> None:
-        """Never called, as `joins` says."""
+    def join(self, other: DecoderSession) -> None:
+        """Never called, as `can_merge` says."""
         raise NotImplementedError
 
-    def joins(self) -> bool:
+    def can_merge(self) -> bool:
         """No."""
         return False
 
 
-class CountingPool(Pool):
+class CountingBatch(GenerationBatch):
     """A pool whose rows write as much as they may."""
 
     def run(self) -> None:
         """Let every row write until its limit, at once."""
-        count = max(row.budget for row in self._rows)
-        assert isinstance(self._feed, _CountingFeed)
+        count = max(row.max_new_tokens for row in self._rows)
+        assert isinstance(self._feed, _CountingSession)
         self._feed.write(count)
         for row in self._rows:
-            row.ids, row.chosen = [0] * row.budget, row.budget
+            row.ids, row.chosen = [0] * row.max_new_tokens, row.max_new_tokens
             row.open, row.finish = False, "length"
         self.close()

@@ -17,7 +17,7 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.cost.prompts import EstimatingTokenizer, Field, WritingTokenizer, mark
 from latentmas.links import Link, LinkReads
 from latentmas.plan import LinkPlan, Plan, PlanBackbone
-from latentmas.runtime.init_weights import sketch_link
+from latentmas.runtime.init_weights import meta_link
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 
@@ -162,7 +162,7 @@ def _links(plan: Plan, applied: Applied) -> dict[str, LinkStandIn]:
         key = form.model_dump_json()
         if key not in known:
             infos = (plan.backbones[name].info for name in (planned.source, planned.target))
-            sketch = sketch_link(planned)
+            sketch = meta_link(planned)
             known[key] = type(sketch), sketch.reads(*infos)
         links[planned.id] = LinkStandIn(planned, *known[key], applied)
     return links

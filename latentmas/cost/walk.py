@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentmas.cost.counting import Counting, CountingPool, Fed, Ledger, Use
+from latentmas.cost.counting import Counting, CountingBatch, Fed, Ledger, Use
 from latentmas.cost.explanation import StepCost
 from latentmas.cost.hardware import Hardware
 from latentmas.cost.memory import Memory
@@ -20,7 +20,7 @@ from latentmas.cost.roofline import FLOAT32, Model, Work, total
 from latentmas.cost.standins import TeamStandIn
 from latentmas.engine import MESSAGE, Executor
 from latentmas.plan import Combine, Plan, Rollout, Step, Transfer
-from latentmas.runtime import Interpreter, Sampling, StepEnd, Turn
+from latentmas.runtime import Interpreter, Sampling, StepEnd, StepInput
 
 __all__ = ["Costs", "value_sizes"]
 
@@ -53,7 +53,7 @@ class Costs:
     blind: set[str]
     """Agents whose prompts are not known."""
     rows: list[StepCost] = field(default_factory=list)
-    _turns: list[Turn] = field(default_factory=list)
+    _turns: list[StepInput] = field(default_factory=list)
     """Turns since the last step's end."""
     _before: dict[str, Tensor] = field(default_factory=dict)
     """Ids of each agent's last prompt, (B, T)."""
@@ -70,7 +70,7 @@ class Costs:
             plan=self.plan,
             executor=Counting(kind, self.ledger),
             sampling=Sampling(),
-            pool_class=CountingPool,
+            batch_class=CountingBatch,
             on_turn=self._turns.append,
             on_event=lambda event: self._ended(event) if isinstance(event, StepEnd) else None,
         )
@@ -144,7 +144,7 @@ class Costs:
         return self._costed(row, turns, model, fed, idle=idle)
 
     def _costed(
-        self, row: StepCost, turns: Sequence[Turn], model: Model, fed: Fed, *, idle: bool
+        self, row: StepCost, turns: Sequence[StepInput], model: Model, fed: Fed, *, idle: bool
     ) -> StepCost:
         prompt, reading = (Work(), 0.0) if idle else self._prompt(model, fed)
         inner = self._link_work(fed.inner)
@@ -167,7 +167,7 @@ class Costs:
             reference_seconds=None if reference is None else reference[1],
         )
 
-    def _repeated(self, turn: Turn) -> int:
+    def _repeated(self, turn: StepInput) -> int:
         """Columns of text, before and behind what differs, that the agent's last turn has too."""
         now_BT, before_BT = turn.prompt.ids_BT, self._before.get(turn.step.agent)
         assert now_BT is not None
@@ -201,7 +201,7 @@ class Costs:
         return self._known[key]
 
     def _reference(
-        self, turns: Sequence[Turn], model: Model, fed: Fed, inner: Work
+        self, turns: Sequence[StepInput], model: Model, fed: Fed, inner: Work
     ) -> tuple[Work, float]:
         """The loop that reads each prompt again at each latent step, agent by agent."""
         rows, own, works = fed.rows // len(turns), Work(inner.flops / len(turns)), []

@@ -26,16 +26,16 @@ from latentmas.engine.packing import (
 from latentmas.engine.prefix import MESSAGE, WORTHWHILE, Prefix, merged_prefix, shared_columns
 from latentmas.engine.prefix_reuse import find_prefix
 from latentmas.engine.rollout import latent_rollout
-from latentmas.engine.sessions import CachedFeed, Feed, positions
-from latentmas.engine.step_input import Turn
+from latentmas.engine.sessions import CachedSession, DecoderSession, positions
+from latentmas.engine.step_input import StepInput
 from latentmas.engine.team import Team
 
 __all__ = [
     "AUTO",
-    "CachedFeed",
+    "CachedSession",
     "Choice",
     "Executor",
-    "Feed",
+    "DecoderSession",
     "GroupedInner",
     "Inner",
     "KEPT_SHARE",
@@ -45,7 +45,7 @@ __all__ = [
     "Prefix",
     "Shape",
     "Team",
-    "Turn",
+    "StepInput",
     "WORTHWHILE",
     "answer_ids",
     "beginning_of",

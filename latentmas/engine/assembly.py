@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 
 from latentmas.backbones import LoadedBackbone, chat_text
 from latentmas.errors import DataError
-from latentmas.prompts import Segment, Turn, render_prompt, segments_of, template_variables
+from latentmas.prompts import ChatMessage, Segment, render_prompt, segments_of, template_variables
 from latentmas.spec import AgentSpec
 
 __all__ = ["Nonces", "Slot", "assemble", "check_chat_template"]
@@ -98,7 +98,9 @@ def assemble(
             f"the prompt of agent {agent.name!r} cannot be rendered: {error}"
         ) from error
     nonces = Nonces()
-    turns = [Turn(turn.role, _hidden(turn, rendered.markers, nonces)) for turn in rendered.turns]
+    turns = [
+        ChatMessage(turn.role, _hidden(turn, rendered.markers, nonces)) for turn in rendered.turns
+    ]
     text = _chat_text(backbone, agent, turns, tools)
     for nonce, count in nonces.counts(text).items():
         if count != 1:
@@ -126,7 +128,7 @@ def check_chat_template(
         for role, template in (("system", agent.system), ("user", agent.prompt)):
             if template is not None:
                 what = Slot(_turn_with_slots(role, template))
-                turns.append(Turn(role, FILLER.join(nonces.hide(what) for _ in range(3))))
+                turns.append(ChatMessage(role, FILLER.join(nonces.hide(what) for _ in range(3))))
         text = _chat_text(backbone, agent, turns, offered)
         for nonce, count in nonces.counts(text).items():
             if count != 1:
@@ -138,7 +140,7 @@ def _turn_with_slots(role: str, template: str) -> str:
     return f"the {role} turn" + (f" with {slots}" if slots else "")
 
 
-def _hidden(turn: Turn, markers: Mapping[str, str], nonces: Nonces) -> str:
+def _hidden(turn: ChatMessage, markers: Mapping[str, str], nonces: Nonces) -> str:
     """A turn's content with nonces in place of all that is not the template's own."""
     found = []
     for segment in segments_of(turn.content):
@@ -169,7 +171,7 @@ def _after(marker: str, rest: Iterable[str]) -> Iterator[str]:
 def _chat_text(
     backbone: LoadedBackbone,
     agent: AgentSpec,
-    turns: Sequence[Turn],
+    turns: Sequence[ChatMessage],
     tools: Sequence[Mapping[str, Any]],
 ) -> str:
     try:

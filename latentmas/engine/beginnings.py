@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from latentmas.backbones import LoadedBackbone, Part, State
+from latentmas.backbones import KVCache, LoadedBackbone, RowSelection
 from latentmas.engine.packing import Packed
 from latentmas.engine.prefix import MESSAGE, WORTHWHILE
 
@@ -73,7 +73,7 @@ def first_messages(prompt: Packed) -> int:
     return min(before)
 
 
-def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> State:
+def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> KVCache:
     """A new state of B rows that have all read the same tokens, without padding.
 
     It is made with gradients as they are on or off for the caller, and told of as such (`ON_NEW`).
@@ -83,18 +83,18 @@ def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> St
         ids: C tokens.
         rows: B.
     """
-    kept: dict[Any, State] = backbone.workspace.setdefault(KEY, {})
+    kept: dict[Any, KVCache] = backbone.workspace.setdefault(KEY, {})
     key = ids, backbone.dtype, _version(backbone)
     one = kept.pop(key, None) or _read(backbone, ids)
     kept[key] = one
     while len(kept) > MOST:
         del kept[next(iter(kept))]
-    return one.assemble([Part(one, [0] * rows)])
+    return one.assemble([RowSelection(one, [0] * rows)])
 
 
 @torch.no_grad()
-def _read(backbone: LoadedBackbone, ids: tuple[int, ...]) -> State:
-    state = State(backbone)
+def _read(backbone: LoadedBackbone, ids: tuple[int, ...]) -> KVCache:
+    state = KVCache(backbone)
     x_1CD = backbone.embed(torch.tensor([ids]))
     places_1C = torch.arange(len(ids), device=x_1CD.device)[None]
     backbone.step(x_1CD, places_1C, torch.ones_like(places_1C), state, padded=False)
@@ -106,7 +106,7 @@ def _usable(backbone: LoadedBackbone) -> bool:
     if backbone.learns:
         return False
     if (KEY, "joins") not in backbone.workspace:
-        backbone.workspace[KEY, "joins"] = State(backbone).joins()
+        backbone.workspace[KEY, "joins"] = KVCache(backbone).can_merge()
     return bool(backbone.workspace[KEY, "joins"])
 
 

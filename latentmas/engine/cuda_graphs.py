@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentmas.backbones import LoadedBackbone, StaticState
+from latentmas.backbones import LoadedBackbone, StaticKVCache
 from latentmas.engine.inner import GroupedInner, Inner
 from latentmas.redact import get_logger
 
@@ -22,10 +22,12 @@ log = get_logger("latentmas.runtime")
 WARM_UPS = 2
 """Runs before a capture: libraries choose and load their kernels in them."""
 
-Step = Callable[[LoadedBackbone, StaticState, "Inner | None", int], None]
+Step = Callable[[LoadedBackbone, StaticKVCache, "Inner | None", int], None]
 
 
-def one_step(backbone: LoadedBackbone, state: StaticState, inner: Inner | None, rows: int) -> None:
+def one_step(
+    backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None, rows: int
+) -> None:
     """A step of one position, for all rows of a state; nothing is read back to the host.
 
     Reads `x_B1D`, or with an inner link makes it of `h_BD`; writes `h_BD`; moves on `column`,
@@ -56,7 +58,7 @@ class Replay:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captures = captures
 
-    def __call__(self, backbone: LoadedBackbone, state: StaticState) -> None:
+    def __call__(self, backbone: LoadedBackbone, state: StaticKVCache) -> None:
         """Do the step; the caller counts it."""
         if self._captures:
             self._captures = False
@@ -67,7 +69,7 @@ class Replay:
             self._step(backbone, state, self._inner, self._rows)
 
     def _captured(
-        self, backbone: LoadedBackbone, state: StaticState
+        self, backbone: LoadedBackbone, state: StaticKVCache
     ) -> torch.cuda.CUDAGraph | None:
         """The captured step; None where that fails, which is not tried again for such buffers."""
         failed: set[Any] = backbone.workspace.setdefault("not captured", set())
@@ -144,7 +146,7 @@ def _compiled(step: Step) -> Step:
 
 
 def replay_of(
-    state: StaticState, inner: Inner | None, rows: int, *, captures: bool, compile_step: bool
+    state: StaticKVCache, inner: Inner | None, rows: int, *, captures: bool, compile_step: bool
 ) -> Replay:
     """The state's replay for an inner link, made once."""
     key = _key(inner, rows), captures, compile_step

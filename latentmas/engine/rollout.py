@@ -12,12 +12,12 @@ from torch import Tensor
 
 from latentmas.engine.inner import Inner, learns
 from latentmas.engine.packing import Packed
-from latentmas.engine.sessions import Feed
+from latentmas.engine.sessions import DecoderSession
 
 __all__ = ["latent_rollout"]
 
 
-def latent_rollout(feed: Feed, inner: Inner, prompt: Packed, latent_steps: int) -> Tensor:
+def latent_rollout(feed: DecoderSession, inner: Inner, prompt: Packed, latent_steps: int) -> Tensor:
     """K autoregressive latent steps after a prompt (RecursiveMAS, arXiv 2604.25917).
 
     Where no link that learns takes part, no graph for gradients is built.
@@ -33,7 +33,7 @@ def latent_rollout(feed: Feed, inner: Inner, prompt: Packed, latent_steps: int) 
     try:
         with nullcontext() if varies else torch.no_grad():
             feed.reserve(latent_steps - 1)
-            first = feed.feed_prompt(prompt)
+            first = feed.prefill(prompt)
             return torch.stack([first, *feed.roll(inner, first, latent_steps - 1)], dim=1)
     finally:
         feed.close()

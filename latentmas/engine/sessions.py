@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentmas.backbones import FULL, LoadedBackbone, Part, State
+from latentmas.backbones import FULL, KVCache, LoadedBackbone, RowSelection
 from latentmas.engine.beginnings import beginning_of, state_after
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
@@ -22,9 +22,9 @@ from latentmas.errors import UnknownNameError
 from latentmas.plan import PositionMode
 
 __all__ = [
-    "CachedFeed",
-    "Feed",
-    "RecomputedFeed",
+    "CachedSession",
+    "DecoderSession",
+    "RecomputedSession",
     "check_position_mode",
     "positions",
 ]
@@ -43,7 +43,7 @@ def check_position_mode(mode: str) -> PositionMode:
     raise UnknownNameError("position_mode", mode, modes)
 
 
-SHED = 0.75
+COMPACT_SHARE = 0.75
 """Rows are dropped when no more than this share of them goes on."""
 
 
@@ -54,7 +54,7 @@ def positions(mask_BL: Tensor, mode: PositionMode) -> Tensor:
     return (mask_BL.cumsum(dim=1) - 1).clamp_min(0)
 
 
-class Feed(ABC):
+class DecoderSession(ABC):
     """Feeds input embeddings to a backbone piece by piece and hands out the last state."""
 
     splits = False
@@ -83,16 +83,16 @@ class Feed(ABC):
         """Go on with these rows, with all that they have been fed; a row may come repeatedly."""
 
     @abstractmethod
-    def join(self, other: Feed) -> None:
+    def join(self, other: DecoderSession) -> None:
         """Take in another feed's rows, after one's own; the other one is spent."""
 
-    def joins(self) -> bool:
+    def can_merge(self) -> bool:
         """Whether `join` is possible."""
         return True
 
-    def sheds(self, kept: int, rows: int) -> bool:
+    def should_compact(self, kept: int, rows: int) -> bool:
         """Whether it pays to go on with `kept` of the rows alone."""
-        return kept <= SHED * rows
+        return kept <= COMPACT_SHARE * rows
 
     def reserve(self, count: int) -> None:  # noqa: B027
         """Learn how many positions are to come after the prompt, at most or so."""
@@ -100,7 +100,7 @@ class Feed(ABC):
     def close(self) -> None:  # noqa: B027
         """Give back what is held; nothing is fed after it."""
 
-    def feed_prompt(self, prompt: Packed) -> Tensor:
+    def prefill(self, prompt: Packed) -> Tensor:
         """Append a prompt; the state at its last position, h_BD.
 
         Its fixed columns are read without gradients: nothing that could learn stands in them.
@@ -112,7 +112,7 @@ class Feed(ABC):
                 self.feed(prompt.x_BTD[:, :cut].detach(), prompt.mask_BT[:, :cut])
         return self.feed(prompt.x_BTD[:, cut:], prompt.mask_BT[:, cut:])
 
-    def feed_one(self, x_BD: Tensor) -> Tensor:
+    def step(self, x_BD: Tensor) -> Tensor:
         """Append one position to every row; returns its state, h_BD."""
         return self.feed(x_BD[:, None])
 
@@ -120,10 +120,10 @@ class Feed(ABC):
         """Latent steps after a state: each feeds what the inner link makes of the last one."""
         states = [h_BD]
         for _ in range(count):
-            states.append(self.feed_one(inner.apply_to(states[-1])))
+            states.append(self.step(inner.apply_to(states[-1])))
         return states[1:]
 
-    def _feed_after_prefix(self, prompt: Packed, state: State) -> Tensor:
+    def _feed_after_prefix(self, prompt: Packed, state: KVCache) -> Tensor:
         """Append a prompt, with its prefix from a snapshot, or leaving one; both without gradients.
 
         Args:
@@ -132,7 +132,7 @@ class Feed(ABC):
         """
         prefix = prompt.prefix
         if prefix is None or torch.is_grad_enabled() or not prefix.begins(prompt.ids_BT):
-            return Feed.feed_prompt(self, prompt)
+            return DecoderSession.prefill(self, prompt)
         self.padded, cut = prompt.padded, prefix.columns
         if prefix.snapshot is None:
             self.feed(prompt.x_BTD[:, :cut], prompt.mask_BT[:, :cut])
@@ -167,7 +167,7 @@ class Feed(ABC):
         self.mask_BL, self.next_B = self.mask_BL[index], self.next_B[index]
         return index
 
-    def _join_columns(self, other: Feed) -> tuple[int, int]:
+    def _join_columns(self, other: DecoderSession) -> tuple[int, int]:
         """Columns of both end together; returns how many each got on its left."""
         assert self.mask_BL is not None, "nothing was fed yet"
         assert other.mask_BL is not None
@@ -189,14 +189,14 @@ def _first_message(prompt: Packed) -> int:
     return int((prompt.ids_BT == MESSAGE).any(dim=0).long().argmax())
 
 
-class CachedFeed(Feed):
+class CachedSession(DecoderSession):
     """Each position is computed once; keys and values are kept, gradients and all."""
 
     splits = True
 
     def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
         super().__init__(backbone, mode)
-        self._state = State(backbone)
+        self._state = KVCache(backbone)
         self._more = 0
 
     def reserve(self, count: int) -> None:
@@ -210,7 +210,7 @@ class CachedFeed(Feed):
         state = self._state
         return self.backbone.step(x_BTD, new, self.mask_BL, state, padded=self.padded)[:, -1]
 
-    def feed_prompt(self, prompt: Packed) -> Tensor:
+    def prefill(self, prompt: Packed) -> Tensor:
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
         ids = beginning_of(self.backbone, prompt) if self._takes_beginnings() else ()
         if ids:
@@ -247,19 +247,19 @@ class CachedFeed(Feed):
     def select(self, rows: Sequence[int]) -> None:
         """Choose rows of mask and cache."""
         self._select_columns(rows)
-        self._state = self._state.assemble([Part(self._state, rows)])
+        self._state = self._state.assemble([RowSelection(self._state, rows)])
 
-    def joins(self) -> bool:
+    def can_merge(self) -> bool:
         """Whether the cache's layers are of known kinds."""
-        return self._state.joins()
+        return self._state.can_merge()
 
-    def join(self, other: Feed) -> None:
+    def join(self, other: DecoderSession) -> None:
         """Put both caches together."""
-        assert isinstance(other, CachedFeed)
+        assert isinstance(other, CachedSession)
         assert self.mask_BL is not None
         assert other.mask_BL is not None
         parts = [
-            Part(feed._state, range(feed.mask_BL.shape[0]))
+            RowSelection(feed._state, range(feed.mask_BL.shape[0]))
             for feed in (self, other)
             if feed.mask_BL is not None
         ]
@@ -267,7 +267,7 @@ class CachedFeed(Feed):
         self._join_columns(other)
 
 
-class RecomputedFeed(Feed):
+class RecomputedSession(DecoderSession):
     """The oracle: every call runs the whole sequence again, and keeps nothing but its input."""
 
     def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
@@ -291,9 +291,9 @@ class RecomputedFeed(Feed):
         assert self._places is not None
         self._x, self._places = self._x[index], self._places[index]
 
-    def join(self, other: Feed) -> None:
+    def join(self, other: DecoderSession) -> None:
         """Put both inputs together."""
-        assert isinstance(other, RecomputedFeed)
+        assert isinstance(other, RecomputedSession)
         assert self._x is not None
         assert other._x is not None
         assert self._places is not None

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentmas.backbones import LoadedBackbone, Part, StaticState
+from latentmas.backbones import LoadedBackbone, RowSelection, StaticKVCache
 from latentmas.engine.buffers import KEPT_SHARE, bucket, enlarged, shape_for, surplus
 from latentmas.engine.cuda_graphs import Replay, replay_of
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
-from latentmas.engine.sessions import Feed
+from latentmas.engine.sessions import DecoderSession
 from latentmas.plan import PositionMode
 
-__all__ = ["FixedFeed"]
+__all__ = ["StaticSession"]
 
 LOCK = Lock()
 """Runs may go side by side in threads."""
 
 
-class FixedFeed(Feed):
+class StaticSession(DecoderSession):
     """Prompts are read step by step as ever; what follows them costs the host one replay each.
 
     Never differentiable: its buffers are written in place.
@@ -40,12 +40,12 @@ class FixedFeed(Feed):
         self._more = 0
         self._begins: list[int] = []
         """Columns of padding on each row's left, as far as the host knows."""
-        self._held: StaticState | None = None
+        self._held: StaticKVCache | None = None
         self._ahead: int | None = None
         """Single steps that the buffers know of and `mask_BL` does not; None: they are behind."""
 
     @property
-    def _state(self) -> StaticState:
+    def _state(self) -> StaticKVCache:
         assert self._held is not None, "nothing was fed yet"
         return self._held
 
@@ -58,7 +58,7 @@ class FixedFeed(Feed):
         """Make room for this many positions after the prompt; there may be more."""
         self._more = count
 
-    def feed_prompt(self, prompt: Packed) -> Tensor:
+    def prefill(self, prompt: Packed) -> Tensor:
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
         rows, length = prompt.x_BTD.shape[:2]
         self._held = _lease(self.backbone, rows, length + self._more)
@@ -111,12 +111,12 @@ class FixedFeed(Feed):
         length = old.length - self._drop_padding()
         self._move(wanted, length, length + old.capacity - old.length)
 
-    def join(self, other: Feed) -> None:
+    def join(self, other: DecoderSession) -> None:
         """Move both feeds' rows to common buffers."""
-        assert isinstance(other, FixedFeed)
+        assert isinstance(other, StaticSession)
         self._settle()
         other._settle()
-        parts = [Part(feed._state, range(feed._rows)) for feed in (self, other)]
+        parts = [RowSelection(feed._state, range(feed._rows)) for feed in (self, other)]
         more, others_more = self._join_columns(other)
         self._begins = [n + more for n in self._begins] + [n + others_more for n in other._begins]
         length = max(part.state.length for part in parts) - self._drop_padding()
@@ -126,7 +126,7 @@ class FixedFeed(Feed):
         other.close()
         self._held = held
 
-    def sheds(self, kept: int, rows: int) -> bool:
+    def should_compact(self, kept: int, rows: int) -> bool:
         """Whether the rest fits smaller buffers; with graphs, whether it fits half of them.
 
         A captured step costs about as much for fewer rows, and a new shape costs a capture.
@@ -183,7 +183,7 @@ class FixedFeed(Feed):
         self._begins = [begin - cut for begin in self._begins]
         return cut
 
-    def _fitting(self, new: int) -> StaticState:
+    def _fitting(self, new: int) -> StaticKVCache:
         """The state; it is moved where `new` positions would not fit."""
         old = self._state
         if old.length + new > old.capacity:
@@ -194,7 +194,7 @@ class FixedFeed(Feed):
         """Go on with some rows and the last L columns, in buffers of as many as are asked for."""
         old = self._state
         self._held = _lease(self.backbone, len(rows), columns)
-        self._held.gather([Part(old, rows)], length)
+        self._held.gather([RowSelection(old, rows)], length)
         _release(self.backbone, old)
 
     def _filled(self, value: Tensor) -> Tensor:
@@ -205,11 +205,11 @@ class FixedFeed(Feed):
         return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
 
 
-def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
+def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticKVCache:
     """A state of enough rows and columns, kept from an earlier turn or new."""
     shape = shape_for(rows, columns)
     with LOCK:
-        free: list[StaticState] = backbone.workspace.setdefault("free", [])
+        free: list[StaticKVCache] = backbone.workspace.setdefault("free", [])
         fitting = [i for i, state in enumerate(free) if (state.rows, state.capacity) == shape]
         if fitting:
             state = free.pop(fitting[-1])
@@ -220,14 +220,14 @@ def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticState:
         if left < whole // 10:
             free.clear()
             torch.cuda.empty_cache()
-    return StaticState(backbone, *shape)
+    return StaticKVCache(backbone, *shape)
 
 
-def _release(backbone: LoadedBackbone, state: StaticState) -> None:
+def _release(backbone: LoadedBackbone, state: StaticKVCache) -> None:
     """Keep a state, with its graphs, for a later turn; the oldest ones go."""
     spare = _spare(backbone.device)
     with LOCK:
-        free: list[StaticState] = backbone.workspace.setdefault("free", [])
+        free: list[StaticKVCache] = backbone.workspace.setdefault("free", [])
         free.append(state)
         del free[: surplus([state.nbytes for state in free], spare)]
 

@@ -8,10 +8,10 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.engine.packing import Packed
 from latentmas.plan import Decode, Rollout
 
-__all__ = ["Turn"]
+__all__ = ["StepInput"]
 
 
-class Turn(NamedTuple):
+class StepInput(NamedTuple):
     """A model step about to run: its agent's backbone and prompts."""
 
     step: Rollout | Decode

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import Packed
-from latentmas.generation.controllers import Next, Steering
+from latentmas.generation.controllers import Continuation, GenerationController
 from latentmas.generation.sampling import Sampling, pick, random_stream
 
 if TYPE_CHECKING:
-    from latentmas.engine import Executor, Feed
+    from latentmas.engine import DecoderSession, Executor
 
-__all__ = ["FinishReason", "Pool", "Writing", "Written"]
+__all__ = ["FinishReason", "GenerationBatch", "GenerationRequest", "GeneratedSequence"]
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the model ended its turn, or wrote a stop string. `length`: a limit of tokens, or the end
@@ -32,32 +32,32 @@ AHEAD = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class GenerationRequest:
     """What the rows of one batch are to write; its rows are those of prompts and times."""
 
-    times: int = 1
+    num_return_sequences: int = 1
     """How many texts follow each prompt, which is read once."""
-    budgets: Sequence[int]
-    """Most tokens that each row chooses; tokens of a steering are not counted."""
-    rooms: Sequence[int | None]
+    max_new_tokens: Sequence[int]
+    """Most tokens that each row chooses; tokens of a controller are not counted."""
+    context_left: Sequence[int | None]
     """Most tokens that each row's context holds after its prompt; None knows no bound."""
     streams: Sequence[str]
     """Names of the rows' random streams."""
-    steering: Steering = field(default_factory=Steering)
+    controller: GenerationController = field(default_factory=GenerationController)
     on_token: Callable[[int, int], None] = lambda row, token: None
     """Called with (row, token id) for each token, chosen or not."""
 
 
 @dataclass(eq=False)
-class Written:
+class GeneratedSequence:
     """One row's text, as it grows."""
 
-    writing: Writing
+    request: GenerationRequest
     index: int
     """Which row of its writing it is."""
     stream: torch.Generator
-    budget: int
-    room: int | None
+    max_new_tokens: int
+    context_left: int | None
     ids: list[int] = field(default_factory=list)
     """Tokens so far, without the end token."""
     chosen: int = 0
@@ -68,7 +68,7 @@ class Written:
     finish: FinishReason = "stop"
     """Why it has ended."""
     seconds: float = 0.0
-    """The row's share of the time that the pool's steps took."""
+    """The row's share of the time that the batch's steps took."""
 
     def add(self, tokens: Sequence[int]) -> None:
         """Append tokens, to be fed."""
@@ -83,26 +83,31 @@ class Written:
     @property
     def spent(self) -> bool:
         """Whether it may choose no further token."""
-        return self.chosen >= self.budget or (self.room is not None and len(self.ids) >= self.room)
+        return self.chosen >= self.max_new_tokens or (
+            self.context_left is not None and len(self.ids) >= self.context_left
+        )
 
-    def lead(self, follow: Next) -> None:
+    def lead(self, continuation: Continuation) -> None:
         """Go on with tokens that it did not choose, or end where its context has no room."""
-        self.open = self._take(follow)
+        self.open = self._take(continuation)
         if not self.open:
             self.finish = "length"
 
-    def _take(self, follow: Next) -> bool:
-        if self.room is not None and len(self.ids) + len(follow.tokens) >= self.room:
+    def _take(self, continuation: Continuation) -> bool:
+        if (
+            self.context_left is not None
+            and len(self.ids) + len(continuation.tokens) >= self.context_left
+        ):
             return False
-        self.add(follow.tokens)
-        for token in follow.tokens:
-            self.writing.on_token(self.index, token)
-        if follow.budget is not None:
-            self.budget = self.chosen + follow.budget
+        self.add(continuation.tokens)
+        for token in continuation.tokens:
+            self.request.on_token(self.index, token)
+        if continuation.max_new_tokens is not None:
+            self.max_new_tokens = self.chosen + continuation.max_new_tokens
         return True
 
 
-class Pool:
+class GenerationBatch:
     """Rows that write together, a token of each at a step.
 
     No row is ever padded in its middle: where every open row has several tokens waiting, they are
@@ -110,7 +115,7 @@ class Pool:
     """
 
     def __init__(self, executor: Executor, backbone: LoadedBackbone, sampling: Sampling) -> None:
-        """An empty pool.
+        """An empty batch.
 
         Args:
             executor: feeds the backbone.
@@ -118,8 +123,8 @@ class Pool:
             sampling: how all rows choose.
         """
         self._executor, self._backbone, self._sampling = executor, backbone, sampling
-        self._feed: Feed | None = None
-        self._rows: list[Written] = []
+        self._feed: DecoderSession | None = None
+        self._rows: list[GeneratedSequence] = []
         self._h_BD: Tensor | None = None
 
     @property
@@ -127,24 +132,26 @@ class Pool:
         """Rows that have not ended."""
         return sum(row.open for row in self._rows)
 
-    def joins(self) -> bool:
+    def can_merge(self) -> bool:
         """Whether rows may join while others write."""
-        return self._feed is None or self._feed.joins()
+        return self._feed is None or self._feed.can_merge()
 
-    def add(self, prompt: Packed, writing: Writing) -> list[Written]:
-        """Read prompts; their B × times rows join in."""
+    def add(self, prompt: Packed, request: GenerationRequest) -> list[GeneratedSequence]:
+        """Read prompts; their B × num_return_sequences rows join in."""
         began = time.perf_counter()
-        feed = self._executor.feed(self._backbone)
-        feed.reserve(min(AHEAD, max(writing.budgets)))
-        h_BD = feed.feed_prompt(prompt)
-        if writing.times > 1:
-            each = [i for i in range(len(prompt.lengths)) for _ in range(writing.times)]
+        feed = self._executor.session(self._backbone)
+        feed.reserve(min(AHEAD, max(request.max_new_tokens)))
+        h_BD = feed.prefill(prompt)
+        if request.num_return_sequences > 1:
+            each = [
+                i for i in range(len(prompt.lengths)) for _ in range(request.num_return_sequences)
+            ]
             feed.select(each)
             h_BD = h_BD[each]
-        budgets = zip(writing.budgets, writing.rooms, writing.streams, strict=True)
+        limits = zip(request.max_new_tokens, request.context_left, request.streams, strict=True)
         rows = [
-            Written(writing, i, random_stream(stream), budget, room)
-            for i, (budget, room, stream) in enumerate(budgets)
+            GeneratedSequence(request, i, random_stream(stream), most, left)
+            for i, (most, left, stream) in enumerate(limits)
         ]
         if self._feed is None or self._h_BD is None:
             self._feed, self._h_BD = feed, h_BD
@@ -185,7 +192,7 @@ class Pool:
             self._feed.close()
         self._feed, self._h_BD, self._rows = None, None, []
 
-    def _choose(self, feed: Feed, h_BD: Tensor, ready: list[int]) -> list[int]:
+    def _choose(self, feed: DecoderSession, h_BD: Tensor, ready: list[int]) -> list[int]:
         """The next token of each of some rows."""
         logits_BV, seen_BV = feed.backbone.logits(h_BD), None
         if self._sampling.repetition_penalty != 1.0:
@@ -201,8 +208,12 @@ class Pool:
         return [tokens_B[i] for i in ready]
 
     def _settle(self, chosen: Mapping[int, int]) -> None:
-        """Take in the chosen tokens, and what the steerings make of them."""
-        wrote, ended, spent = list[Written](), list[Written](), list[Written]()
+        """Take in the chosen tokens, and what the controllers make of them."""
+        wrote, ended, spent = (
+            list[GeneratedSequence](),
+            list[GeneratedSequence](),
+            list[GeneratedSequence](),
+        )
         for i, token in chosen.items():
             row = self._rows[i]
             if token in self._backbone.stop_ids:
@@ -211,38 +222,38 @@ class Pool:
             row.add([token])
             row.chosen += 1
             wrote.append(row)
-            row.writing.on_token(row.index, token)
-        for writing, rows in _by_writing(wrote):
-            follows = writing.steering.after_tokens({row.index: row.ids for row in rows})
+            row.request.on_token(row.index, token)
+        for request, rows in _by_writing(wrote):
+            continuations = request.controller.after_tokens({row.index: row.ids for row in rows})
             for row in rows:
-                follow = follows.get(row.index)
-                if follow is None:
+                continuation = continuations.get(row.index)
+                if continuation is None:
                     spent += [row] if row.spent else []
-                elif follow.end:
+                elif continuation.end:
                     ended.append(row)
                 else:
-                    row.lead(follow)
+                    row.lead(continuation)
         self._end(ended, "stop")
         self._end(spent, "length")
 
     @staticmethod
-    def _end(ended: Sequence[Written], why: FinishReason) -> None:
-        """Close rows, but for those that their steering leads on."""
-        for writing, rows in _by_writing(ended):
-            follows = writing.steering.at_end({row.index: row.ids for row in rows})
+    def _end(ended: Sequence[GeneratedSequence], why: FinishReason) -> None:
+        """Close rows, but for those that their controller leads on."""
+        for request, rows in _by_writing(ended):
+            continuations = request.controller.at_end({row.index: row.ids for row in rows})
             for row in rows:
                 row.open, row.finish = False, why
-                if row.index in follows:
-                    row.lead(follows[row.index])
+                if row.index in continuations:
+                    row.lead(continuations[row.index])
 
-    def _shed(self, feed: Feed) -> None:
+    def _shed(self, feed: DecoderSession) -> None:
         """Drop ended rows where that pays."""
         kept = [i for i, row in enumerate(self._rows) if row.open]
-        if feed.sheds(len(kept), len(self._rows)):
+        if feed.should_compact(len(kept), len(self._rows)):
             feed.select(kept)
             self._rows = [self._rows[i] for i in kept]
 
-    def _feed_waiting(self, feed: Feed) -> Tensor:
+    def _feed_waiting(self, feed: DecoderSession) -> Tensor:
         """Feed as many tokens as every open row has waiting; ended rows read padding."""
         count = min(len(row.waiting) for row in self._rows if row.open)
         pad = self._backbone.pad_id
@@ -255,15 +266,17 @@ class Pool:
         return feed.feed(self._backbone.embed(ids_BN))
 
 
-def _charge(rows: Sequence[Written], began: float) -> None:
+def _charge(rows: Sequence[GeneratedSequence], began: float) -> None:
     """Share the time since `began` out among rows."""
     for row in rows:
         row.seconds += (time.perf_counter() - began) / len(rows)
 
 
-def _by_writing(rows: Sequence[Written]) -> list[tuple[Writing, list[Written]]]:
+def _by_writing(
+    rows: Sequence[GeneratedSequence],
+) -> list[tuple[GenerationRequest, list[GeneratedSequence]]]:
     """Rows by the writing that they belong to."""
-    found: dict[int, tuple[Writing, list[Written]]] = {}
+    found: dict[int, tuple[GenerationRequest, list[GeneratedSequence]]] = {}
     for row in rows:
-        found.setdefault(id(row.writing), (row.writing, []))[1].append(row)
+        found.setdefault(id(row.request), (row.request, []))[1].append(row)
     return list(found.values())

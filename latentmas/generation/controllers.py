@@ -1,6 +1,6 @@
 """What may happen to a text while it is written: stop strings, retries, tool calls.
 
-A steering watches rows token by token. It may end a row, or let it go on with tokens that the row
+A controller watches rows token by token. It may end a row, or let it go on with tokens that the row
 did not choose: they are fed like written ones, at the row's own place, so that no other row
 notices.
 """
@@ -15,37 +15,37 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 __all__ = [
     "RETRIES",
-    "Next",
+    "Continuation",
     "Retry",
-    "RetrySteering",
-    "Steering",
+    "RetryController",
+    "GenerationController",
     "StopStrings",
-    "Together",
+    "ChainedControllers",
 ]
 
 Rows = Mapping[int, Sequence[int]]
 """Row → the token ids it has so far."""
 
 
-class Next(NamedTuple):
+class Continuation(NamedTuple):
     """How a row goes on."""
 
     tokens: Sequence[int] = ()
     """Fed next, as if the row had written them."""
-    budget: int | None = None
+    max_new_tokens: int | None = None
     """Most tokens that it may choose from now on; None leaves it what it has."""
     end: bool = False
     """End the row here."""
 
 
-class Steering:
+class GenerationController:
     """Interface; by default nothing happens."""
 
-    def after_tokens(self, rows: Rows) -> dict[int, Next]:
+    def after_tokens(self, rows: Rows) -> dict[int, Continuation]:
         """Called with the rows that have just written a token."""
         return {}
 
-    def at_end(self, rows: Rows) -> dict[int, Next]:
+    def at_end(self, rows: Rows) -> dict[int, Continuation]:
         """Called with the rows that have just ended; those named go on."""
         return {}
 
@@ -54,22 +54,22 @@ class Steering:
         return text
 
 
-class Together(Steering):
-    """Several steerings; where two speak of one row, the first is heard."""
+class ChainedControllers(GenerationController):
+    """Several controllers; where two speak of one row, the first is heard."""
 
-    def __init__(self, parts: Sequence[Steering]) -> None:
+    def __init__(self, parts: Sequence[GenerationController]) -> None:
         self.parts = list(parts)
 
-    def after_tokens(self, rows: Rows) -> dict[int, Next]:
+    def after_tokens(self, rows: Rows) -> dict[int, Continuation]:
         """What the parts say."""
-        said: dict[int, Next] = {}
+        said: dict[int, Continuation] = {}
         for part in self.parts:
             said = part.after_tokens({r: ids for r, ids in rows.items() if r not in said}) | said
         return said
 
-    def at_end(self, rows: Rows) -> dict[int, Next]:
+    def at_end(self, rows: Rows) -> dict[int, Continuation]:
         """What the parts say."""
-        said: dict[int, Next] = {}
+        said: dict[int, Continuation] = {}
         for part in self.parts:
             said = part.at_end({r: ids for r, ids in rows.items() if r not in said}) | said
         return said
@@ -81,7 +81,7 @@ class Together(Steering):
         return text
 
 
-class StopStrings(Steering):
+class StopStrings(GenerationController):
     """Ends a row whose text holds one of some strings, and cuts the text before it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ class StopStrings(Steering):
         self._own: dict[int, int] = {}
         """Where the tokens begin that each row has chosen in one go, after what it was given."""
 
-    def after_tokens(self, rows: Rows) -> dict[int, Next]:
+    def after_tokens(self, rows: Rows) -> dict[int, Continuation]:
         """End the rows that have just completed a string; a token has a byte at least.
 
         What a row did not choose itself, such as a tool's result, ends nothing.
@@ -110,7 +110,7 @@ class StopStrings(Steering):
             found = [string for string in self._strings if string in tail]
             if found:
                 self._found[row] = min(found, key=tail.index)
-                said[row] = Next(end=True)
+                said[row] = Continuation(end=True)
         return said
 
     def text(self, row: int, text: str) -> str:
@@ -145,7 +145,7 @@ RETRIES: dict[str, Retry] = {
 """Retries by kind of task, as `RunOptions.retry` names them."""
 
 
-class RetrySteering(Steering):
+class RetryController(GenerationController):
     """Leads ended rows without an answer to one, once each."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, retry: Retry) -> None:
@@ -153,12 +153,12 @@ class RetrySteering(Steering):
         self._cue = tokenizer(retry.cue, add_special_tokens=False).input_ids
         self.retried: set[int] = set()
 
-    def at_end(self, rows: Rows) -> dict[int, Next]:
+    def at_end(self, rows: Rows) -> dict[int, Continuation]:
         """Go on with the cue where there is no answer yet."""
         said = {}
         for row, ids in rows.items():
             text = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
             if row not in self.retried and not self._retry.has_answer(text):
                 self.retried.add(row)
-                said[row] = Next(self._cue, budget=self._retry.max_new_tokens)
+                said[row] = Continuation(self._cue, max_new_tokens=self._retry.max_new_tokens)
         return said

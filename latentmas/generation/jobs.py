@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from latentmas.engine import Turn
-from latentmas.generation.batch import FinishReason, Pool, Writing, Written
-from latentmas.generation.controllers import Retry, RetrySteering, Steering, StopStrings, Together
+from latentmas.engine import StepInput
+from latentmas.generation.batch import (
+    FinishReason,
+    GeneratedSequence,
+    GenerationBatch,
+    GenerationRequest,
+)
+from latentmas.generation.controllers import (
+    ChainedControllers,
+    GenerationController,
+    Retry,
+    RetryController,
+    StopStrings,
+)
 from latentmas.generation.sampling import Sampling
-from latentmas.generation.tool_calls import CallSteering, ToolCall, call_steering
+from latentmas.generation.tool_calls import ToolCall, ToolCallController, tool_call_controller
 from latentmas.spec import AgentSpec
 from latentmas.tools import Tool
 
-__all__ = ["Answer", "Draft"]
+__all__ = ["Answer", "DecodeJob"]
 
 
 @dataclass(frozen=True)
@@ -31,16 +42,16 @@ class Answer:
     """Why it ended."""
 
 
-class Draft:
+class DecodeJob:
     """An agent's texts after a batch of prompts, in the making."""
 
     def __init__(
         self,
-        turn: Turn,
+        turn: StepInput,
         agent: AgentSpec,
         *,
         sampling: Sampling,
-        times: int,
+        num_return_sequences: int,
         streams: Sequence[str],
         tools: Mapping[str, Tool],
         retry: Retry | None = None,
@@ -52,36 +63,36 @@ class Draft:
             turn: the agent's, with B prompts.
             agent: who writes; its tools are called.
             sampling: how tokens are chosen.
-            times: texts after each prompt.
+            num_return_sequences: texts after each prompt.
             streams: name of the random stream of each text.
             tools: by name.
             retry: for texts without an answer.
             on_token: called with (row, token id).
         """
-        self.turn, self._times, backbone = turn, times, turn.backbone
-        self._parts: list[Steering] = []
+        self.turn, self._num_return_sequences, backbone = turn, num_return_sequences, turn.backbone
+        self._parts: list[GenerationController] = []
         if agent.tools:
-            self._parts.append(call_steering(agent, tools, backbone))
+            self._parts.append(tool_call_controller(agent, tools, backbone))
         if sampling.stop:
             self._parts.append(StopStrings(backbone.tokenizer, sampling.stop))
         if retry is not None:
-            self._parts.append(RetrySteering(backbone.tokenizer, retry))
-        self._steering = Together(self._parts)
+            self._parts.append(RetryController(backbone.tokenizer, retry))
+        self._controller = ChainedControllers(self._parts)
         most = backbone.planned.info.max_positions
-        lengths = [length for length in turn.prompt.lengths for _ in range(times)]
-        rooms = [None if most is None else most - length for length in lengths]
-        self._writing = Writing(
-            budgets=[sampling.max_new_tokens] * len(rooms),
-            rooms=rooms,
+        lengths = [length for length in turn.prompt.lengths for _ in range(num_return_sequences)]
+        context_left = [None if most is None else most - length for length in lengths]
+        self._writing = GenerationRequest(
+            max_new_tokens=[sampling.max_new_tokens] * len(context_left),
+            context_left=context_left,
             streams=streams,
-            times=times,
-            steering=self._steering,
+            num_return_sequences=num_return_sequences,
+            controller=self._controller,
             **({} if on_token is None else {"on_token": on_token}),
         )
-        self._rows: list[Written] = []
+        self._rows: list[GeneratedSequence] = []
         self._answers: dict[int, list[Answer]] = {}
 
-    def begin(self, pool: Pool) -> None:
+    def begin(self, pool: GenerationBatch) -> None:
         """Read the prompts; the rows write as the pool advances."""
         self._rows = pool.add(self.turn.prompt, self._writing)
 
@@ -92,12 +103,14 @@ class Draft:
 
     def ended(self) -> dict[int, list[Answer]]:
         """Prompts all of whose texts have ended since this was last asked, and these texts."""
-        rows, times = self._rows, self._times
+        rows, num_return_sequences = self._rows, self._num_return_sequences
         fresh = {
-            i: self._read(range(i * times, (i + 1) * times))
-            for i in range(len(rows) // times)
+            i: self._read(range(i * num_return_sequences, (i + 1) * num_return_sequences))
+            for i in range(len(rows) // num_return_sequences)
             if i not in self._answers
-            and not any(row.open for row in rows[i * times : (i + 1) * times])
+            and not any(
+                row.open for row in rows[i * num_return_sequences : (i + 1) * num_return_sequences]
+            )
         }
         self._answers |= fresh
         return fresh
@@ -115,15 +128,20 @@ class Draft:
     def _read(self, numbers: Iterable[int]) -> list[Answer]:
         """What some rows have written."""
         parts, step = self._parts, self.turn.step
-        calls = next((part.calls for part in parts if isinstance(part, CallSteering)), {})
-        retried = next((part.retried for part in parts if isinstance(part, RetrySteering)), set())
+        calls = next((part.calls for part in parts if isinstance(part, ToolCallController)), {})
+        retried = next((part.retried for part in parts if isinstance(part, RetryController)), set())
         return [
             Answer(
                 ids=self._rows[i].ids,
-                text=self._steering.text(i, self._text(self._rows[i].ids)),
+                text=self._controller.text(i, self._text(self._rows[i].ids)),
                 chosen=self._rows[i].chosen,
                 calls=[
-                    replace(call, sequence=i % self._times, agent=step.agent, round=step.round)
+                    replace(
+                        call,
+                        sequence=i % self._num_return_sequences,
+                        agent=step.agent,
+                        round=step.round,
+                    )
                     for call in calls.get(i, [])
                 ],
                 retried=i in retried,

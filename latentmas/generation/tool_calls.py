@@ -30,12 +30,12 @@ from latentmas.backbones import (
 )
 from latentmas.engine import Nonces
 from latentmas.errors import LatentMASError
-from latentmas.generation.controllers import Next, Rows, Steering
-from latentmas.prompts import Segment, Turn
+from latentmas.generation.controllers import Continuation, GenerationController, Rows
+from latentmas.prompts import ChatMessage, Segment
 from latentmas.spec import AgentSpec
 from latentmas.tools import Tool
 
-__all__ = ["CallSteering", "ToolCall", "call_steering", "tool_schemas"]
+__all__ = ["ToolCallController", "ToolCall", "tool_call_controller", "tool_schemas"]
 
 AT_ONCE = 8
 """Most tools that run side by side."""
@@ -69,7 +69,7 @@ class _Wanted:
     body: str | dict[str, Any]
 
 
-class CallSteering(Steering):
+class ToolCallController(GenerationController):
     """What the styles have in common: running calls, counting them, keeping a record."""
 
     def __init__(
@@ -91,7 +91,7 @@ class CallSteering(Steering):
         new = list(ids[self._begin.get(row, 0) :])
         return str(self.backbone.tokenizer.decode(new, skip_special_tokens=False))
 
-    def answer(self, wanted: Mapping[int, list[_Wanted]], rows: Rows) -> dict[int, Next]:
+    def answer(self, wanted: Mapping[int, list[_Wanted]], rows: Rows) -> dict[int, Continuation]:
         """Run the calls of some rows; each row goes on with its results."""
         allowed = {row: self._allowed(row, calls) for row, calls in wanted.items()}
         flat = [(row, call) for row, calls in allowed.items() for call in calls]
@@ -107,7 +107,7 @@ class CallSteering(Steering):
             results += [NO_CALLS_LEFT] * (len(calls) - len(results))
             tokens = self.tokens([self._plain(result) for result in results])
             self._begin[row] = len(rows[row]) + len(tokens)
-            said[row] = Next(tokens)
+            said[row] = Continuation(tokens)
         return said
 
     @abstractmethod
@@ -155,7 +155,7 @@ class CallSteering(Steering):
         return found
 
 
-class _Tags(CallSteering):
+class _Tags(ToolCallController):
     """`<python>…</python>` in the text."""
 
     def __init__(
@@ -165,7 +165,7 @@ class _Tags(CallSteering):
         self._call = re.compile(rf"<({'|'.join(agent.tools)})>(.*?)</\1>", re.DOTALL)
         self._tail = max(len(name) for name in agent.tools) + 8
 
-    def after_tokens(self, rows: Rows) -> dict[int, Next]:
+    def after_tokens(self, rows: Rows) -> dict[int, Continuation]:
         """Answer the rows that have just closed a call."""
         wanted = {}
         for row, ids in rows.items():
@@ -183,12 +183,12 @@ class _Tags(CallSteering):
         return outside_ids(self.backbone.tokenizer, text)
 
 
-class _Chat(CallSteering):
+class _Chat(ToolCallController):
     """Turns of calls, as the chat template has them."""
 
     _calls = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 
-    def at_end(self, rows: Rows) -> dict[int, Next]:
+    def at_end(self, rows: Rows) -> dict[int, Continuation]:
         """Answer the rows whose turn was one of calls."""
         wanted = {
             row: calls
@@ -216,8 +216,8 @@ class _Chat(CallSteering):
         nonces = Nonces()
         said = nonces.hide(Segment("", own=False))
         marks = [nonces.hide(Segment(result, own=False)) for result in results]
-        turns = [Turn("user", "?"), Turn("assistant", said)]
-        turns += [Turn("tool", mark) for mark in marks]
+        turns = [ChatMessage("user", "?"), ChatMessage("assistant", said)]
+        turns += [ChatMessage("tool", mark) for mark in marks]
         text = self._rendered(turns)
         if set(nonces.counts(text).values()) != {1}:
             raise LatentMASError(
@@ -228,7 +228,7 @@ class _Chat(CallSteering):
         after = nonces.split(text.partition(said)[2])
         return segment_ids(self.backbone.tokenizer, [s for s in after if isinstance(s, Segment)])
 
-    def _rendered(self, turns: Sequence[Turn]) -> str:
+    def _rendered(self, turns: Sequence[ChatMessage]) -> str:
         """The turns as the chat template writes them; empty where it refuses turns of tools."""
         tokenizer, options = self.backbone.tokenizer, self.agent.chat_options
         if not tokenizer.chat_template:
@@ -241,10 +241,10 @@ class _Chat(CallSteering):
             return ""
 
 
-def call_steering(
+def tool_call_controller(
     agent: AgentSpec, tools: Mapping[str, Tool], backbone: LoadedBackbone
-) -> CallSteering:
-    """The steering of an agent's tool calls.
+) -> ToolCallController:
+    """The controller of an agent's tool calls.
 
     Args:
         agent: who calls; it names at least one tool.

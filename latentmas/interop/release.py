@@ -14,7 +14,7 @@ from latentmas.interop._sources import FolderSource, HubSource, Source
 from latentmas.interop._styles import Style, find_style
 from latentmas.plan import Plan
 from latentmas.runtime import System
-from latentmas.runtime.init_weights import sketch_links
+from latentmas.runtime.init_weights import meta_links
 from latentmas.spec import Backbone, DType, GraphSpec
 from latentmas.tools import Tool
 
@@ -80,7 +80,7 @@ def load_release(
     graph = _graph(published, style, backbones, task=task, prompts=prompts, **options)
     plan = compile_graph(graph)
     files = _link_files(published, plan, sources, LINK_TASKS[task])
-    sketches = sketch_links(plan)
+    sketches = meta_links(plan)
     weights = {id: read_link(path, sketches[id]) for id, path in files.items()}
     system = System.load(
         plan, device=device, dtype=None, executor=executor, tools=tools, start=False

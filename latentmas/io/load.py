@@ -21,7 +21,7 @@ from latentmas.io.storage.folder import LINKS, part
 from latentmas.io.storage.steady import read_steadily
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
-from latentmas.runtime.init_weights import sketch_links
+from latentmas.runtime.init_weights import meta_links
 from latentmas.safe_data import compare_header, read_header
 from latentmas.spec import Backbone, TextFunction
 from latentmas.tools import Tool
@@ -195,7 +195,7 @@ def _sketch(plan: Plan) -> dict[str, Tensor]:
     """Every weight of a plan's links, as tensors without storage."""
     return {
         f"{id}.{name}": tensor
-        for id, link in sketch_links(plan).items()
+        for id, link in meta_links(plan).items()
         for name, tensor in link.state_dict().items()
     }
 

@@ -7,8 +7,8 @@ from latentmas.prompts.chat_templates import render_chat_template
 from latentmas.prompts.packs import read_prompt_pack, write_prompt_pack
 from latentmas.prompts.render import (
     RESERVED,
+    ChatMessage,
     SlotMisuseError,
-    Turn,
     check_template,
     misused_variables,
     placed_variables,
@@ -23,7 +23,7 @@ __all__ = [
     "Segment",
     "SlotMisuseError",
     "Text",
-    "Turn",
+    "ChatMessage",
     "check_template",
     "misused_variables",
     "placed_variables",

@@ -27,7 +27,7 @@ __all__ = [
     "Segment",
     "SlotMisuseError",
     "Text",
-    "Turn",
+    "ChatMessage",
     "check_template",
     "misused_variables",
     "placed_variables",
@@ -46,7 +46,7 @@ class SlotMisuseError(ValueError):
     """A template does something with a latent slot other than placing it."""
 
 
-class Turn(NamedTuple):
+class ChatMessage(NamedTuple):
     """One chat message; a rendered prompt's content is a `Text`."""
 
     role: str
@@ -56,7 +56,7 @@ class Turn(NamedTuple):
 class Rendered(NamedTuple):
     """A rendered prompt: chat turns with markers, and the slot of each marker."""
 
-    turns: tuple[Turn, ...]
+    turns: tuple[ChatMessage, ...]
     markers: Mapping[str, str]
     """Marker text → slot name."""
 
@@ -196,8 +196,8 @@ def render_prompt(
     scope = {**values, **{slot: _Marker(text) for slot, text in slots.items()}}
     turns = []
     if agent.system is not None:
-        turns.append(Turn("system", _rendered(agent.system, scope)))
-    turns.append(Turn("user", _rendered(agent.prompt, scope)))
+        turns.append(ChatMessage("system", _rendered(agent.system, scope)))
+    turns.append(ChatMessage("user", _rendered(agent.prompt, scope)))
     markers = {text: slot for slot, text in slots.items()}
     if slots and any(nonce in _without(turn.content, markers) for turn in turns):
         raise SlotMisuseError("a filter changed a slot that holds latents")

@@ -1,9 +1,9 @@
 """Plan and weights to text: prompts, rollout, the interpreter, executors, the system."""
 
-from latentmas.engine import Turn, executors, latent_rollout
+from latentmas.engine import StepInput, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.observing.events import (
     Event,
     RunBegin,
@@ -11,11 +11,11 @@ from latentmas.runtime.observing.events import (
     SampleEnd,
     StepBegin,
     StepEnd,
+    StepRecord,
     Token,
-    TurnRecord,
     Watcher,
 )
-from latentmas.runtime.observing.recording import Reading, RunRecord, TurnTimes
+from latentmas.runtime.observing.recording import LatentReading, RunRecord, StepTimes
 from latentmas.runtime.observing.taps import Tap
 from latentmas.runtime.options import HOOKS, RunRequest, merge_options
 from latentmas.runtime.result import RunResult
@@ -26,7 +26,7 @@ __all__ = [
     "HOOKS",
     "Interpreter",
     "Origin",
-    "Reading",
+    "LatentReading",
     "RunBegin",
     "RunEnd",
     "Retry",
@@ -43,10 +43,10 @@ __all__ = [
     "Token",
     "ToolCall",
     "TrainingRecord",
-    "Turn",
-    "TurnRecord",
-    "TurnTimes",
-    "Walk",
+    "StepInput",
+    "StepRecord",
+    "StepTimes",
+    "BatchState",
     "Watcher",
     "executors",
     "latent_rollout",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from latentmas.errors import ExecutionError
-from latentmas.generation import Answer, Pool, ToolCall
+from latentmas.generation import Answer, GenerationBatch, ToolCall
 from latentmas.plan import Decode
-from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.observing.events import SampleEnd
 from latentmas.runtime.samples import Errors
 
@@ -47,7 +47,7 @@ class Flow:
     """Most samples that are under way at once."""
     refill: float
     """The share of them that must have ended before others join; 1 waits for all."""
-    put_away: Callable[[Walk], None]
+    put_away: Callable[[BatchState], None]
     """Called with each walk that is done."""
     forget: Callable[[int], None]
     """Called when a batch has failed, with the number of rows whose latent phase was over."""
@@ -55,13 +55,13 @@ class Flow:
     """Whether an error is kept for its row, or raised."""
     errors: Errors = field(default_factory=dict)
     """Rows that have failed."""
-    walks: list[Walk] = field(default_factory=list)
+    walks: list[BatchState] = field(default_factory=list)
     """Those that are done."""
     begun: list[int] = field(default_factory=list)
     """Rows whose latent phase is over, in order; those that ran again are in it again."""
     _again: deque[list[int]] = field(default_factory=deque)
     """Rows of failed batches."""
-    _open: list[Walk] = field(default_factory=list)
+    _open: list[BatchState] = field(default_factory=list)
     _batches: int = 0
     _retries: bool = False
     """Whether rows of a failed batch are under way, beside which no others may run."""
@@ -86,19 +86,19 @@ class Flow:
         finally:
             pool.close()
 
-    def _pool(self) -> Pool:
+    def _pool(self) -> GenerationBatch:
         last = self.interpreter.plan.steps[-1]
         assert isinstance(last, Decode)
         return self.interpreter.pool(last)
 
-    def _room(self, pool: Pool) -> int:
+    def _room(self, pool: GenerationBatch) -> int:
         """How many samples may join now."""
         size, live = self.batch_size, -(-pool.live // self.interpreter.num_return_sequences)
         room = size - live
-        free = room == size or (pool.joins() and room >= max(1, self.refill * size))
+        free = room == size or (pool.can_merge() and room >= max(1, self.refill * size))
         return room if free and not self._retries else 0
 
-    def _begin(self, rows: list[int], pool: Pool) -> None:
+    def _begin(self, rows: list[int], pool: GenerationBatch) -> None:
         """The latent phase of a batch, and the beginning of its texts."""
         self._batches += 1
         batch = [self.samples[i] for i in rows]
@@ -113,18 +113,18 @@ class Flow:
         self.begun += rows
         self._open.append(walk)
 
-    def _advance(self, pool: Pool) -> None:
+    def _advance(self, pool: GenerationBatch) -> None:
         """A token of each row that writes."""
         plan = self.interpreter.plan
         try:
-            with self.interpreter.blame(len(plan.steps) - 1):
+            with self.interpreter.annotate_errors(len(plan.steps) - 1):
                 backbone = self.interpreter.team.backbone_of(plan.steps[-1].agent)
                 self.interpreter.executor.prepare(backbone)
                 pool.advance()
         except ExecutionError as error:
             self._failed(self._drop(pool), error)
 
-    def _drop(self, pool: Pool) -> list[int]:
+    def _drop(self, pool: GenerationBatch) -> list[int]:
         """Give up the batches that are under way; their rows."""
         pool.close()
         rows = [row for walk in self._open for row in walk.rows]

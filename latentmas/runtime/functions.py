@@ -12,10 +12,10 @@ from latentmas.spec import TextFunction, TextSourceSpec
 from latentmas.tools import Tool
 from latentmas.tools import tools as registered
 
-__all__ = ["check_text_functions", "find_tools", "outside_text"]
+__all__ = ["check_text_functions", "resolve_tools", "outside_text"]
 
 
-def find_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
+def resolve_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
     """Every tool that an agent names, from `given` or the registry.
 
     Raises:

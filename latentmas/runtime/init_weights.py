@@ -24,9 +24,9 @@ __all__ = [
     "build_links",
     "embedding_norm",
     "ridge_alignment",
-    "sketch_link",
-    "sketch_links",
-    "start_links",
+    "meta_link",
+    "meta_links",
+    "init_link_weights",
 ]
 
 RIDGE = 1e-4
@@ -47,7 +47,7 @@ def build_links(plan: Plan, seed: int) -> dict[str, Link]:
         return {link.id: _build(link) for link in plan.links}
 
 
-def sketch_links(plan: Plan) -> dict[str, Link]:
+def meta_links(plan: Plan) -> dict[str, Link]:
     """The links without memory, on the meta device, to judge them before anything is loaded.
 
     Raises:
@@ -55,7 +55,7 @@ def sketch_links(plan: Plan) -> dict[str, Link]:
         WeightsError: the links are larger than this machine's memory.
         UnknownNameError: a kind is not registered.
     """
-    links = {link.id: sketch_link(link) for link in plan.links}
+    links = {link.id: meta_link(link) for link in plan.links}
     for planned in plan.links:
         found = sum(p.numel() for p in links[planned.id].parameters())
         if found != planned.n_parameters:
@@ -72,8 +72,8 @@ def sketch_links(plan: Plan) -> dict[str, Link]:
     return links
 
 
-def sketch_link(planned: LinkPlan) -> Link:
-    """A link without memory, on the meta device; errors as `sketch_links`."""
+def meta_link(planned: LinkPlan) -> Link:
+    """A link without memory, on the meta device; errors as `meta_links`."""
     with torch.device("meta"):
         return _build(planned)
 
@@ -97,7 +97,7 @@ def _build(planned: LinkPlan) -> Link:
 
 
 @torch.no_grad()
-def start_links(
+def init_link_weights(
     plan: Plan, links: Mapping[str, Link], backbones: Mapping[str, LoadedBackbone], seed: int
 ) -> None:
     """Apply `init` and `norm` of every link, inner links first.
@@ -132,14 +132,15 @@ def start_links(
 
 
 def attach_links(
-    plan: Plan, links: Mapping[str, Link], serving: Mapping[str, LoadedBackbone]
+    plan: Plan, links: Mapping[str, Link], agent_backbones: Mapping[str, LoadedBackbone]
 ) -> None:
     """Hand the loaded backbones to the links whose kinds need them.
 
     Args:
         plan: whose links.
         links: by id.
-        serving: the loaded backbone of each agent. A shared link gets those of its first user.
+        agent_backbones: the loaded backbone of each agent. A shared link gets those of its first
+            user.
 
     Raises:
         WeightsError: a kind cannot work with its backbones.
@@ -147,7 +148,7 @@ def attach_links(
     for planned in plan.links:
         if links[planned.id].needs:
             source, target = plan.ends_of(planned)
-            links[planned.id].attach(serving[source], serving[target])
+            links[planned.id].attach(agent_backbones[source], agent_backbones[target])
 
 
 def _inner_of(plan: Plan, agent: str) -> str:

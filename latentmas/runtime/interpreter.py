@@ -14,31 +14,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from latentmas.engine import GroupedInner, Packed, Prefix, Turn, merge, merged_prefix
+from latentmas.engine import GroupedInner, Packed, Prefix, StepInput, merge, merged_prefix
 from latentmas.errors import ExecutionError
-from latentmas.generation import Answer, Draft, Pool, Retry, Sampling, ToolCall
+from latentmas.generation import Answer, DecodeJob, GenerationBatch, Retry, Sampling, ToolCall
 from latentmas.plan import Combine, Decode, Plan, Rollout, Step, Transfer, Value, rollouts_together
 from latentmas.runtime.combine import combine_messages, combine_texts
 from latentmas.runtime.functions import outside_text
-from latentmas.runtime.observing.events import StepBegin, StepEnd, Token, TurnRecord, Watcher
+from latentmas.runtime.observing.events import StepBegin, StepEnd, StepRecord, Token, Watcher
 from latentmas.runtime.observing.taps import passing_texts
-from latentmas.runtime.step_input import make_turn
+from latentmas.runtime.step_input import make_step_input
 
 if TYPE_CHECKING:
     from latentmas.engine import Executor, Team
 
-__all__ = ["Interpreter", "Walk"]
+__all__ = ["Interpreter", "BatchState"]
 
 Content = Tensor | list[str]
 """What a value holds: states or a message, (B, K, D), or B texts."""
 EditMessage = Callable[[str, Tensor], Tensor]
 """Takes a message's name and message_BKD; returns what arrives in its place."""
-Finish = Callable[[Turn], Any]
+Finish = Callable[[StepInput], Any]
 """Reads the last turn of a walk: a score, say. Its result is the walk's."""
 
 
 @dataclass
-class Walk:
+class BatchState:
     """What one walk over a batch has brought."""
 
     samples: Sequence[Mapping[str, Any]]
@@ -53,12 +53,12 @@ class Walk:
     """Values still needed, and those to keep."""
     texts: dict[str, list[str]] = field(default_factory=dict)
     """Edited texts, by the name of what passes along their edge."""
-    records: list[TurnRecord] = field(default_factory=list)
+    records: list[StepRecord] = field(default_factory=list)
     calls: list[list[ToolCall]] = field(default_factory=list)
     """Each sample's tool calls, of all agents so far."""
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     """Beginnings of prompts that agents read in several turns."""
-    draft: Draft | None = None
+    draft: DecodeJob | None = None
     """The final texts, while they are being written in a pool."""
     finite: dict[str, Tensor] = field(default_factory=dict)
     """By message whether all of it is finite: looked at before text is written, not at once."""
@@ -77,17 +77,17 @@ class Interpreter:
     retry: Retry | None = None
     """A second chance for answers that hold none."""
     keep: Callable[[Step], bool] = lambda step: False
-    """Whether a step's value stays in `Walk.values` to the end."""
-    pool_class: type[Pool] = Pool
+    """Whether a step's value stays in `BatchState.values` to the end."""
+    batch_class: type[GenerationBatch] = GenerationBatch
     """What texts are written in; the cost model only counts them."""
     on_event: Watcher = lambda event: None
     edit: Callable[[Value, Any], Any] | None = None
     """Takes what passes along an edge and its content; returns what arrives in its place."""
-    roll: Callable[[Rollout, Turn], Tensor | None] = lambda step, turn: None
+    roll: Callable[[Rollout, StepInput], Tensor | None] = lambda step, turn: None
     """Gives a rollout's states in its place; None lets it run."""
     send: Callable[[Transfer], Tensor | None] = lambda step: None
     """Gives a transfer's message in its place; None lets links make it."""
-    on_turn: Callable[[Turn], None] = lambda turn: None
+    on_turn: Callable[[StepInput], None] = lambda turn: None
     """Called before each model step: a way to score earlier rounds."""
 
     def walk(
@@ -95,11 +95,11 @@ class Interpreter:
         samples: Sequence[Mapping[str, Any]],
         *,
         finish: Finish | None = None,
-        pool: Pool | None = None,
+        pool: GenerationBatch | None = None,
         rows: Sequence[int] | None = None,
         batch: int = 0,
         values: dict[str, Content] | None = None,
-    ) -> Walk:
+    ) -> BatchState:
         """Walk all steps over one batch.
 
         Args:
@@ -114,16 +114,16 @@ class Interpreter:
         Raises:
             ExecutionError: from whatever failed, with step, agent and round.
         """
-        walk = Walk(samples, range(len(samples)) if rows is None else rows, batch)
+        walk = BatchState(samples, range(len(samples)) if rows is None else rows, batch)
         walk.calls = [[] for _ in samples]
         if values is not None:
             walk.values = values
         self._say_sources(walk)
-        dead_after, turns = self._dead_after(), dict[int, Turn]()
+        dead_after, turns = self._dead_after(), dict[int, StepInput]()
         for index, step in enumerate(self.plan.steps):
             self.on_event(StepBegin(batch, index, step.op, step.agent, step.round))
             began = time.perf_counter()
-            with self.blame(index):
+            with self.annotate_errors(index):
                 if index not in turns and step.output not in walk.values:
                     turns |= self._roll_together(index, walk)
                 record = self._run(index, walk, finish, pool, turns.pop(index, None))
@@ -134,7 +134,7 @@ class Interpreter:
                 walk.values.pop(name, None)
         return walk
 
-    def complete(self, walk: Walk) -> None:
+    def complete(self, walk: BatchState) -> None:
         """Take in the final texts of a walk, which have been written in a pool."""
         draft, index = walk.draft, len(self.plan.steps) - 1
         assert draft is not None
@@ -143,7 +143,7 @@ class Interpreter:
         self._ended(walk, index, draft.seconds, record)
 
     @contextmanager
-    def blame(self, index: int) -> Iterator[None]:
+    def annotate_errors(self, index: int) -> Iterator[None]:
         """Turn errors inside into ones that name a step."""
         step = self.plan.steps[index]
         try:
@@ -153,16 +153,18 @@ class Interpreter:
                 str(error) or repr(error), step=index, agent=step.agent, round=step.round
             ) from error
 
-    def _say_sources(self, walk: Walk) -> None:
+    def _say_sources(self, walk: BatchState) -> None:
         """Let the text sources speak; one that fails is told with the first step that reads it."""
         for source in self.plan.graph.text_sources:
             readers = (i for i, step in enumerate(self.plan.steps) if source.name in step.reads)
-            with self.blame(next(readers, 0)):
+            with self.annotate_errors(next(readers, 0)):
                 walk.values[source.name] = outside_text(
                     source, self.team.text_functions, walk.samples, walk.rows
                 )
 
-    def _ended(self, walk: Walk, index: int, seconds: float, record: TurnRecord | None) -> None:
+    def _ended(
+        self, walk: BatchState, index: int, seconds: float, record: StepRecord | None
+    ) -> None:
         """Tell that a step has ended."""
         step, count = self.plan.steps[index], len(walk.samples)
         if record is not None:
@@ -184,11 +186,11 @@ class Interpreter:
     def _run(
         self,
         index: int,
-        walk: Walk,
+        walk: BatchState,
         finish: Finish | None,
-        pool: Pool | None,
-        turn: Turn | None,
-    ) -> TurnRecord | None:
+        pool: GenerationBatch | None,
+        turn: StepInput | None,
+    ) -> StepRecord | None:
         """Run a step; `turn` is given when its states are there already."""
         step = self.plan.steps[index]
         if isinstance(step, Transfer):
@@ -210,7 +212,9 @@ class Interpreter:
         with torch.no_grad():
             return self._write(step, turn, walk, pool)
 
-    def _write(self, step: Decode, turn: Turn, walk: Walk, pool: Pool | None) -> TurnRecord | None:
+    def _write(
+        self, step: Decode, turn: StepInput, walk: BatchState, pool: GenerationBatch | None
+    ) -> StepRecord | None:
         """Write a step's texts, or begin them where a pool takes the final ones."""
         _refuse_not_finite(walk.finite)
         draft = self._draft(step, turn, walk)
@@ -224,7 +228,7 @@ class Interpreter:
         return self._take_in(walk, draft)
 
     @staticmethod
-    def _take_in(walk: Walk, draft: Draft) -> TurnRecord:
+    def _take_in(walk: BatchState, draft: DecodeJob) -> StepRecord:
         """Give a walk the texts of a draft that is done, and the calls made for them."""
         answers = draft.answers()
         walk.values[draft.turn.step.output] = [own[0].text for own in answers]
@@ -233,7 +237,7 @@ class Interpreter:
             calls += [call for answer in own for call in answer.calls]
         return _written(draft.turn, [answer for own in answers for answer in own])
 
-    def _roll_together(self, index: int, walk: Walk) -> dict[int, Turn]:
+    def _roll_together(self, index: int, walk: BatchState) -> dict[int, StepInput]:
         """Run the rollouts that begin at a step and need no others, where there are several.
 
         Their states go to the walk's values; their turns are returned by step.
@@ -259,7 +263,7 @@ class Interpreter:
                 walk.values[steps[i].output] = own
         return dict(zip(indices, turns, strict=True))
 
-    def _merged(self, turns: Sequence[Turn], walk: Walk) -> Packed:
+    def _merged(self, turns: Sequence[StepInput], walk: BatchState) -> Packed:
         """The prompts of several agents as one batch, with the prefix that they share by rounds."""
         own = [(turn.prompt.x_BTD.shape[1], turn.prompt.prefix) for turn in turns]
         prompt, agents = merge([turn.prompt for turn in turns]), [turn.step.agent for turn in turns]
@@ -272,15 +276,15 @@ class Interpreter:
     def _share(self, one: str, other: str) -> bool:
         return self.team.backbone_of(one) is self.team.backbone_of(other)
 
-    def _turn(self, step: Rollout | Decode, walk: Walk) -> Turn:
+    def _turn(self, step: Rollout | Decode, walk: BatchState) -> StepInput:
         prefixes = walk.prefixes if self.executor.reuses else None
         self.executor.prepare(self.team.backbone_of(step.agent))
         texts = self._edited_texts(step, walk)
-        return make_turn(
+        return make_step_input(
             self.team, self.plan, step, walk.samples, walk.values, prefixes, texts=texts
         )
 
-    def _edited_texts(self, step: Rollout | Decode, walk: Walk) -> dict[str, list[str]]:
+    def _edited_texts(self, step: Rollout | Decode, walk: BatchState) -> dict[str, list[str]]:
         """Slot → edited texts. Each is edited once in a round, though a round may read it twice."""
         found: dict[str, list[str]] = {}
         if self.edit is None:
@@ -295,14 +299,14 @@ class Interpreter:
                 found[slot] = walk.texts[passing.name]
         return found
 
-    def _rollout(self, step: Rollout, turn: Turn) -> Tensor:
+    def _rollout(self, step: Rollout, turn: StepInput) -> Tensor:
         given = self.roll(step, turn)
         if given is not None:
             return given
         inner = self.team.link(step.inner)
         return self.executor.rollout(turn.backbone, inner, turn.prompt, step.latent_steps)
 
-    def _transfer(self, step: Transfer, walk: Walk) -> Tensor:
+    def _transfer(self, step: Transfer, walk: BatchState) -> Tensor:
         message_BKD = self.send(step)
         if message_BKD is None:
             states = walk.values[step.source]
@@ -315,7 +319,7 @@ class Interpreter:
         walk.finite[step.output] = message_BKD.detach().isfinite().all()
         return message_BKD
 
-    def _combine(self, step: Combine, walk: Walk) -> Content:
+    def _combine(self, step: Combine, walk: BatchState) -> Content:
         values = [walk.values[name] for name in step.sources]
         messages = [value for value in values if isinstance(value, Tensor)]
         if messages:
@@ -326,22 +330,22 @@ class Interpreter:
             texts = [self.edit(*pair) for pair in zip(passing, texts, strict=True)]
         return combine_texts(texts)
 
-    def pool(self, step: Decode) -> Pool:
+    def pool(self, step: Decode) -> GenerationBatch:
         """A pool for a step's texts."""
         backbone = self.team.backbone_of(step.agent)
-        return self.pool_class(self.executor, backbone, self._sampling(step))
+        return self.batch_class(self.executor, backbone, self._sampling(step))
 
-    def _draft(self, step: Decode, turn: Turn, walk: Walk) -> Draft:
+    def _draft(self, step: Decode, turn: StepInput, walk: BatchState) -> DecodeJob:
         count = self.num_return_sequences if step.final else 1
 
         def announce(row: int, token: int) -> None:
             sample, sequence = divmod(row, count)
             self.on_event(Token(walk.rows[sample], step.agent, token, sequence))
 
-        return Draft(
+        return DecodeJob(
             turn,
             self.plan.graph.agent(step.agent),
-            times=count,
+            num_return_sequences=count,
             sampling=self._sampling(step),
             streams=[
                 self.sampling.stream(row, f"{step.agent}/{step.round}", sequence)
@@ -370,9 +374,9 @@ def _refuse_not_finite(finite: dict[str, Tensor]) -> None:
     finite.clear()
 
 
-def _record(turn: Turn, *, latent_steps: int = 0, **written: int) -> TurnRecord:
+def _record(turn: StepInput, *, latent_steps: int = 0, **written: int) -> StepRecord:
     lengths = turn.prompt.lengths
-    return TurnRecord(
+    return StepRecord(
         round=turn.step.round,
         agent=turn.step.agent,
         op=turn.step.op,
@@ -384,7 +388,7 @@ def _record(turn: Turn, *, latent_steps: int = 0, **written: int) -> TurnRecord:
     )
 
 
-def _written(turn: Turn, written: Sequence[Answer]) -> TurnRecord:
+def _written(turn: StepInput, written: Sequence[Answer]) -> StepRecord:
     """What a turn that wrote has cost."""
     return _record(
         turn,

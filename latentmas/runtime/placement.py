@@ -134,7 +134,7 @@ def load_backbones(
         reuse: loaded backbones of another system, by agent, to take where they are the same.
         commits: of the hub, by key, in place of the revisions declared.
     """
-    serving, loaded = dict[str, LoadedBackbone](), dict[tuple[str, str], LoadedBackbone]()
+    agent_backbones, loaded = dict[str, LoadedBackbone](), dict[tuple[str, str], LoadedBackbone]()
     for key, planned in plan.backbones.items():
         commit = (commits or {}).get(key)
         for agent in planned.agents:
@@ -151,8 +151,8 @@ def load_backbones(
             if known is None:
                 known = load_backbone(planned, device=where, dtype=dtype, commit=commit)
                 loaded[place] = known
-            serving[agent] = known
-    return serving
+            agent_backbones[agent] = known
+    return agent_backbones
 
 
 def _same_spec(
@@ -170,8 +170,10 @@ def link_key(id: str) -> str:
     return id.replace(".", "/")
 
 
-def place_links(plan: Plan, links: nn.ModuleDict, serving: Mapping[str, LoadedBackbone]) -> None:
+def place_links(
+    plan: Plan, links: nn.ModuleDict, agent_backbones: Mapping[str, LoadedBackbone]
+) -> None:
     """Put each link where its first user's backbone is."""
     for planned in plan.links:
         sender, _ = plan.ends_of(planned)
-        links[link_key(planned.id)].to(serving[sender].device)
+        links[link_key(planned.id)].to(agent_backbones[sender].device)

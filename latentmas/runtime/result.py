@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentmas.errors import LatentMASError
 from latentmas.generation import FinishReason, ToolCall
-from latentmas.runtime.observing.events import TurnRecord
+from latentmas.runtime.observing.events import StepRecord
 
 if TYPE_CHECKING:
     from latentmas.runtime.observing.recording import RunRecord
@@ -50,9 +50,9 @@ class RunResult:
     """`"round1.planner->critic"` → message_BKD; with `record=("messages",)`."""
     states: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """`"round1.planner"` → raw states h_BKD; with `record=("states",)`."""
-    spoken: dict[str, list[str]] = field(default_factory=dict, repr=False)
+    text_messages: dict[str, list[str]] = field(default_factory=dict, repr=False)
     """`"round1.planner.text"` → what was said on text edges; always recorded."""
-    accounting: list[TurnRecord] = field(default_factory=list, repr=False)
+    accounting: list[StepRecord] = field(default_factory=list, repr=False)
     """A record for each round and agent, batches added up, in plan order."""
     seconds: float = 0.0
     executor: str = ""
@@ -72,13 +72,13 @@ class RunResult:
         return self.texts[0]
 
     @property
-    def steps(self) -> list[TurnRecord]:
+    def steps(self) -> list[StepRecord]:
         """Another name of `accounting`."""
         return self.accounting
 
     def summary(self) -> str:
         """The accounting as a table of text, with totals."""
-        total = TurnRecord(0, "", "", **_sums(self.accounting))
+        total = StepRecord(0, "", "", **_sums(self.accounting))
         lines = [
             f"{'round':>5}  {'agent':<16}{'op':<9}{'prompt':>8}{'latent':>8}{'text':>8}"
             f"{'calls':>7}{'seconds':>10}"
@@ -131,17 +131,17 @@ class RunResult:
         )
 
 
-def _sums(records: Sequence[TurnRecord]) -> dict[str, Any]:
-    names = [field.name for field in fields(TurnRecord) if field.name not in _KEY]
+def _sums(records: Sequence[StepRecord]) -> dict[str, Any]:
+    names = [field.name for field in fields(StepRecord) if field.name not in _KEY]
     return {name: sum(getattr(record, name) for record in records) for name in names}
 
 
 _KEY = ("round", "agent", "op")
 
 
-def add_up(records: Sequence[TurnRecord]) -> list[TurnRecord]:
+def add_up(records: Sequence[StepRecord]) -> list[StepRecord]:
     """Records of several batches, added up by round, agent and step kind."""
-    groups: dict[tuple[int, str, str], list[TurnRecord]] = {}
+    groups: dict[tuple[int, str, str], list[StepRecord]] = {}
     for record in records:
         groups.setdefault((record.round, record.agent, record.op), []).append(record)
-    return [TurnRecord(*key, **_sums(group)) for key, group in groups.items()]
+    return [StepRecord(*key, **_sums(group)) for key, group in groups.items()]

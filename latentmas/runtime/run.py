@@ -15,9 +15,9 @@ from latentmas.errors import DataError
 from latentmas.generation import Answer
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
 from latentmas.runtime.flow import Flow
-from latentmas.runtime.interpreter import Interpreter, Walk
+from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.observing.events import Event, RunBegin, RunEnd, SampleEnd, Watcher
-from latentmas.runtime.observing.recording import Recorder
+from latentmas.runtime.observing.recording import ReportRecorder
 from latentmas.runtime.options import RECORDABLE, RunRequest
 from latentmas.runtime.result import RunResult, add_up
 from latentmas.runtime.samples import Errors, bad_samples, check_prompts
@@ -68,7 +68,7 @@ def run_batches(
     """Run all samples in batches, but for those with errors."""
     options, executor, broken = request.options, request.executor, list[BaseException]()
     record, watchers = options.record, request.watchers
-    recorder = Recorder(system, plan, samples) if "report" in record else None
+    recorder = ReportRecorder(system, plan, samples) if "report" in record else None
     if recorder is not None:
         executor = recorder.timed(executor)
         watchers = (recorder.on_event, *watchers)
@@ -132,7 +132,7 @@ def _interpreter(
     )
 
 
-def _put_away(walk: Walk, recorder: Recorder | None, kept: Container[str]) -> None:
+def _put_away(walk: BatchState, recorder: ReportRecorder | None, kept: Container[str]) -> None:
     """Read a walk for the report; move recorded tensors off the device.
 
     So batches do not pile up there, nor what the report alone needed.
@@ -150,7 +150,7 @@ def _put_away(walk: Walk, recorder: Recorder | None, kept: Container[str]) -> No
 class _Places:
     """Where what the walks have made belongs: in the order of the samples, with gaps."""
 
-    def __init__(self, count: int, walks: Sequence[Walk]) -> None:
+    def __init__(self, count: int, walks: Sequence[BatchState]) -> None:
         self._count = count
         self._numbers = [row for walk in walks for row in walk.rows]
 
@@ -170,7 +170,7 @@ class _Places:
         return whole
 
 
-def _collect(plan: Plan, walks: Sequence[Walk], count: int) -> RunResult:
+def _collect(plan: Plan, walks: Sequence[BatchState], count: int) -> RunResult:
     """Results in the order of the samples, whatever that of the batches was."""
     places = _Places(count, walks)
 
@@ -180,8 +180,8 @@ def _collect(plan: Plan, walks: Sequence[Walk], count: int) -> RunResult:
             if values:
                 yield name, values
 
-    spoken = {name: places.items(values, str) for name, values in gather(Decode)}
-    spoken.pop(plan.steps[-1].output, None)
+    text_messages = {name: places.items(values, str) for name, values in gather(Decode)}
+    text_messages.pop(plan.steps[-1].output, None)
     answers: list[list[Answer]] = places.items([walk.result for walk in walks], list)
     return RunResult(
         texts=[own[0].text if own else "" for own in answers],
@@ -193,7 +193,7 @@ def _collect(plan: Plan, walks: Sequence[Walk], count: int) -> RunResult:
         retried=[i for i, own in enumerate(answers) if any(answer.retried for answer in own)],
         messages={name: places.rows(values) for name, values in gather(Transfer)},
         states={name: places.rows(values) for name, values in gather(Rollout)},
-        spoken=spoken,
+        text_messages=text_messages,
         accounting=add_up([record for walk in walks for record in walk.records]),
     )
 

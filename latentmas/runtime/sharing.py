@@ -212,7 +212,7 @@ class Sharing:
         """The hub's commit of each backbone that came from there, by key."""
         system = self._system
         found = {
-            key: system.serving[backbone.agents[0]].commit
+            key: system.agent_backbones[backbone.agents[0]].commit
             for key, backbone in system.plan.backbones.items()
         }
         return {key: commit for key, commit in found.items() if commit is not None}

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor
 
-from latentmas.engine import Prefix, Team, Turn, find_prefix, pack
+from latentmas.engine import Prefix, StepInput, Team, find_prefix, pack
 from latentmas.generation import tool_schemas
 from latentmas.plan import Combine, Decode, Plan, Rollout, Transfer
 
-__all__ = ["make_turn"]
+__all__ = ["make_step_input"]
 
 
-def make_turn(
+def make_step_input(
     team: Team,
     plan: Plan,
     step: Rollout | Decode,
@@ -23,7 +23,7 @@ def make_turn(
     prefixes: dict[str, Prefix] | None,
     *,
     texts: Mapping[str, list[str]] | None = None,
-) -> Turn:
+) -> StepInput:
     """Render, embed and splice the prompts of a step.
 
     Args:
@@ -51,7 +51,7 @@ def make_turn(
     if prefixes is not None and not tools:
         prefix = find_prefix(plan, step, backbone, samples, values, prefixes, prompt.ids_BT)
         prompt = prompt._replace(prefix=prefix)
-    return Turn(step, backbone, prompt)
+    return StepInput(step, backbone, prompt)
 
 
 def _shortened(team: Team, plan: Plan, step: Rollout | Decode) -> set[str]:

@@ -28,9 +28,9 @@ from latentmas.generation import tool_schemas
 from latentmas.links import Link
 from latentmas.plan import Plan, PositionMode, RunOptions, TokenLimit, with_limits
 from latentmas.runtime.describing import describe
-from latentmas.runtime.functions import check_text_functions, find_tools, outside_text
+from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.init_weights import attach_links, build_links, sketch_links, start_links
+from latentmas.runtime.init_weights import attach_links, build_links, init_link_weights, meta_links
 from latentmas.runtime.interpreter import Content, EditMessage
 from latentmas.runtime.observing.events import Watcher
 from latentmas.runtime.observing.streaming import OnText, TextWatcher, stream
@@ -77,7 +77,7 @@ class System(Sharing, nn.Module):
         self,
         plan: Plan,
         links: Mapping[str, Link],
-        serving: Mapping[str, LoadedBackbone],
+        agent_backbones: Mapping[str, LoadedBackbone],
         *,
         executor: str = AUTO,
         text_functions: Mapping[str, TextFunction] | None = None,
@@ -88,7 +88,7 @@ class System(Sharing, nn.Module):
         Args:
             plan: what is run.
             links: by id.
-            serving: the loaded backbone of each agent.
+            agent_backbones: the loaded backbone of each agent.
             executor: name of the default executor; `"auto"`: `cuda_graph` where it applies, else
                 `cached`.
             text_functions: of the plan's text sources without a constant.
@@ -97,12 +97,12 @@ class System(Sharing, nn.Module):
         super().__init__()
         self.plan = plan
         self.links = nn.ModuleDict({link_key(id): link for id, link in links.items()})
-        self.serving = dict(serving)
-        attach_links(plan, links, self.serving)
+        self.agent_backbones = dict(agent_backbones)
+        attach_links(plan, links, self.agent_backbones)
         self.executor = known_executor(executor)
         self.text_functions = dict(text_functions or {})
         check_text_functions(plan, self.text_functions)
-        self.tools = find_tools(plan, tools or {})
+        self.tools = resolve_tools(plan, tools or {})
         self.taps = Taps()
         self.origin = Origin()
         self.history: list[TrainingRecord] = []
@@ -153,22 +153,27 @@ class System(Sharing, nn.Module):
         known_executor(executor)
         dtype = check_dtype(dtype)
         seed = whole("seed", seed, least=None)
-        tools = find_tools(plan, tools or {})
+        tools = resolve_tools(plan, tools or {})
         check_text_functions(plan, text_functions or {})
-        old = None if reuse is None else check_system("reuse", reuse).serving
+        old = None if reuse is None else check_system("reuse", reuse).agent_backbones
         placed = place_agents(plan, device, old)
-        sketch_links(plan)
-        serving = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
+        meta_links(plan)
+        agent_backbones = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
         for agent in plan.graph.agents:
-            check_chat_template(serving[agent.name], agent, tool_schemas(agent, tools))
+            check_chat_template(agent_backbones[agent.name], agent, tool_schemas(agent, tools))
         links = build_links(plan, seed)
         system = cls(
-            plan, links, serving, executor=executor, text_functions=text_functions, tools=tools
+            plan,
+            links,
+            agent_backbones,
+            executor=executor,
+            text_functions=text_functions,
+            tools=tools,
         )
         if start:
-            by_key = {agent.backbone: serving[agent.name] for agent in plan.graph.agents}
-            start_links(plan, links, by_key, seed)
-        place_links(plan, system.links, system.serving)
+            by_key = {agent.backbone: agent_backbones[agent.name] for agent in plan.graph.agents}
+            init_link_weights(plan, links, by_key, seed)
+        place_links(plan, system.links, system.agent_backbones)
         system.origin = Origin(seed=seed)
         return system
 
@@ -184,9 +189,9 @@ class System(Sharing, nn.Module):
 
     def backbone_of(self, agent: str) -> LoadedBackbone:
         """The loaded backbone that serves an agent; UnknownNameError when there is none."""
-        if agent not in self.serving:
-            raise UnknownNameError("agent", agent, self.serving)
-        return self.serving[agent]
+        if agent not in self.agent_backbones:
+            raise UnknownNameError("agent", agent, self.agent_backbones)
+        return self.agent_backbones[agent]
 
     def forward(self, sample: Sample, **options: Any) -> RunResult:
         """Run one sample: `system("…").text`. Options as `run`."""
@@ -272,7 +277,7 @@ class System(Sharing, nn.Module):
 
     def choose_executor(self) -> Choice:
         """The executor that `"auto"` stands for, and why."""
-        return choose_executor(self.serving)
+        return choose_executor(self.agent_backbones)
 
     def _executor(
         self, wanted: str | Executor | None, position_mode: PositionMode = "mask"
@@ -280,7 +285,7 @@ class System(Sharing, nn.Module):
         """The executor of a run: the caller's own, one of that name, or the system's."""
         if isinstance(wanted, Executor):
             return wanted
-        return make_executor(wanted or self.executor, self.serving, position_mode)
+        return make_executor(wanted or self.executor, self.agent_backbones, position_mode)
 
     def stream(self, sample: Sample, **options: Any) -> Iterator[str]:
         """Run one sample and hand out its answer piece by piece; options as `run`.
@@ -361,7 +366,7 @@ class System(Sharing, nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
         super()._apply(fn, recurse)
-        for backbone in {id(b): b for b in self.serving.values()}.values():
+        for backbone in {id(b): b for b in self.agent_backbones.values()}.values():
             backbone.model._apply(fn)
             backbone.workspace.clear()
         return self

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from latentmas.sandbox.interpreter import Interpreter
+from latentmas.sandbox.interpreter import PythonInstallation
 
 __all__ = ["WORK", "bubblewrap", "find_bubblewrap"]
 
@@ -28,7 +28,7 @@ def find_bubblewrap() -> str | None:
 
 
 def bubblewrap(
-    program: str, interpreter: Interpreter, *, packages: Sequence[Path], size: int, info: int
+    program: str, interpreter: PythonInstallation, *, packages: Sequence[Path], size: int, info: int
 ) -> list[str]:
     """What to put before the interpreter's own command line.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from latentmas.errors import LatentMASError
 
-__all__ = ["Interpreter", "executable", "interpreter", "libraries_of"]
+__all__ = ["PythonInstallation", "executable", "interpreter", "libraries_of"]
 
 # Runs in a fresh interpreter: load every extension module of the standard library and the modules
 # that are named, then list the shared libraries that came along, under the names the loader looked
@@ -51,7 +51,7 @@ _NOT_STANDARD = ("site-packages", "dist-packages")
 
 
 @dataclass(frozen=True)
-class Interpreter:
+class PythonInstallation:
     """A Python installation without what was installed into it."""
 
     executable: Path
@@ -86,7 +86,7 @@ def executable() -> Path:
 
 
 @functools.cache
-def interpreter() -> Interpreter:
+def interpreter() -> PythonInstallation:
     """Find out once per process, by asking a fresh interpreter.
 
     Raises:
@@ -95,7 +95,7 @@ def interpreter() -> Interpreter:
     found = _probe([], [])
     trees = _outermost(Path(name).resolve() for name in found["trees"])
     outside = [path for path in found["libraries"] if not any(map(path.is_relative_to, trees))]
-    return Interpreter(executable(), trees, tuple(outside))
+    return PythonInstallation(executable(), trees, tuple(outside))
 
 
 def libraries_of(paths: Sequence[Path], modules: Sequence[str]) -> tuple[Path, ...]:

@@ -37,11 +37,11 @@ def random_system(
     from latentmas.runtime import System
     from latentmas.runtime.init_weights import build_links
 
-    serving: dict[str, LoadedBackbone] = {}
+    agent_backbones: dict[str, LoadedBackbone] = {}
     for planned in plan.backbones.values():
         loaded = _random_backbone(planned, device, dtype, seed)
-        serving |= dict.fromkeys(planned.agents, loaded)
-    return System(plan, build_links(plan, seed), serving).to(device)
+        agent_backbones |= dict.fromkeys(planned.agents, loaded)
+    return System(plan, build_links(plan, seed), agent_backbones).to(device)
 
 
 def _random_backbone(planned: PlanBackbone, device: str, dtype: str, seed: int) -> LoadedBackbone:

@@ -246,5 +246,5 @@ def _check_choices(config: OuterConfig) -> None:
 def _checkpoints(wanted: str, system: System, guess: Estimate) -> bool:
     if wanted != "auto":
         return wanted == "rollout"
-    device = next(iter(system.serving.values())).device
+    device = next(iter(system.agent_backbones.values())).device
     return guess.activations > available_bytes(device) / 2

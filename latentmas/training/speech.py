@@ -21,9 +21,9 @@ from latentmas.runtime.sharing import load_beside
 from latentmas.spec import TEXT, EdgeSpec, Graph
 from latentmas.training.data import Row
 
-__all__ = ["Speech", "Spoken", "Use", "as_read", "text_twin"]
+__all__ = ["Speech", "TextMessages", "Use", "as_read", "text_twin"]
 
-Spoken = Mapping[tuple[str, int], str]
+TextMessages = Mapping[tuple[str, int], str]
 """What each agent says in each round: (agent, round) → text."""
 
 
@@ -49,7 +49,7 @@ class Speech:
         """
         self.system, self.targets = system, targets
         self._twin = text_twin(system) if targets is None else None
-        self._said: dict[int, Spoken] = {}
+        self._said: dict[int, TextMessages] = {}
         edges = {edge.id: edge for edge in system.plan.graph.edges}
         self.uses = [  # turns that nobody hears of are not in the plan
             Use(edges[step.edge], step.outer, step.inner, step.round)
@@ -57,15 +57,17 @@ class Speech:
             if isinstance(step, Transfer)
         ]
 
-    def ids(self, agent: str, round: int, spoken: Spoken) -> list[int]:
+    def ids(self, agent: str, round: int, text_messages: TextMessages) -> list[int]:
         """The first K tokens of what an agent says; a shorter text is filled up with ends."""
         graph, backbone = self.system.plan.graph, self.system.backbone_of(agent)
         count = graph.steps_of(graph.agent(agent))
-        ids = outside_ids(backbone.tokenizer, spoken[agent, round])
+        ids = outside_ids(backbone.tokenizer, text_messages[agent, round])
         end = backbone.turn_end_id
         return (ids + [end] * count)[:count] if end is not None else ids[:count]
 
-    def prompt(self, agent: str, round: int, rows: Sequence[Row], said: Sequence[Spoken]) -> Packed:
+    def prompt(
+        self, agent: str, round: int, rows: Sequence[Row], said: Sequence[TextMessages]
+    ) -> Packed:
         """An agent's prompts in a round, with texts in their slots.
 
         Args:
@@ -76,19 +78,22 @@ class Speech:
         """
         spec = self.system.plan.graph.agent(agent)
         scopes = [
-            self._scope(agent, round, row, spoken) for row, spoken in zip(rows, said, strict=True)
+            self._scope(agent, round, row, text_messages)
+            for row, text_messages in zip(rows, said, strict=True)
         ]
         tools = tool_schemas(spec, self.system.tools)
         return pack(self.system.backbone_of(agent), spec, scopes, {}, tools=tools)
 
-    def _scope(self, agent: str, round: int, row: Row, spoken: Spoken) -> dict[str, Any]:
+    def _scope(
+        self, agent: str, round: int, row: Row, text_messages: TextMessages
+    ) -> dict[str, Any]:
         """Sample fields, and texts in the slots that the agent's prompt has in that round."""
         graph = self.system.plan.graph
         scope = {name: row[name] for name in graph.inputs}
         for edge in graph.edges:
             if edge.target != agent or not edge.slot:
                 continue
-            text = spoken.get((edge.source, round - edge.delay))
+            text = text_messages.get((edge.source, round - edge.delay))
             if text is None and edge.link.kind == TEXT and not edge.delay:
                 text = str(self.system.outside_texts([row])[edge.source][0])
             if text is not None:
@@ -97,7 +102,9 @@ class Speech:
         return scope
 
     @torch.no_grad()
-    def speak(self, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> list[Spoken]:
+    def speak(
+        self, rows: Sequence[Row], numbers: Sequence[int] | None = None
+    ) -> list[TextMessages]:
         """What the agents say over each row, from what is kept, the row or the twin.
 
         Args:
@@ -109,22 +116,24 @@ class Speech:
         if twin is None:
             given = self.targets or {}
             return [{(a, n): str(row[f]) for a, f in given.items() for n in rounds} for row in rows]
-        known: list[Spoken | None] = [None] * len(rows)
+        known: list[TextMessages | None] = [None] * len(rows)
         if numbers is not None:
             known = [self._said.get(number) for number in numbers]
-        new = [i for i, spoken in enumerate(known) if spoken is None]
+        new = [i for i, text_messages in enumerate(known) if text_messages is None]
         if new:
             result = twin.run([rows[i] for i in new], batch_size=max(1, len(new)))
             output = (twin.plan.output, twin.plan.graph.rounds)
             for place, i in enumerate(new):
-                spoken = {output: result.texts[place]}
+                text_messages = {output: result.texts[place]}
                 for step in twin.plan.steps:
-                    if step.output in result.spoken:
-                        spoken[step.agent, step.round] = result.spoken[step.output][place]
-                known[i] = spoken
+                    if step.output in result.text_messages:
+                        text_messages[step.agent, step.round] = result.text_messages[step.output][
+                            place
+                        ]
+                known[i] = text_messages
                 if numbers is not None:
-                    self._said[numbers[i]] = spoken
-        return [spoken for spoken in known if spoken is not None]
+                    self._said[numbers[i]] = text_messages
+        return [text_messages for text_messages in known if text_messages is not None]
 
 
 def text_twin(system: System) -> System:

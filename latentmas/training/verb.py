@@ -102,7 +102,7 @@ def train(
             _begin(folder, system, data, plan)
     if main and common.get("progress", True):
         print(plan, file=sys.stderr)
-    common = {"use_cpu": all(b.device.type == "cpu" for b in system.serving.values())}
+    common = {"use_cpu": all(b.device.type == "cpu" for b in system.agent_backbones.values())}
     stages = []
     for number, stage in enumerate(plan.running, start=1):
         place = folder / f"{number}-{stage.loop}"

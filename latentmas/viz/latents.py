@@ -11,7 +11,7 @@ from latentmas.viz.drawing.labels import shorten
 from latentmas.viz.pages import Cell, Table
 
 if TYPE_CHECKING:
-    from latentmas.runtime import Reading, RunRecord
+    from latentmas.runtime import LatentReading, RunRecord
 
 __all__ = ["NearestTokens", "Norms", "cosines"]
 
@@ -53,7 +53,7 @@ class Norms:
         return cls(charts, Table(caption, columns, rows, numbers=range(1, 6)))
 
 
-def _norm_chart(name: str, readings: Sequence[Reading]) -> Chart:
+def _norm_chart(name: str, readings: Sequence[LatentReading]) -> Chart:
     """Lines over the latent steps, or over the rounds where there is one step only."""
     series = {
         f"round {r.round}": [
@@ -73,9 +73,9 @@ def _first_and_last(values: Sequence[float] | None) -> tuple[str, str]:
     return (f"{values[0]:.4g}", f"{values[-1]:.4g}") if values else ("", "")
 
 
-def _groups(readings: Sequence[Reading], *, messages: bool) -> dict[str, list[Reading]]:
+def _groups(readings: Sequence[LatentReading], *, messages: bool) -> dict[str, list[LatentReading]]:
     """Readings by agent or edge, over the rounds."""
-    found: dict[str, list[Reading]] = {}
+    found: dict[str, list[LatentReading]] = {}
     for reading in readings:
         if (reading.raw_norms is None) == messages:
             found.setdefault(reading.name.partition(".")[2], []).append(reading)
@@ -146,7 +146,7 @@ class _TokenBudget:
         self.samples, self.top, self.steps, self.note = samples, top, steps, note
 
     @classmethod
-    def of(cls, readings: Sequence[Reading]) -> _TokenBudget:
+    def of(cls, readings: Sequence[LatentReading]) -> _TokenBudget:
         samples = max((len(r.nearest) for r in readings), default=0)
         most = max((len(s) for r in readings for s in r.nearest), default=0)
         top = max((len(near) for r in readings for s in r.nearest for near in s), default=0)
@@ -172,7 +172,7 @@ class _TokenBudget:
             return [count - 1]
         return sorted({round(i * (count - 1) / (self.steps - 1)) for i in range(self.steps)})
 
-    def tables(self, readings: Sequence[Reading]) -> list[TokenTable]:
+    def tables(self, readings: Sequence[LatentReading]) -> list[TokenTable]:
         """A table for each sample that has latents."""
         count = min(max(len(reading.nearest) for reading in readings), self.samples)
         return [
@@ -182,7 +182,7 @@ class _TokenBudget:
         ]
 
     def _rows(
-        self, number: int, readings: Sequence[Reading]
+        self, number: int, readings: Sequence[LatentReading]
     ) -> list[tuple[int, int, list[tuple[str, float]]]]:
         rows = []
         for reading in readings:

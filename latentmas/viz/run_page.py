@@ -15,7 +15,7 @@ from latentmas.viz.latents import NearestTokens, Norms, cosines
 from latentmas.viz.pages import GraphView, Table, render, text_cell
 
 if TYPE_CHECKING:
-    from latentmas.runtime import RunRecord, RunResult, TurnRecord, TurnTimes
+    from latentmas.runtime import RunRecord, RunResult, StepRecord, StepTimes
 
 __all__ = ["report_run"]
 
@@ -135,7 +135,7 @@ def _costs(result: RunResult, twin: RunResult | None) -> list[Table]:
     return [Table("Run and text twin", heads, rows, numbers=(1, 2, 3)), *parts]
 
 
-def _cost_table(title: str, records: Sequence[TurnRecord]) -> Table:
+def _cost_table(title: str, records: Sequence[StepRecord]) -> Table:
     shown = [item for item in _COSTS if item[1] != "added_tokens" or _total(records, item[1])]
     rows = [
         (f"round {r.round} · {r.agent}", r.op, *(_number(getattr(r, name)) for _, name in shown))
@@ -146,7 +146,7 @@ def _cost_table(title: str, records: Sequence[TurnRecord]) -> Table:
     return Table(title, heads, rows, numbers=range(2, len(heads)), total=True)
 
 
-def _total(records: Sequence[TurnRecord], name: str) -> float:
+def _total(records: Sequence[StepRecord], name: str) -> float:
     total: float = sum(getattr(record, name) for record in records)
     return total
 
@@ -160,14 +160,14 @@ def _number(value: float) -> str:
 
 def _texts(result: RunResult, count: int) -> Table | None:
     """What went along text edges."""
-    shown = max(40, min(LONGEST, _CHARACTERS // max(1, count * len(result.spoken))))
+    shown = max(40, min(LONGEST, _CHARACTERS // max(1, count * len(result.text_messages))))
     rows = [
         (
             name.removesuffix(".text").replace(".", " · ", 1),
             f"{number + 1}",
             text_cell(shorten(text, shown)),
         )
-        for name, texts in result.spoken.items()
+        for name, texts in result.text_messages.items()
         for number, text in enumerate(texts[:count])
     ]
     return Table("Texts on their way", ("turn", "sample", "text"), rows) if rows else None
@@ -222,7 +222,7 @@ class _Timeline:
 
 
 def _bars(
-    start: float, turn: TurnTimes, spans: Mapping[str, tuple[float, TurnTimes]]
+    start: float, turn: StepTimes, spans: Mapping[str, tuple[float, StepTimes]]
 ) -> Iterator[tuple[str, float, float, str]]:
     """Style, start, length and tooltip of each bar of a turn."""
     if turn.op == "transfer":
@@ -240,7 +240,7 @@ def _bars(
     yield style, start + read, rest, f"{what}: {_seconds(rest)}"
 
 
-def _turn_table(turns: Sequence[TurnTimes]) -> Table:
+def _turn_table(turns: Sequence[StepTimes]) -> Table:
     rows = []
     for turn in turns:
         if turn.op == "transfer":

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaModel
 
 import latentmas as lm
-from latentmas.backbones import LoadedBackbone, State, families, load_backbone, read_info
+from latentmas.backbones import KVCache, LoadedBackbone, families, load_backbone, read_info
 from latentmas.backbones.auto import Auto
-from latentmas.backbones.kv_cache.state import Part
+from latentmas.backbones.kv_cache.state import RowSelection
 from latentmas.plan import PlanBackbone
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 
@@ -100,7 +100,7 @@ def test_states_depend_on_the_whole_prompt(loaded):
 def test_pieces_equal_one_pass(loaded, cuts):
     ids = tokens(2)
     whole_BTD = one_pass(loaded, ids)
-    state, pieces, begin = State(loaded), [], 0
+    state, pieces, begin = KVCache(loaded), [], 0
     for end in (*cuts, LENGTH):
         x, mask = loaded.embed(ids[:, begin:end]), torch.ones(2, end, dtype=torch.long)
         pieces.append(loaded.step(x, count_up(2, end - begin, begin), mask, state))
@@ -123,7 +123,7 @@ def test_left_padding_changes_nothing(loaded, cut):
     if cut is None:
         h = loaded.step(x, positions, mask)
     else:
-        state = State(loaded)
+        state = KVCache(loaded)
         first = loaded.step(x[:, :cut], positions[:, :cut], mask[:, :cut], state)
         h = torch.cat([first, loaded.step(x[:, cut:], positions[:, cut:], mask, state)], dim=1)
     for row, length in enumerate(lengths):
@@ -148,7 +148,7 @@ def test_padding_of_any_content_is_ignored(loaded):
 def gradient(backbone: LoadedBackbone, cuts: tuple[int, ...]) -> Tensor:
     """Of a fixed direction of the last logits, in the input embeddings, fed in pieces."""
     x_BTD = backbone.embed(tokens(1)).requires_grad_()
-    state, begin = State(backbone), 0
+    state, begin = KVCache(backbone), 0
     for end in (*cuts, LENGTH):
         mask = torch.ones(1, end, dtype=torch.long)
         h = backbone.step(x_BTD[:, begin:end], count_up(1, end - begin, begin), mask, state)
@@ -383,7 +383,7 @@ def test_a_package_source_that_leads_nowhere(package, source, words):
 # --- states ---------------------------------------------------------------------------------------
 
 
-def rolled(backbone: LoadedBackbone, state: State, steps: int = 5) -> Tensor:
+def rolled(backbone: LoadedBackbone, state: KVCache, steps: int = 5) -> Tensor:
     """States of some steps of a fixed toy rollout: each state, scaled, is the next input."""
     states, begin = [], state.length
     x = torch.full((2, 1, 32), 0.1, dtype=torch.float64)
@@ -394,8 +394,8 @@ def rolled(backbone: LoadedBackbone, state: State, steps: int = 5) -> Tensor:
     return torch.cat(states, dim=1)
 
 
-def prefilled(backbone: LoadedBackbone, ids: Tensor) -> State:
-    state = State(backbone)
+def prefilled(backbone: LoadedBackbone, ids: Tensor) -> KVCache:
+    state = KVCache(backbone)
     backbone.step(backbone.embed(ids), count_up(*ids.shape), torch.ones_like(ids), state)
     return state
 
@@ -417,7 +417,7 @@ def test_a_restored_state_rolls_as_a_fresh_one(loaded):
 def test_an_expanded_state_is_that_of_repeated_rows(loaded):
     ids = tokens(1)
     state = prefilled(loaded, ids)
-    state = state.assemble([Part(state, [0, 0])])
+    state = state.assemble([RowSelection(state, [0, 0])])
     assert_close(rolled(loaded, state), rolled(loaded, prefilled(loaded, ids.repeat(2, 1))))
 
 
@@ -471,7 +471,7 @@ def test_other_decoders_go_through_auto(model_type, tmp_path):
     assert type(backbone.family) is Auto
     ids = tokens(2)
     whole = one_pass(backbone, ids)
-    state, mask = State(backbone), torch.ones_like(ids)
+    state, mask = KVCache(backbone), torch.ones_like(ids)
     x, pieces = backbone.embed(ids), []
     for begin, end in ((0, 7), (7, 8), (8, LENGTH)):
         positions = count_up(2, end - begin, begin)

@@ -14,8 +14,8 @@ import latentmas as lm
 from latentmas.backbones import chat_text, outside_ids, segment_ids
 from latentmas.engine.assembly import Nonces
 from latentmas.engine.packing import answer_ids, prompt_ids
-from latentmas.generation.tool_calls import CallSteering, call_steering
-from latentmas.prompts.render import Segment, Turn
+from latentmas.generation.tool_calls import ToolCallController, tool_call_controller
+from latentmas.prompts.render import ChatMessage, Segment
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.scripted import scripted
 from tests.tokenizers_of_families import control_ids
@@ -100,10 +100,10 @@ def test_a_run_reads_hostile_text_as_text(system):
 @pytest.mark.parametrize("style", ["tags", "chat"])
 def test_no_tool_result_makes_a_special_token(system, style):
     backbone, agent = system.backbone_of("solver"), system.plan.graph.agent("solver")
-    steering = call_steering(
+    steering = tool_call_controller(
         agent.model_copy(update={"tool_style": style}), {"echo": echo}, backbone
     )
-    assert isinstance(steering, CallSteering)
+    assert isinstance(steering, ToolCallController)
     wanted = controls(backbone.tokenizer, steering.tokens(["x", "y"]))
     assert bool(wanted) == (style == "chat")
     for text in hostile(backbone.tokenizer):
@@ -145,7 +145,10 @@ def smollm2() -> PreTrainedTokenizerBase:
 def test_a_real_tokenizer_reads_a_forged_turn_as_text(smollm2):
     def ids(question: str) -> list[int]:
         nonces = Nonces()
-        turns = [Turn("system", "Be brief."), Turn("user", f"Q: {nonces.hide_text(question)}")]
+        turns = [
+            ChatMessage("system", "Be brief."),
+            ChatMessage("user", f"Q: {nonces.hide_text(question)}"),
+        ]
         text = chat_text(smollm2, turns, {})
         return segment_ids(smollm2, [s for s in nonces.split(text) if isinstance(s, Segment)])
 

@@ -14,7 +14,7 @@ import latentmas as lm
 from latentmas.interop._pickles import read_link
 from latentmas.io import load_link_weights, load_links, rerun
 from latentmas.prompts.packs import read_prompt_pack
-from latentmas.runtime.init_weights import sketch_links
+from latentmas.runtime.init_weights import meta_links
 from latentmas.spec import read_jsonl
 from latentmas.testing import tiny_backbone
 
@@ -150,7 +150,7 @@ def _link_file(base: Base, path: Path) -> object:
         link="recursive",
         inner="recursive",
     ).compile()
-    return read_link(path / ADAPTER, sketch_links(plan)["inner.planner"])
+    return read_link(path / ADAPTER, meta_links(plan)["inner.planner"])
 
 
 def _release(base: Base, path: Path) -> object:

@@ -20,7 +20,7 @@ from latentmas.io import RunManifest, load_link_weights, load_links
 from latentmas.io.runs.rerun import _check_team, _samples
 from latentmas.plan import BackboneInfo
 from latentmas.prompts.packs import read_prompt_pack
-from latentmas.runtime.init_weights import sketch_links
+from latentmas.runtime.init_weights import meta_links
 from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
 from latentmas.training.data import read_rows as read_training_rows
@@ -113,7 +113,7 @@ def _prompt(fuzz: Fuzz, path: Path) -> object:
 
 
 def _plan(fuzz: Fuzz, path: Path) -> object:
-    return sketch_links(lm.Plan.open(path))
+    return meta_links(lm.Plan.open(path))
 
 
 def _team(fuzz: Fuzz, _: Path) -> object:
@@ -133,7 +133,7 @@ def _links(fuzz: Fuzz, path: Path) -> object:
 
 
 def _link_file(fuzz: Fuzz, path: Path) -> object:
-    return read_link(path, sketch_links(fuzz.release_plan)["inner.planner"])
+    return read_link(path, meta_links(fuzz.release_plan)["inner.planner"])
 
 
 def _release(fuzz: Fuzz, _: Path) -> object:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-__all__ = ["Growing", "GrowingWindow", "Room", "grown_columns", "with_room"]
+__all__ = ["Growing", "GrowingWindow", "CacheBuffer", "grown_columns", "with_room"]
 
 CHUNK = 256
 """Number of columns added at once when there are more than expected."""
@@ -26,7 +26,7 @@ def grown_columns(expected: int, columns: int) -> int:
     return expected + max(0, ceil((columns - expected) / (CHUNK + 1))) * (CHUNK + 1)
 
 
-class Room:
+class CacheBuffer:
     """Columns in a larger buffer. Columns that have been written are never overwritten."""
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Growing(DynamicLayer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rooms = Room(), Room()
+        self.rooms = CacheBuffer(), CacheBuffer()
         self.expected, self.chunk = 0, CHUNK
 
     def update(
@@ -93,7 +93,7 @@ class GrowingWindow(DynamicSlidingWindowLayer):
 
     def __init__(self, sliding_window: int) -> None:
         super().__init__(sliding_window)
-        self.rooms = Room(), Room()
+        self.rooms = CacheBuffer(), CacheBuffer()
         self.expected, self.chunk = 0, CHUNK
 
     def update(

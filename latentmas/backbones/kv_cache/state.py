@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.cache_utils import LinearAttentionCacheLayerMixin, LinearAttentionLayer
 
-from latentmas.backbones.kv_cache.growing import CHUNK, Growing, GrowingWindow, Room
+from latentmas.backbones.kv_cache.growing import CHUNK, CacheBuffer, Growing, GrowingWindow
 from latentmas.backbones.kv_cache.masks import Masks
 
 if TYPE_CHECKING:
     from latentmas.backbones._loaded import LoadedBackbone
 
-__all__ = ["Part", "State", "copied", "is_recurrent"]
+__all__ = ["RowSelection", "KVCache", "copied", "is_recurrent"]
 
 Snapshot = list[dict[str, Any]]
 """The fields of each layer."""
@@ -31,19 +31,19 @@ ROOM = ("rooms", "expected", "chunk")
 """Fields about a layer's buffers, left out of snapshots: a snapshot with them would keep the
 buffers of another turn alive and reserve room as that turn did."""
 
-ON_NEW: ContextVar[Callable[[State], None] | None] = ContextVar("on_new", default=None)
+ON_NEW: ContextVar[Callable[[KVCache], None] | None] = ContextVar("on_new", default=None)
 """Called with each new dynamic state; training tracks how much memory they hold."""
 
 
-class Part(NamedTuple):
+class RowSelection(NamedTuple):
     """Rows of a state, used to assemble another one."""
 
-    state: State
+    state: KVCache
     rows: Sequence[int]
     """May repeat."""
 
 
-class State:
+class KVCache:
     """A dynamic state: exact, differentiable, and as large as the positions it has read."""
 
     def __init__(self, backbone: LoadedBackbone) -> None:
@@ -84,18 +84,18 @@ class State:
         for layer, fields in zip(self.cache.layers, snapshot, strict=True):
             _put(layer, copied(fields) if is_recurrent(layer) else fields)
 
-    def joins(self) -> bool:
+    def can_merge(self) -> bool:
         """Whether `assemble` supports all layers of this model's states."""
         known = (Growing, GrowingWindow, LinearAttentionLayer)
         return all(type(layer) in known for layer in self.cache.layers)
 
-    def assemble(self, parts: Sequence[Part]) -> State:
+    def assemble(self, parts: Sequence[RowSelection]) -> KVCache:
         """A new state with the rows of all parts, in order.
 
         Parts are aligned at their last column; shorter ones are padded on the left, which must be
         masked.
         """
-        made = State(self.backbone)
+        made = KVCache(self.backbone)
         for i, layer in enumerate(made.cache.layers):
             _put(layer, _together([(p.state.cache.layers[i], p.rows) for p in parts]))
         return made
@@ -113,7 +113,10 @@ def _put(layer: Any, fields: Mapping[str, Any]) -> None:
     layer.__dict__.clear()
     layer.__dict__.update({**room, **fields, **own})
     if isinstance(layer, (Growing, GrowingWindow)):
-        layer.rooms = Room(), Room()  # columns shared with other states must not be appended to
+        layer.rooms = (
+            CacheBuffer(),
+            CacheBuffer(),
+        )  # columns shared with other states must not be appended to
 
 
 def _fields(layer: Any) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers.cache_utils import Cache, LinearAttentionLayer, StaticLayer
 
 from latentmas.backbones.kv_cache.masks import LINEAR, Masks
-from latentmas.backbones.kv_cache.state import Part, Snapshot, State, copied, is_recurrent
+from latentmas.backbones.kv_cache.state import KVCache, RowSelection, Snapshot, copied, is_recurrent
 
 if TYPE_CHECKING:
     from latentmas.backbones._loaded import LoadedBackbone
 
-__all__ = ["StaticState"]
+__all__ = ["StaticKVCache"]
 
 
 class _Cursor:
@@ -29,7 +29,7 @@ class _Cursor:
         self.column = torch.zeros(1, dtype=torch.long, device=device)
 
 
-class StaticState(State):
+class StaticKVCache(KVCache):
     """Keys and values in buffers of C columns; sliding windows are applied by the mask.
 
     All that a step of one position reads and writes has a fixed address: `x_B1D`, `h_BD`,
@@ -135,11 +135,11 @@ class StaticState(State):
         for layer, fields in zip(self.cache.layers, layers, strict=True):
             _write(layer, fields, self.length)
 
-    def joins(self) -> bool:
+    def can_merge(self) -> bool:
         """True: all layers are known."""
         return True
 
-    def gather(self, parts: Sequence[Part], length: int) -> None:
+    def gather(self, parts: Sequence[RowSelection], length: int) -> None:
         """Copy rows of other states, in order, aligned at their last column.
 
         Rows not filled by a part repeat the last one.

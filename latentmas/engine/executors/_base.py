@@ -13,7 +13,7 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
 from latentmas.engine.rollout import latent_rollout
-from latentmas.engine.sessions import Feed, check_position_mode
+from latentmas.engine.sessions import DecoderSession, check_position_mode
 from latentmas.plan import PositionMode
 
 __all__ = ["Executor"]
@@ -42,7 +42,7 @@ class Executor(ABC):
         self.position_mode: PositionMode = check_position_mode(position_mode)
 
     @abstractmethod
-    def feed(self, backbone: LoadedBackbone) -> Feed:
+    def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A fresh feed of the backbone."""
 
     @contextmanager
@@ -57,4 +57,4 @@ class Executor(ABC):
         self, backbone: LoadedBackbone, inner: Inner, prompt: Packed, latent_steps: int
     ) -> Tensor:
         """K latent steps; the raw states h_BKD."""
-        return latent_rollout(self.feed(backbone), inner, prompt, latent_steps)
+        return latent_rollout(self.session(backbone), inner, prompt, latent_steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.sessions import CachedFeed, Feed
+from latentmas.engine.sessions import CachedSession, DecoderSession
 
 __all__ = ["Cached"]
 
@@ -17,6 +17,6 @@ class Cached(Executor):
     name = "cached"
     reuses = True
 
-    def feed(self, backbone: LoadedBackbone) -> Feed:
+    def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A feed with a cache."""
-        return CachedFeed(backbone, self.position_mode)
+        return CachedSession(backbone, self.position_mode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors.static import Static
-from latentmas.engine.sessions import Feed
+from latentmas.engine.sessions import DecoderSession
 from latentmas.errors import LatentMASError
 
 __all__ = ["CudaGraph"]
@@ -18,7 +18,7 @@ class CudaGraph(Static):
     name = "cuda_graph"
     captures = True
 
-    def feed(self, backbone: LoadedBackbone) -> Feed:
+    def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A feed that replays graphs.
 
         Raises:
@@ -30,4 +30,4 @@ class CudaGraph(Static):
                 f"{backbone.planned.spec.source!r} is on {backbone.device.type!r}; load with "
                 "device='cuda', or choose executor='cached'"
             )
-        return super().feed(backbone)
+        return super().session(backbone)

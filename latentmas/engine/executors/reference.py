@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.sessions import Feed, RecomputedFeed
+from latentmas.engine.sessions import DecoderSession, RecomputedSession
 
 __all__ = ["Reference"]
 
@@ -18,6 +18,6 @@ class Reference(Executor):
     groups = False
     keeps = None
 
-    def feed(self, backbone: LoadedBackbone) -> Feed:
+    def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A feed that recomputes."""
-        return RecomputedFeed(backbone, self.position_mode)
+        return RecomputedSession(backbone, self.position_mode)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.sessions import Feed
-from latentmas.engine.static_session import FixedFeed
+from latentmas.engine.sessions import DecoderSession
+from latentmas.engine.static_session import StaticSession
 from latentmas.errors import LatentMASError
 from latentmas.plan import PositionMode
 
@@ -32,7 +32,7 @@ class Static(Executor):
         super().__init__(position_mode)
         self.compile_step = compile_step
 
-    def feed(self, backbone: LoadedBackbone) -> Feed:
+    def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A feed over fixed buffers.
 
         Raises:
@@ -43,6 +43,6 @@ class Static(Executor):
                 f"backbone {backbone.planned.spec.source!r} cannot run on fixed buffers: "
                 f"{backbone.static_reason}; choose executor='cached'"
             )
-        return FixedFeed(
+        return StaticSession(
             backbone, self.position_mode, captures=self.captures, compile_step=self.compile_step
         )

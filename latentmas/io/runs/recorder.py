@@ -136,7 +136,7 @@ def _refuse_secrets(draft: Mapping[str, Any]) -> None:
 
 def _team(system: System) -> TeamRecord:
     plan = system.plan
-    serving = {agent.name: system.backbone_of(agent.name) for agent in plan.graph.agents}
+    agent_backbones = {agent.name: system.backbone_of(agent.name) for agent in plan.graph.agents}
     source = system.origin.source
     return TeamRecord(
         source=None if source is None else redact(source),
@@ -147,8 +147,10 @@ def _team(system: System) -> TeamRecord:
         graph=plan.graph,
         facts={key: backbone.info for key, backbone in plan.backbones.items()},
         commits=system.commits(),
-        devices={name: str(backbone.device) for name, backbone in serving.items()},
-        dtypes={n: str(backbone.dtype).removeprefix("torch.") for n, backbone in serving.items()},
+        devices={name: str(backbone.device) for name, backbone in agent_backbones.items()},
+        dtypes={
+            n: str(backbone.dtype).removeprefix("torch.") for n, backbone in agent_backbones.items()
+        },
     )
 
 

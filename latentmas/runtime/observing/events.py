@@ -18,13 +18,13 @@ __all__ = [
     "StepBegin",
     "StepEnd",
     "Token",
-    "TurnRecord",
+    "StepRecord",
     "Watcher",
 ]
 
 
 @dataclass(frozen=True)
-class TurnRecord:
+class StepRecord:
     """What one model step of one batch cost."""
 
     round: int
@@ -75,7 +75,7 @@ class StepEnd:
     agent: str
     round: int
     seconds: float
-    record: TurnRecord | None
+    record: StepRecord | None
     """None for transfers."""
     samples: int
     """How many have gone through it."""

@@ -17,22 +17,22 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.plan import Plan, Rollout, Step, Transfer
 from latentmas.runtime.init_weights import embedding_norm
-from latentmas.runtime.interpreter import Walk
+from latentmas.runtime.interpreter import BatchState
 from latentmas.runtime.observing.events import Event, StepBegin, StepEnd
 from latentmas.runtime.observing.logit_lens import Near, nearest_embeddings, nearest_outputs
 
 if TYPE_CHECKING:
-    from latentmas.engine import Executor, Feed, Packed
+    from latentmas.engine import DecoderSession, Executor, Packed
     from latentmas.runtime.system import System
 
-__all__ = ["Reading", "Recorder", "RunRecord", "TurnTimes"]
+__all__ = ["LatentReading", "ReportRecorder", "RunRecord", "StepTimes"]
 
 SAMPLES, NEAREST = 3, 5
 """How many samples' latents are read as tokens, and how many tokens each."""
 
 
 @dataclass(frozen=True)
-class TurnTimes:
+class StepTimes:
     """When a step ran, in seconds; batches are added up."""
 
     round: int
@@ -49,7 +49,7 @@ class TurnTimes:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LatentReading:
     """What the states of a rollout, or a message, look like."""
 
     name: str
@@ -75,8 +75,8 @@ class RunRecord:
     plan: Plan
     samples: list[dict[str, str]]
     """The first samples' inputs."""
-    turns: list[TurnTimes]
-    readings: list[Reading]
+    turns: list[StepTimes]
+    readings: list[LatentReading]
     cosines: dict[str, list[list[float | None]]]
     """`planner->critic` or `planner` → mean cosine of what it was in one round and another, step by
     step; None for a round without one."""
@@ -95,7 +95,7 @@ class _Sums:
     nearest: dict[int, list[Near]] = field(default_factory=dict)
 
 
-class Recorder:
+class ReportRecorder:
     """Watches a run and reads the values of its walks."""
 
     def __init__(self, system: System, plan: Plan, samples: Sequence[Mapping[str, Any]]) -> None:
@@ -115,26 +115,26 @@ class Recorder:
 
         It is a copy: other threads may run the same executor, and must not see this run's clock.
         """
-        make = executor.feed
+        make = executor.session
 
-        def feed(backbone: LoadedBackbone) -> Feed:
+        def session(backbone: LoadedBackbone) -> DecoderSession:
             last = self._now[1] == len(self.plan.steps) - 1  # it counts from here on
             began = time.perf_counter() if last else self._began
             made = make(backbone)
-            read = made.feed_prompt
+            read = made.prefill
 
-            def feed_prompt(prompt: Packed) -> Tensor:
+            def prefill(prompt: Packed) -> Tensor:
                 h_BD = read(prompt)
                 if h_BD.device.type == "cuda":
                     torch.cuda.synchronize(h_BD.device)
                 self._reads[self._now] = time.perf_counter() - began
                 return h_BD
 
-            made.feed_prompt = feed_prompt  # type: ignore[method-assign]
+            made.prefill = prefill  # type: ignore[method-assign]
             return made
 
         own = copy.copy(executor)
-        own.feed = feed  # type: ignore[method-assign]
+        own.session = session  # type: ignore[method-assign]
         return own
 
     def on_event(self, event: Event) -> None:
@@ -147,7 +147,7 @@ class Recorder:
             self._prompts[event.step] += min(read, event.seconds)
 
     @torch.no_grad()
-    def read(self, walk: Walk) -> None:
+    def read(self, walk: BatchState) -> None:
         """Take in the values of a finished walk."""
         rounds: dict[str, dict[int, Tensor]] = {}
         for step in self.plan.steps:
@@ -189,7 +189,7 @@ class Recorder:
     def record(self, *, batches: int) -> RunRecord:
         """All that was taken in."""
         steps = self.plan.steps
-        serving = {a.backbone: self._backbone(a.name) for a in self.plan.graph.agents}
+        agent_backbones = {a.backbone: self._backbone(a.name) for a in self.plan.graph.agents}
         return RunRecord(
             plan=self.plan,
             samples=self.samples,
@@ -203,11 +203,11 @@ class Recorder:
             batches=batches,
             devices={
                 key: f"{one.device}, {str(one.dtype).removeprefix('torch.')}"
-                for key, one in serving.items()
+                for key, one in agent_backbones.items()
             },
         )
 
-    def _times(self, index: int, step: Step) -> TurnTimes:
+    def _times(self, index: int, step: Step) -> StepTimes:
         """A rollout that read no prompt was part of the batch of one before it."""
         within = None
         if isinstance(step, Rollout) and step.latent_steps and not self._prompts[index]:
@@ -220,7 +220,7 @@ class Recorder:
                 and self._backbone(other.agent) is self._backbone(step.agent)
             ]
             within = before[-1] if before else None
-        return TurnTimes(
+        return StepTimes(
             step.round,
             step.agent,
             step.op,
@@ -233,10 +233,10 @@ class Recorder:
     def _backbone(self, agent: str) -> LoadedBackbone:
         return self.system.backbone_of(agent)
 
-    def _reading(self, step: Rollout | Transfer) -> Reading:
+    def _reading(self, step: Rollout | Transfer) -> LatentReading:
         sums = self._sums[step.output]
         agent = step.target if isinstance(step, Transfer) else step.agent
-        return Reading(
+        return LatentReading(
             name=step.output,
             round=step.round,
             agent=agent,

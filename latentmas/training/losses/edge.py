@@ -20,7 +20,7 @@ from latentmas.training.losses.regression import (
     read_features,
     regression,
 )
-from latentmas.training.speech import Speech, Spoken, Use, as_read
+from latentmas.training.speech import Speech, TextMessages, Use, as_read
 
 __all__ = ["EdgeLoss"]
 
@@ -62,7 +62,9 @@ class EdgeLoss(nn.Module):
     def n_items(self, rows: Sequence[Row], numbers: Sequence[int] | None = None) -> int:
         """Pairs of some rows, of all edges and rounds."""
         said = self.speech.speak(rows, numbers)
-        return sum(len(self._ids(use, spoken)) for use in self.speech.uses for spoken in said)
+        return sum(
+            len(self._ids(use, text_messages)) for use in self.speech.uses for text_messages in said
+        )
 
     def forward(
         self,
@@ -106,7 +108,7 @@ class EdgeLoss(nn.Module):
         use: Use,
         rows: Sequence[Row],
         numbers: Sequence[int] | None,
-        said: Sequence[Spoken],
+        said: Sequence[TextMessages],
     ) -> list[Features]:
         speaker = use.edge.source
         backbone = self.speech.system.backbone_of(speaker)
@@ -126,5 +128,5 @@ class EdgeLoss(nn.Module):
 
         return self._store.get(f"{speaker}/{use.round}", numbers, len(rows), compute)
 
-    def _ids(self, use: Use, spoken: Spoken) -> list[int]:
-        return self.speech.ids(use.edge.source, use.round, spoken)
+    def _ids(self, use: Use, text_messages: TextMessages) -> list[int]:
+        return self.speech.ids(use.edge.source, use.round, text_messages)

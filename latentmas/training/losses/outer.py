@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from latentmas.engine import Executor, answer_ids, beginnings_kept, executors
 from latentmas.plan import Decode, Plan, Rollout, Transfer, Value
 from latentmas.redact import get_logger
-from latentmas.runtime import Interpreter, Sampling, System, Turn
+from latentmas.runtime import Interpreter, Sampling, StepInput, System
 from latentmas.training.data import Row, TrainingRows
-from latentmas.training.losses.teacher_forcing import cross_entropy, teach
+from latentmas.training.losses.teacher_forcing import cross_entropy, teacher_force
 from latentmas.training.memory.constant import ConstantStates
 from latentmas.training.memory.recompute import CheckpointedExecutor
 from latentmas.training.memory.saved_tensors import keys_kept_once
@@ -150,10 +150,10 @@ class OuterLoss(nn.Module):
         answers = [answer_ids(backbone, str(row[self.answer_field])) for row in rows]
         earlier: list[Tensor] = []
 
-        def score(turn: Turn) -> Tensor:
+        def score(turn: StepInput) -> Tensor:
             def read(x_BTD: Tensor) -> Tensor:
                 prompt = turn.prompt._replace(x_BTD=x_BTD)
-                taught = teach(turn.backbone, prompt, answers, scored_only=True)
+                taught = teacher_force(turn.backbone, prompt, answers, scored_only=True)
                 return cross_entropy(turn.backbone.logits(taught.h_ND), taught.ids_N)
 
             if self._checkpoint and torch.is_grad_enabled():
@@ -165,7 +165,7 @@ class OuterLoss(nn.Module):
             self._note(turn.step.round, value, answers)
             return value
 
-        def score_earlier(turn: Turn) -> None:
+        def score_earlier(turn: StepInput) -> None:
             weight = self.round_weights[turn.step.round - 1]
             final = isinstance(turn.step, Decode) and turn.step.final
             if final or turn.step.agent != self.plan.output:
@@ -195,7 +195,7 @@ class OuterLoss(nn.Module):
 
     def _roll(
         self, rows: Sequence[Row], numbers: Sequence[int] | None
-    ) -> Callable[[Rollout, Turn], Tensor | None]:
+    ) -> Callable[[Rollout, StepInput], Tensor | None]:
         """What takes a rollout's place; None lets it run."""
         if self.recipe == "released":
             return lambda step, turn: self._gold_states(turn, rows[0])
@@ -212,10 +212,10 @@ class OuterLoss(nn.Module):
             return lambda step: None
         return lambda step: constant.message(self.plan, step, numbers)
 
-    def _gold_states(self, turn: Turn, row: Row) -> Tensor:
+    def _gold_states(self, turn: StepInput, row: Row) -> Tensor:
         """h_1KD after each token of the agent's own text, the first `RELEASED_ROWS` of them."""
         text = str(row[self.targets[turn.step.agent]])
-        taught = teach(turn.backbone, turn.prompt, [answer_ids(turn.backbone, text)])
+        taught = teacher_force(turn.backbone, turn.prompt, [answer_ids(turn.backbone, text)])
         return taught.after_ND[None, :RELEASED_ROWS]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentmas.backbones import LoadedBackbone, State
+from latentmas.backbones import KVCache, LoadedBackbone
 from latentmas.engine import Inner, Packed, positions
 
 __all__ = ["Boundary", "PassReader", "parallel_passes"]
@@ -41,7 +41,7 @@ class PassReader:
         places_BL = positions(self._mask_BL, "mask")
         read = prompt.x_BTD.shape[1]
         self._places_BJ = places_BL[:, read:]
-        state = State(backbone)
+        state = KVCache(backbone)
         with torch.no_grad():
             h_BTD = backbone.step(prompt.x_BTD, places_BL[:, :read], prompt.mask_BT, state)
         self._first_B1D = h_BTD[:, -1:]
@@ -56,7 +56,7 @@ class PassReader:
         """
         if not x_BJD.shape[1]:
             return self._first_B1D
-        state = State(self._backbone)
+        state = KVCache(self._backbone)
         state.restore(self._snapshot)
         h_BJD = self._backbone.step(x_BJD, self._places_BJ, self._mask_BL, state)
         return torch.cat([self._first_B1D, h_BJD], dim=1)
@@ -68,7 +68,7 @@ class PassReader:
         Args:
             inner: makes each state the next input.
         """
-        state = State(self._backbone)
+        state = KVCache(self._backbone)
         state.restore(self._snapshot)
         states = [self._first_B1D]
         read = self._mask_BL.shape[1] - self._places_BJ.shape[1]

@@ -19,8 +19,8 @@ from latentmas.links import Link
 from latentmas.training.data import Row, TrainingRows
 from latentmas.training.losses.passes import PassReader
 from latentmas.training.losses.teacher_forcing import padded_ids
-from latentmas.training.losses.turns import Turn
-from latentmas.training.speech import Speech, Spoken
+from latentmas.training.losses.turns import SenderStep
+from latentmas.training.speech import Speech, TextMessages
 
 __all__ = ["RefreshedStates"]
 
@@ -101,7 +101,7 @@ class RefreshedStates:
         self._forget_rollouts()
 
     @torch.no_grad()
-    def states(self, turn: Turn, numbers: Sequence[int]) -> list[Tensor]:
+    def states(self, turn: SenderStep, numbers: Sequence[int]) -> list[Tensor]:
         """Teacher-forced states of a batch, and those of rollouts once there are any; each h_ND.
 
         Args:
@@ -116,7 +116,7 @@ class RefreshedStates:
 
     @torch.no_grad()
     def fresh(
-        self, turn: Turn, rows: Sequence[Row], said: Sequence[Spoken], inner: Link
+        self, turn: SenderStep, rows: Sequence[Row], said: Sequence[TextMessages], inner: Link
     ) -> list[Tensor]:
         """The same two of rows that are no part of the training, rolled by a link as it is."""
         read = self._prompts(turn, rows, said)
@@ -125,7 +125,7 @@ class RefreshedStates:
 
     def _cat(
         self,
-        turn: Turn,
+        turn: SenderStep,
         places: Sequence[int],
         kept: dict[tuple[str, int, int], Tensor],
         inner: Link | None,
@@ -141,38 +141,42 @@ class RefreshedStates:
         states = torch.cat([own[place] for place in places])
         return states.to(self._speech.system.backbone_of(turn.agent).device)
 
-    def _compute(self, turn: Turn, block: int, inner: Link | None) -> dict[int, Tensor]:
+    def _compute(self, turn: SenderStep, block: int, inner: Link | None) -> dict[int, Tensor]:
         """States of a block's rows by place: of rollouts by a link, or teacher-forced."""
         first = block * BLOCK
         chosen = self._rows[first : first + BLOCK]
         said = self._speech.speak([row for _, row in chosen], [number for number, _ in chosen])
         full = [i for i, own in enumerate(said) if self._speech.ids(turn.agent, turn.round, own)]
-        spoken = [said[i] for i in full]
+        text_messages = [said[i] for i in full]
         read = self._read.get((turn.agent, turn.round, block))
         if read is None:
-            read = self._prompts(turn, [chosen[i][1] for i in full], spoken)
+            read = self._prompts(turn, [chosen[i][1] for i in full], text_messages)
             if self._takes(*read.reader.held()):
                 self._read[turn.agent, turn.round, block] = read
         h_BKD = (
-            self._forced_states(turn, read, spoken) if inner is None else read.reader.roll(inner)
+            self._forced_states(turn, read, text_messages)
+            if inner is None
+            else read.reader.roll(inner)
         )
         return {
             first + i: own_KD[real_K].cpu()
             for i, own_KD, real_K in zip(full, h_BKD, read.real_BK, strict=True)
         }
 
-    def _prompts(self, turn: Turn, rows: Sequence[Row], said: Sequence[Spoken]) -> _Read:
+    def _prompts(
+        self, turn: SenderStep, rows: Sequence[Row], said: Sequence[TextMessages]
+    ) -> _Read:
         backbone = self._speech.system.backbone_of(turn.agent)
         _, real_BK = padded_ids(backbone, self._texts(turn, said))
         prompt = self._speech.prompt(turn.agent, turn.round, rows, said)
         return _Read(PassReader(backbone, prompt, real_BK), real_BK)
 
-    def _forced_states(self, turn: Turn, read: _Read, said: Sequence[Spoken]) -> Tensor:
+    def _forced_states(self, turn: SenderStep, read: _Read, said: Sequence[TextMessages]) -> Tensor:
         backbone = self._speech.system.backbone_of(turn.agent)
         ids_BK, _ = padded_ids(backbone, self._texts(turn, said))
         return read.reader.read(backbone.embed(ids_BK[:, :-1]))
 
-    def _texts(self, turn: Turn, said: Sequence[Spoken]) -> list[list[int]]:
+    def _texts(self, turn: SenderStep, said: Sequence[TextMessages]) -> list[list[int]]:
         return [self._speech.ids(turn.agent, turn.round, own) for own in said]
 
     def _takes(self, *tensors: Tensor) -> bool:

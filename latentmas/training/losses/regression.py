@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import Packed
-from latentmas.training.losses.teacher_forcing import teach
+from latentmas.training.losses.teacher_forcing import teacher_force
 
 __all__ = ["FeatureStore", "Features", "read_features", "regression"]
 
@@ -78,7 +78,7 @@ def read_features(
         prompt: B prompts.
         texts: B lists of token ids.
     """
-    taught = teach(backbone, prompt, texts)
+    taught = teacher_force(backbone, prompt, texts)
     sizes = [len(text) for text in texts]
     states, ids = taught.h_ND.cpu().split(sizes), taught.ids_N.cpu().split(sizes)
     return [Features(h.clone(), i.clone()) for h, i in zip(states, ids, strict=True)]

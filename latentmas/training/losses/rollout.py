@@ -21,8 +21,8 @@ from latentmas.training.losses.refreshed import RefreshedStates
 from latentmas.training.losses.regression import mean_square, regression
 from latentmas.training.losses.soft_targets import SoftTargets
 from latentmas.training.losses.teacher_forcing import padded_ids
-from latentmas.training.losses.turns import Turn, find_turns
-from latentmas.training.speech import Speech, Spoken, as_read
+from latentmas.training.losses.turns import SenderStep, find_turns
+from latentmas.training.speech import Speech, TextMessages, as_read
 
 __all__ = ["RolloutLoss"]
 
@@ -118,9 +118,9 @@ class RolloutLoss(nn.Module):
         """Words of some rows, once for each link that is to say them; passes count as one."""
         said = self.speech.speak(rows, numbers)
         return sum(
-            len(self.speech.ids(turn.agent, turn.round, spoken)) * (1 + len(turn.uses))
+            len(self.speech.ids(turn.agent, turn.round, text_messages)) * (1 + len(turn.uses))
             for turn in self.turns
-            for spoken in said
+            for text_messages in said
         )
 
     def forward(
@@ -165,16 +165,16 @@ class RolloutLoss(nn.Module):
 
     def _passes(
         self,
-        turn: Turn,
+        turn: SenderStep,
         rows: Sequence[Row],
-        said: Sequence[Spoken],
+        said: Sequence[TextMessages],
         names: Sequence[int],
         scale: list[Tensor],
     ) -> list[_Pass]:
         """The passes of a turn."""
         system = self.speech.system
         backbone, inner = system.backbone_of(turn.agent), system.link(turn.inner)
-        texts = [self.speech.ids(turn.agent, turn.round, spoken) for spoken in said]
+        texts = [self.speech.ids(turn.agent, turn.round, text_messages) for text_messages in said]
         ids_BK, real_BK = padded_ids(backbone, texts)
         prompt = self.speech.prompt(turn.agent, turn.round, rows, said)
         reader = PassReader(backbone, prompt, real_BK)
@@ -196,9 +196,9 @@ class RolloutLoss(nn.Module):
 
     def _of_states(
         self,
-        turn: Turn,
+        turn: SenderStep,
         rows: Sequence[Row],
-        said: Sequence[Spoken],
+        said: Sequence[TextMessages],
         names: Sequence[int],
         *,
         kept: bool,
@@ -210,14 +210,16 @@ class RolloutLoss(nn.Module):
             states = self.refreshed.states(turn, names)
         else:
             states = self.refreshed.fresh(turn, rows, said, inner)
-        texts = [self.speech.ids(turn.agent, turn.round, spoken) for spoken in said]
+        texts = [self.speech.ids(turn.agent, turn.round, text_messages) for text_messages in said]
         ids_N = torch.tensor([id for text in texts for id in text], device=states[0].device)
         wanted = self._targets(turn, states[0], ids_N)
         sums = [self._regress(turn, h_ND, inner.apply_to(h_ND), wanted) for h_ND in states]
         items = len(ids_N) * len(wanted)
         return [_Pass(number, 1 / len(sums), own, items) for number, own in enumerate(sums)]
 
-    def _regress(self, turn: Turn, h_ND: Tensor, z_ND: Tensor, wanted: Sequence[Tensor]) -> Tensor:
+    def _regress(
+        self, turn: SenderStep, h_ND: Tensor, z_ND: Tensor, wanted: Sequence[Tensor]
+    ) -> Tensor:
         """Summed loss of an inner link and of the outer links that read it."""
         system = self.speech.system
         own = mean_square(system.backbone_of(turn.agent))
@@ -230,7 +232,7 @@ class RolloutLoss(nn.Module):
         return total
 
     @torch.no_grad()
-    def _targets(self, turn: Turn, h_ND: Tensor, ids_N: Tensor) -> list[Tensor]:
+    def _targets(self, turn: SenderStep, h_ND: Tensor, ids_N: Tensor) -> list[Tensor]:
         """What the inner link is to make of each state, and then each outer link."""
         readers = [turn.agent, *(use.edge.target for use in turn.uses)]
         if self._soft is not None:
@@ -241,7 +243,7 @@ class RolloutLoss(nn.Module):
         return [own, *(as_read(sender, backbone_of(reader), ids_N) for reader in readers[1:])]
 
     def _boundary(
-        self, turn: Turn, names: Sequence[int], gold_BJD: Tensor, scale: list[Tensor]
+        self, turn: SenderStep, names: Sequence[int], gold_BJD: Tensor, scale: list[Tensor]
     ) -> Boundary:
         """What happens to an inner link's outputs before the next pass reads them."""
 

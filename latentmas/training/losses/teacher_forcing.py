@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentmas.backbones import LoadedBackbone, State
+from latentmas.backbones import KVCache, LoadedBackbone
 from latentmas.engine import Packed, beginning_of, first_messages, positions, state_after
 
-__all__ = ["Taught", "cross_entropy", "padded_ids", "teach"]
+__all__ = ["TeacherForced", "cross_entropy", "padded_ids", "teacher_force"]
 
 
-class Taught(NamedTuple):
+class TeacherForced(NamedTuple):
     """States of a backbone that reads a prompt and then its answer."""
 
     h_ND: Tensor
@@ -30,13 +30,13 @@ class Taught(NamedTuple):
     """The state after each answer token."""
 
 
-def teach(
+def teacher_force(
     backbone: LoadedBackbone,
     prompt: Packed,
     answers: Sequence[Sequence[int]],
     *,
     scored_only: bool = False,
-) -> Taught:
+) -> TeacherForced:
     """Feed each prompt and its answer; what comes before the first message without gradients.
 
     Args:
@@ -60,7 +60,7 @@ def teach(
     rows_N, columns_N = torch.tensor(before, device=h_BLD.device).T
     h_ND = h_BLD[rows_N, columns_N]
     after_ND = h_ND[:0] if scored_only else h_BLD[rows_N, columns_N + 1]
-    return Taught(h_ND, ids_BA[real_BA], after_ND)
+    return TeacherForced(h_ND, ids_BA[real_BA], after_ND)
 
 
 def _read(
@@ -104,7 +104,7 @@ def _read_rows(
     places_BL = positions(mask_BL, "mask")
     ids, cut = beginning_of(backbone, prompt), first_messages(prompt)
     begun = len(ids)
-    state = state_after(backbone, ids, len(lengths)) if begun else State(backbone)
+    state = state_after(backbone, ids, len(lengths)) if begun else KVCache(backbone)
     if cut > begun:
         own = slice(begun, cut)
         with torch.no_grad():

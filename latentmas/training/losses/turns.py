@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from latentmas.training.speech import Speech, Use
 
-__all__ = ["Turn", "find_turns"]
+__all__ = ["SenderStep", "find_turns"]
 
 
-class Turn(NamedTuple):
+class SenderStep(NamedTuple):
     """An agent that rolls, in one round."""
 
     agent: str
@@ -21,12 +21,12 @@ class Turn(NamedTuple):
     """The edges that hear of it."""
 
 
-def find_turns(speech: Speech) -> list[Turn]:
+def find_turns(speech: Speech) -> list[SenderStep]:
     """The turns that messages come from, in the order of the plan."""
-    turns: dict[tuple[str, int], Turn] = {}
+    turns: dict[tuple[str, int], SenderStep] = {}
     graph = speech.system.plan.graph
     for use in speech.uses:
         key = use.edge.source, use.round
         steps = graph.steps_of(graph.agent(use.edge.source))
-        turns.setdefault(key, Turn(key[0], use.inner, use.round, steps, [])).uses.append(use)
+        turns.setdefault(key, SenderStep(key[0], use.inner, use.round, steps, [])).uses.append(use)
     return list(turns.values())

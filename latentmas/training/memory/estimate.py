@@ -96,7 +96,7 @@ def estimate(
             kept.append(turn[0])
             again.append(turn[1])
             inputs += turn[2]
-    models = {id(b): b.model for b in system.serving.values()}.values()
+    models = {id(b): b.model for b in system.agent_backbones.values()}.values()
     learning = sum(p.numel() for p in system.parameters() if p.requires_grad)
     return Estimate(
         backbones=sum(p.numel() * p.element_size() for m in models for p in m.parameters()),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.engine import Executor, Feed, Inner, Packed
+from latentmas.engine import DecoderSession, Executor, Inner, Packed
 
 __all__ = ["CheckpointedExecutor"]
 
@@ -24,9 +24,9 @@ class CheckpointedExecutor(Executor):
         super().__init__(plain.position_mode)
         self.plain = plain
 
-    def feed(self, backbone: LoadedBackbone) -> Feed:
+    def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """The wrapped executor's."""
-        return self.plain.feed(backbone)
+        return self.plain.session(backbone)
 
     def rollout(
         self, backbone: LoadedBackbone, inner: Inner, prompt: Packed, latent_steps: int

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from latentmas.backbones import ON_NEW, Growing, GrowingWindow, State
+from latentmas.backbones import ON_NEW, Growing, GrowingWindow, KVCache
 
 __all__ = ["keys_kept_once", "saved_bytes"]
 
@@ -57,14 +57,14 @@ class _Part:
         return self.columns.between(self.begin, self.end)
 
 
-class _Ledger:
+class SavedKV:
     """Knows which tensors are a layer's keys or values at this moment."""
 
     def __init__(self) -> None:
         self.parts: dict[int, tuple[tuple[int, ...], _Part]] = {}
         """Address → shape and what stands for it; a layer's last tensors only."""
 
-    def watch(self, state: State) -> None:
+    def watch(self, state: KVCache) -> None:
         """Learn of what the layers of a new state hand to attention."""
         if not torch.is_grad_enabled():
             return
@@ -109,7 +109,7 @@ class _Ledger:
 @contextmanager
 def keys_kept_once() -> Iterator[None]:
     """Within it, states made with gradients on save each key and value once."""
-    ledger = _Ledger()
+    ledger = SavedKV()
     token = ON_NEW.set(ledger.watch)
     try:
         with saved_tensors_hooks(ledger.keep, _given_back):

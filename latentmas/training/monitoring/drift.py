@@ -166,7 +166,7 @@ def _look(
     for use, gauge in gauges:
         turn = use.edge.source, use.round
         if turn not in states:
-            texts = [speech.ids(*turn, spoken) for spoken in said]
+            texts = [speech.ids(*turn, text_messages) for text_messages in said]
             states[turn] = _roll(speech, use, rows, said, texts) if any(texts) else None
         if (found := states[turn]) is not None:
             _measure(speech.system, use, found, gauge, links)

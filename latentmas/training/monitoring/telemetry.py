@@ -17,7 +17,7 @@ from latentmas.engine import executors
 from latentmas.links import Link
 from latentmas.plan import LinkPlan, Plan, Rollout, Value
 from latentmas.redact import get_logger
-from latentmas.runtime import Interpreter, Sampling, System, Turn
+from latentmas.runtime import Interpreter, Sampling, StepInput, System
 from latentmas.training.data import Row
 
 __all__ = ["Telemetry", "row_cosine", "stability"]
@@ -166,7 +166,7 @@ def stability(
     executor = executors.get("cached")()
     generator = torch.Generator().manual_seed(0)
 
-    def roll(step: Rollout, turn: Turn) -> Tensor:
+    def roll(step: Rollout, turn: StepInput) -> Tensor:
         inner, prompt = system.link(step.inner), turn.prompt
         states = executor.rollout(turn.backbone, inner, prompt, step.latent_steps)
         if step.latent_steps > 1:
