@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     )
     from latentmas.viz import training_report
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names that need torch are imported when first used, so that `import latentmas` stays light.
 _LAZY = {
