@@ -140,7 +140,7 @@ def test_columns_that_are_padding_in_every_row_left_are_dropped(
     prompt = Packed(backbone.embed(ids), mask, (60, 25, 25, 25, 25), 0, ids)
     states = []
     for executor in (executors.get("cached")(), Static()):
-        feed, other = executor.session(backbone), executor.feed(backbone)
+        feed, other = executor.session(backbone), executor.session(backbone)
         feed.prefill(prompt)
         feed.feed(token(backbone, 5))
         feed.select(rows)

@@ -91,7 +91,7 @@ def test_training_does_not_reuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     system = long_prefix(2).compile().load()
     rows = [{"question": q, "answer": "7"} for q in QUESTIONS]
-    monkeypatch.setattr("latentmas.engine.sessions.State.restore", None)
+    monkeypatch.setattr("latentmas.engine.sessions.KVCache.restore", None)
     OuterLoss(system, system.plan)(rows)["loss"].backward()
 
 

@@ -248,7 +248,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "traversal in a manifest": (link_name("../planner/adapter(math).pt"), "not a plain file name"),
     "an absolute path in a manifest": (link_name("/etc/passwd"), "not a plain file name"),
     "a number as a file name": (link_name(3), "not a plain file name"),
-    "a file that is not there": (link_name("other.pt"), "no file 'other.pt'"),
+    "a file that is not there": (link_name("other.pt"), "file 'other.pt' does not exist"),
     "an unknown link type": (
         manifest(
             "outer/outerlink_config.json",

@@ -16,11 +16,19 @@ from torch import Tensor
 
 from latentmas.engine import GroupedInner, Packed, Prefix, StepInput, merge, merged_prefix
 from latentmas.errors import ExecutionError
-from latentmas.generation import Answer, DecodeJob, GenerationBatch, Retry, Sampling, ToolCall
+from latentmas.generation import DecodeJob, GenerationBatch, Retry, Sampling, ToolCall
 from latentmas.plan import Combine, Decode, Plan, Rollout, Step, Transfer, Value, rollouts_together
 from latentmas.runtime.combine import combine_messages, combine_texts
 from latentmas.runtime.functions import outside_text
-from latentmas.runtime.observing.events import StepBegin, StepEnd, StepRecord, Token, Watcher
+from latentmas.runtime.observing.events import (
+    StepBegin,
+    StepEnd,
+    StepRecord,
+    Token,
+    Watcher,
+    step_record,
+    written_record,
+)
 from latentmas.runtime.observing.taps import passing_texts
 from latentmas.runtime.step_input import make_step_input
 
@@ -205,10 +213,10 @@ class Interpreter:
             if isinstance(step, Rollout):
                 walk.values[step.output] = self._rollout(step, turn)
         if isinstance(step, Rollout):
-            return _record(turn, latent_steps=step.latent_steps * len(walk.samples))
+            return step_record(turn, latent_steps=step.latent_steps * len(walk.samples))
         if step.final and finish is not None:
             walk.result = finish(turn)
-            return _record(turn)
+            return step_record(turn)
         with torch.no_grad():
             return self._write(step, turn, walk, pool)
 
@@ -235,7 +243,7 @@ class Interpreter:
         walk.result = answers
         for calls, own in zip(walk.calls, answers, strict=True):
             calls += [call for answer in own for call in answer.calls]
-        return _written(draft.turn, [answer for own in answers for answer in own])
+        return written_record(draft.turn, [answer for own in answers for answer in own])
 
     def _roll_together(self, index: int, walk: BatchState) -> dict[int, StepInput]:
         """Run the rollouts that begin at a step and need no others, where there are several.
@@ -372,30 +380,6 @@ def _refuse_not_finite(finite: dict[str, Tensor]) -> None:
             "look at the links' norms (latentmas inspect) and load sound ones"
         )
     finite.clear()
-
-
-def _record(turn: StepInput, *, latent_steps: int = 0, **written: int) -> StepRecord:
-    lengths = turn.prompt.lengths
-    return StepRecord(
-        round=turn.step.round,
-        agent=turn.step.agent,
-        op=turn.step.op,
-        samples=len(lengths),
-        seconds=0.0,
-        prompt_tokens=sum(lengths),
-        latent_steps=latent_steps,
-        **({"new_tokens": 0} | written),
-    )
-
-
-def _written(turn: StepInput, written: Sequence[Answer]) -> StepRecord:
-    """What a turn that wrote has cost."""
-    return _record(
-        turn,
-        new_tokens=sum(answer.chosen for answer in written),
-        tool_calls=sum(len(answer.calls) for answer in written),
-        added_tokens=sum(len(answer.ids) - answer.chosen for answer in written),
-    )
 
 
 def _synchronise(device: torch.device) -> None:

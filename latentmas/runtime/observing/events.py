@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from latentmas.engine import StepInput
     from latentmas.errors import LatentMASError
-    from latentmas.generation import FinishReason, ToolCall
+    from latentmas.generation import Answer, FinishReason, ToolCall
 
 __all__ = [
     "Event",
@@ -20,6 +21,8 @@ __all__ = [
     "Token",
     "StepRecord",
     "Watcher",
+    "step_record",
+    "written_record",
 ]
 
 
@@ -121,3 +124,28 @@ class RunEnd:
 Event = RunBegin | StepBegin | StepEnd | Token | SampleEnd | RunEnd
 Watcher = Callable[[Event], None]
 """Whoever wants events: `system.run(..., on_event=watcher)`."""
+
+
+def step_record(turn: StepInput, *, latent_steps: int = 0, **written: int) -> StepRecord:
+    """What a model step has cost; its seconds are filled in when it ends."""
+    lengths = turn.prompt.lengths
+    return StepRecord(
+        round=turn.step.round,
+        agent=turn.step.agent,
+        op=turn.step.op,
+        samples=len(lengths),
+        seconds=0.0,
+        prompt_tokens=sum(lengths),
+        latent_steps=latent_steps,
+        **({"new_tokens": 0} | written),
+    )
+
+
+def written_record(turn: StepInput, written: Sequence[Answer]) -> StepRecord:
+    """What a model step that wrote texts has cost."""
+    return step_record(
+        turn,
+        new_tokens=sum(answer.chosen for answer in written),
+        tool_calls=sum(len(answer.calls) for answer in written),
+        added_tokens=sum(len(answer.ids) - answer.chosen for answer in written),
+    )
