@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,10 @@ from latentmas.testing import tiny_backbone
 from latentmas.training import rollout_accuracy
 from latentmas.training._checkpoint import has_checkpoint
 from latentmas.training.speech import Speech
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.results_file import append_line, read_lines
 
 RECIPES = {
     "kept": ("rollout", "outer"),
@@ -82,24 +87,20 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        self._known = {self._key(json.loads(line)) for line in text.splitlines() if line}
+        self._known = {self._key(line) for line in read_lines(path)}
 
     def __contains__(self, line: Mapping[str, Any]) -> bool:
         return self._key(line) in self._known
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append a line and print it."""
-        text = json.dumps(line)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
-        print(text, flush=True)
+        append_line(self._path, dict(line))
+        print(json.dumps(line), flush=True)
         self._known.add(self._key(line))
 
     @staticmethod
     def _key(line: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(line[name] for name in ("recipe", "facts", "seed", "stage"))
+        return tuple(line[name] for name in ("recipe", "facts", "seed", "stage", "latent_steps"))
 
 
 class Chain:
@@ -117,7 +118,7 @@ class Chain:
         untrained: bool = False,
     ) -> None:
         self.system, self.recipe, self.seed, self.sizes = system, recipe, seed, sizes
-        self.folder = work / f"{recipe}-{sizes.facts}-{seed}"
+        self.folder = work / f"{recipe}-{sizes.facts}-{sizes.latent_steps}-{seed}"
         self.lines = lines
         self.rows, self.heldout = split_rows(
             sizes.train_rows, sizes.heldout, seed=seed, facts=sizes.facts
@@ -139,8 +140,9 @@ class Chain:
         """Measure unless it is known; `recipe` is empty for what precedes all of them."""
         recipe = self.recipe if recipe is None else recipe
         key = {"recipe": recipe, "facts": self.sizes.facts, "seed": self.seed, "stage": stage}
+        key["latent_steps"] = self.sizes.latent_steps
         if key not in self.lines:
-            self.lines.add(key | {"latent_steps": self.sizes.latent_steps} | measure())
+            self.lines.add(key | measure())
 
     def _measure(self, *, controls: bool = False) -> dict[str, Any]:
         found = self._accuracy(self.system) | self._rolled()

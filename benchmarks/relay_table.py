@@ -21,6 +21,7 @@ import argparse
 import copy
 import json
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,10 @@ from latentmas.engine.executors.cached import Cached
 from latentmas.environment import hardware, versions
 from latentmas.evaluation import paired_difference, wilson
 from latentmas.io import load_link_weights
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.results_file import append_line, read_lines
 
 PARTS = ("tokenizers", "steps", "loops", "softmax")
 REMOVED = {"B30": 0.3, "B70": 0.7}
@@ -250,18 +255,14 @@ class Table:
     def write(self, cell: dict[str, Any]) -> None:
         """Append one line to the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(cell) + "\n")
+        append_line(self.path, cell)
         if "cell" in cell:
             self.cells[cell["cell"]] = cell
 
 
 def read_cells(path: Path) -> dict[str, dict[str, Any]]:
     """The cells of a file, by name; empty if the file does not exist."""
-    if not path.exists():
-        return {}
-    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return {line["cell"]: line for line in lines if "cell" in line}
+    return {line["cell"]: line for line in read_lines(path) if "cell" in line}
 
 
 def tokenizers(table: Table, *, facts: int, other: str) -> None:

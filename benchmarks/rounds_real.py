@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +33,10 @@ from latentmas.demo.real import SMOLLM2
 from latentmas.environment import hardware
 from latentmas.evaluation.intervals import wilson
 from latentmas.testing import tiny_backbone
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.results_file import append_line, read_lines
 
 Row = dict[str, Any]
 Edit = Callable[[str, Tensor], Tensor]
@@ -158,8 +163,7 @@ class Bench:
         return round(sum(hits) / len(hits), 4)
 
     def _write(self, line: dict[str, Any]) -> None:
-        with self.lines.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.lines, line)
         shown = {name: value for name, value in line.items() if name not in ("hits", "texts")}
         print(json.dumps(shown), line.get("texts", [])[:3], flush=True)
 
@@ -303,17 +307,6 @@ TASKS: dict[str, Callable[[Bench], None]] = {
     "once": lambda bench: grid(bench, "once"),
     "thrice": lambda bench: grid(bench, "thrice"),
 }
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Lines that are there; one cut off by a crash is left out."""
-    found = list[dict[str, Any]]()
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Teaches: rows from a JSONL file, the loops that suit them, save, load, run.
 
 A new team needs the outer loop alone. With link="recursive", inner="recursive" all four loops run,
-and take the planner's texts with targets={"expert": "plan"} where rows have a field `plan`.
+and take the expert's texts with targets={"expert": "plan"} where rows have a field `plan`.
 """
 
 import json

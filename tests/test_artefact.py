@@ -507,9 +507,7 @@ def test_a_writer_waits_for_another_one_and_says_when_it_gives_up(saved: Path) -
 @pytest.mark.skipif(sys.platform == "win32", reason="needs flock")
 def test_a_lock_whose_holder_was_killed_holds_nobody_up(system: lm.System, saved: Path) -> None:
     program = "import sys; from pathlib import Path; from latentmas.io.storage import lock\n"
-        "import sys; from latentmas.io.storage import lock as _lock; from pathlib import Path\n"
-    )
-    program += "with _lock.locked(Path(sys.argv[1])): print('held', flush=True), input()"
+    program += "with lock.locked(Path(sys.argv[1])): print('held', flush=True), input()"
     with subprocess.Popen(
         [sys.executable, "-c", program, str(saved)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:

@@ -7,7 +7,9 @@ import torch
 import yaml
 
 import latentmas as lm
+from latentmas.backbones import LoadedBackbone
 from latentmas.plan import Combine
+from latentmas.runtime import interpreter
 from tests.teams import QUESTIONS, load64, tiny
 
 
@@ -136,3 +138,92 @@ def test_edges_that_disagree_are_refused(ways):
     with pytest.raises(lm.GraphError, match=r"LM104 .*'notes' is bound by 'a', 'b'") as caught:
         graph.compile()
     assert 'combine="concat"' in str(caught.value)
+
+
+def receivers(*slots: str, **options) -> lm.Graph:
+    """Two senders, and one receiver for each slot, all on one backbone; then a judge."""
+    model = tiny("llama", 16)
+    graph = lm.Graph("many", inputs=["question"], rounds=1, latent_steps=3)
+    for name in ("a", "b"):
+        graph.add_agent(name, model, prompt="{{ question }}", inner="recursive")
+    for number, slot in enumerate(slots):
+        prompt = f"{number} {{{{ {slot} }}}} {{{{ question }}}}"
+        graph.add_agent(f"r{number}", model, prompt=prompt, inner="recursive")
+        for name in ("a", "b"):
+            graph.connect(name, f"r{number}.{slot}", link="recursive", **options)
+    prompt = "".join(f"{{{{ r{number} }}}}" for number in range(len(slots))) + "{{ question }}"
+    graph.add_agent("judge", model, prompt=prompt, max_new_tokens=3, inner="recursive")
+    for number in range(len(slots)):
+        graph.connect(f"r{number}", f"judge.r{number}", link="recursive")
+    return graph.output("judge")
+
+
+def test_a_slot_may_be_called_text():
+    result = load64(receivers("text", combine="concat")).run(["one"])
+    assert len(result.token_ids[0]) == 3
+
+
+def test_receivers_of_combined_messages_run_as_one_batch(monkeypatch):
+    system = load64(receivers("notes", "notes", combine="concat"))
+    rows: list[int] = []
+    plain = LoadedBackbone.step
+
+    def step(self, x, *args, **options):
+        rows.append(x.shape[0])
+        return plain(self, x, *args, **options)
+
+    monkeypatch.setattr(LoadedBackbone, "step", step)
+    system.run(["one"], max_new_tokens=1)
+    assert rows == [2] * (len(rows) - 1) + [1]  # only the judge's own prompt has one row
+
+
+def test_one_source_fills_a_slot_once():
+    graph = receivers("notes", combine="concat")
+    graph.rounds = 2
+    graph.feedback("a", "r0.notes", combine="concat")
+    with pytest.raises(lm.GraphError, match="LM104") as caught:
+        graph.compile()
+    assert "different sources" in str(caught.value)
+
+
+def test_a_slot_that_is_filled_in_round_one_needs_no_guard():
+    graph = receivers("notes", combine="concat")
+    graph.rounds = 2
+    graph.feedback("judge", "r0.notes", link="recursive", combine="concat")
+    system = load64(graph)
+    one, two = (s for s in system.plan.steps if isinstance(s, Combine))
+    assert (len(one.sources), len(two.sources)) == (2, 3)
+    assert len(system.run(["one"]).token_ids[0]) == 3
+
+
+def test_messages_are_brought_to_the_receiver(monkeypatch):
+    """A link lies with its sender, which may be on another device."""
+    system = team(NOTES, "notes", "notes", combine="mean").compile().load()
+    moved: list[object] = []
+    plain, plain_combine = torch.Tensor.to, interpreter.combine_messages
+
+    def to(self, *args, **options):
+        moved.extend(one for one in args if isinstance(one, torch.device))
+        return plain(self, *args, **options)
+
+    def combined(how, messages):
+        moved.append(len(messages))
+        return plain_combine(how, messages)
+
+    monkeypatch.setattr(interpreter, "combine_messages", combined)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    system.run(["one"])
+    place = moved.index(2)
+    assert moved[place - 2 : place] == [system.backbone_of("summarizer").device] * 2
+
+
+def test_edited_texts_reach_the_combined_slot():
+    system = team(NOTES, "notes", "notes", combine="concat").as_text(max_new_tokens=3)
+    system = system.compile().load()
+    system.tap("math->summarizer", lambda name, texts: ["seven"] * len(texts))
+    system.tap("code->summarizer", lambda name, texts: ["eight"] * len(texts))
+    edited = system.run(["one"]).text_messages["round2.summarizer.text"]
+    alone = lm.Graph("alone", inputs=["question"], rounds=1)
+    prompt = "Notes: seven\neight\n{{ question }}"
+    alone.add_agent("summarizer", tiny("llama", 16), prompt=prompt, max_new_tokens=4)
+    assert alone.output("summarizer").compile().load().run(["one"]).texts == edited

@@ -219,8 +219,23 @@ def test_a_checkpoint_with_copies_of_other_links_is_refused(tmp_path: Path) -> N
     from safetensors.torch import save_file
 
     save_file({"inner.expert/x": torch.zeros(1)}, copies)
+    for weight in trainer.system.parameters():
+        weight.data.zero_()
     with pytest.raises(lm.WeightsError, match=r"refreshed\.safetensors is not of these links"):
         trainer.train(resume_from_checkpoint=True)
+    assert not any(weight.any() for weight in trainer.system.parameters())  # no link has changed
+
+
+def test_a_second_training_begins_without_the_rollouts_of_the_first(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 3, "refresh_steps": 2}
+    trainer = lm.RolloutTrainer(
+        pair().compile().load(), config(tmp_path, **options), train_dataset=ROWS
+    )
+    trainer.train()
+    refreshed = trainer._loss.refreshed
+    assert refreshed is not None and refreshed.copies_state()
+    refreshed.begin_step(0, trainer._loss.inner_links())
+    assert not refreshed.copies_state()
 
 
 def test_random_links_learn_to_roll(tmp_path: Path) -> None:

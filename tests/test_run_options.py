@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import latentmas as lm
 from latentmas.cli.app import app
 from latentmas.engine.executors import executors
+from latentmas.engine.executors.cached import Cached
 from latentmas.evaluation import evaluate
 from latentmas.generation.controllers import RETRIES
 from latentmas.io import RunManifest
@@ -199,7 +200,22 @@ def test_rerun_takes_changed_options(system: lm.System, tmp_path: Path) -> None:
     system.run(ROWS, manifest=path, **DRAWN)
     assert lm.rerun(path, team=system, executor="reference", batch_size=1).equal
     assert not lm.rerun(path, team=system, seed=6).equal
+    assert not lm.rerun(path, team=system, temperature=5.0).equal  # judged with what was drawn
     with pytest.raises(TypeError, match=r"rerun takes no .* did you mean 'batch_size'"):
         lm.rerun(path, team=system, batchsize=1)
     done = CliRunner().invoke(app, ["rerun", str(path), "--executor", "static"])
     assert done.exit_code == 0 and done.stdout.startswith("equal: 3 samples")
+
+
+@pytest.mark.parametrize(
+    "given", [{"refill": RETRIES["math"]}, {"top_k": RETRIES["math"]}, {"retry": Cached()}]
+)
+def test_objects_stand_for_their_own_option_only(system: lm.System, given: dict) -> None:
+    with pytest.raises(lm.LatentMASError, match=next(iter(given))):
+        system.run(ROWS, **given)
+
+
+def test_strings_may_come_from_any_iterable_and_seeds_may_not() -> None:
+    assert lm.RunOptions(stop=(word for word in ("a", "b"))).stop == ("a", "b")
+    with pytest.raises(lm.LatentMASError, match="seed"):
+        lm.RunOptions(seed={3, 1}, do_sample=True)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from latentmas.engine import executors
 from latentmas.engine.packing import answer_ids, pack
 from latentmas.testing import TINY_FAMILIES
 from latentmas.training import stability
-from latentmas.training.data import TrainingRows
+from latentmas.training.data import Reading, TrainingRows, drop_long_rows
 from latentmas.training.losses.inner import InnerLoss
 from latentmas.training.losses.outer import OuterLoss
 from latentmas.training.memory.constant import BLOCK, ConstantStates, constant_rollouts
 from latentmas.training.memory.estimate import dry_run, estimate
 from latentmas.training.memory.saved_tensors import saved_bytes
 from latentmas.training.select import freeze_all_but
+from latentmas.training.speech import Speech
 from tests.teams import RECURSIVE, load64, of_template, tiny
 
 ROWS = [
@@ -554,6 +556,60 @@ def test_stability_measures_growth_and_training_warns(
         outer(tmp_path, system).train()
     assert "grow" in caplog.text
     assert "latent step" in caplog.text
+
+
+def test_texts_pass_the_telemetry(tmp_path: Path) -> None:
+    """A text edge and a text source beside the latent edge that learns."""
+    model = tiny("llama", 16)
+    graph = lm.Graph("said", inputs=["question"], rounds=1, latent_steps=2)
+    graph.add_text_source("rule", "Be brief.")
+    for name, prompt in (
+        ("a", "{{ question }}"),
+        ("b", "{{ a }}"),
+        ("c", "{{ rule }}{{ a }}{{ b }}"),
+    ):
+        graph.add_agent(name, model, prompt=prompt, max_new_tokens=2, inner="recursive")
+    graph.connect("rule", "c")
+    graph.connect("a", "b", link="recursive")
+    graph.connect("b", "c", link="text")
+    graph.connect("a", "c", link="recursive")
+    system = graph.output("c").compile().load()
+    trainer = outer(
+        tmp_path, system, rows=[{"question": "1?", "answer": "2"}], train_links=["a->c.a"]
+    )
+    trainer.train()
+    assert any("message_norm/round1.a->c" in entry for entry in trainer.state.log_history)
+
+
+def shared_slot(how: str, steps: int = 2) -> lm.System:
+    """Two senders whose messages fill one slot."""
+    model = tiny("llama", 16)
+    graph = lm.Graph("shared", inputs=["question"], rounds=1, latent_steps=steps)
+    for name in ("a", "b"):
+        graph.add_agent(name, model, prompt="{{ question }}", inner="recursive")
+    graph.add_agent("c", model, prompt="{{ notes }}{{ question }}", inner="recursive")
+    for name in ("a", "b"):
+        graph.connect(name, "c.notes", link="recursive", combine=how)
+    return graph.output("c").compile().load()
+
+
+def test_the_inner_loop_reads_all_texts_of_a_slot() -> None:
+    system = shared_slot("concat")
+    targets = {"a": "a", "b": "b", "c": "answer"}
+    row = {"question": "1?", "a": "text of a", "b": "text of b", "answer": "2"}
+    own = InnerLoss(system, targets=targets)._scope(system.plan.graph.agent("c"), row)
+    speech = Speech(system, targets)
+    assert own == speech._scope("c", 1, row, speech.speak([row])[0])
+    assert own["notes"] == "text of a\ntext of b"
+
+
+@pytest.mark.parametrize(("how", "fits"), [("concat", False), ("mean", True)])
+def test_long_rows_are_counted_with_all_messages_of_a_slot(how: str, fits: bool) -> None:
+    system = shared_slot(how, steps=300)
+    rows = TrainingRows([{"question": "1?", "answer": "2"}] * 2)
+    expected = nullcontext() if fits else pytest.raises(lm.DataError, match="longer than")
+    with expected:
+        assert drop_long_rows(system, system.plan, rows, Reading(), 800)[1] == []
 
 
 # --- survival -----------------------------------------------------------------------------------

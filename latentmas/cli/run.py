@@ -152,7 +152,8 @@ def _twin(system: System, rows: list[Row], options: RunOptions) -> RunResult:
 
 def _write_page(path: Path, result: RunResult, twin: RunResult | None, rows: list[Row]) -> Path:
     """The page about a run, with right answers and exact match where rows hold an answer."""
-    gold = [str(row["answer"]) if "answer" in row else None for row in rows]
+    inputs = result.record.plan.graph.inputs if result.record is not None else ()
+    gold = [None if "answer" in inputs else _gold(row) for row in rows]
     if all(answer is None for answer in gold):
         return result.report(path, twin=twin)
     from latentmas.evaluation import exact_match
@@ -268,12 +269,18 @@ def _all_answered(rows: list[Row], result: RunResult) -> list[Row]:
     return [answered(row, sample_end(result, i)) for i, row in enumerate(rows)]
 
 
+def _gold(row: Row) -> str | None:
+    """The right answer that a row holds, if any; null is none."""
+    answer = row.get("answer")
+    return None if answer is None else str(answer)
+
+
 def _score(answers: list[Row]) -> dict[str, Any]:
     """Exact match over the rows that hold an answer, with its 95 % interval."""
     from latentmas.evaluation import exact_match, wilson
 
-    known = [row for row in answers if "answer" in row]
-    scored = [exact_match(row["prediction"] or "", str(row["answer"])) for row in known]
+    known = [(row, gold) for row in answers if (gold := _gold(row)) is not None]
+    scored = [exact_match(row["prediction"] or "", gold) for row, gold in known]
     if not scored:
         return {}
     share = sum(scored) / len(scored)

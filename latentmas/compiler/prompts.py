@@ -82,7 +82,7 @@ def _bound_twice(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> l
         path = f"agent {agent.name}"
         if count > 1 and not _combine(own):
             hint = "give each edge its own slot in the prompt, or set on all of them combine="
-            hint += '"concat" (or "mean"), and either text or latents'
+            hint += '"concat" (or "mean"), from different sources and either text or latents'
             problems.append(Problem("LM104", path, f"slot {slot!r} is bound by {sources}", hint))
         if slot in graph.inputs:
             message = f"slot {slot!r} is bound by an input and by {sources}"
@@ -93,7 +93,8 @@ def _bound_twice(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> l
 def _combine(edges: list[EdgeSpec]) -> bool:
     """Whether the edges into one slot agree on how they are combined."""
     ways = {(edge.combine, edge.link.kind == TEXT) for edge in edges}
-    return len(ways) == 1 and edges[0].combine is not None
+    sources = {edge.source for edge in edges}
+    return len(ways) == 1 and edges[0].combine is not None and len(sources) == len(edges)
 
 
 def _unused_edges(agent: AgentSpec, edges: list[EdgeSpec]) -> list[Problem]:
@@ -114,7 +115,9 @@ def _dry_render(graph: GraphSpec, agent: AgentSpec, edges: list[EdgeSpec]) -> li
     path = f"agent {agent.name}"
     used = [edge for edge in edges if edge.slot in variables(agent)]
     problems = _misplaced(agent, used)
-    delayed = list(dict.fromkeys(str(edge.slot) for edge in used if edge.delay))
+    fresh = {edge.slot for edge in used if not edge.delay}  # filled in round 1
+    late = [str(edge.slot) for edge in used if edge.delay and edge.slot not in fresh]
+    delayed = list(dict.fromkeys(late))
     for slot in _unguarded(graph, agent, used, delayed):
         message = f"slot {slot!r} is empty in round 1, and the prompt places it unguarded"
         hint = f"write {{% if {slot} %}}… {{{{ {slot} }}}} …{{% endif %}}"

@@ -13,6 +13,7 @@ from latentmas.plan import (
     Rollout,
     Step,
     Transfer,
+    combined_in,
     edge_labels,
     message_on,
     states_of,
@@ -47,9 +48,10 @@ class _Unroller:
     def steps(self) -> Iterator[Step]:
         for round in range(1, self.graph.rounds + 1):
             for group, names in enumerate(self._generations()):
-                for name in names:
-                    inputs, combined = self._inputs(name, round, group)
+                prompts = {name: self._inputs(name, round, group) for name in names}
+                for _, combined in prompts.values():  # first, so that rollouts stay side by side
                     yield from combined
+                for name, (inputs, _) in prompts.items():
                     yield from self._turns(self.agents[name], round, group, inputs)
                 for name in names:
                     yield from self._transfers(name, round, group)
@@ -124,7 +126,7 @@ class _Unroller:
                     slot=slot,
                     how=edges[0].combine,
                     sources=tuple(values),
-                    output=f"round{round}.{name}.{slot}",
+                    output=combined_in(name, slot, round).name,
                 )
                 inputs[slot] = step.output
                 combined.append(step)

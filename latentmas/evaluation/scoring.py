@@ -91,8 +91,8 @@ class Evaluation:
         twin = self.twin
         return self.result.report(
             path,
-            gold=self.gold,
-            scores=self.row_scores,
+            gold=[None if i in self.errors else one for i, one in enumerate(self.gold)],
+            scores=[None if i in self.errors else one for i, one in enumerate(self.row_scores)],
             twin=None if twin is None else twin.result,
             twin_scores=None if twin is None else twin.row_scores,
         )

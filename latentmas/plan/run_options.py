@@ -6,7 +6,7 @@ from it. A new option is one field here and one line where it takes effect.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Self
 
@@ -140,13 +140,14 @@ class RunOptions(Frozen):
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any) -> Any:
-        """Convert numpy and torch numbers to Python's, mappings to dict and sequences to tuple."""
+        """Convert numpy numbers to Python's, mappings to dict and sequences to tuple."""
         return _plain_value(value)
 
     @field_validator("stop", "record", mode="before")
     @classmethod
     def _several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+        several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+        return (value,) if isinstance(value, str) else tuple(value) if several else value
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -188,6 +189,6 @@ def _plain_value(value: Any) -> Any:
         return float(value)
     if isinstance(value, Mapping):
         return {key: _plain_value(item) for key, item in value.items()}
-    if isinstance(value, Sequence | set | frozenset):
+    if isinstance(value, Sequence):
         return tuple(map(_plain_value, value))
     return value

@@ -22,6 +22,7 @@ __all__ = [
     "Step",
     "Transfer",
     "Value",
+    "combined_in",
     "edge_labels",
     "latent_rows",
     "message_on",
@@ -59,6 +60,11 @@ def states_of(agent: str, round: int) -> Value:
 def text_of(agent: str, round: int) -> Value:
     """The text that an agent decodes."""
     return Value(f"round{round}.{agent}.text", round, agent)
+
+
+def combined_in(agent: str, slot: str, round: int) -> Value:
+    """What several messages become that fill one slot of an agent."""
+    return Value(f"round{round}.{agent}.{slot}.combined", round, agent)
 
 
 def edge_labels(edges: Iterable[EdgeSpec]) -> dict[str, str]:
@@ -192,7 +198,7 @@ class Combine(Frozen):
     sources: tuple[str, ...] = Field(min_length=2)
     """Values that hold the messages, in the order of the edges."""
     output: str
-    """`round1.summarizer.notes`."""
+    """`round1.summarizer.notes.combined`."""
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
                 f"the template has {len(source):,} characters, more than {LONGEST_TEMPLATE:,}", 1
             )
         if _DIGITS.search(source):
-            raise TemplateSyntaxError("the template contains an infinite number", 1)
+            raise TemplateSyntaxError("the template contains a number that is too long", 1)
         for count, (line, _, _) in enumerate(self.lexer.tokeniter(source, None)):
             if count > MOST_TOKENS:
                 raise TemplateSyntaxError(f"the template has over {MOST_TOKENS:,} tokens", line)

@@ -331,7 +331,8 @@ class Interpreter:
         values = [walk.values[name] for name in step.sources]
         messages = [value for value in values if isinstance(value, Tensor)]
         if messages:
-            return combine_messages(step.how, messages)
+            device = self.team.backbone_of(step.agent).device  # senders may be on others
+            return combine_messages(step.how, [message.to(device) for message in messages])
         texts = [value for value in values if not isinstance(value, Tensor)]
         if self.edit is not None:
             passing = passing_texts(self.plan, step, step.slot)

@@ -59,6 +59,10 @@ class RunRequest:
         return Sampling.of(self.options)
 
 
+OBJECTS: dict[str, type] = {"executor": Executor, "retry": Retry}
+"""Options that take an object in place of a name."""
+
+
 def merge_options(
     call: str, options: RunOptions | None, given: Mapping[str, Any]
 ) -> tuple[RunOptions, dict[str, Any]]:
@@ -83,7 +87,7 @@ def merge_options(
     if not isinstance(options, RunOptions | None):
         found = type(options).__name__
         raise TypeError(f"{call}: options is a {found}; give lm.RunOptions(…), or keywords")
-    objects = {n: value for n, value in given.items() if isinstance(value, Executor | Retry)}
+    objects = {n: value for n, value in given.items() if isinstance(value, OBJECTS.get(n, ()))}
     plain = {name: value for name, value in given.items() if name not in objects}
     plain |= dict.fromkeys(objects)
     return (options or RunOptions()).replace(**plain), objects

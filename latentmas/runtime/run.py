@@ -87,7 +87,7 @@ def run_batches(
         _interpreter(system, plan, request, executor, announce),
         samples,
         batch_size=options.batch_size,
-        refill=options.refill or 1.0,
+        refill=1.0 if options.refill is None else options.refill,
         put_away=lambda walk: _put_away(walk, recorder, kept),
         forget=system.taps.forget,
         keeps=lambda: options.on_error == "keep" and not broken,

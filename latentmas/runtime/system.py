@@ -219,8 +219,8 @@ class System(Sharing, nn.Module):
                 written.
             edit_message: replaces messages on their way: a control, or an experiment.
             manifest: file for what the run depends on and gave, which `latentmas.rerun` repeats.
-            **given: options, each a field of `RunOptions`. Besides names, `retry` takes a `Retry`,
-                and `executor` an `Executor`.
+            **given: besides names, `retry` takes a `Retry` and `executor` an `Executor`;
+                options, each a field of `RunOptions`.
 
         Returns:
             Texts, token ids, what was recorded, and the accounting. If the manifest cannot be

@@ -60,7 +60,7 @@ def iter_invalid_values(
 
 
 def _invalid(value: Any) -> str | None:
-    """The problem with a single value, its children aside; empty if there is none."""
+    """The problem with a single value, its children aside; None if it is fine."""
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             return "holds half of a surrogate pair, which UTF-8 cannot write"

@@ -205,7 +205,7 @@ def put_edge(edges: list[Any], declared: dict[str, Any], replace: bool) -> None:
 
 
 def problems_of(compile: Callable[[], object]) -> tuple[Problem, ...]:
-    """Fields that compiling determines."""
+    """The problems that compiling finds."""
     try:
         compile()
     except GraphError as error:

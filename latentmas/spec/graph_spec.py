@@ -131,7 +131,19 @@ class GraphSpec(Frozen):
             raise DataError(
                 f"cannot write graph file {str(path)!r}: the suffix must be .yaml, .yml or .json"
             )
-        return write_graph_file(Path(path), self.model_dump(mode="json", exclude_defaults=True))
+        return write_graph_file(Path(path), self.as_file())
+
+    def as_file(self) -> dict[str, Any]:
+        """What a graph file holds: all but the defaults, and the kind of every link.
+
+        Kinds are named so that a file keeps its meaning if another kind becomes the default.
+        """
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        for agent, spec in zip(data.get("agents", ()), self.agents, strict=True):
+            agent["inner"] = {"kind": spec.inner.kind} | agent.get("inner", {})
+        for edge, declared in zip(data.get("edges", ()), self.edges, strict=True):
+            edge["link"] = {"kind": declared.link.kind} | edge.get("link", {})
+        return data
 
     @classmethod
     def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> GraphSpec:

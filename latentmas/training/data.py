@@ -12,7 +12,7 @@ from latentmas.errors import DataError
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
-from latentmas.spec import JsonlFile, field_problem, read_jsonl
+from latentmas.spec import EdgeSpec, JsonlFile, field_problem, read_jsonl
 
 __all__ = ["Data", "Reading", "Rows", "TrainingRows", "drop_long_rows", "read_rows"]
 
@@ -159,16 +159,7 @@ def _fits(system: System, plan: Plan, row: Row, reading: Reading, max_length: in
         senders = [
             e for e in plan.graph.edges if e.target == agent.name and reading.feedback >= e.delay
         ]
-        said = {
-            str(e.slot): str(row[reading.said[e.source]])
-            for e in senders
-            if e.source in reading.said
-        }
-        sizes = {
-            str(e.slot): plan.graph.steps_of(plan.graph.agent(e.source))
-            for e in senders
-            if e.source in {a.name for a in plan.graph.agents} and e.source not in reading.said
-        }
+        said, sizes = _slots(plan, row, reading, senders)
         template = len(agent.prompt.encode()) + len((agent.system or "").encode())
         if shown + template + sum(sizes.values()) + steps + _TEMPLATE_ROOM <= min(bounds):
             continue  # a token has a byte at least
@@ -180,6 +171,23 @@ def _fits(system: System, plan: Plan, row: Row, reading: Reading, max_length: in
         if count_positions(backbone, agent, scope, sizes) + more > min(bounds):
             return False
     return True
+
+
+def _slots(
+    plan: Plan, row: Row, reading: Reading, senders: Sequence[EdgeSpec]
+) -> tuple[dict[str, str], dict[str, int]]:
+    """What fills the slots of a prompt: texts, and numbers of latents; edges may share a slot."""
+    agents = {agent.name for agent in plan.graph.agents}
+    said, sizes = dict[str, str](), dict[str, int]()
+    for edge in senders:
+        slot = str(edge.slot)
+        if edge.source in reading.said:
+            text = str(row[reading.said[edge.source]])
+            said[slot] = f"{said[slot]}\n{text}" if slot in said else text
+        elif edge.source in agents:
+            count, before = plan.graph.steps_of(plan.graph.agent(edge.source)), sizes.get(slot, 0)
+            sizes[slot] = max(before, count) if edge.combine == "mean" else before + count
+    return said, sizes
 
 
 _TEMPLATE_ROOM = 256

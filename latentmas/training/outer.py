@@ -195,8 +195,10 @@ class OuterTrainer(LinkTrainer):
         targets = find_targets(self.system, args.targets, args.answer_field, TrainingRows(rows))
         needed = {edge.source for edge in plan.graph.edges if edge.source in targets}
         own = {targets[name] for name in needed - {plan.output}}
-        if args.answer_field not in own and all(own <= set(row) for row in rows):
-            return Speech(self.system, targets)
+        fields = {targets[name] for name in needed}
+        given = all(row.get(field) is not None for field in fields for row in rows)
+        if args.answer_field not in own and given:
+            return Speech(self.system, {name: targets[name] for name in needed})
         if self._twin is None:
             self._twin = Speech(self.system)
         return self._twin

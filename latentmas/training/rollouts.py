@@ -141,13 +141,15 @@ class RolloutTrainer(LinkTrainer):
             save_tensors(state, Path(output_dir or str(self.args.output_dir)) / COPIES, {})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
         path, refreshed = Path(resume_from_checkpoint) / COPIES, self._loss.refreshed
-        if refreshed is not None and path.exists():
+        if refreshed is not None and not path.exists():
+            refreshed.forget()
+        elif refreshed is not None:  # judged first, so that a bad file leaves the links alone
             try:
                 refreshed.restore(load_tensors(path), self._loss.inner_links())
             except ValueError as error:
                 raise WeightsError(f"LM502 {path} is not of these links: {error!s:.300}") from error
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """Loss over all passes, and what messages say after real rollouts."""

@@ -97,8 +97,7 @@ class Speech:
             if text is None and edge.link.kind == TEXT and not edge.delay:
                 text = str(self.system.outside_texts([row])[edge.source][0])
             if text is not None:
-                before = scope.get(edge.slot) if edge.combine else None
-                scope[edge.slot] = text if before is None else f"{before}\n{text}"
+                put_text(scope, edge, text)
         return scope
 
     @torch.no_grad()
@@ -134,6 +133,12 @@ class Speech:
                 if numbers is not None:
                     self._said[numbers[i]] = text_messages
         return [text_messages for text_messages in known if text_messages is not None]
+
+
+def put_text(scope: dict[str, Any], edge: EdgeSpec, text: str) -> None:
+    """Fill the edge's slot with a text; where edges are combined, the texts have a line each."""
+    before = scope.get(str(edge.slot)) if edge.combine else None
+    scope[str(edge.slot)] = text if before is None else f"{before}\n{text}"
 
 
 def text_twin(system: System) -> System:

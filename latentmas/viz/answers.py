@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from latentmas.errors import LatentMASError
@@ -79,14 +80,14 @@ def _check_length(name: str, values: Sequence[object] | None, count: int) -> Non
 
 def _check_scores(name: str, scores: Scores | None, count: int) -> None:
     _check_length(name, scores, count)
-    for number, score in enumerate(scores or ()):
-        if score is not None and not (isinstance(score, int | float) and 0 <= score <= 1):
+    for number, score in enumerate(() if scores is None else scores):
+        if score is not None and not (isinstance(score, Real) and 0 <= score <= 1):
             raise LatentMASError(f"{name}[{number}] is {score!r:.60}; give 0 to 1, or None")
 
 
 def _totals(scores: Scores | None, twin_scores: Scores | None) -> Iterator[str]:
     for team, marks in (("The run", scores), ("The text twin", twin_scores)):
-        known = [float(score) for score in marks or () if score is not None]
+        known = [float(score) for score in (() if marks is None else marks) if score is not None]
         if not known:
             continue
         total = math.fsum(known)

@@ -22,7 +22,8 @@ HEAD = """\
 Declare agents and edges with `lm.Graph`, or take a graph of `lm.templates`; `graph.compile()`
 checks all and makes links; `plan.load(device)` loads backbones; `system.run(rows)` answers;
 `lm.train(system, rows, output_dir="out")` trains links with the loops that suit them. A slot of a
-prompt, `{{ name }}`, is filled by one edge; feedback slots are guarded with `{% if name %}`.
+prompt, `{{ name }}`, is filled by one edge, or by several with combine=; feedback slots are
+guarded with `{% if name %}`.
 `latentmas errors CODE` explains a message. In a clone, a page `x/` is the file `docs/x.md`.
 """
 

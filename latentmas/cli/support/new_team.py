@@ -81,7 +81,7 @@ def team_files(template: str, name: str, folder: Path, backbones: Iterable[str])
     sources = [_relative(source, folder) for source in backbones] or list(DEMO_BACKBONES)
     spec = graph_of(template, name, sources).spec()
     data = spec.model_dump(mode="json", include={"name", "inputs", "rounds", "latent_steps"})
-    data |= spec.model_dump(mode="json", exclude_defaults=True)
+    data |= spec.as_file()
     prompts = f"prompts/{name}"  # a folder for each team: several may be written beside each other
     files: dict[Path, str] = {}
     for agent in data["agents"]:

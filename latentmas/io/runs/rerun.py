@@ -85,9 +85,9 @@ def rerun(
         DataError: LM512 when the manifest cannot be read or the data differ.
         WeightsError: LM501 when the team is not the one that was run.
     """
-    merge_options("rerun", None, changes)
     where = Path() if isinstance(manifest, RunManifest) else Path(manifest).parent
     told = manifest if isinstance(manifest, RunManifest) else RunManifest.load(manifest)
+    merge_options("rerun", told.arguments, changes)
     samples = _samples(told.data, where, data)
     if not isinstance(team, System):
         options: dict[str, Any] = {"text_functions": text_functions, "tools": tools}
@@ -106,7 +106,9 @@ def rerun(
             team = _from_graph(told.team, options, trust_remote_code)
     _check_team(told.team, team)
     recorder = None if save is None else RunRecorder(save, data=data or told.data.path)
-    result = team.run(samples, manifest=recorder, options=told.arguments, **changes)
+    result = team.run(
+        samples, manifest=recorder, options=told.arguments.replace(record=()), **changes
+    )
     return _compare(told, answers_of(result))
 
 

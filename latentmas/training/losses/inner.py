@@ -24,6 +24,7 @@ from latentmas.training.losses.regression import (
     read_features,
     regression,
 )
+from latentmas.training.speech import put_text
 
 __all__ = ["InnerLoss"]
 
@@ -142,8 +143,8 @@ class InnerLoss(nn.Module):
         for edge in graph.edges:
             if edge.target == agent.name and not edge.delay and edge.slot:
                 if edge.source in self.targets:
-                    scope[edge.slot] = str(row[self.targets[edge.source]])
+                    put_text(scope, edge, str(row[self.targets[edge.source]]))
                 elif edge.link.kind == TEXT:
                     outside = system.outside_texts([row])[edge.source]
-                    scope[edge.slot] = str(outside[0])
+                    put_text(scope, edge, str(outside[0]))
         return scope

@@ -82,7 +82,7 @@ class OuterLoss(nn.Module):
         self.constant = (
             ConstantStates(system, plain, rows, keep_bytes) if rows is not None else None
         )
-        self.watch: Callable[[Value, Tensor], Tensor] | None = None
+        self.watch: Callable[[Value, Any], Any] | None = None
         """Sees each message on its way: telemetry."""
         self.round_losses: dict[int, float] | None = None
         """When a dict: filled with the answer's mean cross-entropy after each round."""
@@ -153,7 +153,8 @@ class OuterLoss(nn.Module):
         def score(turn: StepInput) -> Tensor:
             def read(x_BTD: Tensor) -> Tensor:
                 prompt = turn.prompt._replace(x_BTD=x_BTD)
-                taught = teacher_force(turn.backbone, prompt, answers, scored_only=True)
+                with beginnings_kept():  # in a checkpoint's second run, too
+                    taught = teacher_force(turn.backbone, prompt, answers, scored_only=True)
                 return cross_entropy(turn.backbone.logits(taught.h_ND), taught.ids_N)
 
             if self._checkpoint and torch.is_grad_enabled():

@@ -68,10 +68,17 @@ class RefreshedStates:
             step: number of the optimizer's step, from 0.
             inner: the inner links of the turns, by id.
         """
+        if step == 0:
+            self.forget()  # of an earlier training with the same trainer
         due = step > 0 and step % self.every == 0
         if due or (step > self.every and not self._copies):
             self._copies = {id: deepcopy(link).requires_grad_(False) for id, link in inner.items()}
             self._forget_rollouts()
+
+    def forget(self) -> None:
+        """Drop the copies and their rollouts."""
+        self._copies = {}
+        self._forget_rollouts()
 
     def copies_state(self) -> dict[str, Tensor]:
         """Weights of the links that have made the rollouts, by link and name; empty before any."""

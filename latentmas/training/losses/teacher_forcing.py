@@ -55,9 +55,10 @@ def teacher_force(
     learning = torch.is_grad_enabled() and prompt.ids_BT is not None
     read = _read_rows if learning else _read
     sizes = [len(text) for text in answers]
-    h_BLD, ends = read(backbone, prompt, x_BLD, [size - scored_only for size in sizes])
+    h_BLD, ends = read(backbone, prompt, x_BLD, [max(0, size - scored_only) for size in sizes])
     before = [(row, end - 1 + n) for row, end in enumerate(ends) for n in range(sizes[row])]
-    rows_N, columns_N = torch.tensor(before, device=h_BLD.device).T
+    places_N2 = torch.tensor(before, dtype=torch.long, device=h_BLD.device).view(-1, 2)
+    rows_N, columns_N = places_N2.T
     h_ND = h_BLD[rows_N, columns_N]
     after_ND = h_ND[:0] if scored_only else h_BLD[rows_N, columns_N + 1]
     return TeacherForced(h_ND, ids_BA[real_BA], after_ND)

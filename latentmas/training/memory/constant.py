@@ -89,7 +89,7 @@ class ConstantStates:
         keys = [(step.output, count, number) for number in numbers]
         if not self._kept.keys() >= set(keys):
             return None
-        return self._system.link(step.outer).finish(self._stacked(keys, step.target))
+        return self._system.link(step.outer).finish(self._stacked(keys, step.agent))
 
     def _stacked(self, keys: Sequence[tuple[str, int, int]], agent: str) -> Tensor:
         kept_BKD = torch.stack([self._kept[key] for key in keys])

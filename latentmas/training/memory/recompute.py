@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.engine import DecoderSession, Executor, Inner, Packed
+from latentmas.engine import DecoderSession, Executor, Inner, Packed, beginnings_kept
 
 __all__ = ["CheckpointedExecutor"]
 
@@ -34,7 +34,11 @@ class CheckpointedExecutor(Executor):
         """K latent steps; the raw states h_BKD."""
 
         def again(x_BTD: Tensor) -> Tensor:
-            return self.plain.rollout(backbone, inner, prompt._replace(x_BTD=x_BTD), latent_steps)
+            # The backward pass runs outside of the loss, on CUDA in another thread: without this,
+            # the prompt would be read in other pieces than in the forward pass.
+            with beginnings_kept():
+                fed = prompt._replace(x_BTD=x_BTD)
+                return self.plain.rollout(backbone, inner, fed, latent_steps)
 
         states: Tensor = checkpoint(
             again, prompt.x_BTD, use_reentrant=False, preserve_rng_state=False

@@ -68,9 +68,11 @@ class Telemetry:
             hook.remove()
         self._hooks = []
 
-    def message(self, passing: Value, message_BKD: Tensor) -> Tensor:
-        """See a message on its way; its gradient's norm is noted when it comes."""
-        name = passing.name
+    def message(self, passing: Value, content: Any) -> Any:
+        """See a message on its way; its gradient's norm is noted when it comes. Texts just pass."""
+        if not isinstance(content, Tensor):
+            return content
+        name, message_BKD = passing.name, content
         edge = next(edge for edge in self.plan.graph.edges if edge.id == passing.edge)
         self._note_norm(f"message_norm/{name}", edge.target, message_BKD)
         self._note_cosine(name, message_BKD)
