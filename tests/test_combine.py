@@ -140,12 +140,12 @@ def test_edges_that_disagree_are_refused(ways):
     assert 'combine="concat"' in str(caught.value)
 
 
-def receivers(*slots: str, **options) -> lm.Graph:
+def receivers(*slots: str, sent: int = 3, **options) -> lm.Graph:
     """Two senders, and one receiver for each slot, all on one backbone; then a judge."""
     model = tiny("llama", 16)
     graph = lm.Graph("many", inputs=["question"], rounds=1, latent_steps=3)
     for name in ("a", "b"):
-        graph.add_agent(name, model, prompt="{{ question }}", inner="recursive")
+        graph.add_agent(name, model, prompt="{{ question }}", inner="recursive", latent_steps=sent)
     for number, slot in enumerate(slots):
         prompt = f"{number} {{{{ {slot} }}}} {{{{ question }}}}"
         graph.add_agent(f"r{number}", model, prompt=prompt, inner="recursive")
@@ -227,3 +227,10 @@ def test_edited_texts_reach_the_combined_slot():
     prompt = "Notes: seven\neight\n{{ question }}"
     alone.add_agent("summarizer", tiny("llama", 16), prompt=prompt, max_new_tokens=4)
     assert alone.output("summarizer").compile().load().run(["one"]).texts == edited
+
+
+def test_a_prompt_is_too_long_with_all_messages_together():
+    """Two messages of 2,100 rows do not fit into 4,096 positions, though each alone would."""
+    system = receivers("notes", sent=2100, combine="concat").compile().load()
+    with pytest.raises(lm.DataError, match="sample 0"):
+        system.run(["one"])
