@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -13,13 +13,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    path = Path(__file__).parent.parent / "benchmarks" / "relay_chain.py"
-    spec = importlib.util.spec_from_file_location("relay_chain", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclass looks there
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("benchmarks.relay_chain")
 
 
 def test_a_line_for_each_loop_and_what_is_known_is_left_out(

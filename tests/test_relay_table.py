@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import os
 import subprocess
@@ -28,12 +28,7 @@ RECIPE = replace(RealRecipe(), train_rows=8, steps=2, heldout=4, batch_size=4, l
 
 @pytest.fixture(scope="module")
 def program() -> Any:
-    spec = importlib.util.spec_from_file_location("relay_table", PROGRAM)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["relay_table"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("benchmarks.relay_table")
 
 
 def alone(backbone: lm.Backbone) -> lm.System:

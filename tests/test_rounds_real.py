@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import random
 import sys
@@ -19,13 +19,7 @@ from latentmas.testing import tiny_backbone
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    path = Path(__file__).parent.parent / "benchmarks" / "rounds_real.py"
-    spec = importlib.util.spec_from_file_location("rounds_real", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("benchmarks.rounds_real")
 
 
 @pytest.mark.parametrize("facts", [1, 6])
