@@ -23,7 +23,7 @@ from latentmas.cli.support.progress import _Rate
 from latentmas.cli.support.rows import write_rows
 from latentmas.engine import executors
 from latentmas.errors import CODES
-from latentmas.evaluation import evaluate, metrics
+from latentmas.evaluation import evaluate, graders
 from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.testing import tiny_backbone
 from tests.test_cli import call, plain, team, words  # noqa: F401  # fixtures, too
@@ -74,7 +74,7 @@ def test_eval_says_what_is_wrong(team, rows):  # noqa: F811
         in call("eval", team, "--data", rows, code=1).stderr
     )
     options = ("--data", rows, "--answer-field", "gold")
-    assert "did you mean 'math'" in call("eval", team, *options, "--metric", "maths", code=1).stderr
+    assert "did you mean 'math'" in call("eval", team, *options, "--grader", "maths", code=1).stderr
     error = words(call("eval", team, *options, "--twin-tokens", 3, code=2).stderr)
     assert "--twin-tokens requires --twin" in error
 
@@ -211,7 +211,7 @@ def test_completion_knows_commands_and_names():
     assert {"check", "eval", "chat"} & set(complete("latentmas ").split()) >= {"check", "eval"}
     assert set(complete("latentmas new x --template ").split()) >= set(lm.templates.names())
     assert files_of("engine.executors") == executors.names()
-    assert set(files_of("evaluation.metrics")) <= set(metrics.names())
+    assert set(files_of("evaluation.graders")) <= set(graders.names())
 
 
 def test_no_color(monkeypatch):

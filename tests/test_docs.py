@@ -49,7 +49,13 @@ def of(path: Path) -> str:
 @pytest.fixture(autouse=True)
 def _own_registry():
     """What pages register is gone after the test."""
-    registries = (lm.link_kinds, families, evaluation.metrics, loops)
+    registries = (
+        lm.link_kinds,
+        families,
+        evaluation.graders,
+        evaluation.benchmarks,
+        loops,
+    )
     before = [set(registry.names()) for registry in registries]
     yield
     for registry, names in zip(registries, before, strict=True):
@@ -413,7 +419,12 @@ def test_the_message_that_is_shown_is_the_true_one(code: str, sections, tmp_path
 
 # Public classes that users meet as results of others, or import from a package below.
 REACHED = {f"runtime.{name}" for name in ("LatentReading", "RunRecord", "Tap", "StepTimes")}
-REACHED |= {"viz.DepthMap", "evaluation.metrics.metrics", "runtime.Retry"}
+REACHED |= {
+    "viz.DepthMap",
+    "evaluation.graders.graders",
+    "evaluation.benchmarks.benchmarks",
+    "runtime.Retry",
+}
 REACHED |= {"testing.random_system", "links.LinkOptions", "backbones.Family"}
 REACHED |= {"training.rollout_accuracy", "links.LinkBackbone", "links.LinkReads"}
 REACHED |= {f"training.{name}" for name in ("Choice", "LinkTrainer", "Loop", "Start")}
@@ -424,7 +435,10 @@ def test_every_public_name_is_in_the_reference():
     pages = "\n".join(page.read_text() for page in sorted((DOCS / "api").glob("*.md")))
     shown = set(re.findall(r"^::: latentmas\.([\w.]+)$", pages, re.MULTILINE))
     names = set(lm.__all__) - {"templates"} | {"testing.tiny_backbone"} | REACHED
-    names |= {f"evaluation.{name}" for name in evaluation.__all__} - {"evaluation.metrics"}
+    names |= {f"evaluation.{name}" for name in evaluation.__all__} - {
+        "evaluation.graders",
+        "evaluation.benchmarks",
+    }
     homes = lm.templates.PRESETS
     assert shown == names | {f"templates.{homes.get(n, n)}.{n}" for n in lm.templates.names()}
     listed = set(re.findall(r"`\]\[latentmas\.([\w.]+)\]", (DOCS / "api/index.md").read_text()))

@@ -1,4 +1,4 @@
-"""Metrics, intervals, evaluations beside the twin, executors timed."""
+"""Graders, intervals, evaluations beside the twin, executors timed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import latentmas as lm
 from latentmas.errors import DataError, LatentMASError, UnknownNameError
 from latentmas.evaluation import (
     evaluate,
-    metrics,
+    graders,
+    open_grader,
     paired_difference,
     pass_at,
     tango,
@@ -67,26 +68,26 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", metrics.names())
-def test_metrics_judge(name: str):
-    judge = metrics.get(name)
+@pytest.mark.parametrize("name", graders.names())
+def test_graders_judge(name: str):
+    judge = open_grader(name)
     for written, right in RIGHT[name]:
-        assert judge(written, right), (written, right)
+        assert judge.grade(written, right, {}).right, (written, right)
     for written, right in WRONG[name]:
-        assert not judge(written, right), (written, right)
+        assert not judge.grade(written, right, {}).right, (written, right)
 
 
 @given(st.text(), st.text())
-def test_metrics_take_any_text(written: str, right: str):
-    for name in metrics.names():
-        assert metrics.get(name)(written, right) in (True, False)
+def test_graders_take_any_text(written: str, right: str):
+    for name in graders.names():
+        assert open_grader(name).grade(written, right, {}).right in (True, False)
 
 
 @given(st.integers(-999, 999), st.integers(1, 99))
 def test_numbers_are_compared_exactly(top: int, bottom: int):
-    judge = metrics.get("math")
-    assert judge(f"\\boxed{{\\frac{{{top}}}{{{bottom}}}}}", f"{top}/{bottom}")
-    assert not judge(f"{top}/{bottom}", f"{top * 10 + 1}/{bottom * 10}")
+    judge = open_grader("math")
+    assert judge.grade(f"\\boxed{{\\frac{{{top}}}{{{bottom}}}}}", f"{top}/{bottom}", {}).right
+    assert not judge.grade(f"{top}/{bottom}", f"{top * 10 + 1}/{bottom * 10}", {}).right
 
 
 def test_wilson_covers_and_stays_a_share():
@@ -164,13 +165,13 @@ def test_evaluate_scores_counts_and_compares(team, rows):
     assert data["difference"]["won"] == found.difference.won
 
 
-def test_evaluate_takes_any_metric_and_field(team, rows):
+def test_evaluate_takes_any_grader_and_field(team, rows):
     def always(written: str, right: str) -> bool:
         return right == "yes"
 
     marked = [row | {"gold": "yes"} for row in rows]
-    found = evaluate(team, marked, metric=always, answer_field="gold")
-    assert (found.metric, found.score, found.twin) == ("always", 1.0, None)
+    found = evaluate(team, marked, grader=always, answer_field="gold")
+    assert (found.grader, found.score, found.twin) == ("always", 1.0, None)
     assert "twin" not in found.to_dict() and "twin" not in str(found)
 
 
@@ -180,7 +181,7 @@ def test_evaluate_says_what_is_wrong(team, rows):
     with pytest.raises(DataError, match="sample 1 lacks the field 'answer'; it has: question"):
         evaluate(team, [rows[0], {"question": "?"}])
     with pytest.raises(UnknownNameError, match="did you mean 'exact'"):
-        evaluate(team, rows, metric="exakt")
+        evaluate(team, rows, grader="exakt")
 
 
 def test_all_answers_of_a_row_are_scored(team, rows):
@@ -188,7 +189,7 @@ def test_all_answers_of_a_row_are_scored(team, rows):
         return len(written) % 2 == 0
 
     drawn = {"do_sample": True, "num_return_sequences": 3, "temperature": 3.0}
-    found = evaluate(team, rows, metric=even, twin=team, **drawn)
+    found = evaluate(team, rows, grader=even, twin=team, **drawn)
     sequences = team.run(rows, **drawn).sequences
     marks = [[len(text) % 2 == 0 for text in own] for own in sequences]
     assert [list(own) for own in found.marks] == marks
@@ -214,13 +215,13 @@ def test_rows_that_fail_count_as_wrong_and_are_told_apart(team, rows):
     assert list(json.loads(json.dumps(found.to_dict()))["errors"]) == ["4", "5"]
 
 
-def test_a_metric_that_fails_names_its_row(team, rows):
+def test_a_grader_that_fails_names_its_row(team, rows):
     def picky(written: str, right: str) -> bool:
         return {"?": 1 / 0}[right] if right == "?" else True
 
-    with pytest.raises(DataError, match="sample 3: the metric 'picky' failed: ZeroDivisionError"):
-        evaluate(team, rows, metric=picky)
-    found = evaluate(team, rows, metric=picky, on_error="keep")
+    with pytest.raises(DataError, match="sample 3: grader 'picky' failed: ZeroDivisionError"):
+        evaluate(team, rows, grader=picky)
+    found = evaluate(team, rows, grader=picky, on_error="keep")
     assert (found.score, sorted(found.errors)) == (0.75, [3])
 
 

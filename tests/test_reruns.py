@@ -312,7 +312,7 @@ def test_an_evaluation_is_recorded_with_its_score(system: lm.System, tmp_path: P
     twin = lm.System.load(system.plan, reuse=system, seed=9)
     found = evaluate(system, ROWS, twin=twin, manifest=path, max_new_tokens=3)
     assert read(path)["scores"] == {
-        "metric": "exact",
+        "grader": "exact",
         "rows": 3,
         "score": found.score,
         "interval": list(found.interval),
@@ -323,10 +323,10 @@ def test_an_evaluation_is_recorded_with_its_score(system: lm.System, tmp_path: P
 def test_the_command_line_records_an_evaluation(team: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "rows.jsonl", ROWS)
     path = tmp_path / "run.json"
-    run = ("eval", team, "--data", data, "--metric", "math", "--manifest", path)
+    run = ("eval", team, "--data", data, "--grader", "math", "--manifest", path)
     call(*run, "--max-new-tokens", 3)
     assert read(path)["data"]["path"] == str(data)
-    assert read(path)["scores"]["metric"] == "math"
+    assert read(path)["scores"]["grader"] == "math"
     call("rerun", path)
 
 

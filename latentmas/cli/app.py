@@ -128,7 +128,7 @@ app.command(epilog="Example: latentmas diff out/inner/team out/outer/team")(insp
 app.command(epilog="Example: latentmas push out/outer/team me/math-team --private")(share.push)
 app.command(
     "eval",
-    epilog="Example: latentmas eval out/outer/team --data rows.jsonl --metric math --twin",
+    epilog="Example: latentmas eval out/outer/team --data rows.jsonl --grader math --twin",
 )(measure.eval_)
 app.command(epilog='Example: latentmas bench my-team.yaml "What is 3 + 4?" --samples 8')(
     measure.bench

@@ -25,7 +25,7 @@ from latentmas.plan import Decode, RunOptions
 from latentmas.spec import read_jsonl
 
 if TYPE_CHECKING:
-    from latentmas.evaluation import Evaluation, Metric
+    from latentmas.evaluation import Evaluation, Grader
     from latentmas.runtime import SampleEnd
 
 __all__ = ["bench", "eval_"]
@@ -37,11 +37,11 @@ Data = Annotated[Path, typer.Option("--data", help="JSONL file of rows with answ
 def eval_(
     team: Team,
     data: Data,
-    metric: Annotated[
+    grader: Annotated[
         str,
         typer.Option(
-            help="Metric: exact, math, choice, or a plugin's.",
-            autocompletion=lambda: files_of("evaluation.metrics"),
+            help="Grader of the answers, by name.",
+            autocompletion=lambda: files_of("evaluation.graders"),
         ),
     ] = "exact",
     answer_field: Annotated[str, typer.Option(help="Field that holds the answer.")] = "answer",
@@ -77,23 +77,23 @@ def eval_(
             else table.require([*plan.graph.inputs, answer_field])
         ),
     )
-    from latentmas.evaluation import evaluate, metrics
+    from latentmas.evaluation import evaluate, open_grader
 
-    judge = metrics.get(metric)
+    judge = open_grader(grader)
     other = system.text_twin(max_new_tokens=twin_tokens) if twin else None
     if options.max_new_tokens is not None and twin_tokens is not None:  # edges keep the twin's
         writers = sorted({s.agent for s in system.plan.steps if isinstance(s, Decode)})
         options = options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
 
     def row(end: SampleEnd) -> Row:
-        return _judged(table.rows[end.sample], end, metric, judge, answer_field)
+        return _judged(table.rows[end.sample], end, judge, answer_field)
 
     file = RowFile(output, len(table.rows), row)
     with run_progress() as watch, file.kept():
         found = evaluate(
             system,
             table.rows,
-            metric=judge,
+            grader=judge,
             answer_field=answer_field,
             twin=other,
             manifest=manifest,
@@ -155,14 +155,14 @@ def bench(
         )
 
 
-def _judged(row: Row, end: SampleEnd, metric: str, judge: Metric, answer_field: str) -> Row:
+def _judged(row: Row, end: SampleEnd, judge: Grader, answer_field: str) -> Row:
     """A finished row, and whether it is right; all of several answers are judged."""
-    told = in_full(row, end, metric=metric)
+    told = in_full(row, end, metric=judge.name)
     if end.error is not None or answer_field not in row:
         return told | {"right": False}
     try:
-        right = [bool(judge(text, str(row[answer_field]))) for text in end.texts]
-    except Exception as error:  # a metric may be a plugin's; the evaluation tells of it
+        right = [judge.grade(text, row[answer_field], row).right for text in end.texts]
+    except Exception as error:  # a grader may be a plugin's; the evaluation tells of it
         return told | {"right": False, "error": f"{type(error).__name__}: {error}"}
     return told | {"right": right[0]} | ({"rights": right} if len(right) > 1 else {})
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from latentmas.evaluation.metrics._boxed import boxed
-from latentmas.evaluation.metrics.choice import letter
+from latentmas.evaluation.graders._boxed import boxed
+from latentmas.evaluation.graders.choice import letter
 
 __all__ = ["extract_answer"]
 

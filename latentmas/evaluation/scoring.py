@@ -10,8 +10,8 @@ from typing import Any
 
 from latentmas.errors import DataError, LatentMASError
 from latentmas.evaluation.difference import Difference, paired_difference
+from latentmas.evaluation.graders import Grader, GraderFunction, open_grader
 from latentmas.evaluation.intervals import wilson
-from latentmas.evaluation.metrics import Metric, metrics
 from latentmas.plan import RunOptions
 from latentmas.runtime import HOOKS, RunResult, System, merge_options
 from latentmas.runtime.placement import check_system
@@ -29,7 +29,7 @@ _SHOWN = 10
 class Evaluation:
     """Results of a team on rows whose correct answers are known."""
 
-    metric: str
+    grader: str
     rows: int
     score: float
     """Proportion of correct answers, 0 to 1; with several answers per row, the mean over rows."""
@@ -99,7 +99,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, without texts."""
-        names = ("metric", "rows", "score", "new_tokens", "latent_steps", "prompt_tokens")
+        names = ("grader", "rows", "score", "new_tokens", "latent_steps", "prompt_tokens")
         facts: dict[str, Any] = {name: getattr(self, name) for name in names}
         facts |= {"interval": list(self.interval), "seconds": self.seconds}
         if self.pass_at:
@@ -119,7 +119,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines = [
-            f"{'':<8}{self.metric:>8}{'95 % interval':>18}{'tokens':>9}{'latent':>9}"
+            f"{'':<8}{self.grader:>8}{'95 % interval':>18}{'tokens':>9}{'latent':>9}"
             f"{'prompt':>9}{'seconds':>9}",
             self._line("team"),
         ]
@@ -153,7 +153,7 @@ def evaluate(
     system: System,
     rows: Sequence[Row],
     *,
-    metric: str | Metric = "exact",
+    grader: str | Grader | GraderFunction = "exact",
     answer_field: str = "answer",
     twin: System | None = None,
     manifest: str | Path | None = None,
@@ -166,8 +166,8 @@ def evaluate(
     Args:
         system: the team.
         rows: samples with the inputs of the graph and the correct answer.
-        metric: `"exact"`, `"math"`, `"choice"` or another registered name, or a function of the
-            generated text and the correct answer.
+        grader: `"exact"`, `"math"`, `"choice"` or another registered name, a `Grader`, or a
+            function of the generated text and the correct answer.
         answer_field: name of the field with the correct answer.
         twin: a second team, usually the graph's text twin, to run on the same rows.
         manifest: path for the manifest of the team's run, with its score, which `latentmas.rerun`
@@ -186,13 +186,12 @@ def evaluate(
     Raises:
         DataError: the rows are empty, or some lack an answer or an input or cannot be judged; the
             error lists them all.
-        UnknownNameError: the metric is unknown.
+        UnknownNameError: the grader is unknown.
     """
     for argument, team in (("system", system), ("twin", twin)):
         if team is not None:
             check_system(argument, team)
-    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
-    judge = metrics.get(metric) if isinstance(metric, str) else metric
+    judge = open_grader(grader)
     plain = {name: value for name, value in given.items() if name not in HOOKS}
     keep = merge_options("evaluate", options, plain)[0].on_error == "keep"
     answers, unanswered = _answers(rows, answer_field)
@@ -200,11 +199,11 @@ def evaluate(
         raise bad_samples(unanswered, len(rows))
 
     def scored(result: RunResult) -> Evaluation:
-        return _scored(result, name, judge, answers, unanswered)
+        return _scored(result, judge, rows, answers, unanswered)
 
     def score(result: RunResult) -> dict[str, Any]:
         told = scored(result).to_dict()
-        return {k: told[k] for k in ("metric", "rows", "score", "interval", "pass_at") if k in told}
+        return {k: told[k] for k in ("grader", "rows", "score", "interval", "pass_at") if k in told}
 
     def run(team: System, recorder: Any) -> Evaluation:
         found = scored(team.run(rows, manifest=recorder, options=options, **given))
@@ -242,35 +241,39 @@ def pass_at(k: int, right: int, answers: int) -> float:
     return 1 - math.comb(answers - right, k) / math.comb(answers, k)
 
 
-def _answers(rows: Sequence[Row], name: str) -> tuple[list[str], Errors]:
+def _answers(rows: Sequence[Row], name: str) -> tuple[list[Any], Errors]:
     """The correct answers, and errors for rows without one."""
     if not rows:
         raise DataError("there are no rows to evaluate")
-    answers, errors = list[str](), Errors()
+    answers, errors = list[Any](), Errors()
     for number, row in enumerate(rows):
         problem = field_problem(f"sample {number}", row, name)
-        answers.append("" if problem is not None else str(row[name]))
+        answers.append("" if problem is not None else row[name])
         if problem is not None:
             errors[number] = DataError(problem)
     return answers, errors
 
 
 def _scored(
-    result: RunResult, name: str, judge: Metric, answers: Sequence[str], unanswered: Errors
+    result: RunResult,
+    judge: Grader,
+    rows: Sequence[Row],
+    answers: Sequence[Any],
+    unanswered: Errors,
 ) -> Evaluation:
     marks, errors = list[tuple[bool, ...]](), {**result.errors, **unanswered}
     for number, (texts, answer) in enumerate(zip(result.sequences, answers, strict=True)):
         own: tuple[bool, ...] = ()
         try:
             if number not in errors:
-                own = tuple(bool(judge(text, answer)) for text in texts)
-        except Exception as error:  # a metric may be the caller's own code
-            told = f"sample {number}: the metric {name!r} failed: {type(error).__name__}: {error}"
+                own = tuple(judge.grade(text, answer, rows[number]).right for text in texts)
+        except Exception as error:  # a grader may be the caller's own code
+            told = f"sample {number}: grader {judge.name!r} failed: {type(error).__name__}: {error}"
             errors[number] = DataError(told)
         marks.append(own)
     score = math.fsum(map(_mean, marks)) / len(marks)
     return Evaluation(
-        metric=name,
+        grader=judge.name,
         rows=len(marks),
         score=score,
         interval=wilson(score, len(marks)),
@@ -283,7 +286,7 @@ def _scored(
         pass_at=_passes(marks),
         errors=dict(sorted(errors.items())),
         manifest_error=result.manifest_error,
-        gold=tuple(answers),
+        gold=tuple(map(str, answers)),
         result=result,
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from latentmas.evaluation.metrics import metrics
-from latentmas.evaluation.metrics._boxed import boxed, unwrapped
+from latentmas.evaluation.graders import Grade, Grader, Row, graders
+from latentmas.evaluation.graders._boxed import boxed, unwrapped
 
-__all__ = ["choice", "letter"]
+__all__ = ["Choice", "letter"]
 
 _ALONE = re.compile(r"[\s(*]*([A-Z])(?:[\s).:*]|$)")
 _NAMED = re.compile(
@@ -15,15 +16,25 @@ _NAMED = re.compile(
 )
 
 
-@metrics.register("choice")
-def choice(written: str, right: str) -> bool:
-    r"""Whether both choose the same letter from A to Z.
+@graders.register("choice")
+class Choice(Grader):
+    r"""Whether a text chooses the right option, by its letter from A to Z.
 
     A text's letter is taken from its last `\boxed{…}`; failing that, from after its last "answer",
     "option" or "choice"; failing that, from its beginning. A text without a letter is wrong.
     """
-    found = letter(written)
-    return found is not None and found == letter(right)
+
+    def grade(self, text: str, gold: Any, row: Row) -> Grade:
+        """Judge a text by its letter."""
+        found = letter(text)
+        if found is None:
+            return Grade(False, None, "no letter found")
+        right = found == letter(str(gold))
+        return Grade(right, found, "equal" if right else "different")
+
+    def gold_problem(self, gold: Any, row: Row) -> str | None:
+        """Why the correct answer names no option."""
+        return None if letter(str(gold)) else f"{str(gold)!r} names no option from A to Z"
 
 
 def letter(text: str) -> str | None:
