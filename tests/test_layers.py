@@ -97,6 +97,7 @@ FORWARDS = {
     ("runtime/system.py", "cost"),
     ("runtime/system.py", "io"),
     ("runtime/result.py", "viz"),
+    ("evaluation/page.py", "viz"),
 }
 
 
