@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from latentmas import __version__
 from latentmas.cli import (
+    benchmarks,
     demo,
     env,
     errors,
@@ -130,6 +131,7 @@ app.command(
     "eval",
     epilog="Example: latentmas eval out/outer/team --data rows.jsonl --grader math --twin",
 )(measure.eval_)
+app.command(epilog="Example: latentmas benchmarks gsm8k")(benchmarks.benchmarks)
 app.command(epilog='Example: latentmas bench my-team.yaml "What is 3 + 4?" --samples 8')(
     measure.bench
 )

@@ -1,6 +1,8 @@
 """Evaluate teams: benchmarks, graders, scores with intervals, comparisons and timing."""
 
 from latentmas.evaluation.benchmarks import Benchmark, benchmarks
+from latentmas.evaluation.benchmarks._inputs import fill_inputs
+from latentmas.evaluation.benchmarks._load import Samples, load_benchmark
 from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.extract import extract_answer
 from latentmas.evaluation.graders import Grade, Grader, graders, open_grader
@@ -18,12 +20,15 @@ __all__ = [
     "Evaluation",
     "exact_match",
     "extract_answer",
+    "fill_inputs",
     "Grade",
     "Grader",
     "graders",
+    "load_benchmark",
     "open_grader",
     "paired_difference",
     "pass_at",
+    "Samples",
     "tango",
     "Timing",
     "time_executors",
