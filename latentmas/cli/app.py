@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from latentmas import __version__
 from latentmas.cli import (
+    benchmarks,
     demo,
     env,
     errors,
@@ -132,6 +133,7 @@ app.command(
     epilog="Example: latentmas eval out/outer/team --benchmark gsm8k --limit 100 -o gsm8k.jsonl",
 )(evaluate.eval_)
 app.command(epilog="Example: latentmas merge all.jsonl shard-0.jsonl shard-1.jsonl")(evaluate.merge)
+app.command(epilog="Example: latentmas benchmarks gsm8k")(benchmarks.benchmarks)
 app.command(epilog='Example: latentmas bench my-team.yaml "What is 3 + 4?" --samples 8')(
     measure.bench
 )

@@ -128,14 +128,14 @@ def eval_(
         limit=limit,
         few_shot=few_shot,
         answer_field=answer_field,
-        inputs=pairs("--field", field or []),
     )
+    fields = pairs("--field", field or [])
     keeps = options.on_error == "keep"
     system = open_team(
         team,
         device=device,
         seed=seed_of(options),
-        check=lambda plan: None if keeps else task.require(plan.graph.inputs),
+        check=lambda plan: task.fill(plan.graph.inputs, fields, keep=keeps),
     )
     from latentmas.evaluation import evaluate, open_grader, write_table
 

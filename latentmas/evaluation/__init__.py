@@ -1,6 +1,8 @@
 """Evaluate teams: benchmarks, graders, scores with intervals, comparisons and timing."""
 
 from latentmas.evaluation.benchmarks import Benchmark, benchmarks
+from latentmas.evaluation.benchmarks._inputs import fill_inputs
+from latentmas.evaluation.benchmarks._load import Samples, load_benchmark
 from latentmas.evaluation.controls import CONTROLS
 from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.evaluate import Shard, evaluate
@@ -16,8 +18,6 @@ from latentmas.evaluation.tables import latex_table, markdown_table, write_table
 from latentmas.evaluation.timing import Timing, time_executors
 
 __all__ = [
-    "merge_results",
-    "read_evaluation",
     "accuracy",
     "Benchmark",
     "benchmarks",
@@ -27,18 +27,23 @@ __all__ = [
     "Evaluation",
     "exact_match",
     "extract_answer",
+    "fill_inputs",
     "Grade",
     "Grader",
     "graders",
     "latex_table",
+    "load_benchmark",
     "majority_at",
     "markdown_table",
     "mean_interval",
+    "merge_results",
     "open_grader",
     "paired_difference",
     "pass_at",
+    "read_evaluation",
     "read_records",
     "RowRecord",
+    "Samples",
     "Shard",
     "tango",
     "time_executors",
