@@ -170,7 +170,9 @@ class Runner:
                     writer.take(number, event, clock.lap())
             relay.tell(event)
 
-        options = self.options.replace(seed=self._seeds(chunk))
+        options = self.options.replace(
+            seed=self._seeds(chunk), max_new_tokens=_own_limits(self.options, job.system)
+        )
         if job.group:
             options = options.replace(batch_size=len(chunk))
         result = job.system.run(
@@ -313,6 +315,15 @@ class _Lap:
         """Seconds since the last call, or since the clock was made."""
         then, self._then = self._then, time.perf_counter()
         return self._then - then
+
+
+def _own_limits(options: RunOptions, system: System) -> int | dict[str, int] | None:
+    """Limits of tokens, without those for agents that a control does not have."""
+    limits = options.max_new_tokens
+    if not isinstance(limits, dict):
+        return limits
+    agents = {agent.name for agent in system.plan.graph.agents}
+    return {name: limit for name, limit in limits.items() if name in agents} or None
 
 
 def even_batches(numbers: Sequence[int], size: int) -> list[list[int]]:
