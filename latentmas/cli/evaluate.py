@@ -148,7 +148,7 @@ def eval_(
     if options.max_new_tokens is not None and twin_tokens is not None:  # edges keep the twin's
         writers = sorted({s.agent for s in system.plan.steps if isinstance(s, Decode)})
         options = options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
-    with run_progress() as watch, _kept(output):
+    with judge, run_progress() as watch, _kept(output):
         found = evaluate(
             system,
             task.rows,

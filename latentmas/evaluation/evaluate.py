@@ -118,6 +118,8 @@ def evaluate(
     systems = _systems(system, controls, compare_with or {}, twin_tokens)
     table = _read(rows, answer_field, judge, shard, keep=asked.on_error == "keep")
     with ExitStack() as stack:
+        if not isinstance(grader, Grader):
+            stack.callback(judge.close)
         results = _open(stack, output, resume, systems, asked, judge)
         runner = Runner(
             rows=table,
