@@ -44,6 +44,7 @@ class Memory:
         self._rows, self._done, self._process = rows, 0, psutil.Process()
 
     def __call__(self, event: object) -> None:
+        """Note the memory when a tenth of the rows has ended."""
         if isinstance(event, SampleEnd):
             self._done += 1
             if self._done % max(1, self._rows // 10) == 0:

@@ -43,7 +43,9 @@ def _rows(evaluation: Evaluation) -> Iterator[AnsweredRow]:
         first = records[0]
         yield AnsweredRow(
             number=first.row,
-            fields=[(name, str(value)) for name, value in first.sample.items()],
+            fields=[
+                (name, str(value)) for name, value in first.sample.items() if value != first.gold
+            ],
             gold=str(first.gold),
             prompt=first.prompt,
             answers=[_answer(record) for record in records],

@@ -21,7 +21,16 @@ __all__ = [
     "write_table",
 ]
 
-HEAD = ("system", "score", "95 % interval", "team less system", "tokens", "latent", "prompt", "s")
+HEAD = (
+    "system",
+    "score",
+    "95 % interval",
+    "team less system",
+    "tokens",
+    "latent",
+    "prompt",
+    "seconds",
+)
 _SHOWN = 10
 """Maximum number of failed rows to list."""
 
@@ -75,10 +84,17 @@ def notes_of(evaluation: Evaluation) -> list[str]:
             more = ", …" if len(one.errors) > _SHOWN else ""
             count = f"{len(one.errors)} of {one.rows} rows failed and count as wrong"
             lines.append(f"{name}: {count} (from 0: {numbers}{more})")
-        if cut := one.finish_reasons.get("length", 0):
-            lines.append(f"{name}: {cut} answers ended at the limit of tokens")
-        if one.unread:
-            lines.append(f"{name}: the grader found no answer in {one.unread} texts")
+    systems = {"team": evaluation, **evaluation.others}
+    counted = {
+        "answers that ended at the limit of tokens": {
+            name: one.finish_reasons.get("length", 0) for name, one in systems.items()
+        },
+        "texts in which the grader found no answer": {n: one.unread for n, one in systems.items()},
+    }
+    for what, counts in counted.items():
+        if any(counts.values()):
+            told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+            lines.append(f"{what}: {told}")
     return lines
 
 
