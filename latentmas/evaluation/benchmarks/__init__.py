@@ -51,6 +51,11 @@ class Benchmark:
     notes: str = ""
     """What is known about its correct answers, and how access is granted."""
 
+    def __post_init__(self) -> None:
+        # The registry asks each entry where it was defined, which for an object is not its class.
+        object.__setattr__(self, "__module__", self.read.__module__)
+        object.__setattr__(self, "__qualname__", self.name)
+
 
 benchmarks: Registry[Benchmark] = Registry("benchmark", "latentmas.evaluation.benchmarks")
 """Every benchmark by name."""
