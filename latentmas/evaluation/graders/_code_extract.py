@@ -7,7 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-__all__ = ["find_code"]
+__all__ = ["find_code", "runnable"]
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
 _PYTHON = ("python", "py", "python3")
@@ -49,6 +49,12 @@ def find_code(text: str, entry_point: str = "", prompt: str = "") -> str | None:
     if codes:
         return codes[0]
     return text if _is_program(text) else None
+
+
+def runnable(prompt: str) -> str:
+    """The head of a function as Python that runs: imports and helpers, and an empty function."""
+    tries = (prompt, f"{prompt.rstrip()}\n    pass\n")
+    return next((code for code in tries if _parse(code) is not None), "")
 
 
 def _without_thoughts(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.evaluation.graders import _code_inside, _code_values
+from latentmas.evaluation.graders._code_extract import runnable
 from latentmas.evaluation.graders._code_task import Task
 from latentmas.evaluation.graders._code_values import decode
 from latentmas.safe_data import parse_json
@@ -120,7 +121,7 @@ def _order(code: str, task: Task, inputs: list[Any], bounds: Bounds) -> dict[str
         "code": code,
         "entry_point": task.entry_point,
         "prelude": task.prelude,
-        "prompt": task.prompt,
+        "prompt": runnable(task.prompt),
         "inputs": inputs,
         "seconds": bounds.seconds,
         "most": _MOST_VALUES,
