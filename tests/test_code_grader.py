@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import pickle
@@ -20,6 +21,8 @@ from latentmas.evaluation.graders import _code_run as _run
 from latentmas.evaluation.graders import code as _code
 from latentmas.evaluation.graders._code_values import decode
 from latentmas.evaluation.graders.code import encode_values
+
+attacks = importlib.import_module("benchmarks.code_grading")
 
 ADD = {"tests": {"entry_point": "add", "inputs": [[1, 2], [30, 4]], "outputs": [3, 34]}}
 SUM = {"tests": {"stdin": ["1 2\n", "30 4\n"], "stdout": ["3\n", "34.0\n"]}}
@@ -259,115 +262,10 @@ def test_what_no_value_is_written_as_is_refused(tree):
 
 # --- forged passes ------------------------------------------------------------------------------
 
-FORGERIES = {
-    "prints what a pass might look like": """
-        print('passed'); print('OK'); print('[0, "value", 3]')
-        def add(a, b): return None
-        """,
-    "ends with success before any test": """
-        import sys, os
-        sys.stdout.flush()
-        raise SystemExit(0)
-        """,
-    "ends at the exit of the interpreter": """
-        import atexit, os
-        atexit.register(os._exit, 0)
-        def add(a, b): os._exit(0)
-        """,
-    "is equal to everything": """
-        class Any(int):
-            def __eq__(self, other): return True
-            def __ne__(self, other): return False
-            def __hash__(self): return 0
-        def add(a, b): return Any()
-        """,
-    "lies about its class": """
-        class Any:
-            __class__ = int
-            def __index__(self): return 3
-            def __eq__(self, other): return True
-            def __repr__(self): return '3'
-        def add(a, b): return Any()
-        """,
-    "writes claims with the marker of the run, found in the frames": """
-        import sys, json, os
-        frame = sys._getframe()
-        while frame:
-            for value in list(frame.f_locals.values()):
-                order = getattr(value, 'order', None)
-                if isinstance(order, dict):
-                    for number in range(2):
-                        line = json.dumps([number, 'value', True])
-                        os.write(value.output, f"\\n{order['marker']} {line}\\n".encode())
-                    line = json.dumps([2, 'end', None])
-                    os.write(value.output, f"\\n{order['marker']} {line}\\n".encode())
-                    os._exit(0)
-            frame = frame.f_back
-        """,
-    "claims that its outputs are too large to compare": """
-        import sys
-        def add(a, b):
-            value = sys._getframe(1).f_locals['self']
-            value.order['trusted'] = True
-            value.budget.left = -1
-            return 0
-        """,
-    "leaves all tests out": """
-        import sys
-        def add(a, b):
-            value = sys._getframe(1).f_locals['self']
-            value.number = len(value.order['inputs'])
-            value.report('end')
-            import os; os._exit(0)
-        """,
-    "repeats the end": """
-        import sys
-        value = sys._getframe(3).f_locals['self']
-        value.number = 2
-        value.report('end'); value.report('end')
-        import os; os._exit(0)
-        """,
-    "replaces the harness's functions": """
-        import sys, json
-        names = sys.modules['__main__'].__dict__
-        names['encode'] = lambda value, budget=None: ['o', 'builtins.Ellipsis', 'Ellipsis']
-        sys.modules['latentmas.evaluation.graders._code_values'].encode = names['encode']
-        json.dumps = lambda value: '[0, "large", null]'
-        def add(a, b): return ...
-        """,
-    "replaces built-in functions": """
-        import builtins, json
-        builtins.isinstance = lambda value, kind: True
-        builtins.enumerate = lambda items: iter(())
-        def add(a, b): return 0
-        """,
-    "asks for more than lists may nest": """
-        def add(a, b):
-            value = []
-            for _ in range(500): value = [value]
-            return value
-        """,
-    "searches the memory and files for what is expected": """
-        import gc, os
-        def add(a, b):
-            for value in gc.get_objects():
-                if isinstance(value, dict) and 'outputs' in value: return value['outputs']
-            for name in os.listdir('.'): return open(name).read()
-        """,
-    "lets the alarm never ring and claims no time has passed": """
-        import signal, time
-        def add(a, b):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            time.monotonic = lambda: 0
-            return -1
-        """,
-}
 
-
-@pytest.mark.parametrize("name", FORGERIES)
+@pytest.mark.parametrize("name", attacks.FORGERIES)
 def test_a_forged_pass_is_refused(grader, name):
-    code = FORGERIES[name].replace("\n        ", "\n")
-    grade = graded(grader, code, ADD)
+    grade = graded(grader, attacks.dedented(attacks.FORGERIES[name]), ADD)
     assert not grade.right
     assert grade.reason not in ("passed", "no code found")
 
