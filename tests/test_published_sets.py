@@ -113,6 +113,10 @@ def test_empty_texts(tmp_path: Path, caplog: pytest.LogCaptureFixture):
         found = read_published("Deliberation", path=written(tmp_path, rows))
     assert [row["reflector"] for row in found] == ["answer 0", "deliberation_reflector 2"]
     assert "Deliberation: 1 of 3 rows left out for an empty text: 1" in caplog.text
+    plans = rows_of("Sequential-Math")
+    plans[2]["plan"] = ""
+    found = read_published("Sequential-Math", path=written(tmp_path, plans))
+    assert [row["planner"] for row in found] == ["plan 0", "plan 1"]
     for row in rows:
         row["question"] = ""
     with pytest.raises(DataError, match="every row has an empty text"):
@@ -129,6 +133,14 @@ def test_the_form_of_the_published_scripts(tmp_path: Path):
 def test_unknown_sets_are_corrected():
     with pytest.raises(UnknownNameError, match="did you mean 'Sequential-Math'"):
         read_published("Sequential-Maths")
+
+
+def test_the_table_of_the_page_is_current():
+    page = Path(__file__).parent.parent / "docs" / "how-to" / "benchmarks.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for name, one in published_sets.items():
+        texts = "; ".join(f"{agent}: {', '.join(own)}" for agent, own in one.texts.items())
+        assert f"| `{name}` | {one.rows:,} | {one.template} | {texts} |" in lines
 
 
 # --- training -----------------------------------------------------------------------------------

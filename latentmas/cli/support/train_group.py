@@ -24,8 +24,8 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        metavar="FILE|hub:OWNER/NAME",
-        help="Training rows: a JSONL file, or a data set on the Hub.",
+        metavar="FILE",
+        help="Training rows: a JSONL file, or hub:OWNER/NAME for a data set on the Hub.",
     ),
 ]
 Columns = Annotated[
@@ -41,9 +41,7 @@ OutputDir = Annotated[
 ]
 EvalData = Annotated[
     str | None,
-    typer.Option(
-        metavar="FILE|hub:OWNER/NAME", help="Rows to evaluate on at the end, as for --data."
-    ),
+    typer.Option(metavar="FILE", help="Rows to evaluate on at the end, as for --data."),
 ]
 Steps = Annotated[
     int | None, typer.Option(min=1, help="Number of optimizer steps per loop; overrides --epochs.")
