@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  || { echo "latentmas needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,viz,gguf]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,viz,gguf,eval]'
 	@touch $@
 
 demo: $(STAMP) ## declare, train, run and compare a small team; results go to demo-out/

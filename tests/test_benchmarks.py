@@ -487,6 +487,28 @@ def test_one_benchmark_in_full():
     assert wrong.exit_code == 2 and "medqa" in wrong.output
 
 
+# --- the page -----------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "benchmarks.md"
+
+
+def _line(one: Benchmark) -> str:
+    """The line of the page's table."""
+    source = f"{one.source}, {one.split}{' (gated)' if one.gated else ''}"
+    tokens = one.options["max_new_tokens"]
+    asked = f"{tokens:,} × {one.options.get('num_return_sequences', 1)}"
+    facts = (f"`{one.name}`", one.title, source, f"{one.rows:,}", f"`{one.grader}`", asked)
+    licence = one.licence.partition(";")[0]
+    return f"| {' | '.join((*facts, str(len(one.examples)), licence))} |"
+
+
+def test_the_table_of_the_page_is_current():
+    page = PAGE.read_text(encoding="utf-8").splitlines()
+    shown = [line for line in page if line.startswith("| `")]
+    for name in MINE:
+        assert _line(benchmarks.get(name)) in shown
+
+
 # --- real files ---------------------------------------------------------------------------------
 
 FILES = {

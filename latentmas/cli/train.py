@@ -15,9 +15,9 @@ from latentmas.cli.support.console import emit, emit_json, note
 from latentmas.cli.support.options import pairs, unknown
 from latentmas.cli.support.team import open_plan, open_team
 from latentmas.cli.support.train_group import TrainGroup
+from latentmas.cli.support.training_data import answer_field_of, check_agents, read_training
 from latentmas.cli.support.training_flags import make_config, read_sets
 from latentmas.errors import LatentMASError, TrainingInterrupted
-from latentmas.spec import read_jsonl
 from latentmas.viz import training_report
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ def train_loop(
     name: str,
     *,
     team: Path,
-    data: Path,
+    data: str,
     output_dir: Path,
-    eval_data: Path | None,
+    eval_data: str | None,
+    columns: str | None,
     set_: list[str] | None,
     device: str,
     resume: bool,
@@ -41,8 +42,9 @@ def train_loop(
     **given: Any,
 ) -> None:
     """Train with one loop, save the team and report."""
-    rows = read_jsonl(data).rows
-    eval_rows = None if eval_data is None else read_jsonl(eval_data).rows
+    rows = read_training(data, columns)
+    eval_rows = None if eval_data is None else read_training(eval_data, columns)
+    given["answer_field"] = answer_field_of(rows, given["answer_field"])
     folder = _free(output_dir / "team")
     from latentmas.training.loops import loops
 
@@ -50,6 +52,7 @@ def train_loop(
     flags = {**_fields(**given), "output_dir": str(output_dir)}
     config = make_config(kind, flags, set_ or [], {"use_cpu": device.startswith("cpu")})
     system = open_team(team, device=device, seed=given["seed"] or 0, answers=False)
+    check_agents(rows, [agent.name for agent in system.plan.graph.agents], given.get("target"))
     trainer: Any = make(system, config, train_dataset=rows, eval_dataset=eval_rows)
     if dry_run:
         found = trainer.dry_run()
@@ -74,9 +77,10 @@ def train_loop(
 def train_team(
     *,
     team: Path,
-    data: Path,
+    data: str,
     output_dir: Path,
-    eval_data: Path | None,
+    eval_data: str | None,
+    columns: str | None,
     loop: list[str] | None,
     set_: list[str] | None,
     device: str,
@@ -86,18 +90,22 @@ def train_team(
     **given: Any,
 ) -> None:
     """Choose the loops, run them, save the team and report."""
-    rows = read_jsonl(data).rows
-    eval_rows = None if eval_data is None else read_jsonl(eval_data).rows
+    rows = read_training(data, columns)
+    eval_rows = None if eval_data is None else read_training(eval_data, columns)
+    given["answer_field"] = answer_field_of(rows, given["answer_field"])
     from latentmas.training import plan_training, train
 
     options: dict[str, Any] = {"loops": loop or None, **_split(set_ or [])}
     options |= {key: value for key, value in _fields(**given).items() if value is not None}
     if dry_run:
-        plan = plan_training(open_plan(team), rows, history=_history(team), **options)
+        declared = open_plan(team)
+        check_agents(rows, [agent.name for agent in declared.graph.agents], given.get("target"))
+        plan = plan_training(declared, rows, history=_history(team), **options)
         emit_json(asdict(plan)) if json else emit(str(plan))
         return
     folder = _free(output_dir / "team")
     system = open_team(team, device=device, seed=given["seed"] or 0, answers=False)
+    check_agents(rows, [agent.name for agent in system.plan.graph.agents], given.get("target"))
     with _resumable():
         done = train(
             system,

@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING
 
 from latentmas.lazy import imported_when_used
 from latentmas.training.loops import Choice, Loop, Start, loops
+from latentmas.training.published import (
+    PublishedRows,
+    PublishedSet,
+    published_sets,
+    read_published,
+)
 
 if TYPE_CHECKING:
     from latentmas.training._trainer import LinkTrainer
@@ -64,6 +70,8 @@ __all__ = [
     "Loop",
     "OuterConfig",
     "OuterTrainer",
+    "PublishedRows",
+    "PublishedSet",
     "RolloutConfig",
     "RolloutTrainer",
     "Stage",
@@ -74,6 +82,8 @@ __all__ = [
     "estimate",
     "loops",
     "plan_training",
+    "published_sets",
+    "read_published",
     "rollout_accuracy",
     "stability",
     "train",

@@ -20,12 +20,28 @@ WHOLE = "TEAM"
 ALIASES = {"edges": "edge"}
 """Names of loops in earlier versions."""
 
-Data = Annotated[Path, typer.Option("--data", help="JSONL file of training rows.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="FILE",
+        help="Training rows: a JSONL file, or hub:OWNER/NAME for a data set on the Hub.",
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="published:NAME",
+        help="Published training set whose columns the files have, such as "
+        "published:Sequential-Math.",
+    ),
+]
 OutputDir = Annotated[
     Path, typer.Option(file_okay=False, help="Folder for checkpoints and the trained team.")
 ]
 EvalData = Annotated[
-    Path | None, typer.Option(help="JSONL file of rows to evaluate on at the end.")
+    str | None,
+    typer.Option(metavar="FILE", help="Rows to evaluate on at the end, as for --data."),
 ]
 Steps = Annotated[
     int | None, typer.Option(min=1, help="Number of optimizer steps per loop; overrides --epochs.")
@@ -81,7 +97,7 @@ Options = dict[str, tuple[Any, Any]]
 """Name of a parameter → its type and default; ... for one that is required."""
 
 _FIRST: Options = {"team": (Team, ...), "data": (Data, ...), "output_dir": (OutputDir, ...)}
-_FIRST |= {"eval_data": (EvalData, None)}
+_FIRST |= {"eval_data": (EvalData, None), "columns": (Columns, None)}
 _THEN: Options = {"steps": (Steps, None), "epochs": (Epochs, None), "batch_size": (Batch, None)}
 _THEN |= {"learning_rate": (Rate, None), "answer_field": (Answer, None), "seed": (Seed, None)}
 _THEN |= {"device": (Device, "cpu"), "resume": (Resume, False)}
