@@ -118,7 +118,9 @@ def test_a_record_does_not_depend_on_the_batches(team, run):
 @pytest.mark.parametrize("executor", ["reference", "static", "offload"])
 def test_every_executor_records_the_same(team, run, executor):
     """Batches of like length: the samples run in another order than they were given."""
-    found = team.run(QUESTIONS, record=REPORT, executor=executor, batch_size=2, refill=0.3)
+    found = team.run(
+        QUESTIONS, record=REPORT, executor=executor, batch_size=2, refill_threshold=0.3
+    )
     assert found.executor == executor and found.texts == run.texts
     for a, b in zip(record_of(found).readings, record_of(run).readings, strict=True):
         assert a.norms == pytest.approx(b.norms, rel=1e-4)
