@@ -160,7 +160,7 @@ class RefreshedStates:
         read = self._read.get((turn.agent, turn.round, block))
         if read is None:
             read = self._prompts(turn, [chosen[i][1] for i in full], text_messages)
-            if self._takes(*read.reader.held()):
+            if self._takes(*read.reader.held(), read.real_BK):
                 self._read[turn.agent, turn.round, block] = read
         h_BKD = (
             self._forced_states(turn, read, text_messages)
