@@ -1,6 +1,7 @@
 """The laws of cost, measured: time of latent steps and rounds, compile time, memory.
 
     python benchmarks/costs.py [--tiny] [--json] [--families llama,qwen3] [--device cuda]
+        [--link KIND]
 
 `latent steps` and `rounds`: seconds of the latent phase of a chain of three agents over m and over
 R (on a CPU, of the process), with a line fitted to the medians; `residual` is the largest distance
@@ -40,7 +41,9 @@ WIDE = {**LINEAR, "linear_key_head_dim": 64, "linear_value_head_dim": 64}
 """Linear attention as wide, relative to D, as in published models."""
 
 
-def chain(family: str, shape: dict[str, int], device: str = "cpu") -> lm.System:
+def chain(
+    family: str, shape: dict[str, int], device: str = "cpu", kind: str = "recursive"
+) -> lm.System:
     """Planner, critic and solver of one shape on backbones of their own."""
     more = WIDE if family == "qwen3_5_text" and shape["hidden"] >= 512 else {}
     backbones = [
@@ -52,10 +55,11 @@ def chain(family: str, shape: dict[str, int], device: str = "cpu") -> lm.System:
     slots = ["{% if word %}{{ word }}{% endif %}", "{{ word }}", "{{ word }}"]
     names = ("planner", "critic", "solver")
     for name, backbone, slot in zip(names, backbones, slots, strict=True):
-        graph.add_agent(name, backbone, prompt=text + "{{ question }}" + slot, max_new_tokens=1)
-    graph.connect("planner", "critic.word")
-    graph.connect("critic", "solver.word")
-    graph.feedback("solver", "planner.word")
+        prompt = text + "{{ question }}" + slot
+        graph.add_agent(name, backbone, prompt=prompt, inner=kind, max_new_tokens=1)
+    graph.connect("planner", "critic.word", link=kind)
+    graph.connect("critic", "solver.word", link=kind)
+    graph.feedback("solver", "planner.word", link=kind)
     return graph.output("solver").compile().load(device)
 
 
@@ -95,9 +99,11 @@ def line(law: str, over: list[int], seconds: list[float]) -> dict[str, Any]:
     }
 
 
-def time_rows(shape: dict[str, int], samples: list[str], repeats: int, device: str) -> list[Any]:
+def time_rows(
+    shape: dict[str, int], samples: list[str], repeats: int, device: str, kind: str
+) -> list[Any]:
     """Linear in latent steps at one round, and in rounds."""
-    system = chain("llama", shape, device)
+    system = chain("llama", shape, device, kind)
     steps = [shape["steps"] * k // 4 for k in (1, 2, 3, 4, 6, 8)]
     rounds = [2, 3, 4, 5, 6]  # a feedback edge needs two
     settings = [{"latent_steps": m, "rounds": 2} for m in steps]
@@ -109,7 +115,7 @@ def time_rows(shape: dict[str, int], samples: list[str], repeats: int, device: s
 # ── compiling ─────────────────────────────────────────────────────────────────────────────────
 
 
-def big_graph(agents: int, edges: int, seed: int = 0) -> lm.Graph:
+def big_graph(agents: int, edges: int, kind: str, seed: int = 0) -> lm.Graph:
     """A random graph with feedback, on four small backbones; no two seeds share a prompt."""
     draw = random.Random(seed)
     pairs = [(i, i + 1) for i in range(agents - 1)]
@@ -122,16 +128,16 @@ def big_graph(agents: int, edges: int, seed: int = 0) -> lm.Graph:
     for i in range(agents):
         slots = [f"{{% if from_{a} %}}{{{{ from_{a} }}}}{{% endif %}}" for a, b in pairs if b == i]
         text = f"You are number {i} of {seed}. {{{{ question }}}}\n" + "\n".join(slots)
-        graph.add_agent(f"a{i}", backbones[i % 4], prompt=text)
+        graph.add_agent(f"a{i}", backbones[i % 4], prompt=text, inner=kind)
     for a, b in pairs:
         join = graph.feedback if a > b else graph.connect
-        join(f"a{a}", f"a{b}.from_{a}")
+        join(f"a{a}", f"a{b}.from_{a}", link=kind)
     return graph.output(f"a{agents - 1}")
 
 
-def compile_seconds(agents: int, edges: int) -> list[float]:
+def compile_seconds(agents: int, edges: int, kind: str) -> list[float]:
     """Seconds of three compilations: the process's first; another graph; that graph again."""
-    graphs, taken = [big_graph(agents, edges, seed) for seed in (0, 1)], []
+    graphs, taken = [big_graph(agents, edges, kind, seed) for seed in (0, 1)], []
     for graph in (graphs[0], graphs[1], graphs[1]):
         began = time.perf_counter()
         graph.compile()
@@ -139,9 +145,9 @@ def compile_seconds(agents: int, edges: int) -> list[float]:
     return taken
 
 
-def compile_row(agents: int, edges: int) -> dict[str, Any]:
+def compile_row(agents: int, edges: int, kind: str) -> dict[str, Any]:
     """Medians over five fresh processes. The first compilation also loads modules."""
-    code = f"import costs; print(*costs.compile_seconds({agents}, {edges}))"
+    code = f"import costs; print(*costs.compile_seconds({agents}, {edges}, {kind!r}))"
     found = []
     environment = {**os.environ, "PYTHONPATH": str(Path(lm.__file__).parent.parent)}
     for _ in range(5):
@@ -211,12 +217,14 @@ def peak_bytes(
     return live.peak
 
 
-def memory_rows(family: str, shape: dict[str, int], samples: list[str], device: str) -> list[Any]:
+def memory_rows(
+    family: str, shape: dict[str, int], samples: list[str], device: str, kind: str
+) -> list[Any]:
     """Measured and explained, for states that grow and for buffers of fixed size."""
     fixed = "cuda_graph" if device.startswith("cuda") else "static"
     rows = []
     for executor in ("cached", fixed):
-        system = chain(family, shape, device)
+        system = chain(family, shape, device, kind)
         explained = system.explain(samples, "cpu", executor=executor)
         measured = peak_bytes(system, samples, device, executor)
         said, weights = explained.peak_memory, explained.weights
@@ -244,6 +252,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--link", default="recursive", metavar="KIND", help="kind of all links")
     given = parser.parse_args()
     logging.disable_progress_bar()
     shape = {"hidden": 512, "layers": 8, "prompt": 256, "steps": 32, "batch": 4}
@@ -254,15 +263,19 @@ def main() -> None:
     samples = [f"What is {n} + {n}?" for n in range(shape["batch"])]
     families = given.families.split(",")
     rows = [
-        *(r for f in families for r in memory_rows(f, shape, samples, given.device)),
-        compile_row(agents, edges),
-        *time_rows(shape, samples, given.repeats, given.device),
+        *(r for f in families for r in memory_rows(f, shape, samples, given.device, given.link)),
+        compile_row(agents, edges, given.link),
+        *time_rows(shape, samples, given.repeats, given.device, given.link),
     ]
     machine = hardware()
     if given.json:
-        print(json.dumps({"hardware": machine, "shape": shape, "rows": rows}, indent=2))
+        print(
+            json.dumps(
+                {"hardware": machine, "shape": shape, "link": given.link, "rows": rows}, indent=2
+            )
+        )
         return
-    print(machine, shape)
+    print(machine, shape, given.link)
     for row in rows:
         print("\n".join(f"{name:>22}  {value}" for name, value in row.items()) + "\n")
 

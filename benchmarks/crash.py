@@ -28,7 +28,10 @@ from transformers.utils import logging
 logging.disable_progress_bar()
 rows = [{"question": f"{i} + {i}?", "answer": "x" * (i % 5 + 1)} for i in range(16)]
 tiny = lm.Backbone(sys.argv[1])
-graph = lm.templates.distillation(expert=tiny, learner=tiny, rounds=2, latent_steps=3)
+links = dict.fromkeys(("link", "inner"), "recursive")
+graph = lm.templates.distillation(
+    expert=tiny, learner=tiny, rounds=2, latent_steps=3, **links
+)
 config = lm.OuterConfig(
     sys.argv[2], max_steps=24, use_cpu=True, per_device_train_batch_size=4, logging_steps=1,
     save_strategy="steps", save_steps=1, save_total_limit=3, probe_stability=False,

@@ -107,7 +107,9 @@ class Check:
     def pair(self, family: str) -> tuple[lm.System, LoadedBackbone, Any]:
         """A system of two agents, the first one's backbone and its inner link."""
         backbone = tiny_backbone(family, 64, layers=4)
-        graph = lm.templates.distillation(expert=backbone, learner=backbone, latent_steps=4)
+        graph = lm.templates.distillation(
+            expert=backbone, learner=backbone, latent_steps=4, link="recursive", inner="recursive"
+        )
         system = graph.compile().load(self.device)
         return system, system.backbone_of("expert"), system.link("inner.expert")
 

@@ -26,7 +26,8 @@ from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
-from latentmas.engine import Executor, Reference, executors
+from latentmas.engine import Executor, executors
+from latentmas.engine.executors.reference import Reference
 from latentmas.environment import hardware
 from latentmas.testing import random_system, tiny_backbone
 
@@ -112,12 +113,13 @@ def built(name: str, tiny: bool, device: str) -> tuple[lm.System, int]:
         graph = getattr(lm.templates, name)(rounds=3, latent_steps=steps)
         return random_system(graph.compile(), device=device), batch
     small = tiny_backbone("qwen3", 64)
+    how: dict[str, Any] = {"latent_steps": 4, "link": "recursive", "inner": "recursive"}
     makers: dict[str, Callable[[], lm.Graph]] = {
         "sequential_light": lambda: lm.templates.sequential(
-            planner=small, critic=tiny_backbone("llama", 32), solver=small, latent_steps=4
+            planner=small, critic=tiny_backbone("llama", 32), solver=small, **how
         ),
         "mixture": lambda: lm.templates.mixture(
-            experts={"math": small, "code": small}, summarizer=small, latent_steps=4
+            experts={"math": small, "code": small}, summarizer=small, **how
         ),
     }
     return makers[name]().compile().load(device), 2

@@ -1,6 +1,7 @@
 """One latent rollout: the published loop, the cache, and a prefix that was read before.
 
-    python benchmarks/rollout.py [--families qwen3,llama] [--threads 2] [--tiny] [--json]
+    python benchmarks/rollout.py [--families qwen3,llama] [--threads 2] [--link KIND] [--tiny]
+        [--json]
 
 The published loop runs the whole sequence again at each latent step (executor `reference`, model
 resident). `cached` computes each position once; `reused` also takes 90 % of the prompt from an
@@ -54,13 +55,13 @@ def products(loaded: Any, rows: int, prompt: int, steps: int) -> None:
                 layer(inputs[count, layer.in_features])
 
 
-def row_of(family: str, shape: dict[str, int], repeats: int) -> dict[str, Any]:
+def row_of(family: str, shape: dict[str, int], repeats: int, kind: str) -> dict[str, Any]:
     """One family's medians and ratios."""
     backbone = tiny_backbone(family, shape["hidden"], layers=shape["layers"])
     graph = lm.Graph("one", inputs=["question"], rounds=1, latent_steps=shape["steps"])
-    graph.add_agent("one", backbone, prompt="{{ question }}")
+    graph.add_agent("one", backbone, prompt="{{ question }}", inner=kind)
     graph.add_agent("two", backbone, prompt="{{ one }}{{ question }}")
-    graph.connect("one", "two")
+    graph.connect("one", "two", link=kind)
     system = graph.output("two").compile().load()
     loaded, inner = system.backbone_of("one"), system.link("inner.one")
     ids = torch.randint(4, 250, (shape["batch"], shape["prompt"]))
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small shapes, to see that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--link", default="recursive", metavar="KIND", help="kind of all links")
     parser.add_argument("--threads", type=int, help="of torch; its own choice if not given")
     given = parser.parse_args()
     if given.threads:
@@ -117,12 +119,16 @@ def main() -> None:
     families = given.families.split(",")
     if unknown := set(families) - set(TINY_FAMILIES):
         parser.error(f"no family {', '.join(unknown)}; choose among {', '.join(TINY_FAMILIES)}")
-    rows = [row_of(family, shape, given.repeats) for family in families]
+    rows = [row_of(family, shape, given.repeats, given.link) for family in families]
     machine = hardware()
     if given.json:
-        print(json.dumps({"hardware": machine, "shape": shape, "rows": rows}, indent=2))
+        print(
+            json.dumps(
+                {"hardware": machine, "shape": shape, "link": given.link, "rows": rows}, indent=2
+            )
+        )
         return
-    print(machine, shape)
+    print(machine, shape, given.link)
     print("".join(f"{name:>19}" for name in rows[0]))
     for row in rows:
         print("".join(f"{value!s:>19}" for value in row.values()))

@@ -36,8 +36,9 @@ EVENTS = ("open", "os.", "shutil.", "tempfile.")
 def teams() -> tuple[lm.System, lm.System]:
     """Two teams on the same backbones, unlike in agents, prompts, rounds, weights and records."""
     small, wide = tiny_backbone("llama", 16), tiny_backbone("llama", 32, seed=1)
-    old = lm.templates.sequential(planner=small, critic=wide, solver=small, latent_steps=2)
-    new = lm.templates.distillation(expert=wide, learner=small, latent_steps=2, rounds=2)
+    how: dict[str, Any] = {"latent_steps": 2, "link": "recursive", "inner": "recursive"}
+    old = lm.templates.sequential(planner=small, critic=wide, solver=small, **how)
+    new = lm.templates.distillation(expert=wide, learner=small, rounds=2, **how)
     a = old.compile().load(seed=1)
     b = lm.System.load(new.compile(), reuse=a, seed=2)
     a.history = [TrainingRecord("inner", {"seed": 1}, [{"loss": 1.0}], {"steps": 1})] * 3

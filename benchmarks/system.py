@@ -1,6 +1,6 @@
 """A whole team: the published way, the cache, prompts' beginnings reused, branches batched.
 
-    python benchmarks/system.py [--only branches] [--threads 2] [--tiny] [--json]
+    python benchmarks/system.py [--only branches] [--threads 2] [--link KIND] [--tiny] [--json]
 
 `sequential`: planner, critic and solver of one shape, three rounds; the latent phase and one token.
 `branches`: three experts on one backbone and a summarizer on another, with and without batching the
@@ -28,7 +28,7 @@ from latentmas.testing import tiny_backbone
 FILLER = "Consider each part of the matter with care before you go on. "
 
 
-def sequential(shape: dict[str, int]) -> lm.System:
+def sequential(shape: dict[str, int], kind: str) -> lm.System:
     """Three agents with long prompts whose slots stand near the end."""
     backbones = [
         tiny_backbone("llama", shape["hidden"], layers=shape["layers"], seed=seed)
@@ -39,14 +39,15 @@ def sequential(shape: dict[str, int]) -> lm.System:
     slots = ["{% if word %}{{ word }}{% endif %}", "{{ word }}", "{{ word }}"]
     names = ("planner", "critic", "solver")
     for name, backbone, slot in zip(names, backbones, slots, strict=True):
-        graph.add_agent(name, backbone, prompt=text + "{{ question }}" + slot, max_new_tokens=1)
-    graph.connect("planner", "critic.word")
-    graph.connect("critic", "solver.word")
-    graph.feedback("solver", "planner.word")
+        prompt = text + "{{ question }}" + slot
+        graph.add_agent(name, backbone, prompt=prompt, inner=kind, max_new_tokens=1)
+    graph.connect("planner", "critic.word", link=kind)
+    graph.connect("critic", "solver.word", link=kind)
+    graph.feedback("solver", "planner.word", link=kind)
     return graph.output("solver").compile().load()
 
 
-def branches(shape: dict[str, int]) -> lm.System:
+def branches(shape: dict[str, int], kind: str) -> lm.System:
     """Three experts on one backbone; a small summarizer."""
     expert = tiny_backbone("llama", shape["hidden"], layers=shape["layers"])
     graph = lm.templates.mixture(
@@ -54,6 +55,8 @@ def branches(shape: dict[str, int]) -> lm.System:
         summarizer=tiny_backbone("llama", 32),
         rounds=1,
         latent_steps=shape["steps"],
+        link=kind,
+        inner=kind,
         max_new_tokens=1,
     )
     return graph.compile().load()
@@ -64,10 +67,12 @@ def alone(system: lm.System) -> lm.System:
     return lm.System.load(system.plan.replace(latent_steps=1), reuse=system)
 
 
-def ragged(shape: dict[str, int], repeats: int) -> dict[str, Any]:
+def ragged(shape: dict[str, int], repeats: int, kind: str) -> dict[str, Any]:
     """Answers of 2 to 4 × `steps` tokens, most of them short; batches of eight."""
     large = tiny_backbone("llama", shape["hidden"], layers=shape["layers"])
-    team = lm.templates.distillation(expert=large, learner=large, latent_steps=shape["steps"])
+    team = lm.templates.distillation(
+        expert=large, learner=large, latent_steps=shape["steps"], link=kind, inner=kind
+    )
     system = team.compile().load()
     count, longest = 8 * shape["batch"], 4 * shape["steps"]
     samples = [f"What is {n} + {n}?" for n in range(count)]
@@ -75,7 +80,7 @@ def ragged(shape: dict[str, int], repeats: int) -> dict[str, Any]:
     seconds: dict[float, list[float]] = {1.0: [], 0.5: [], 0.25: []}
     texts = []
     for _ in range(repeats):
-        for refill, taken in seconds.items():
+        for share, taken in seconds.items():
             began = time.perf_counter()
             result = system.run(
                 samples,
@@ -83,15 +88,15 @@ def ragged(shape: dict[str, int], repeats: int) -> dict[str, Any]:
                 stop=stop,
                 max_new_tokens=longest,
                 batch_size=8,
-                refill=refill,
+                refill_threshold=share,
             )
             taken.append(time.perf_counter() - began)
             texts.append(result.texts)
-    medians = {refill: statistics.median(taken) for refill, taken in seconds.items()}
+    medians = {share: statistics.median(taken) for share, taken in seconds.items()}
     lengths = sorted(map(len, texts[0]))
     return {
         "system": f"{count} samples, answers of {lengths[0]} to {lengths[-1]} characters",
-        **{f"s_refill_{refill}": round(value, 3) for refill, value in medians.items()},
+        **{f"s_refill_{share}": round(value, 3) for share, value in medians.items()},
         "ratio_refill_0.5": round(medians[1.0] / medians[0.5], 2),
         "ratio_refill_0.25": round(medians[1.0] / medians[0.25], 2),
         "equal_texts": all(own == texts[0] for own in texts),
@@ -117,14 +122,16 @@ def compare(system: lm.System, ways: dict[str, Any], samples: list[str], repeats
     return {name: statistics.median(taken) for name, taken in seconds.items()}, error
 
 
-def sequential_row(shape: dict[str, int], samples: list[str], repeats: int) -> dict[str, Any]:
+def sequential_row(
+    shape: dict[str, int], samples: list[str], repeats: int, kind: str
+) -> dict[str, Any]:
     """The published way, the cache, and prompts' beginnings reused."""
     ways = {
         "reference": ("reference", False, False),
         "cached": ("cached", False, False),
         "reused": ("cached", True, False),
     }
-    chain, error = compare(sequential(shape), ways, samples, repeats)
+    chain, error = compare(sequential(shape, kind), ways, samples, repeats)
     return {
         "system": "sequential, 3 rounds",
         **{f"s_{name}": round(value, 3) for name, value in chain.items()},
@@ -135,10 +142,12 @@ def sequential_row(shape: dict[str, int], samples: list[str], repeats: int) -> d
     }
 
 
-def branches_row(shape: dict[str, int], samples: list[str], repeats: int) -> dict[str, Any]:
+def branches_row(
+    shape: dict[str, int], samples: list[str], repeats: int, kind: str
+) -> dict[str, Any]:
     """Three experts one after another, and as one batch."""
     pair = {"apart": ("cached", False, False), "together": ("cached", False, True)}
-    experts, often = branches(shape), max(3, repeats)
+    experts, often = branches(shape, kind), max(3, repeats)
     team, error = compare(experts, pair, samples, often)
     first, _ = compare(alone(experts), pair, samples, often)
     steps = {name: team[name] - first[name] for name in pair}
@@ -154,7 +163,7 @@ def branches_row(shape: dict[str, int], samples: list[str], repeats: int) -> dic
 ROWS = {
     "sequential": sequential_row,
     "branches": branches_row,
-    "ragged": lambda shape, samples, repeats: ragged(shape, repeats),
+    "ragged": lambda shape, samples, repeats, kind: ragged(shape, repeats, kind),
 }
 
 
@@ -165,6 +174,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small shapes, to see that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--link", default="recursive", metavar="KIND", help="kind of all links")
     parser.add_argument("--threads", type=int, help="of torch; its own choice if not given")
     given = parser.parse_args()
     if given.threads:
@@ -176,15 +186,19 @@ def main() -> None:
     samples = [f"What is {n} + {n}?" for n in range(shape["batch"])]
     machine = hardware()
     if not given.json:
-        print(machine, shape)
+        print(machine, shape, given.link)
     rows = []
     for name in [given.only] if given.only else list(ROWS):
-        rows.append(ROWS[name](shape, samples, given.repeats))
+        rows.append(ROWS[name](shape, samples, given.repeats, given.link))
         if not given.json:
             lines = (f"{key:>20}  {value}" for key, value in rows[-1].items())
             print("\n".join(lines) + "\n", flush=True)
     if given.json:
-        print(json.dumps({"hardware": machine, "shape": shape, "rows": rows}, indent=2))
+        print(
+            json.dumps(
+                {"hardware": machine, "shape": shape, "link": given.link, "rows": rows}, indent=2
+            )
+        )
 
 
 if __name__ == "__main__":

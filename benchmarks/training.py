@@ -1,6 +1,6 @@
 """Training: equal gradients, memory against latent steps, time of cached against recomputed.
 
-    python benchmarks/training.py [--tiny] [--json]
+    python benchmarks/training.py [--link KIND] [--tiny] [--json]
 
 Three tables: gradients of four modes against full recomputation (fp64, six families); bytes that
 autograd keeps for one rollout's loss against the number of latent steps; and seconds of one forward
@@ -41,17 +41,17 @@ ROWS = [
 ]
 
 
-def team(family: str, width: int, layers: int, steps: int, rounds: int) -> lm.Graph:
+def team(family: str, width: int, layers: int, steps: int, rounds: int, kind: str) -> lm.Graph:
     """A pair of agents on one backbone; the prompt has a part before its slot, and one after."""
     backbone = tiny_backbone(family, width, layers=layers, initializer_range=0.05)
     graph = lm.Graph("pair", inputs=["question"], rounds=rounds, latent_steps=steps)
     before, after = "Read with care. " * 8, " Now think it over." * 2
-    graph.add_agent(
-        "one", backbone, prompt=before + "{% if back %}{{ back }}{% endif %}{{ question }}" + after
-    )
-    graph.add_agent("two", backbone, prompt=before + "{{ one }} {{ question }}" + after)
-    graph.connect("one", "two", norm="none")
-    graph.feedback("two", "one.back", norm="none")
+    first = before + "{% if back %}{{ back }}{% endif %}{{ question }}" + after
+    second = before + "{{ one }} {{ question }}" + after
+    graph.add_agent("one", backbone, prompt=first, inner=kind)
+    graph.add_agent("two", backbone, prompt=second, inner=kind)
+    graph.connect("one", "two", norm="none", link=kind)
+    graph.feedback("two", "one.back", norm="none", link=kind)
     return graph.output("two")
 
 
@@ -72,11 +72,11 @@ def gradients(system: lm.System, mode: str) -> torch.Tensor:
     return torch.cat([grad.flatten() for grad in found])
 
 
-def equality(tiny: bool) -> list[dict[str, Any]]:
+def equality(tiny: bool, kind: str) -> list[dict[str, Any]]:
     """Largest difference of each mode's gradients from recomputation, over their largest value."""
     rows = []
     for family in TINY_FAMILIES[:2] if tiny else TINY_FAMILIES:
-        graph = team(family, 32, 4 if family == "qwen3_5_text" else 2, 4, 2)
+        graph = team(family, 32, 4 if family == "qwen3_5_text" else 2, 4, 2, kind)
         system = graph.compile().load(dtype="float64").double()
         system.requires_grad_(True)
         plain = gradients(system, "recompute")
@@ -88,12 +88,13 @@ def equality(tiny: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def memory_and_time(tiny: bool) -> list[dict[str, Any]]:
+def memory_and_time(tiny: bool, kind: str) -> list[dict[str, Any]]:
     """MiB kept and seconds taken by each mode, for growing latent steps."""
     rows = []
     width, layers, repeats = (64, 2, 1) if tiny else (192, 4, 2)
     for steps in (4, 8) if tiny else (8, 16, 32, 64):
-        system = team("llama", width, layers, steps, 1).replace(rounds=2).compile().load()
+        graph = team("llama", width, layers, steps, 1, kind)
+        system = graph.replace(rounds=2).compile().load()
         system.requires_grad_(True)
         row: dict[str, Any] = {"table": "memory", "latent_steps": steps}
         seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
@@ -142,15 +143,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="small shapes, to see that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--link", default="recursive", metavar="KIND", help="kind of all links")
     given = parser.parse_args()
     logging.disable_progress_bar()
     torch.set_num_threads(1 if given.tiny else torch.get_num_threads())
-    rows = equality(given.tiny) + memory_and_time(given.tiny)
+    rows = equality(given.tiny, given.link) + memory_and_time(given.tiny, given.link)
     machine = hardware()
     if given.json:
-        print(json.dumps({"hardware": machine, "rows": rows}, indent=2))
+        print(json.dumps({"hardware": machine, "link": given.link, "rows": rows}, indent=2))
         return
-    print(machine)
+    print(machine, given.link)
     show(rows)
 
 

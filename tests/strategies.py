@@ -21,7 +21,7 @@ TEXTS = ("rules", "clock")
 LITERALS = ("Think. ", "Ünïcode ✓\n", "{ no jinja } ", "% # \\ \t", "<<latent:1:0>> ", "\n  x: y\n")
 ANY_WIDTH = ("recursive", "linear", "linear_residual", "mlp", "mlp_residual")
 STARTS = dict.fromkeys(ANY_WIDTH, ("default", "near_identity", "ridge"))
-STARTS |= {"mlp": ("default",), "identity": ("default",)}
+STARTS |= dict.fromkeys(("mlp", "identity", "soft_token"), ("default",))
 
 
 def info(hidden_size: int = 16) -> BackboneInfo:
@@ -87,8 +87,9 @@ def _backbones(draw: st.DrawFn) -> tuple[Data, Facts, dict[str, int]]:
 
 
 def _link(draw: st.DrawFn, equal: bool) -> Data:
-    kind = draw(st.sampled_from((*ANY_WIDTH, "identity") if equal else ANY_WIDTH))
-    options: Data = {}
+    kinds = (*ANY_WIDTH, "soft_token", *(("identity",) if equal else ()))
+    kind = draw(st.sampled_from(kinds))
+    options: Data = _soft_options(draw) if kind == "soft_token" else {}
     if kind in ("recursive", "mlp", "mlp_residual") and draw(st.booleans()):
         options["expansion"] = draw(st.integers(1, 3))
     if kind in ("recursive", "mlp_residual", "linear_residual") and draw(st.booleans()):
@@ -97,6 +98,18 @@ def _link(draw: st.DrawFn, equal: bool) -> Data:
     norms = (None, "none", "embedding")[: 2 + scales]
     link = {"kind": kind, "options": options, "init": draw(st.sampled_from(STARTS[kind]))}
     return link | {"norm": draw(st.sampled_from(norms))}
+
+
+def _soft_options(draw: st.DrawFn) -> Data:
+    """Some options of `soft_token`; the default of `residual` differs between edges and agents."""
+    values: dict[str, st.SearchStrategy[Any]] = {
+        "residual": st.sampled_from((True, False, None)),
+        "temperature": st.sampled_from((0.1, 0.5, 1, 2.0)),
+        "top_k": st.sampled_from((1, 5, 10**6, None)),
+        "expansion": st.integers(1, 3),
+    }
+    chosen = draw(st.sets(st.sampled_from(sorted(values))))
+    return {name: draw(values[name]) for name in sorted(chosen)}
 
 
 def _links(

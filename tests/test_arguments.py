@@ -35,7 +35,7 @@ def team() -> lm.System:
         ("temperature", "x", "'x'; give a number above 0"),
         ("temperature", float("nan"), "nan; give a number above 0"),
         ("min_p", "x", "'x'; give a number from 0 to 1"),
-        ("refill", "x", "'x'; give a number above 0 and at most 1"),
+        ("refill_threshold", "x", "'x'; give a number above 0 and at most 1"),
         ("do_sample", "yes", "'yes'; give True or False"),
         ("seed", None, "None; give a whole number, or a sequence"),
         ("seed", ["x"], "seed[0] is 'x'"),

@@ -168,7 +168,7 @@ def unequal(monkeypatch: pytest.MonkeyPatch) -> None:
 def many(executor: Any, count: int = 64) -> tuple[LoadedBackbone, lm.RunResult]:
     system, backbone, _ = pair()
     samples = [{"question": "x" * (n % 13)} for n in range(count)]
-    how: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 8, "refill": 0.5}
+    how: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 8, "refill_threshold": 0.5}
     for _ in range(2):
         result = system.run(samples, executor=executor, **how)
     return backbone, result

@@ -389,6 +389,7 @@ def test_run_writes_a_report(team, rows, tmp_path):
     assert f"wrote {page}" in result.stderr
     assert "twin / run" in page.read_text()
     assert "gold answer" in page.read_text() and "The text twin: 0 of 3 right" in page.read_text()
+    assert "Grader: exact match." in page.read_text()
     call("run", team, "3+4?", "--report", page)
     assert "twin / run" not in page.read_text() and "gold answer" not in page.read_text()
     for options in (["--twin"], ["--twin", "--text", "--report", page]):

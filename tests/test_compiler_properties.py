@@ -47,7 +47,9 @@ class Naive:
                 value = self.decode(edge.source, round - edge.delay, track=False)
             else:
                 outer = f"shared.{edge.link.share}" if edge.link.share else f"outer.{edge.id}"
-                self.links |= {outer} if track else set()
+                reads_states = edge.link.kind == "soft_token"  # outer(h), not outer(inner(h))
+                used = {outer} if reads_states else {outer, self.inner(edge.source)}
+                self.links |= used if track else set()
                 states = self.states(edge.source, round - edge.delay, track)
                 value = self.term("message", edge.id, outer, self.inner(edge.source), states)
             found.append((edge.slot, value))
@@ -58,7 +60,8 @@ class Naive:
         return f"shared.{share}" if share else f"inner.{agent}"
 
     def states(self, agent: str, round: int, track: bool) -> int:
-        self.links |= {self.inner(agent)} if track else set()
+        fed_back = self.graph.steps_of(self.graph.agent(agent)) >= 2
+        self.links |= {self.inner(agent)} if track and fed_back else set()
         if ("states", agent, round, track) not in self.memo:
             steps, inputs = (
                 self.graph.steps_of(self.graph.agent(agent)),
@@ -237,6 +240,7 @@ def parameters(link: LinkPlan) -> int:
     hidden = link.options.get("expansion", 0) * o
     projection = i * o + o if link.options.get("residual") == "projection" else 0
     mlp = i * hidden + hidden + hidden * o + o
+    correction = 2 * o + o * hidden + hidden + hidden * o + o
     return {
         "identity": 0,
         "linear": i * o + o,
@@ -244,6 +248,7 @@ def parameters(link: LinkPlan) -> int:
         "mlp": mlp,
         "mlp_residual": mlp + projection,
         "recursive": 2 * i + mlp + projection + 2 * o,
+        "soft_token": correction if link.options.get("residual") else 0,
     }[link.kind]
 
 

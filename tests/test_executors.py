@@ -233,7 +233,7 @@ def test_windows_that_are_exceeded(executor: str, family: str, window: int) -> N
     family=st.sampled_from(TINY_FAMILIES),
     executor=st.sampled_from(["reference", "cached", "static"]),
     batch_size=st.integers(1, 4),
-    refill=st.sampled_from([0.01, 0.5, 1.0]),
+    refill_threshold=st.sampled_from([0.01, 0.5, 1.0]),
     mode=st.sampled_from(["mask", "column"]),
     times=st.integers(1, 2),
     words=st.lists(st.integers(1, 60), min_size=1, max_size=5),
@@ -242,7 +242,7 @@ def test_neighbours_change_nothing(
     family: str,
     executor: str,
     batch_size: int,
-    refill: float,
+    refill_threshold: float,
     mode: str,
     times: int,
     words: list[int],
@@ -260,7 +260,12 @@ def test_neighbours_change_nothing(
     }
     seeds = list(range(len(samples)))
     found = system.run(
-        samples, seed=seeds, executor=executor, batch_size=batch_size, refill=refill, **how
+        samples,
+        seed=seeds,
+        executor=executor,
+        batch_size=batch_size,
+        refill_threshold=refill_threshold,
+        **how,
     )
     for i, sample in enumerate(samples):
         alone = system.run([sample], seed=[i], executor="reference", **how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,60 @@ def test_batches_and_room_change_nothing() -> None:
         float(kept([row], [n])["loss"].detach()) * kept.n_items([row]) for n, row in enumerate(ROWS)
     )
     assert alone == pytest.approx(float(first.detach()) * kept.n_items(ROWS), rel=1e-9)
+
+
+def held_bytes(value: Any) -> int:
+    """Bytes of all storages that a value holds, each counted once, as views hold whole ones."""
+    found: dict[int, int] = {}
+
+    def walk(value: Any) -> None:
+        if isinstance(value, Tensor):
+            found[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, dict):
+            walk(list(value.values()))
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                walk(item)
+        elif isinstance(value, PassReader):
+            walk({k: v for k, v in vars(value).items() if k != "_backbone"})
+
+    walk(value)
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("room", [3_000, 30_000, 10**9])
+def test_what_is_kept_fits_the_room(room: int) -> None:
+    """Prompts are long here: a view of their last column would hold all of it."""
+    rows = [row | {"question": f"{n} and {'so on ' * 20}"} for n, row in enumerate(ROWS * 20)]
+    system = load()
+    loss = refreshed(system, rows=TrainingRows(rows), keep_bytes=room)
+    states = loss.refreshed
+    assert states is not None
+    for step in (0, EVERY, 2 * EVERY):
+        loss.begin_step(step)
+        loss(rows[:40], list(range(40)))
+        held = held_bytes([states._read, states._forced, states._rolled])
+        assert 0 < held <= room - states._room
+
+
+def test_rows_beside_the_batch_are_dropped_where_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [row | {"question": f"{n}?"} for n, row in enumerate(ROWS * 20)]
+    loss = refreshed(load(), rows=TrainingRows(rows), keep_bytes=0)
+    states, made, alive = loss.refreshed, list[Any](), list[int]()
+    assert states is not None
+    compute = states._compute
+
+    def watched(*given: Any) -> dict[int, Tensor]:
+        alive.append(sum(own() is not None for own in made))
+        found = compute(*given)
+        made[:] = [weakref.ref(h_ND) for h_ND in found.values()]
+        return found
+
+    monkeypatch.setattr(states, "_compute", watched)
+    loss([rows[0], rows[40]], [0, 40])
+    assert len(alive) > 2 and max(alive) <= 2  # of 32 rows: the batch's, and the last
 
 
 def test_rows_that_are_not_trained_on_are_rolled_by_the_links_as_they_are() -> None:

@@ -118,7 +118,9 @@ def test_a_record_does_not_depend_on_the_batches(team, run):
 @pytest.mark.parametrize("executor", ["reference", "static", "offload"])
 def test_every_executor_records_the_same(team, run, executor):
     """Batches of like length: the samples run in another order than they were given."""
-    found = team.run(QUESTIONS, record=REPORT, executor=executor, batch_size=2, refill=0.3)
+    found = team.run(
+        QUESTIONS, record=REPORT, executor=executor, batch_size=2, refill_threshold=0.3
+    )
     assert found.executor == executor and found.texts == run.texts
     for a, b in zip(record_of(found).readings, record_of(run).readings, strict=True):
         assert a.norms == pytest.approx(b.norms, rel=1e-4)
@@ -270,6 +272,8 @@ def test_the_page_shows_right_answers_and_scores(run, twin, tmp_path):
     assert page.stands_alone()
     told = "The run: 1 of 2 right (50.0%). The text twin: mean score 0.750 over 3 samples."
     assert told in page.words
+    named = Page(run.report(tmp_path / "named.html", twin=twin, grader=f"by {HOSTILE}", **options))
+    assert any(word.startswith(f"{told} Grader: by </script>") for word in named.words)
     heads = ["sample", "asked", "gold answer", "answer", "score", "text twin's answer"]
     assert cells_after(page, "sample", 7) == [*heads, "text twin's score"]
     assert any(word.startswith("gold </script>") for word in page.words)
@@ -292,7 +296,8 @@ def test_all_answers_are_listed_where_the_right_ones_are_known(team, tmp_path):
         ({"scores": [1, 0]}, "scores has 2 entries for 3 answers"),
         ({"scores": [1, 0, 1.5]}, r"scores\[2\] is 1.5; give 0 to 1"),
         ({"scores": [float("nan"), 0, 1]}, r"scores\[0\] is nan"),
-        ({"twin_scores": [1, 0, 1]}, "twin_scores goes with twin"),
+        ({"twin_scores": [1, 0, 1]}, "twin_scores requires twin"),
+        ({"grader": "math", "gold": ["a", "b", "c"]}, "grader is 'math' without scores"),
     ],
 )
 def test_right_answers_and_scores_are_checked(run, tmp_path, options, message):

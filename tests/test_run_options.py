@@ -83,7 +83,9 @@ def test_the_command_line_passes_options_on(
         raise lm.LatentMASError("enough")
 
     monkeypatch.setattr(lm.System, "run", run)
-    given = "--do-sample --top-k 3 --min-p 0.1 --refill 0.5 --stop a --stop b --retry math"
+    given = (
+        "--do-sample --top-k 3 --min-p 0.1 --refill-threshold 0.5 --stop a --stop b --retry math"
+    )
     given += " --position-mode column --rounds 2 --on-error keep --batch-size 7"
     done = CliRunner().invoke(app, ["run", str(team), "x", *given.split()])
     assert "enough" in done.stderr
@@ -92,7 +94,7 @@ def test_the_command_line_passes_options_on(
             do_sample=True,
             top_k=3,
             min_p=0.1,
-            refill=0.5,
+            refill_threshold=0.5,
             stop=("a", "b"),
             retry="math",
             position_mode="column",
@@ -175,7 +177,7 @@ def test_a_manifest_holds_the_options_with_what_was_chosen(
     path = tmp_path / "run.json"
     system.run(ROWS, manifest=path, **DRAWN)
     told = RunManifest.load(path).arguments
-    assert told == lm.RunOptions(**DRAWN, executor="cached", refill=1.0)
+    assert told == lm.RunOptions(**DRAWN, executor="cached", refill_threshold=1.0)
     assert json.loads(path.read_text())["arguments"].keys() == FIELDS.keys()
 
 
@@ -183,12 +185,22 @@ def test_manifests_of_older_versions_are_read(system: lm.System, tmp_path: Path)
     path = tmp_path / "run.json"
     system.run(ROWS, manifest=path)
     told = json.loads(path.read_text())
-    del told["arguments"]["refill"], told["arguments"]["record"]
+    del told["arguments"]["record"]
+    for version, share in ((1, 0.5), (2, 0.25), (3, 0.75)):
+        old = {**told["arguments"], "refill": share}
+        del old["refill_threshold"]
+        path.write_text(json.dumps(told | {"version": version, "arguments": old}))
+        assert RunManifest.load(path).arguments.refill_threshold == share
+        assert lm.rerun(path, team=system).equal
+    path.write_text(json.dumps(told | {"arguments": old}))
+    with pytest.raises(lm.DataError, match=r"LM512 .*refill"):
+        RunManifest.load(path)  # the old name in a current manifest
+    del told["arguments"]["refill_threshold"]
     told["arguments"]["top_p"] = 0.5  # recorded once, though nothing was sampled
     for version in (1, 2):
         path.write_text(json.dumps(told | {"version": version}))
         options = RunManifest.load(path).arguments
-        assert (options.refill, options.top_p, options.record) == (1.0, 1.0, ())
+        assert (options.refill_threshold, options.top_p, options.record) == (1.0, 1.0, ())
         assert lm.rerun(path, team=system).equal
     path.write_text(json.dumps(told))
     with pytest.raises(lm.DataError, match=r"LM512 .*top_p would have no effect"):
@@ -208,7 +220,8 @@ def test_rerun_takes_changed_options(system: lm.System, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"refill": RETRIES["math"]}, {"top_k": RETRIES["math"]}, {"retry": Cached()}]
+    "given",
+    [{"refill_threshold": RETRIES["math"]}, {"top_k": RETRIES["math"]}, {"retry": Cached()}],
 )
 def test_objects_stand_for_their_own_option_only(system: lm.System, given: dict) -> None:
     with pytest.raises(lm.LatentMASError, match=next(iter(given))):

@@ -237,7 +237,9 @@ def test_failures_while_it_runs_are_kept_for_their_rows_alone():
     system = graph.output("solver").compile().load()
     rows = ["a", "bad", "ccc", "long", "e", "f", "bad again"]
     with system.tap("planner->solver") as tap:
-        result = system.run(rows, on_error="keep", max_new_tokens=3, batch_size=3, refill=0.5)
+        result = system.run(
+            rows, on_error="keep", max_new_tokens=3, batch_size=3, refill_threshold=0.5
+        )
     assert list(result.errors) == [1, 3, 6]  # in order, though batches fail in another one
     good = [0, 2, 4, 5]
     alone = system.run([rows[n] for n in good], max_new_tokens=3, batch_size=3)

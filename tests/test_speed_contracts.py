@@ -209,8 +209,8 @@ def test_an_executor_may_be_given_itself() -> None:
     found = system.run(QUESTIONS, executor=static)
     assert found.executor == "static"
     assert found.token_ids == system.run(QUESTIONS, executor="reference").token_ids
-    with pytest.raises(lm.LatentMASError, match="refill is 0"):
-        system.run(QUESTIONS, refill=0)
+    with pytest.raises(lm.LatentMASError, match="refill_threshold is 0"):
+        system.run(QUESTIONS, refill_threshold=0)
 
 
 def test_backbones_take_turns_within_a_budget() -> None:

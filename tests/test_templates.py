@@ -104,6 +104,31 @@ def test_a_template_takes_keywords_and_explains_itself(name: str) -> None:
         assert f"    {parameter}: " in text, parameter
 
 
+COMMON = {
+    "rounds": 3,
+    "latent_steps": 32,
+    "name": "the template's",
+    "link": None,
+    "inner": None,
+    "inputs": ("question",),
+    "task": "math",
+    "prompts": None,
+    "max_new_tokens": None,
+}
+"""Options of every template and their defaults, in order; agents come before them."""
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(lm.templates.PRESETS)))
+def test_templates_have_the_same_options_in_the_same_order(name: str) -> None:
+    template = lm.templates.get(name)
+    parameters = list(inspect.signature(template).parameters.values())
+    options = {p.name: p.default for p in parameters[-len(COMMON) :]}
+    assert list(options) == list(COMMON)
+    assert options == COMMON | {"name": name}
+    nothing = make(name, link=None, inner=None).spec()
+    assert nothing == make(name).spec()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_equals_its_graph_file(name: str, tmp_path: Path) -> None:
     graph = make(name)

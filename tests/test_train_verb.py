@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -185,6 +186,14 @@ def test_every_loop_keeps_its_contract(name: str, tmp_path: Path) -> None:
     fields = {field for field in loop.flags if field != "dry_run"}
     assert fields <= set(kind.__dataclass_fields__)
     assert ("dry_run" in loop.flags) == hasattr(make, "dry_run")
+    given = inspect.signature(make).parameters.values()
+    assert [(p.name, p.kind.name, p.default) for p in given] == [
+        ("system", "POSITIONAL_OR_KEYWORD", inspect.Parameter.empty),
+        ("config", "POSITIONAL_OR_KEYWORD", None),
+        ("train_dataset", "KEYWORD_ONLY", inspect.Parameter.empty),
+        ("eval_dataset", "KEYWORD_ONLY", None),
+        ("callbacks", "KEYWORD_ONLY", None),
+    ]
     config: Any = kind(output_dir=str(tmp_path), use_cpu=True, **BRIEF)
     before = weights(system := PLAN.load())
     rows = [{**row, "one": "x", "two": "y"} for row in ROWS]

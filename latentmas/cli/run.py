@@ -163,7 +163,9 @@ def _write_page(path: Path, result: RunResult, twin: RunResult | None, rows: lis
         return [None if answer is None else exact_match(text, answer) for text, answer in texts]
 
     twin_scores = None if twin is None else scores(twin)
-    return result.report(path, twin=twin, gold=gold, scores=scores(result), twin_scores=twin_scores)
+    own = scores(result)
+    marks: dict[str, Any] = {"scores": own, "twin_scores": twin_scores, "grader": "exact match"}
+    return result.report(path, twin=twin, gold=gold, **marks)
 
 
 def _recorder(manifest: Path, data: Path | None, asked: _Asked, rows: list[Row]) -> RunRecorder:

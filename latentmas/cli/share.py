@@ -43,7 +43,7 @@ def push(
     emit(commit)
 
 
-@takes_run_options(only=("executor", "batch_size", "refill"))
+@takes_run_options(only=("executor", "batch_size", "refill_threshold"))
 def rerun(
     manifest: Annotated[
         Path,

@@ -7,12 +7,11 @@ alone sees the question; what it sends of one round reaches the reader in the ne
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import latentmas as lm
-from latentmas.demo.relay import KINDS, PEOPLE
+from latentmas.demo.relay import KINDS, PEOPLE, Fact, Kinds, first_value_is, passage_row
 
 __all__ = ["ANSWERER", "FACTS", "asking_team", "correct", "make_rows"]
 
@@ -23,7 +22,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-FACTS = {
+FACTS: Kinds = {
     "city": KINDS["city"],
     "pet": KINDS["pet"],
     "color": (
@@ -49,10 +48,6 @@ FACTS = {
 }
 """Kind of a fact → its sentence, the question about it, and its nine values. SmolLM2 finds these
 six kinds in a passage in most cases; jobs, foods, drinks, sports and instruments less often."""
-_VALUES = re.compile(
-    rf"\b({'|'.join(value for _, _, values in FACTS.values() for value in values)})\b",
-    re.IGNORECASE,
-)
 READER = "{% if feedback %}{{ feedback }}{% else %}Repeat the facts.{% endif %}"
 ANSWERER = "{{ note }}\nRepeat: {{ question }}"
 
@@ -71,26 +66,15 @@ def make_rows(count: int, draw: random.Random, facts: int) -> Iterator[Row]:
     """
     for _ in range(count):
         name, kinds = draw.choice(PEOPLE), draw.sample(list(FACTS), facts)
-        values = [draw.choice(FACTS[kind][2]) for kind in kinds]
-        told = [
-            FACTS[kind][0].format(name=name, value=value)
-            for kind, value in zip(kinds, values, strict=True)
-        ]
-        asked = draw.randrange(facts)
-        question = FACTS[kinds[asked]][1].format(name=name)
-        yield {
-            "passage": " ".join(told),
-            "question": question,
-            "answer": values[asked],
-            "reply": f"{question} {values[asked]}",
-            "note": told[asked],
-        }
+        told = [Fact.drawn(draw, FACTS[kind], name) for kind in kinds]
+        asked = told[draw.randrange(facts)]
+        reply = f"{asked.question} {asked.value}"
+        yield passage_row(told, asked) | {"reply": reply, "note": asked.sentence}
 
 
 def correct(text: str, row: Row) -> bool:
-    """Whether the first value that a text names is the answer."""
-    found = _VALUES.search(text)
-    return found is not None and found.group().lower() == row["answer"].lower()
+    """Whether the first value in a text is the answer of a row."""
+    return first_value_is(row["answer"], text, FACTS)
 
 
 def asking_team(

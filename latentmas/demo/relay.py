@@ -8,18 +8,46 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-__all__ = ["KINDS", "PEOPLE", "correct", "make_rows", "split_rows"]
+__all__ = [
+    "KINDS",
+    "PEOPLE",
+    "Fact",
+    "Kinds",
+    "correct",
+    "first_value_is",
+    "make_rows",
+    "passage_row",
+    "split_rows",
+]
 
 Row = dict[str, Any]
+Kinds = Mapping[str, tuple[str, str, tuple[str, ...]]]
+"""Kind of a fact → its sentence, the question about it, and its values."""
+
+
+class Fact(NamedTuple):
+    """A fact about a person, and the question about it."""
+
+    sentence: str
+    question: str
+    value: str
+
+    @classmethod
+    def drawn(cls, draw: random.Random, kind: tuple[str, str, tuple[str, ...]], name: str) -> Fact:
+        """A fact of a kind about a person, with a random value."""
+        sentence, question, values = kind
+        value = draw.choice(values)
+        return cls(sentence.format(name=name, value=value), question.format(name=name), value)
+
 
 PEOPLE = (
     *("Ann", "Ben", "Clara", "David", "Emma", "Frank", "Grace", "Henry", "Ida", "Jack", "Karl"),
     *("Laura", "Max", "Nina", "Oscar", "Paul", "Rosa", "Sam", "Tom", "Vera"),
 )
-KINDS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+KINDS: Kinds = {
     "job": (
         "{name} is a {value}.",
         "What is the job of {name}?",
@@ -72,30 +100,36 @@ def split_rows(
     return learnt, others
 
 
-def _row(draw: random.Random, facts: int) -> Row:
-    told = []
-    for name in draw.sample(PEOPLE, facts):
-        sentence, question, values = KINDS[draw.choice(list(KINDS))]
-        value = draw.choice(values)
-        told.append((sentence.format(name=name, value=value), question.format(name=name), value))
-    _, question, answer = draw.choice(told)
+def passage_row(facts: Iterable[Fact], asked: Fact) -> Row:
+    """A row with a passage that states all facts, and a question about one of them."""
     return {
-        "passage": " ".join(sentence for sentence, _, _ in told),
-        "question": question,
-        "answer": answer,
+        "passage": " ".join(fact.sentence for fact in facts),
+        "question": asked.question,
+        "answer": asked.value,
     }
 
 
-def correct(text: str, row: Mapping[str, Any]) -> bool:
-    """Whether the first value in a text is the answer.
+def first_value_is(answer: str, text: str, kinds: Kinds) -> bool:
+    """Whether the first value of a fact in a text is the answer.
 
     Only the first value counts because a text that repeats the whole passage contains the answer.
+
+    Args:
+        answer: Correct answer.
+        text: Generated text.
+        kinds: Kinds of facts whose values are looked for.
     """
-    found = _VALUES.search(text)
-    return found is not None and found.group().lower() == row["answer"].lower()
+    values = "|".join(value for _, _, values in kinds.values() for value in values)
+    found = re.search(rf"\b({values})\b", text, re.IGNORECASE)
+    return found is not None and found.group().lower() == answer.lower()
 
 
-_VALUES = re.compile(
-    rf"\b({'|'.join(value for _, _, values in KINDS.values() for value in values)})\b",
-    re.IGNORECASE,
-)
+def correct(text: str, row: Mapping[str, Any]) -> bool:
+    """Whether the first value in a text is the answer of a row."""
+    return first_value_is(row["answer"], text, KINDS)
+
+
+def _row(draw: random.Random, facts: int) -> Row:
+    people = draw.sample(PEOPLE, facts)
+    told = [Fact.drawn(draw, KINDS[draw.choice(list(KINDS))], name) for name in people]
+    return passage_row(told, draw.choice(told))

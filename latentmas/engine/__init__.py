@@ -5,7 +5,7 @@ from latentmas.engine.auto_executor import (
     AUTO,
     Choice,
     choose_executor,
-    choose_refill,
+    choose_refill_threshold,
     known_executor,
     make_executor,
 )
@@ -54,7 +54,7 @@ __all__ = [
     "check_chat_template",
     "check_length",
     "choose_executor",
-    "choose_refill",
+    "choose_refill_threshold",
     "count_positions",
     "enlarged",
     "executors",

@@ -14,7 +14,7 @@ __all__ = [
     "AUTO",
     "Choice",
     "choose_executor",
-    "choose_refill",
+    "choose_refill_threshold",
     "known_executor",
     "make_executor",
 ]
@@ -67,7 +67,7 @@ def make_executor(
     return executors.get(choose_executor(backbones).name if name == AUTO else name)(mode)
 
 
-def choose_refill(backbone: LoadedBackbone) -> float:
+def choose_refill_threshold(backbone: LoadedBackbone) -> float:
     """The share of a batch that must have ended before further samples join.
 
     On CUDA a step costs the same for fewer rows, so waiting for half of them pays.

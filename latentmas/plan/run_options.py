@@ -89,7 +89,7 @@ class RunOptions(Frozen):
     system's."""
     batch_size: int = Field(default=32, ge=1)
     """Number of rows that run together."""
-    refill: float | None = Field(default=None, gt=0, le=1)
+    refill_threshold: float | None = Field(default=None, gt=0, le=1)
     """Share of a batch that must finish before waiting rows join it; 1 waits for the whole batch.
     Default: 0.5 on CUDA, else 1."""
     on_error: OnError = "raise"

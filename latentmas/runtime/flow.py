@@ -45,7 +45,7 @@ class Flow:
     """All samples of the run."""
     batch_size: int
     """Most samples that are under way at once."""
-    refill: float
+    refill_threshold: float
     """The share of them that must have ended before others join; 1 waits for all."""
     put_away: Callable[[BatchState], None]
     """Called with each walk that is done."""
@@ -95,7 +95,7 @@ class Flow:
         """How many samples may join now."""
         size, live = self.batch_size, -(-pool.live // self.interpreter.num_return_sequences)
         room = size - live
-        free = room == size or (pool.can_merge() and room >= max(1, self.refill * size))
+        free = room == size or (pool.can_merge() and room >= max(1, self.refill_threshold * size))
         return room if free and not self._retries else 0
 
     def _begin(self, rows: list[int], pool: GenerationBatch) -> None:

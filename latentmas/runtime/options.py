@@ -45,7 +45,7 @@ class RunRequest:
     """What a run was asked for: options with nothing left open, and what only Python can give."""
 
     options: RunOptions
-    """With the executor's name and the share for `refill` that were chosen."""
+    """With the executor's name and the share for `refill_threshold` that were chosen."""
     executor: Executor
     retry: Retry | None = None
     watchers: tuple[Watcher, ...] = ()

@@ -100,25 +100,31 @@ class RunResult:
         gold: Sequence[str | None] | None = None,
         scores: Sequence[float | None] | None = None,
         twin_scores: Sequence[float | None] | None = None,
+        grader: str | None = None,
     ) -> Path:
-        """Write the run as a page of HTML: one file that needs no network.
+        """Write a report of the run: one HTML file that needs no network.
 
-        It shows the graph, the answers, a timeline, what the latents are near to, their norms, how
-        much they change from round to round, and all costs. `Evaluation.report` also says which
-        answers are right.
+        It shows the graph, the answers, a timeline, the tokens nearest to the latents, the norms of
+        the latents and how much they change from round to round, and all costs. The report of an
+        evaluation, `Evaluation.report`, also shows which answers are right.
 
         Args:
-            path: the file to write, `run.html` say.
-            twin: a run of the text twin (`system.text_twin()`) over the same samples, to be
-                shown beside it.
-            gold: the right answer of each sample, or None where there is none.
-            scores: how right each answer is, from 0 (wrong, also `False`) to 1 (right); None where
-                that is not known.
-            twin_scores: the same of the twin's answers.
+            path: File to write, such as `run.html`.
+            twin: Run of the text twin (`system.text_twin()`) over the same samples, to show beside
+                this one.
+            gold: Correct answer of each sample; None where it is unknown.
+            scores: Score of each answer, from 0 or `False` (wrong) to 1 (right); None where it is
+                unknown.
+            twin_scores: Scores of the twin's answers.
+            grader: Name of the grader or metric that the scores come from, to show beside them.
+
+        Returns:
+            The path.
 
         Raises:
-            LatentMASError: the run has recorded nothing for a report, the twin ran over other
-                samples, `gold` or scores have another length, or a score is out of range.
+            LatentMASError: The run was not recorded with `record=("report",)`, the twin ran over
+                different samples, `gold` or scores differ from the answers in number, a score is
+                out of range, or `grader` is given without scores.
         """
         from latentmas.viz import report_run
 
@@ -129,6 +135,7 @@ class RunResult:
             gold=gold,
             scores=scores,
             twin_scores=twin_scores,
+            grader=grader,
         )
 
 

@@ -87,7 +87,7 @@ def run_batches(
         _interpreter(system, plan, request, executor, announce),
         samples,
         batch_size=options.batch_size,
-        refill=1.0 if options.refill is None else options.refill,
+        refill_threshold=1.0 if options.refill_threshold is None else options.refill_threshold,
         put_away=lambda walk: _put_away(walk, recorder, kept),
         forget=system.taps.forget,
         keeps=lambda: options.on_error == "keep" and not broken,

@@ -19,7 +19,7 @@ from latentmas.engine import (
     Executor,
     check_chat_template,
     choose_executor,
-    choose_refill,
+    choose_refill_threshold,
     known_executor,
     make_executor,
 )
@@ -280,8 +280,10 @@ class System(Sharing, nn.Module):
         executor = self._executor(wanted, options.position_mode)
         own = isinstance(wanted, Executor)
         changes: dict[str, Any] = {"executor": None if own else executor.name}
-        if options.refill is None:
-            changes["refill"] = choose_refill(self.backbone_of(self.plan.output))
+        if options.refill_threshold is None:
+            changes["refill_threshold"] = choose_refill_threshold(
+                self.backbone_of(self.plan.output)
+            )
         return RunRequest(
             options=options.replace(**changes),
             executor=executor,

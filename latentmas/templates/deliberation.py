@@ -35,6 +35,7 @@ def deliberation(
     *,
     reflector: Backbone | None = None,
     tool_caller: Backbone | None = None,
+    tools: Iterable[str | Tool] = TOOLS,
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "deliberation",
@@ -42,7 +43,6 @@ def deliberation(
     inner: str | None = None,
     inputs: str | Iterable[str] = ("question",),
     task: str = "math",
-    tools: Iterable[str | Tool] = TOOLS,
     prompts: Prompts | None = None,
     max_new_tokens: int | None = None,
 ) -> Graph:
@@ -58,6 +58,7 @@ def deliberation(
         reflector: backbone of the agent that thinks about the task; None uses the paper's.
         tool_caller: backbone of the agent `toolcaller`, which reads the slot `reflection` and
             answers; None uses the paper's.
+        tools: tools of the tool caller: names of registered tools, or your own functions.
         rounds: number of rounds R; with 1 there is no feedback edge.
         latent_steps: number of latent steps K of each agent.
         name: name of the graph.
@@ -66,7 +67,6 @@ def deliberation(
         inner: kind of every inner link; None has the same default as for `link`.
         inputs: sample fields shown to each agent.
         task: kind of answer to ask for: `"math"`, `"code"`, `"choice"` or `"search"`.
-        tools: tools of the tool caller: names of registered tools, or your own functions.
         prompts: agent → your prompt or `{"system": …, "prompt": …}`; or the file of a prompt pack.
         max_new_tokens: maximum number of tokens in the answer.
 

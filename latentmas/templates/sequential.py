@@ -44,8 +44,8 @@ def sequential(
     rounds: int = 3,
     latent_steps: int = 32,
     name: str = "sequential",
-    link: str = DEFAULT_LINK,
-    inner: str = DEFAULT_LINK,
+    link: str | None = None,
+    inner: str | None = None,
     inputs: str | Iterable[str] = ("question",),
     task: str = "math",
     prompts: Prompts | None = None,
@@ -66,8 +66,8 @@ def sequential(
         rounds: number of rounds R; with 1 there is no feedback edge.
         latent_steps: number of latent steps K of each agent.
         name: name of the graph.
-        link: kind of every outer link, or `"text"`.
-        inner: kind of every inner link.
+        link: kind of every outer link, or `"text"`. None uses `soft_token`.
+        inner: kind of every inner link; None uses `soft_token`.
         inputs: sample fields shown to each agent.
         task: kind of answer to ask for: `"math"`, `"code"`, `"choice"` or `"search"`.
         prompts: agent → your prompt or `{"system": …, "prompt": …}`; or the file of a prompt pack.
@@ -86,6 +86,7 @@ def sequential(
         >>> sequential(planner=tiny, critic=tiny, solver=tiny).spec().output
         ('solver',)
     """
+    link, inner = link or DEFAULT_LINK, inner or DEFAULT_LINK
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
     fields = prompt_fields(_defaults(task_words(task, inputs), rounds), prompts, rounds=rounds)
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)

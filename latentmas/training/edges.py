@@ -28,7 +28,7 @@ class EdgeTrainer(LinkTrainer):
     latent step, a small loss does not say that messages arrive.
 
     Example:
-        `lm.EdgeTrainer(system, lm.EdgeConfig("out/edges"), train_dataset=rows).train()`
+        `lm.EdgeTrainer(system, lm.EdgeConfig("out/edge"), train_dataset=rows).train()`
     """
 
     loop = "edge"
@@ -56,7 +56,7 @@ class EdgeTrainer(LinkTrainer):
             DataError: a row lacks a field.
             LatentMASError: LM402, the graph has no latent edge whose link has weights.
         """
-        config = config or EdgeConfig(output_dir="out/edges")
+        config = config or EdgeConfig(output_dir="out/edge")
         check_parts(system, config, EdgeConfig)
         chosen = choose_links(system.plan, config.train_links)
         rows = read_rows(train_dataset, config.columns)

@@ -31,7 +31,7 @@ class Answers:
     """The answers of a run, and of its twin, beside the right ones where they are known."""
 
     totals: Sequence[str]
-    """How many are right: of the run, of its twin."""
+    """How many answers of the run and of its twin are right, and by which grader."""
     first: Table
     """The first samples, with what was asked."""
     every: Table | None
@@ -46,17 +46,20 @@ class Answers:
         gold: Sequence[str | None] | None,
         scores: Scores | None,
         twin_scores: Scores | None,
+        grader: str | None,
     ) -> Answers:
         """Put them beside each other.
 
         Raises:
-            LatentMASError: there are not as many right answers or scores as answers, or a score is
-                not in 0 to 1.
+            LatentMASError: The number of right answers or scores differs from that of the answers,
+                a score is out of range, or a grader is named without scores.
         """
         count = len(result.texts)
         _check_length("gold", gold, count)
         _check_scores("scores", scores, count)
         _check_scores("twin_scores", twin_scores, count)
+        if grader is not None and scores is None and twin_scores is None:
+            raise LatentMASError(f"grader is {grader!r:.60} without scores; give scores, too")
         columns: dict[str, list[str]] = {}
         if gold is not None:
             columns["gold answer"] = ["–" if text is None else str(text) for text in gold]
@@ -67,7 +70,7 @@ class Answers:
                 columns[f"{team}score"] = [_score_text(score) for score in marks]
         known = gold is not None or scores is not None or twin_scores is not None
         return cls(
-            totals=list(_totals(scores, twin_scores)),
+            totals=list(_totals(scores, twin_scores, grader)),
             first=_first(columns, samples, result),
             every=_every(columns, count) if known and count > len(samples) else None,
         )
@@ -85,7 +88,7 @@ def _check_scores(name: str, scores: Scores | None, count: int) -> None:
             raise LatentMASError(f"{name}[{number}] is {score!r:.60}; give 0 to 1, or None")
 
 
-def _totals(scores: Scores | None, twin_scores: Scores | None) -> Iterator[str]:
+def _totals(scores: Scores | None, twin_scores: Scores | None, grader: str | None) -> Iterator[str]:
     for team, marks in (("The run", scores), ("The text twin", twin_scores)):
         known = [float(score) for score in (() if marks is None else marks) if score is not None]
         if not known:
@@ -95,6 +98,8 @@ def _totals(scores: Scores | None, twin_scores: Scores | None) -> Iterator[str]:
             yield f"{team}: {total:.0f} of {len(known)} right ({total / len(known):.1%})"
         else:
             yield f"{team}: mean score {total / len(known):.3f} over {len(known)} samples"
+    if grader is not None:
+        yield f"Grader: {grader}"
 
 
 def _first(

@@ -49,6 +49,7 @@ def report_run(
     gold: Sequence[str | None] | None = None,
     scores: Scores | None = None,
     twin_scores: Scores | None = None,
+    grader: str | None = None,
 ) -> Path:
     """Write the page; arguments and errors as `RunResult.report`."""
     record = result.record
@@ -63,8 +64,8 @@ def report_run(
             "over the same samples"
         )
     if twin is None and twin_scores is not None:
-        raise LatentMASError("twin_scores goes with twin, the run that they are about")
-    answers = Answers.of(result, record.samples, twin, gold, scores, twin_scores)
+        raise LatentMASError("twin_scores requires twin, the run whose answers they score")
+    answers = Answers.of(result, record.samples, twin, gold, scores, twin_scores, grader)
     shown = {
         "answers": answers,
         "graph": GraphView.of(record.plan),

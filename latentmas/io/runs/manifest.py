@@ -19,7 +19,7 @@ from latentmas.spec import Frozen, GraphSpec
 
 __all__ = ["Answer", "DataRecord", "RunManifest", "TeamRecord"]
 
-VERSION = 3
+VERSION = 4
 LARGEST = 512 * 2**20
 MOST_ITEMS = 50_000_000
 """Maximum number of JSON values in a manifest; each token id is one."""
@@ -84,7 +84,7 @@ class RunManifest(Frozen):
     team: TeamRecord
     data: DataRecord
     arguments: RunOptions
-    """Options of `System.run`, with the values chosen for `executor` and `refill`."""
+    """Options of `System.run`, with the values chosen for `executor` and `refill_threshold`."""
     answers: tuple[Answer, ...]
     digest: str
     """SHA-256 of all answers."""
@@ -141,15 +141,19 @@ def _as_now(data: Any) -> Any:
 
     In version 1, the run's token limit applied only to agents without a limit of their own. Up to
     version 2, sampling options were recorded even when they had no effect, and `refill` could be
-    missing, which meant 1.
+    missing, which meant 1. Up to version 3, `refill_threshold` was called `refill`.
     """
-    if not isinstance(data, dict) or data.get("version") not in (1, 2):
+    if not isinstance(data, dict) or data.get("version") not in (1, 2, 3):
         return data
     told = data.get("arguments")
     if not isinstance(told, dict):
         return data
-    ignored = () if told.get("do_sample") else ("temperature", "top_p", "top_k", "min_p")
-    now = {"refill": 1.0} | {name: value for name, value in told.items() if name not in ignored}
+    now = dict[str, Any](told)
+    if "refill" in now:
+        now["refill_threshold"] = now.pop("refill")
+    if data["version"] < 3:
+        ignored = () if told.get("do_sample") else ("temperature", "top_p", "top_k", "min_p")
+        now = {"refill_threshold": 1.0} | {n: v for n, v in now.items() if n not in ignored}
     if data["version"] == 1 and isinstance(told.get("max_new_tokens"), int):
         now["max_new_tokens"] = _for_free_agents(data, told["max_new_tokens"])
     return data | {"arguments": now}

@@ -40,11 +40,11 @@ class PassReader:
         self._mask_BL = torch.cat([prompt.mask_BT, real_BK[:, :-1].long()], dim=1)
         places_BL = positions(self._mask_BL, "mask")
         read = prompt.x_BTD.shape[1]
-        self._places_BJ = places_BL[:, read:]
+        self._places_BJ = places_BL[:, read:].clone()
         state = KVCache(backbone)
         with torch.no_grad():
             h_BTD = backbone.step(prompt.x_BTD, places_BL[:, :read], prompt.mask_BT, state)
-        self._first_B1D = h_BTD[:, -1:]
+        self._first_B1D = h_BTD[:, -1:].clone()  # a view would keep the states of whole prompts
         # The cache goes into no graph: each pass appends to copies that share these tensors.
         self._snapshot = state.snapshot()
 
@@ -79,8 +79,9 @@ class PassReader:
         return torch.cat(states, dim=1)
 
     def held(self) -> list[Tensor]:
-        """The tensors that are kept of the prompts."""
-        return [self._first_B1D, *_tensors(self._snapshot)]
+        """All tensors that this reader keeps; none is a view of a larger one."""
+        own = [self._mask_BL, self._places_BJ, self._first_B1D]
+        return [*own, *_tensors(self._snapshot)]
 
 
 def parallel_passes(

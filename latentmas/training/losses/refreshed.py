@@ -140,9 +140,11 @@ class RefreshedStates:
         """States of rows one after another, from what is kept or from their blocks."""
         key = turn.agent, turn.round
         own = {place: kept[*key, place] for place in places if (*key, place) in kept}
-        for block in sorted({place // BLOCK for place in places if place not in own}):
+        wanted = set(places)
+        for block in sorted({place // BLOCK for place in wanted - own.keys()}):
             for place, h_ND in self._compute(turn, block, inner).items():
-                own[place] = h_ND
+                if place in wanted:  # the block's other rows live on only where there is room
+                    own[place] = h_ND
                 if (*key, place) not in kept and self._takes(h_ND):
                     kept[*key, place] = h_ND
         states = torch.cat([own[place] for place in places])
@@ -158,7 +160,7 @@ class RefreshedStates:
         read = self._read.get((turn.agent, turn.round, block))
         if read is None:
             read = self._prompts(turn, [chosen[i][1] for i in full], text_messages)
-            if self._takes(*read.reader.held()):
+            if self._takes(*read.reader.held(), read.real_BK):
                 self._read[turn.agent, turn.round, block] = read
         h_BKD = (
             self._forced_states(turn, read, text_messages)
