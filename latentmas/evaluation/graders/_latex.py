@@ -61,7 +61,7 @@ _THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)")
 _SPACED_THOUSANDS = re.compile(r"[+-]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _NUMBER_AND_UNIT = re.compile(
     r"([+-]?(?:\d[\d,]*\.?\d*|\.\d+)(?:/\d+)?|[+-]?\\frac\{\d+\}\{\d+\})\s*"
-    r"((?:[A-Za-zμ²³]{2,}|(?<=\s)[a-zA-Z](?=[/ ]))(?:[/ .^]{0,2}[A-Za-z0-9²³]+)*)\.?"
+    r"((?:[A-Za-zμ²³]{2,}+|(?<=\s)[a-zA-Z](?=[/ ]))(?:[/ .^]{0,2}[A-Za-z0-9²³]++)*+)\.?"
 )
 _NO_UNIT = {
     *FUNCTIONS,

@@ -19,8 +19,8 @@ _ARTICLE = re.compile(r"[AI]\s+(?!is\b)[a-z]")
 _BRACKETED = re.compile(r"\s*(?:\*\*)?\(\s*([a-z])\s*\)")
 _WHOLE_LOWER = re.compile(r"\W*([a-z])\W*")
 _NAMED = re.compile(
-    r"(?i:answer|option|choice)(?i:[*_\s]+(?:is|are|would\s+be))?[*_\s]*:?[*_\s]*"
-    r"(?i:(?:the\s+)?(?:option|choice)\s+)?[\"'*_(\[$\s]*(?:\\(?:text|textbf|mathrm|mathbf)\{\(?)?"
+    r"(?i:answer|option|choice)(?i:[*_\s]{1,6}(?:is|are|would\s+be))?[*_\s]{0,6}:?[*_\s]{0,6}"
+    r"(?i:(?:the\s)?(?:option|choice)\s)?[\"'*_(\[$\s]{0,6}(?:\\(?:text|textbf|mathrm|mathbf)\{\(?)?"
     r"(?:([A-Z])(?![A-Za-z'’])|(?<=\()([a-z])(?=\)))"
 )
 _LETTERED = re.compile(r"\(?([A-Z])[).:]\s+")
