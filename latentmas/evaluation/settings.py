@@ -18,7 +18,7 @@ from latentmas.spec import canonical_json
 
 __all__ = ["check_settings", "settings_of", "settings_path", "write_settings"]
 
-WITHOUT_EFFECT = ("batch_size", "executor", "on_error", "record", "refill_threshold", "refill")
+WITHOUT_EFFECT = ("batch_size", "executor", "on_error", "record", "refill_threshold")
 """Options of a run that do not change what a row is answered, up to rounding."""
 
 
