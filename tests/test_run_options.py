@@ -157,9 +157,9 @@ def test_options_as_a_whole_are_as_keywords_which_win(system: lm.System) -> None
     assert system.run(ROWS, options=options).token_ids == keywords
     other = system.run(ROWS, options=options, seed=6).token_ids
     assert other == system.run(ROWS, **{**DRAWN, "seed": 6}).token_ids != keywords
-    assert evaluate(system, ROWS, options=options).sequences == tuple(
-        map(tuple, system.run(ROWS, options=options).sequences)
-    )
+    evaluated = evaluate(system, ROWS, options=options)
+    assert evaluated.sequences == evaluate(system, ROWS, **DRAWN).sequences
+    assert evaluated.sequences != evaluate(system, ROWS, **{**DRAWN, "seed": 6}).sequences
 
 
 def test_options_are_plain_json() -> None:

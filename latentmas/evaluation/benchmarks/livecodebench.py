@@ -70,7 +70,7 @@ livecodebench = benchmarks.register("livecodebench")(
             *("question_content", "starter_code", "metadata"),
             *("public_test_cases", "private_test_cases"),
         ),
-        options={"max_new_tokens": 4096, "temperature": 0.2, "top_p": 0.95},
+        options={"max_new_tokens": 4096, "do_sample": True, "temperature": 0.2, "top_p": 0.95},
         notes=(
             "1,055 problems in release 6. At this revision the data are test.jsonl and test2.jsonl "
             "to test6.jsonl beside a loading script, which recent versions of `datasets` do not "

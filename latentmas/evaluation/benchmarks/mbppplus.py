@@ -109,7 +109,7 @@ mbppplus = benchmarks.register("mbppplus")(
         licence="Apache-2.0",
         citation="Liu et al. 2023 (arXiv 2305.01210); MBPP: Austin et al. 2021 (arXiv 2108.07732)",
         columns=("task_id", "prompt"),
-        options={"max_new_tokens": 4000, "temperature": 0.2, "top_p": 0.95},
+        options={"max_new_tokens": 4000, "do_sample": True, "temperature": 0.2, "top_p": 0.95},
         instruction="Put the complete solution in one ```python block.",
         notes=(
             "378 tasks. Expected outputs are those of the correct solution, compared by EvalPlus's "

@@ -72,7 +72,7 @@ class Harness:
         return names
 
     def function(self) -> Any:
-        """The function to test: of the class `Solution`, or of the module."""
+        """The function to test, a method of the class `Solution` or a function of the module."""
         names, name = self.load("solution"), self.order["entry_point"]
         owner = names.get("Solution")
         if isinstance(owner, type) and hasattr(owner, name):
