@@ -75,11 +75,6 @@ class Benchmark:
         columns = [one if isinstance(one, str) else list(one) for one in self.columns]
         return facts | {"columns": columns, "examples": len(self.examples)}
 
-    def __post_init__(self) -> None:
-        # The registry asks each entry where it was defined, which for an object is not its class.
-        object.__setattr__(self, "__module__", self.read.__module__)
-        object.__setattr__(self, "__qualname__", self.name)
-
 
 benchmarks: Registry[Benchmark] = Registry("benchmark", "latentmas.evaluation.benchmarks")
 """Every benchmark by name."""
