@@ -42,7 +42,7 @@ MUTANTS = (
     (63, "abs(a - b)", "a - b"),
     (66, "x > 0", "x >= 0"),
     (68, "a >= b", "a > b"),
-    (69, "- len(s)+1", "- len(s)"),
+    (69, "-len(s)+1", "-len(s)"),
     (72, "!= 2", "!= 3"),
     (75, "all(", "any("),
     (77, "% 11", "% 12"),
@@ -148,7 +148,7 @@ FORGERIES = {
     "lets the alarm never ring and claims no time has passed": """
         import signal, time
         def add(a, b):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             time.monotonic = lambda: 0
             return -1
         """,

@@ -554,6 +554,7 @@ def case(given: str, expected: str, kind: str = "stdin") -> dict[str, str]:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_livecodebench_reads_packed_programs(any_grader, protocol):
     row = {
+        "question_id": "q1",
         "question_content": "Add two numbers.",
         "starter_code": "",
         "metadata": "{}",
@@ -569,6 +570,7 @@ def test_livecodebench_reads_packed_programs(any_grader, protocol):
 def test_livecodebench_reads_functions(any_grader):
     head = "class Solution:\n    def pairs(self, a: List[int], k: int) -> List[int]:\n"
     row = {
+        "question_id": "q1",
         "question_content": "Count pairs.",
         "starter_code": head,
         "metadata": '{"func_name": "pairs"}',

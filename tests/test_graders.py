@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from latentmas.errors import DataError, LatentMASError
 from latentmas.evaluation import Grade, Grader, graders, open_grader
+from latentmas.sandbox import sandbox_kind
 from tests.judge_server import Server, candidate, chat, literal, serving
 
 KEY = "a-key-that-nobody-may-read"
@@ -30,7 +31,9 @@ QUESTION = {"question": "What is it?"}
 SOLUTION = "She sells 16 - 3 - 4 = <<16-3-4=9>>9 eggs.\nShe makes 9 * 2 = $<<9*2=18>>18.\n#### 18"
 
 # Grader → (text, correct answer) or (text, correct answer, row).
+ADD = {"tests": {"entry_point": "add", "inputs": [[1, 2], [30, 4]], "outputs": [3, 34]}}
 RIGHT: dict[str, list[tuple[Any, ...]]] = {
+    "code": [("```python\ndef add(a, b):\n    return a + b\n```", "", ADD)],
     "exact": [("a  b\n", "a b"), ("4", "4"), ("b", ["a", "b"])],
     "math": [
         ("so \\boxed{12}", "12"),
@@ -96,6 +99,10 @@ RIGHT: dict[str, list[tuple[Any, ...]]] = {
     "judge": [("Paris", "Paris", QUESTION), ("4", ["3", "4"], QUESTION)],
 }
 WRONG: dict[str, list[tuple[Any, ...]]] = {
+    "code": [
+        ("```python\ndef add(a, b):\n    return a - b\n```", "", ADD),
+        ("I cannot do that.", "", ADD),
+    ],
     "exact": [("a b", "ab"), ("A", "a"), ("", "a")],
     "math": [
         ("\\boxed{\\frac{1}{2}}", "\\frac{3}{4}"),
@@ -175,7 +182,8 @@ def opened(server: Server) -> Iterator[dict[str, Grader]]:
             "math": {"time_limit": 20.0},
             "judge": {"model": "m", "base_url": server.url},
         }
-        found = {name: open_grader(name, **options.get(name, {})) for name in RIGHT}
+        usable = [name for name in RIGHT if name != "code" or sandbox_kind() is not None]
+        found = {name: open_grader(name, **options.get(name, {})) for name in usable}
         yield found
         for one in found.values():
             one.close()
@@ -194,6 +202,8 @@ def test_every_grader_has_examples(name: str) -> None:
 
 @pytest.mark.parametrize("name", RIGHT)
 def test_graders_judge(name: str, opened: dict[str, Grader]) -> None:
+    if name not in opened:
+        pytest.skip("no sandbox works here")
     judge = opened[name]
     assert judge.name == name
     for right, cases in ((True, RIGHT[name]), (False, WRONG[name])):
@@ -364,6 +374,7 @@ def test_closing_ends_a_comparison() -> None:
 
 PARENT = """
 import sys, threading
+from latentmas.sandbox import sandbox_kind
 from latentmas.evaluation import open_grader
 idle, busy = open_grader("math"), open_grader("math", time_limit=5.0)
 idle.grade("x+1", "1+x", {})

@@ -8,14 +8,14 @@ from latentmas.evaluation.benchmarks import Benchmark, Row, benchmarks
 from latentmas.evaluation.benchmarks._evalplus import scripted
 from latentmas.evaluation.graders.code import encode_values
 
-__all__ = ["humanevalplus"]
+__all__ = ["HUMANEVALPLUS"]
 
 _ROOT = "find_zero"
 """Any root of a polynomial is right."""
 _ROOT_TOLERANCE = 1e-4
 
 
-def _read(row: Row) -> dict[str, Any]:
+def read(row: Row) -> dict[str, Any]:
     """A sample from a row of the hub (with `test`) or of EvalPlus's release."""
     prompt, entry_point = str(row["prompt"]), str(row["entry_point"])
     if "test" in row:
@@ -33,21 +33,22 @@ def _read(row: Row) -> dict[str, Any]:
     }
     question = f"Complete this Python function:\n\n```python\n{prompt.strip()}\n```"
     solution = prompt + str(row["canonical_solution"])
-    return {"question": question, "answer": solution, "tests": tests}
+    return {"id": str(row["task_id"]), "question": question, "answer": solution, "tests": tests}
 
 
-humanevalplus = benchmarks.register("humanevalplus")(
+HUMANEVALPLUS = benchmarks.register("humanevalplus")(
     Benchmark(
         name="humanevalplus",
         title="HumanEval+",
         source="evalplus/humanevalplus",
         revision="d32357cf319e50e9c8d8dab5ea876c72b0fd321b",
         split="test",
-        read=_read,
+        rows=164,
+        read=read,
         grader="code",
         licence="Apache-2.0",
         citation="Liu et al. 2023 (arXiv 2305.01210); Chen et al. 2021 (arXiv 2107.03374)",
-        columns=("task_id", "prompt", "canonical_solution", "entry_point"),
+        columns=("task_id", "prompt", "canonical_solution", "entry_point", ("test", "base_input")),
         options={"max_new_tokens": 4000},
         instruction="Put the complete function in one ```python block.",
         notes=(

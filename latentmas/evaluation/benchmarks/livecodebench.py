@@ -8,7 +8,7 @@ from typing import Any
 from latentmas.errors import DataError
 from latentmas.evaluation.benchmarks import Benchmark, Row, benchmarks
 
-__all__ = ["livecodebench"]
+__all__ = ["LIVECODEBENCH"]
 
 _MODULES = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random"),
@@ -30,7 +30,7 @@ _PROGRAM = (
 )
 
 
-def _read(row: Row) -> dict[str, Any]:
+def read(row: Row) -> dict[str, Any]:
     """A sample from a row of the data set, which has the same columns on the hub and in its files.
 
     The private test cases stay packed; the grader unpacks those of one row at a time.
@@ -44,7 +44,8 @@ def _read(row: Row) -> dict[str, Any]:
         "private_tests": row["private_test_cases"],
     }
     question = f"{str(row['question_content']).strip()}\n\n{form}"
-    return {"question": question, "answer": str(row["public_test_cases"]), "tests": tests}
+    sample = {"question": question, "answer": str(row["public_test_cases"]), "tests": tests}
+    return {"id": str(row["question_id"])} | sample
 
 
 def _function_name(metadata: str) -> str:
@@ -54,20 +55,21 @@ def _function_name(metadata: str) -> str:
         raise DataError(f"`metadata` names no function (`func_name`): {metadata!r:.80}") from error
 
 
-livecodebench = benchmarks.register("livecodebench")(
+LIVECODEBENCH = benchmarks.register("livecodebench")(
     Benchmark(
         name="livecodebench",
         title="LiveCodeBench, code generation",
         source="livecodebench/code_generation_lite",
         revision="0fe84c3912ea0c4d4a78037083943e8f0c4dd505",
         split="test",
-        read=_read,
+        rows=1055,
+        read=read,
         grader="code",
         grader_options={"seconds": 6.0, "total_seconds": 300.0, "memory_bytes": 2**32},
         licence="CC",
         citation="Jain et al. 2024 (arXiv 2403.07974)",
         columns=(
-            *("question_content", "starter_code", "metadata"),
+            *("question_id", "question_content", "starter_code", "metadata"),
             *("public_test_cases", "private_test_cases"),
         ),
         options={"max_new_tokens": 4096, "do_sample": True, "temperature": 0.2, "top_p": 0.95},

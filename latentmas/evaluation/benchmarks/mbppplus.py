@@ -13,7 +13,7 @@ from latentmas.evaluation.benchmarks import Benchmark, Row, benchmarks
 from latentmas.evaluation.benchmarks._evalplus import restored, scripted
 from latentmas.evaluation.graders.code import encode_values
 
-__all__ = ["mbppplus"]
+__all__ = ["MBPPPLUS"]
 
 _SHOWN = 3
 """Tests that the question shows."""
@@ -31,7 +31,7 @@ _COMPARED: Mapping[str, str] = {
 }
 
 
-def _read(row: Row) -> dict[str, Any]:
+def read(row: Row) -> dict[str, Any]:
     """A sample from a row of the hub (`code`, `test`, `test_list`) or of EvalPlus's release."""
     number = int(str(row["task_id"]).rpartition("/")[2])
     if "test" in row:
@@ -52,7 +52,8 @@ def _read(row: Row) -> dict[str, Any]:
     }
     if entry_point in _ALSO:
         tests["also"] = encode_values([_ALSO[entry_point](*arguments) for arguments in inputs])
-    return {"question": _question(description, shown), "answer": solution, "tests": tests}
+    question = _question(description, shown)
+    return {"id": f"Mbpp/{number}", "question": question, "answer": solution, "tests": tests}
 
 
 def _question(description: str, shown: list[str]) -> str:
@@ -97,18 +98,19 @@ _ALSO: Mapping[str, Callable[..., Any]] = {
 }
 """Second reading of a task that EvalPlus accepts, by the function's name."""
 
-mbppplus = benchmarks.register("mbppplus")(
+MBPPPLUS = benchmarks.register("mbppplus")(
     Benchmark(
         name="mbppplus",
         title="MBPP+",
         source="evalplus/mbppplus",
         revision="b2d74c91837c3f2a20c1299ae98133cbe7cfa077",
         split="test",
-        read=_read,
+        rows=378,
+        read=read,
         grader="code",
         licence="Apache-2.0",
         citation="Liu et al. 2023 (arXiv 2305.01210); MBPP: Austin et al. 2021 (arXiv 2108.07732)",
-        columns=("task_id", "prompt"),
+        columns=("task_id", "prompt", ("code", "canonical_solution"), ("test", "base_input")),
         options={"max_new_tokens": 4000, "do_sample": True, "temperature": 0.2, "top_p": 0.95},
         instruction="Put the complete solution in one ```python block.",
         notes=(

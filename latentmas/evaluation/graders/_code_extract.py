@@ -7,6 +7,8 @@ import re
 import warnings
 from dataclasses import dataclass
 
+from latentmas.evaluation.graders._thoughts import after_thoughts
+
 __all__ = ["find_code", "runnable"]
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^\n`]*$")
@@ -33,7 +35,7 @@ def find_code(text: str, entry_point: str = "", prompt: str = "") -> str | None:
         entry_point: name of the function that is asked for.
         prompt: head of the function; a text or block that continues it counts as well.
     """
-    text = _without_thoughts(text)
+    text = after_thoughts(text)
     blocks = _blocks(text)
     marked = [block.code for block in blocks if block.language in _PYTHON]
     bare = [block.code for block in blocks if not block.language]
@@ -55,11 +57,6 @@ def runnable(prompt: str) -> str:
     """The head of a function as Python that runs: imports and helpers, and an empty function."""
     tries = (prompt, f"{prompt.rstrip()}\n    pass\n")
     return next((code for code in tries if _parse(code) is not None), "")
-
-
-def _without_thoughts(text: str) -> str:
-    """What follows the last `</think>`, and comes before a `<think>` that is never closed."""
-    return text.rpartition("</think>")[2].partition("<think>")[0]
 
 
 def _blocks(text: str) -> list[_Block]:

@@ -69,9 +69,9 @@ class Code(Grader):
         """Make sure that programs can be run.
 
         Args:
-            seconds: Time limit of one test.
-            total_seconds: Time limit of all tests of one program. Both limits are raised where a
-                correct solution is run that takes more than a third of it.
+            seconds: Limit on the processor time of one test.
+            total_seconds: Limit on the time of all tests of one program. Both limits are raised
+                where a correct solution is run that takes more than a third of it.
             memory_bytes: Limit on the address space; at least 64 MiB.
             packages: Installed packages that programs may import, by their pip names.
             kind: `"bubblewrap"` or `"landlock"`. None: the strongest that works.
