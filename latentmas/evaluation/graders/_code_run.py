@@ -50,7 +50,7 @@ class Bounds:
     kind: Kind | None
     packages: tuple[str, ...]
     seconds: float
-    """Time limit of one test."""
+    """Processor time of one test."""
     total_seconds: float
     memory_bytes: int
 
@@ -115,7 +115,7 @@ def _batches(inputs: Sequence[Any]) -> Iterator[list[Any]]:
 
 
 def _order(code: str, task: Task, inputs: list[Any], bounds: Bounds) -> dict[str, Any]:
-    """Instructions for the harness."""
+    """The message that the harness reads."""
     return {
         "marker": secrets.token_hex(16),
         "code": code,
