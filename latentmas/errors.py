@@ -153,7 +153,9 @@ class GraphError(LatentMASError, ValueError):
         self, problems: Iterable[Problem], graph: str = "", *, what: str = "the graph"
     ) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
+        """All problems of the graph."""
         self.graph = graph
+        """Name of the graph."""
         count = len(self.problems)
         head = f"{count} problem{'s' if count != 1 else ''} in {what}"
         lines = [f"{head} {graph!r}" if graph else head]
@@ -180,6 +182,7 @@ class UnknownNameError(LatentMASError, KeyError):
         listing = ", ".join(self.known) or "none"
         more = f"; {fix}" if fix else ""
         self.message = redact(f"unknown {kind} {self.name!r}; {hint}known: {listing}{more}")
+        """The message, without quotation marks."""
         super().__init__(self.message)
 
     def __str__(self) -> str:  # KeyError would print the repr

@@ -427,7 +427,7 @@ REACHED |= {
 }
 REACHED |= {"testing.random_system", "links.LinkOptions", "backbones.Family"}
 REACHED |= {"training.rollout_accuracy", "links.LinkBackbone", "links.LinkReads"}
-REACHED |= {f"training.{name}" for name in ("Choice", "LinkTrainer", "Loop", "Start")}
+REACHED |= {f"training.{name}" for name in ("Choice", "LinkConfig", "LinkTrainer", "Loop", "Start")}
 REACHED |= {f"training.{name}" for name in ("Training", "TrainingPlan", "plan_training")}
 REACHED |= {f"training.{name}" for name in ("PublishedRows", "PublishedSet", "read_published")}
 

@@ -100,7 +100,7 @@ def test_given_texts_are_needed_where_they_are_named(tmp_path: Path) -> None:
     train(system, tmp_path, targets={"expert": "expert", "learner": "answer"})
     with pytest.raises(lm.DataError, match="lacks the field 'plan'"):
         train(system, tmp_path, targets={"expert": "plan"})
-    with pytest.raises(lm.DataError, match="'exprt', which is no agent"):
+    with pytest.raises(lm.DataError, match="'exprt', which is not an agent"):
         train(system, tmp_path, targets={"exprt": "plan"})
 
 

@@ -23,8 +23,8 @@ from latentmas.training.loops import in_order
 ROOT = Path(__file__).parent.parent
 ROOMS = (
     *("cli", "errors.py", "spec/agent.py", "spec/backbone.py", "spec/rows.py"),
-    *("plan/run_options.py", "plan/_option_errors.py", "runtime/options.py"),
-    *("training/config.py", "training/loops"),
+    *("plan/run_options.py", "plan/_option_errors.py"),
+    *("runtime", "engine", "generation", "training", "cost", "viz"),
     *("io", "interop", "evaluation", "environment.py", "templates", "testing", "demo"),
 )
 """Folders and files of the package whose strings and docstrings are checked."""
@@ -33,7 +33,11 @@ ALLOWED = (
     "Keep what worked, mend what did not, and lay out a better plan.",
 )
 """Sentences of prompts: models were measured with them, and plans' digests depend on them."""
-PAGES = ("cli-reference.md", "cli.md")
+PAGES = sorted(
+    str(path.relative_to(ROOT / "docs"))
+    for path in (ROOT / "docs").rglob("*.md")
+    if path.name != "changelog.md"
+)
 """Pages of docs/ that are checked."""
 
 
@@ -50,7 +54,8 @@ class Pattern(NamedTuple):
 
 PATTERNS = (
     Pattern(
-        r"(?<!there )\b(is|are|was|were) no (?!longer|more|less|such|later|larger|earlier|other)",
+        r"(?<![Tt]here )\b(is|are|was|were) no "
+        r"(?!longer|more|less|such|later|larger|earlier|other|better|cheaper)",
         "'is not a …': 'is no folder' is literary",
         "it is no saved team",
         "it is not a saved team; the file does not exist",

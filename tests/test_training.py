@@ -368,7 +368,7 @@ def test_agents_have_targets_of_their_own(system, tmp_path):
     trainer = inner(system, tmp_path, rows, max_steps=1, targets={"two": "draft"})
     trainer.train()
     assert losses(trainer)[0] == pytest.approx(by_name, rel=1e-5)
-    with pytest.raises(lm.DataError, match="'three', which is no agent"):
+    with pytest.raises(lm.DataError, match="'three', which is not an agent"):
         inner(system, tmp_path, rows, targets={"three": "draft"})
     with pytest.raises(lm.DataError, match="no_such_field"):
         inner(system, tmp_path, rows, targets={"two": "no_such_field"})

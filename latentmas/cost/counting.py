@@ -51,7 +51,7 @@ class Fed:
 
     @property
     def positions(self) -> int:
-        """Of the longest prompt."""
+        """Positions of the longest prompt."""
         return sum(self.reads[-1])
 
 
@@ -66,7 +66,7 @@ class Values(dict[str, Any]):
         super().__init__()
         self._sizes = sizes
         self.nbytes = 0
-        """Of states and messages; texts count for nothing."""
+        """Bytes of states and messages; texts are not counted."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         super().__setitem__(name, value)

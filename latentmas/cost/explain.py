@@ -207,7 +207,7 @@ def _check(
 def _models(
     plan: Plan, hardware: Hardware, dtype: str | Mapping[str, str] | None
 ) -> tuple[dict[str, Model | None], list[str]]:
-    """Backbones by key, with what was taken for granted."""
+    """Backbones by key, and the assumptions made about them."""
     models: dict[str, Model | None] = {}
     notes: list[str] = []
     for key, planned in plan.backbones.items():

@@ -75,6 +75,7 @@ class Explanation:
     name: str
     """Name of the graph."""
     hardware: Hardware
+    """Hardware that the estimate is for."""
     batch: int
     """Number of samples that run together."""
     executor: str
@@ -86,6 +87,7 @@ class Explanation:
     links: int
     """Bytes of all links."""
     rows: tuple[StepCost, ...]
+    """Costs of each step, in the order of execution."""
     unknown: tuple[str, ...] = ()
     """Unknown costs, one line each."""
     obstacles: tuple[str, ...] = ()
@@ -206,7 +208,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _ratio(rows: Sequence[StepCost], over: str, under: str) -> float | None:
-    """Of the rollouts."""
+    """Ratio of two columns over all rollouts."""
     rollouts = [row for row in rows if row.op == "rollout"]
     above, below = (_sum(getattr(row, name) for row in rollouts) for name in (over, under))
     return above / below if above is not None and below else None
@@ -214,9 +216,7 @@ def _ratio(rows: Sequence[StepCost], over: str, under: str) -> float | None:
 
 COLUMNS = ("round", "step", "who", "rows", "prompt", "reused", "again", "K", "tokens")
 MEASURES = ("FLOP", "moved", "held", "seconds")
-LEGEND = (
-    "  prompt: positions; reused: of these, kept from an earlier turn; again: text that is reread"
-)
+LEGEND = "  prompt: positions; reused: those kept from an earlier turn; again: text that is reread"
 WIDTH = 100
 
 

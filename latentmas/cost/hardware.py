@@ -24,6 +24,7 @@ class Hardware:
     """
 
     name: str
+    """Name of the hardware."""
     flops: float | Mapping[str, float]
     """Operations per second in matrix products: one number, or one per data type of the weights.
     `float16` defaults to the value of `bfloat16`."""

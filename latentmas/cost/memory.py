@@ -69,7 +69,7 @@ class Memory:
     """By backbone key; None where its counts are not known."""
     links: int
     buffers: Buffers | None = None
-    """Of an executor that keeps states in buffers of fixed size; None: states grow."""
+    """Buffers of an executor that keeps states in fixed sizes; None if states grow."""
     alone: bool = False
     """Whether the backbones take turns on the device, one at a time."""
     put_by: dict[tuple[str, ...], int] = field(default_factory=dict)
@@ -79,9 +79,9 @@ class Memory:
         """Bytes at a turn's worst moment: in a call that reads the prompt, or in the last one.
 
         Args:
-            model: that is fed.
-            agents: of the turn.
-            fed: what it is fed.
+            model: Model that is fed.
+            agents: Agents of the turn.
+            fed: Positions that it is fed.
         """
         if fed.kept:
             self.put_by[agents] = self._kept(model, fed)

@@ -51,7 +51,7 @@ class BackboneStandIn(LoadedBackbone):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the ones."""
+        """Data type of the ones that it returns."""
         return torch.float32
 
     @property
@@ -105,10 +105,10 @@ def estimated_team(
     """A team known from its plan alone, and one row that stands for all samples.
 
     Args:
-        plan: whose parts.
-        applied: told of each use of a link.
-        input_tokens: of each sample field and text source: one number, or one by name.
-        characters: of templates and constant texts, for each token.
+        plan: Plan whose parts to stand in for.
+        applied: Function that is called with each use of a link.
+        input_tokens: Number of tokens of each sample field and text source, or numbers by name.
+        characters: Number of characters of templates and constant texts per token.
     """
     tokenizer = EstimatingTokenizer(characters)
     backbones: dict[str, BackboneStandIn] = {}
@@ -133,9 +133,9 @@ def counted_team(plan: Plan, applied: Applied, system: System) -> TeamStandIn:
     """A team with the tokenizers, text sources and tools of a loaded one.
 
     Args:
-        plan: whose parts, at the depth in question.
-        applied: told of each use of a link.
-        system: loaded.
+        plan: Plan with the rounds and latent steps in question.
+        applied: Function that is called with each use of a link.
+        system: Loaded system.
     """
     standins: dict[int, BackboneStandIn] = {}
     for agent in plan.graph.agents:

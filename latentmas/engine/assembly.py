@@ -33,10 +33,10 @@ class Slot(NamedTuple):
 
 
 class Nonces:
-    """Strings that no text holds by accident, each standing for a segment or a slot.
+    """Strings that no text contains by accident, each of which stands for a segment or a slot.
 
-    They have letters of both cases and characters that HTML escapes, so that a template that
-    changes its content does not give them back.
+    They contain letters of both cases and characters that HTML escapes, so that a template that
+    changes its content does not return them unchanged.
     """
 
     _pattern = re.compile(r"(<&Value\d+:\d+&>)")
@@ -81,11 +81,11 @@ def assemble(
     """A prompt as the backbone reads it.
 
     Args:
-        backbone: of the agent.
-        agent: whose prompt.
-        sample: sample fields, and slots that hold text.
-        latent_slots: slots that hold messages.
-        tools: schemas for the chat template.
+        backbone: Backbone of the agent.
+        agent: Agent that reads the prompt.
+        sample: Sample fields, and slots that contain text.
+        latent_slots: Slots that contain messages.
+        tools: Schemas for the chat template.
 
     Raises:
         DataError: the prompt or the chat template cannot be rendered, or the chat template loses,
@@ -114,9 +114,9 @@ def check_chat_template(
     """Try the chat template on a system and a user turn, without tools and with them.
 
     Args:
-        backbone: of the agent.
-        agent: whose turns.
-        tools: schemas for the chat template.
+        backbone: Backbone of the agent.
+        agent: Agent whose turns are tried.
+        tools: Schemas for the chat template.
 
     Raises:
         DataError: the chat template cannot be rendered, or loses, changes or repeats content.
@@ -154,7 +154,7 @@ def _hidden(turn: ChatMessage, markers: Mapping[str, str], nonces: Nonces) -> st
 
 
 def _cut(text: str, markers: Iterable[str]) -> list[str]:
-    """A text cut before and after each marker; a pattern would be compiled for each prompt anew."""
+    """A text cut before and after each marker, without a regular expression for each prompt."""
     parts = [text]
     for marker in markers:
         cut = (part.split(marker) for part in parts)

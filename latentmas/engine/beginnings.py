@@ -76,7 +76,7 @@ def first_messages(prompt: Packed) -> int:
 def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> KVCache:
     """A new state of B rows that have all read the same tokens, without padding.
 
-    It is made with gradients as they are on or off for the caller, and told of as such (`ON_NEW`).
+    It is made with gradients enabled as the caller has them, and reported as new (`ON_NEW`).
 
     Args:
         backbone: reads them, the first time.

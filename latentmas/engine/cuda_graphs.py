@@ -97,15 +97,15 @@ class Replay:
 def capture(
     step: Callable[[], None], *, device: torch.device, changed: Sequence[Tensor]
 ) -> torch.cuda.CUDAGraph:
-    """Capture a step; afterwards all is as it was before, on failure too.
+    """Capture a step; afterwards all state is as before, on failure too.
 
     Args:
-        step: what is captured.
-        device: where it runs.
-        changed: what the step changes, apart from columns that it writes anew.
+        step: Function to capture.
+        device: Device on which it runs.
+        changed: Tensors that the step changes, apart from columns that it always overwrites.
 
     Raises:
-        RuntimeError: the step cannot be captured.
+        RuntimeError: The step cannot be captured.
     """
     kept = [buffer.clone() for buffer in changed]
 

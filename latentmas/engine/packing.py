@@ -73,8 +73,8 @@ def pack(
     """Render, tokenise and embed the prompts of a batch.
 
     Args:
-        backbone: of the agent.
-        agent: whose prompt.
+        backbone: Backbone of the agent.
+        agent: Agent that reads the prompt.
         samples: B mappings: sample fields, and slots that hold text.
         messages: slot → message_BKD, spliced in at the slot.
         room: positions that must be left after the prompt.
@@ -135,8 +135,8 @@ def prompt_ids(
     """Ids of a batch of prompts, (B, T), as in `Packed.ids_BT`; nothing is embedded.
 
     Args:
-        backbone: of the agent.
-        agent: whose prompt.
+        backbone: Backbone of the agent.
+        agent: Agent that reads the prompt.
         samples: B mappings: sample fields, and slots that hold text.
         sizes: slot → rows of the message in it.
         tools: schemas for the chat template.
@@ -162,8 +162,8 @@ def count_positions(
     """Positions of a prompt.
 
     Args:
-        backbone: of the agent.
-        agent: whose prompt.
+        backbone: Backbone of the agent.
+        agent: Agent that reads the prompt.
         sample: sample fields, and slots that hold text.
         sizes: slot → rows of the message in it.
     """
@@ -171,7 +171,7 @@ def count_positions(
 
 
 def _kept_rows(message_BKD: Tensor, shortened: bool) -> list[list[int]]:
-    """Of each row of the batch, the message's rows that the receiver reads."""
+    """Message rows that the receiver reads, for each row of the batch."""
     rows, steps = message_BKD.shape[:2]
     if not shortened:
         return [list(range(steps))] * rows

@@ -26,7 +26,7 @@ class Prefix:
     ids_BC: Tensor
     """Their ids, on the CPU; they tell whether another prompt begins alike."""
     snapshot: list[dict[str, Any]] | None = None
-    """Of a state; None until a feed has read the columns."""
+    """Snapshot of a state; None until a session has read the columns."""
 
     @property
     def columns(self) -> int:
@@ -58,9 +58,9 @@ def merged_prefix(
     """The prefix of several agents' prompts that run as one batch, padded to the longest.
 
     Args:
-        ids_BT: of the batch.
-        own: of each agent the columns of its prompts, and the prefix it would have by itself.
-        left: what an earlier turn of the same agents has left.
+        ids_BT: Token ids of the batch.
+        own: For each agent, the columns of its prompts and the prefix that it would have alone.
+        left: Prefix that an earlier turn of the same agents has left.
 
     Returns:
         `left` where the batch begins with it, else a new one; None when nothing is shared.

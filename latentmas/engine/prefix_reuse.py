@@ -31,13 +31,13 @@ def find_prefix(
     """The prefix of a turn: the one that an earlier turn has left, else one for the next turn.
 
     Args:
-        plan: being walked.
-        step: the turn.
-        backbone: of its agent.
+        plan: Plan that is walked.
+        step: Step of the turn.
+        backbone: Backbone of its agent.
         samples: B mappings of sample fields.
-        values: made so far.
-        known: prefixes by agent; a new one is put there.
-        ids_BT: of the turn's prompts.
+        values: Values made so far.
+        known: Prefixes by agent; a new one is added.
+        ids_BT: Token ids of the turn's prompts.
 
     Returns:
         None when nothing is shared, or when gradients are on.

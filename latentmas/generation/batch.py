@@ -38,9 +38,9 @@ class GenerationRequest:
     num_return_sequences: int = 1
     """How many texts follow each prompt, which is read once."""
     max_new_tokens: Sequence[int]
-    """Most tokens that each row chooses; tokens of a controller are not counted."""
+    """Maximum number of tokens that each row chooses; those of a controller are not counted."""
     context_left: Sequence[int | None]
-    """Most tokens that each row's context holds after its prompt; None knows no bound."""
+    """Number of tokens that fit into each row's context after its prompt; None for no limit."""
     streams: Sequence[str]
     """Names of the rows' random streams."""
     controller: GenerationController = field(default_factory=GenerationController)
@@ -118,9 +118,9 @@ class GenerationBatch:
         """An empty batch.
 
         Args:
-            executor: feeds the backbone.
-            backbone: of the agent that writes.
-            sampling: how all rows choose.
+            executor: Executor that feeds the backbone.
+            backbone: Backbone of the agent that writes.
+            sampling: Sampling settings of all rows.
         """
         self._executor, self._backbone, self._sampling = executor, backbone, sampling
         self._feed: DecoderSession | None = None

@@ -33,7 +33,7 @@ class Continuation(NamedTuple):
     tokens: Sequence[int] = ()
     """Fed next, as if the row had written them."""
     max_new_tokens: int | None = None
-    """Most tokens that it may choose from now on; None leaves it what it has."""
+    """Maximum number of tokens that it may choose from now on; None leaves the limit as it is."""
     end: bool = False
     """End the row here."""
 
@@ -55,7 +55,7 @@ class GenerationController:
 
 
 class ChainedControllers(GenerationController):
-    """Several controllers; where two speak of one row, the first is heard."""
+    """Several controllers; if two of them act on one row, the first one applies."""
 
     def __init__(self, parts: Sequence[GenerationController]) -> None:
         self.parts = list(parts)
@@ -120,16 +120,17 @@ class StopStrings(GenerationController):
 
 
 class Retry(NamedTuple):
-    """A second chance for a text without an answer: it is led on to one, once.
+    """One retry for a text without an answer: a cue is appended, and the text continues from it.
 
-    The row goes on where it stands: it still sees its prompt, its messages and its own text.
+    The row continues where it stopped: it still sees its prompt, its messages and its own text.
     """
 
     has_answer: Callable[[str], bool]
+    """Function that says whether a text contains an answer."""
     cue: str
     """Added to the text, as its own words."""
     max_new_tokens: int
-    """Most tokens to answer with."""
+    """Maximum number of tokens of the continuation."""
 
 
 def _has(pattern: str) -> Callable[[str], bool]:

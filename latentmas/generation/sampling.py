@@ -21,7 +21,7 @@ class Sampling:
     """How the next token is chosen: options that `RunOptions` has checked, with its meanings."""
 
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
-    """Most tokens written by an agent whose step sets no limit."""
+    """Maximum number of tokens of an agent whose step sets no limit."""
     do_sample: bool = False
     """False: the most likely token. True: draw."""
     temperature: float = 1.0
@@ -36,8 +36,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """Strings that end a text; they are not part of it."""
     seed: int | tuple[int, ...] = 0
-    """Of drawing. Each row has a stream of its own, so a batch gives what its rows alone would; a
-    sequence gives one seed for each sample."""
+    """Random seed. Each row has its own random stream, so that a batch gives the same texts as its
+    rows alone; a sequence has one seed for each sample."""
 
     @classmethod
     def of(cls, options: RunOptions) -> Sampling:

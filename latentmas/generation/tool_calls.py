@@ -38,7 +38,7 @@ from latentmas.tools import Tool
 __all__ = ["ToolCallController", "ToolCall", "tool_call_controller", "tool_schemas"]
 
 AT_ONCE = 8
-"""Most tools that run side by side."""
+"""Maximum number of tools that run at the same time."""
 NO_CALLS_LEFT = "No calls are left. Answer with what is known."
 
 
@@ -247,9 +247,9 @@ def tool_call_controller(
     """The controller of an agent's tool calls.
 
     Args:
-        agent: who calls; it names at least one tool.
-        tools: by name.
-        backbone: of the agent.
+        agent: Agent that calls; it names at least one tool.
+        tools: Tools by name.
+        backbone: Backbone of the agent.
     """
     own = {name: tools[name] for name in agent.tools}
     return (_Chat if agent.tool_style == "chat" else _Tags)(agent, own, backbone)

@@ -42,7 +42,9 @@ class TeamDifference:
     """Differences between two teams."""
 
     a: str
+    """Source of the first team."""
     b: str
+    """Source of the second team."""
     plan: tuple[str, ...]
     """Differences of the plans, one per line."""
     links: tuple[LinkDifference, ...]

@@ -63,16 +63,21 @@ class TeamReport:
     """Description of a saved team, and its problems."""
 
     source: str
+    """Folder or repository of the team."""
     revision: str | None
     """Commit on the Hub; None for a local folder."""
     name: str
+    """Name of the graph."""
     format: int
+    """Version of the file format."""
     latentmas: str
     """Version of latentmas that wrote it."""
     digest: str
     """Digest of its plan, as recorded in the manifest."""
     backbones: tuple[BackboneFacts, ...]
+    """Backbones of the team."""
     links: tuple[LinkFacts, ...]
+    """Links of the team."""
     trainings: tuple[Mapping[str, Any], ...]
     """Loop, steps, seed, time, and number and digest of the rows of each training, oldest first."""
     problems: tuple[str, ...]

@@ -36,6 +36,7 @@ class LinkBackbone(Protocol):
     """The parts of a loaded backbone that a link may use; `LoadedBackbone` provides them."""
 
     tokenizer: Any
+    """Tokenizer of the backbone."""
     workspace: dict[Any, Any]
     """Tensors derived from the weights; cleared when the weights move or change dtype."""
 

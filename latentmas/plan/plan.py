@@ -63,11 +63,15 @@ class Plan(Frozen):
     """
 
     version: Literal[1] = 1
+    """Version of the plan format."""
     graph: GraphSpec
     """The declaration, with every slot resolved."""
     backbones: dict[str, PlanBackbone]
+    """Backbones by key, with their facts and agents."""
     links: tuple[LinkPlan, ...]
+    """Links, one entry per set of weights."""
     steps: tuple[Step, ...]
+    """Steps in the order of execution."""
     _text_functions: dict[str, TextFunction] = PrivateAttr(default_factory=dict)
     _tools: dict[str, Tool] = PrivateAttr(default_factory=dict)
 

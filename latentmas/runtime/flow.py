@@ -34,31 +34,32 @@ def by_length(
 
 @dataclass
 class Flow:
-    """Walks samples in batches; where errors are kept, a failing row costs no other its answer.
+    """Walks samples in batches; where errors are kept, a failing row does not affect the others.
 
-    A batch that fails is halved until the row at fault stands alone: a row gives the same alone as
-    in its batch. What is tried again runs apart from all other rows, so that it is known who fails.
+    A batch that fails is halved until the row at fault runs alone, since a row gives the same
+    result alone as in a batch. Retried rows run apart from all others, so that the failing row is
+    known.
     """
 
     interpreter: Interpreter
     samples: Sequence[Mapping[str, Any]]
     """All samples of the run."""
     batch_size: int
-    """Most samples that are under way at once."""
+    """Maximum number of samples in progress at once."""
     refill_threshold: float
-    """The share of them that must have ended before others join; 1 waits for all."""
+    """Share of them that must have finished before others join; 1 waits for all."""
     put_away: Callable[[BatchState], None]
-    """Called with each walk that is done."""
+    """Function that is called with each finished walk."""
     forget: Callable[[int], None]
-    """Called when a batch has failed, with the number of rows whose latent phase was over."""
+    """Function that is called when a batch fails, with the number of rows past the latent phase."""
     keeps: Callable[[], bool]
-    """Whether an error is kept for its row, or raised."""
+    """Function that says whether an error is kept for its row rather than raised."""
     errors: Errors = field(default_factory=dict)
-    """Rows that have failed."""
+    """Rows that have failed, with their errors."""
     walks: list[BatchState] = field(default_factory=list)
-    """Those that are done."""
+    """Finished walks."""
     begun: list[int] = field(default_factory=list)
-    """Rows whose latent phase is over, in order; those that ran again are in it again."""
+    """Rows whose latent phase is over, in order; a row that ran twice is listed twice."""
     _again: deque[list[int]] = field(default_factory=deque)
     """Rows of failed batches."""
     _open: list[BatchState] = field(default_factory=list)

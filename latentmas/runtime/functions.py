@@ -19,8 +19,8 @@ def resolve_tools(plan: Plan, given: Mapping[str, Tool]) -> dict[str, Tool]:
     """Every tool that an agent names, from `given` or the registry.
 
     Raises:
-        UnknownNameError: an agent's tool is in neither.
-        LatentMASError: one is given that no agent has, or that is no function.
+        UnknownNameError: An agent's tool is neither given nor registered.
+        LatentMASError: A given tool is not a function, or no agent names it.
     """
     used = dict.fromkeys(name for agent in plan.graph.agents for name in agent.tools)
     _check_given("tool", given, used, "agent has it")

@@ -21,7 +21,7 @@ class Origin:
     revision: str | None = None
     """The hub's commit."""
     seed: int = 0
-    """Of links that were started."""
+    """Seed of the links that were initialised."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class TrainingRecord:
     loop: str
     """`"inner"`, `"edge"`, `"rollout"` or `"outer"`."""
     arguments: Mapping[str, Any]
-    """Of the trainer, without secrets and places on one machine."""
+    """Arguments of the trainer, without secrets and paths of one machine."""
     log: Sequence[Mapping[str, Any]]
     """Every entry of the trainer's log."""
     manifest: Mapping[str, Any]
@@ -58,12 +58,15 @@ class Score:
     """
 
     metric: str
+    """Name of the metric."""
     value: float
+    """Value of the metric."""
     n: int | None = None
     """Number of samples; a share of so many has a 95 % interval (Wilson's)."""
     low: float | None = None
     """An interval of your own."""
     high: float | None = None
+    """Upper end of the 95 % interval."""
     data: str = ""
     """What it was measured on."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +75,6 @@ class Score:
     def __post_init__(self) -> None:
         numbers = [self.value, *(x for x in (self.low, self.high) if x is not None)]
         if not all(math.isfinite(number) for number in numbers):
-            raise DataError(f"score {self.metric!r}: {self.value} is no finite number")
+            raise DataError(f"score {self.metric!r}: {self.value} is not a finite number")
         if self.n is not None and self.n < 1:
             raise DataError(f"score {self.metric!r}: n is {self.n}; give at least 1, or none")

@@ -61,7 +61,7 @@ def meta_links(plan: Plan) -> dict[str, Link]:
         if found != planned.n_parameters:
             raise PlanError(
                 f"link {planned.id!r}: kind {planned.kind!r} has {found:,} weights at these widths "
-                f"and options, the plan says {planned.n_parameters:,}; compile the graph anew"
+                f"and options, the plan says {planned.n_parameters:,}; compile the graph again"
             )
     needed, there = 4 * plan.n_parameters, _physical_memory()
     if needed > there:
@@ -103,13 +103,13 @@ def init_link_weights(
     """Apply `init` and `norm` of every link, inner links first.
 
     Args:
-        plan: what is asked.
-        links: by id; changed in place.
-        backbones: loaded, by key.
-        seed: of the token sequences that calibrate norms.
+        plan: Plan whose links are initialised.
+        links: Links by id; changed in place.
+        backbones: Loaded backbones by key.
+        seed: Seed of the token sequences that calibrate norms.
 
     Raises:
-        WeightsError: two backbones share no word, so nothing can be aligned.
+        WeightsError: Two backbones have no word in common, so they cannot be aligned.
     """
     states = {key: _sample_states(backbone, seed) for key, backbone in backbones.items()}
     senders = {agent.name: agent.backbone for agent in plan.graph.agents}
@@ -193,7 +193,7 @@ def ridge_alignment(source: LoadedBackbone, target: LoadedBackbone) -> Tensor:
 
 
 def _words(backbone: LoadedBackbone) -> dict[str, int]:
-    """Ordinary tokens of a vocabulary: special ones are no words."""
+    """Ordinary tokens of a vocabulary: special tokens are left out."""
     special = set(backbone.tokenizer.all_special_tokens)
     size = backbone.planned.info.vocab_size
     vocabulary = backbone.tokenizer.get_vocab()

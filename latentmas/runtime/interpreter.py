@@ -86,7 +86,7 @@ class Interpreter:
     num_return_sequences: int = 1
     """Answers of each sample, from one latent phase."""
     retry: Retry | None = None
-    """A second chance for answers that hold none."""
+    """One retry for texts without an answer."""
     keep: Callable[[Step], bool] = lambda step: False
     """Whether a step's value stays in `BatchState.values` to the end."""
     batch_class: type[GenerationBatch] = GenerationBatch

@@ -1,4 +1,4 @@
-"""A run's options as `System.run` takes them: plain ones, objects and functions."""
+"""Arguments of `System.run`: plain options, objects and functions."""
 
 from __future__ import annotations
 
@@ -31,54 +31,54 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 HOOKS = ("on_event", "on_text", "edit_message", "manifest")
-"""What `System.run` takes besides options: functions and files, which no record can repeat."""
+"""Arguments of `System.run` that are not options: functions and files, which cannot be recorded."""
 RECORDABLE: dict[str, tuple[type, ...]] = {
     "messages": (Transfer,),
     "states": (Rollout,),
     "report": (Transfer, Rollout),
 }
-"""What `record` may name, and the steps that make it."""
+"""Values of `record`, with the steps whose results are recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """What a run was asked for: options with nothing left open, and what only Python can give."""
+    """Checked arguments of a run: options without open defaults, objects and functions."""
 
     options: RunOptions
-    """With the executor's name and the share for `refill_threshold` that were chosen."""
+    """Options, with the values chosen for `executor` and `refill_threshold`."""
     executor: Executor
     retry: Retry | None = None
     watchers: tuple[Watcher, ...] = ()
     edit_message: EditMessage | None = None
     objects: Mapping[str, object]
-    """Arguments that are objects or functions, by name; a run with any cannot be repeated."""
+    """Arguments that are objects or functions, by name; a run with one cannot be repeated."""
 
     @property
     def sampling(self) -> Sampling:
-        """How tokens are chosen."""
+        """Sampling settings."""
         return Sampling.of(self.options)
 
 
 OBJECTS: dict[str, type] = {"executor": Executor, "retry": Retry}
-"""Options that take an object in place of a name."""
+"""Options that accept an object instead of a name, with its type."""
 
 
 def merge_options(
     call: str, options: RunOptions | None, given: Mapping[str, Any]
 ) -> tuple[RunOptions, dict[str, Any]]:
-    """Options given as a whole, with those given as keywords in their place.
+    """Merge options with keywords, which replace them.
 
     Args:
-        call: what was called, for messages.
-        options: as a whole.
-        given: keywords; `retry` and `executor` may be objects.
+        call: Name of the called function, for messages.
+        options: Options as one object; None uses the defaults.
+        given: Keywords; `retry` and `executor` may be objects.
 
     Returns:
-        The options, and the objects by name.
+        The merged options, and the objects by name.
 
     Raises:
-        TypeError: a keyword is unknown, or `options` are not `RunOptions`.
-        LatentMASError: as `RunOptions`.
+        TypeError: A keyword is unknown, or `options` is not a `RunOptions`.
+        LatentMASError: Same as for the constructor of `RunOptions`.
     """
     known = [*RunOptions.model_fields, *HOOKS, "options"]
     for name in given:
@@ -94,30 +94,32 @@ def merge_options(
 
 
 def find_retry(options: RunOptions, objects: Mapping[str, Any]) -> Retry | None:
-    """The retry of a run: an object, or the one of a kind of task."""
+    """The retry of a run: the given object, or the one for a kind of task."""
     if "retry" in objects:
         return objects["retry"]  # type: ignore[no-any-return]
     return None if options.retry is None else RETRIES[options.retry]
 
 
 def read_watchers(on_event: Watcher | Sequence[Watcher]) -> tuple[Watcher, ...]:
-    """Functions of events.
+    """Functions to call with each event.
 
     Raises:
-        LatentMASError: it is neither a function nor a sequence of functions.
+        LatentMASError: `on_event` is neither a function nor a sequence of functions.
     """
     if callable(on_event):
         return (on_event,)
     if not isinstance(on_event, list | tuple) or not all(map(callable, on_event)):
-        raise refuse("on_event", on_event, "give a function of an event, or a list of such")
+        raise refuse(
+            "on_event", on_event, "give a function that takes an event, or a list of such functions"
+        )
     return tuple(on_event)
 
 
 def check_seeds(options: RunOptions, samples: int) -> None:
-    """Seeds by sample are as many as the samples.
+    """Check that there is one seed per sample if seeds are given by sample.
 
     Raises:
-        LatentMASError: they are not.
+        LatentMASError: The numbers differ.
     """
     if isinstance(options.seed, tuple) and len(options.seed) != samples:
         found = len(options.seed)
@@ -125,7 +127,7 @@ def check_seeds(options: RunOptions, samples: int) -> None:
 
 
 def takes_options(function: F) -> F:
-    """Decorator: the signature and the docstring list the options that `**options` stands for."""
+    """Decorator that lists the options behind `**options` in the signature and the docstring."""
     signature = inspect.signature(function)
     own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
     fields = RunOptions.model_fields

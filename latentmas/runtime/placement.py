@@ -128,11 +128,12 @@ def load_backbones(
     """The backbone of each agent; one is loaded once for each device it is needed on.
 
     Args:
-        plan: whose agents.
-        placed: agent → device, as `place_agents` names it.
-        dtype: in place of what the backbones declare; None also takes reused ones as they are.
-        reuse: loaded backbones of another system, by agent, to take where they are the same.
-        commits: of the hub, by key, in place of the revisions declared.
+        plan: Plan whose backbones are loaded.
+        placed: Agent → device, as `place_agents` returns it.
+        dtype: Data type that replaces those declared by the backbones; None also takes reused ones
+            as they are.
+        reuse: Loaded backbones of another system, by agent, which are shared where they are equal.
+        commits: Commits on the Hub, by key, which replace the declared revisions.
     """
     agent_backbones, loaded = dict[str, LoadedBackbone](), dict[tuple[str, str], LoadedBackbone]()
     for key, planned in plan.backbones.items():

@@ -1,4 +1,4 @@
-"""`RunResult`: what a run gives back."""
+"""`RunResult`: the result of a run."""
 
 from __future__ import annotations
 
@@ -21,52 +21,50 @@ __all__ = ["RunResult"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """Answers of a run, with what was asked to be recorded.
-
-    `messages` and `states` are on the CPU.
-    """
+    """Answers of a run, with its costs and any recorded tensors, which are on the CPU."""
 
     texts: list[str]
-    """The output agent's answers, one for each sample."""
+    """Answers of the output agent, one for each sample."""
     token_ids: list[list[int]]
-    """Their tokens, without the end token; what tools or a retry added is among them."""
+    """Token ids of each answer, without the end token but with those added by tools or a retry."""
     sequences: list[list[str]] = field(default_factory=list, repr=False)
-    """All answers of each sample, the first of which is in `texts`."""
+    """All answers of each sample; the first is the one in `texts`."""
     sequence_ids: list[list[list[int]]] = field(default_factory=list, repr=False)
-    """Their tokens."""
+    """Token ids of all answers of each sample."""
     finish_reasons: list[list[FinishReason]] = field(default_factory=list, repr=False)
-    """Why each answer ended: `"stop"`; `"length"` at a limit of tokens or of the context;
+    """Why each answer ended: `"stop"`; `"length"` at the token limit or the context's end;
     `"tool_limit"` when it asked for more tool calls than its agent may make."""
     errors: dict[int, LatentMASError] = field(default_factory=dict)
-    """Number of a sample → why it has no answer; with `on_error="keep"`. Its text is empty, it has
-    no sequences, its rows of messages and states are NaN, and no record counts it."""
+    """Errors by sample number, with `on_error="keep"`. A sample with an error has an empty text and
+    no sequences; its rows of messages and states are NaN, and no record counts it."""
     manifest_error: Exception | None = field(default=None, repr=False)
-    """Why the manifest could not be written; None if it was, or if none was asked for."""
+    """Why the manifest could not be written; None if it was written or not requested."""
     tool_calls: list[list[ToolCall]] = field(default_factory=list, repr=False)
-    """The tool calls of all agents for each sample, in the order of the plan's steps; each names
-    its agent and round."""
+    """Tool calls of all agents for each sample, in the order of the plan's steps; each has its
+    agent and round."""
     retried: list[int] = field(default_factory=list, repr=False)
-    """Samples with an answer that was led on by a retry."""
+    """Numbers of the samples with an answer that a retry continued."""
     messages: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """`"round1.planner->critic"` → message_BKD; with `record=("messages",)`."""
     states: dict[str, Tensor] = field(default_factory=dict, repr=False)
     """`"round1.planner"` → raw states h_BKD; with `record=("states",)`."""
     text_messages: dict[str, list[str]] = field(default_factory=dict, repr=False)
-    """`"round1.planner.text"` → what was said on text edges; always recorded."""
+    """`"round1.planner.text"` → texts sent along text edges; always recorded."""
     accounting: list[StepRecord] = field(default_factory=list, repr=False)
-    """A record for each round and agent, batches added up, in plan order."""
+    """Costs of each round and agent, summed over batches, in plan order."""
     seconds: float = 0.0
+    """Duration of the run."""
     executor: str = ""
     """Name of the executor."""
     record: RunRecord | None = field(default=None, repr=False)
-    """What `report` shows; with `record=("report",)`."""
+    """Data for `report`, with `record=("report",)`."""
 
     @property
     def text(self) -> str:
         """The answer of a run over one sample.
 
         Raises:
-            LatentMASError: when there is not exactly one.
+            LatentMASError: The run has no answer, or several.
         """
         if len(self.texts) != 1:
             raise LatentMASError(f"the run has {len(self.texts)} answers; read .texts")
@@ -74,11 +72,11 @@ class RunResult:
 
     @property
     def steps(self) -> list[StepRecord]:
-        """Another name of `accounting`."""
+        """Alias of `accounting`."""
         return self.accounting
 
     def summary(self) -> str:
-        """The accounting as a table of text, with totals."""
+        """The accounting as a text table, with totals."""
         total = StepRecord(0, "", "", **_sums(self.accounting))
         lines = [
             f"{'round':>5}  {'agent':<16}{'op':<9}{'prompt':>8}{'latent':>8}{'text':>8}"
@@ -148,7 +146,7 @@ _KEY = ("round", "agent", "op")
 
 
 def add_up(records: Sequence[StepRecord]) -> list[StepRecord]:
-    """Records of several batches, added up by round, agent and step kind."""
+    """Sum records of several batches by round, agent and kind of step."""
     groups: dict[tuple[int, str, str], list[StepRecord]] = {}
     for record in records:
         groups.setdefault((record.round, record.agent, record.op), []).append(record)

@@ -1,4 +1,4 @@
-"""Batches of samples through the interpreter, and their results put together."""
+"""Run batches of samples through the interpreter and collect their results."""
 
 from __future__ import annotations
 
@@ -37,17 +37,20 @@ def judge_samples(
     unread: Mapping[int, DataError],
     request: RunRequest,
 ) -> Errors:
-    """Errors of all samples that are known before the run to have no answer.
+    """Errors of the samples that cannot be run, found before the run.
 
     Args:
-        system: that is to run.
-        plan: at the run's depth.
-        rows: all samples.
-        unread: errors of those that are no mapping of the graph's inputs.
-        request: of the run.
+        system: System that will run.
+        plan: Plan with the run's rounds and latent steps.
+        rows: All samples.
+        unread: Errors of samples that are not mappings of the graph's inputs.
+        request: Checked arguments of the run.
+
+    Returns:
+        Errors by sample number.
 
     Raises:
-        DataError: naming all of them, unless errors are kept.
+        DataError: Samples cannot be run and errors are not kept; the message names all of them.
     """
     edited = request.edit_message is not None or bool(system.taps.edits)
     readable = {i: row for i, row in enumerate(rows) if i not in unread}
@@ -65,7 +68,7 @@ def run_batches(
     request: RunRequest,
     errors: Errors,
 ) -> RunResult:
-    """Run all samples in batches, but for those with errors."""
+    """Run all samples without errors, in batches."""
     options, executor, broken = request.options, request.executor, list[BaseException]()
     record, watchers = options.record, request.watchers
     recorder = ReportRecorder(system, plan, samples) if "report" in record else None
@@ -78,7 +81,7 @@ def run_batches(
             for watcher in watchers:
                 watcher(event)
         except BaseException as error:
-            broken.append(error)  # the caller's own, no sample's
+            broken.append(error)  # raised by the caller's function, not by a sample
             raise
 
     asked = tuple(kind for name in record if name != "report" for kind in RECORDABLE[name])
@@ -135,7 +138,7 @@ def _interpreter(
 def _put_away(walk: BatchState, recorder: ReportRecorder | None, kept: Container[str]) -> None:
     """Read a walk for the report; move recorded tensors off the device.
 
-    So batches do not pile up there, nor what the report alone needed.
+    Batches therefore do not accumulate there, and neither do tensors that only the report needs.
     """
     if recorder is not None:
         recorder.read(walk)
@@ -148,14 +151,14 @@ def _put_away(walk: BatchState, recorder: ReportRecorder | None, kept: Container
 
 
 class _Places:
-    """Where what the walks have made belongs: in the order of the samples, with gaps."""
+    """Puts the results of walks in the order of the samples, with gaps for missing ones."""
 
     def __init__(self, count: int, walks: Sequence[BatchState]) -> None:
         self._count = count
         self._numbers = [row for walk in walks for row in walk.rows]
 
     def items(self, batches: Iterable[Sequence[T]], missing: Callable[[], T]) -> list[T]:
-        """An item for each sample."""
+        """One item for each sample."""
         whole = [missing() for _ in range(self._count)]
         flat = (item for batch in batches for item in batch)
         for number, item in zip(self._numbers, flat, strict=True):
@@ -163,7 +166,7 @@ class _Places:
         return whole
 
     def rows(self, batches: Sequence[Tensor]) -> Tensor:
-        """A row for each sample; NaN where one is missing."""
+        """One row for each sample; NaN where it is missing."""
         rows = torch.cat(list(batches))
         whole = rows.new_full((self._count, *rows.shape[1:]), torch.nan)
         whole[self._numbers] = rows
@@ -171,7 +174,7 @@ class _Places:
 
 
 def _collect(plan: Plan, walks: Sequence[BatchState], count: int) -> RunResult:
-    """Results in the order of the samples, whatever that of the batches was."""
+    """Results in the order of the samples, regardless of the order of the batches."""
     places = _Places(count, walks)
 
     def gather(kind: type) -> Iterator[tuple[str, list[Any]]]:

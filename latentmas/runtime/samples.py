@@ -24,7 +24,7 @@ Sample = str | Mapping[str, Any]
 Errors = dict[int, LatentMASError]
 """Number of a sample → why it has no answer."""
 _TOLD = 20
-"""Most samples whose errors are told in full."""
+"""Maximum number of samples whose errors are shown in full."""
 
 
 def check_samples(plan: Plan, samples: Sequence[Sample]) -> list[Mapping[str, Any]]:

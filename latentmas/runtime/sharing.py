@@ -38,8 +38,8 @@ _ELSEWHERE = {
     "latent_steps": "read system.plan.graph.latent_steps; for one run: "
     "system.run(samples, latent_steps=…)",
     "agents": "read system.plan.graph.agents",
-    "add_agent": "a system is fixed; change the graph and load its plan anew",
-    "connect": "a system is fixed; change the graph and load its plan anew",
+    "add_agent": "a system is fixed; change the graph and load its plan again",
+    "connect": "a system is fixed; change the graph and load its plan again",
 }
 """Attribute that a system lacks → what to write in its place."""
 
@@ -102,14 +102,14 @@ class Sharing:
         """Load a team from a folder or the hub.
 
         Args:
-            source: what `save_pretrained` wrote, or a repository of the hub.
-            revision: branch, tag or commit of that repository.
-            **options: of `latentmas.io.load_system`: `device`, `dtype`, `backbones` (others of
-                equal width, by agent or source), `executor`, `text_functions`, `tools`, `reuse` (a
-                system whose loaded backbones are taken), `token`.
+            source: Folder that `save_pretrained` wrote, or a repository on the Hub.
+            revision: Branch, tag or commit of the repository.
+            **options: Options of `latentmas.io.load_system`: `device`, `dtype`, `backbones`
+                (replacements of equal width, by agent or source), `executor`, `text_functions`,
+                `tools`, `reuse` (a system whose loaded backbones are shared), `token`.
 
         Raises:
-            WeightsError: LM501 to LM503, LM511: why it is refused.
+            WeightsError: LM501 to LM503 or LM511, the team cannot be loaded; the message says why.
         """
         from latentmas.io import load_system
 
@@ -128,19 +128,19 @@ class Sharing:
         """Push the team to the hub, in one commit.
 
         Args:
-            repo_id: `owner/name`; made if it is not there.
-            private: of a repository that is made; None leaves it to the hub.
-            revision: a branch, made if it is not there; None: the main one.
-            commit_message: None: "Upload team NAME".
-            token: of the hub; None takes HF_TOKEN, or what `hf auth login` keeps. It is written
-                nowhere.
-            scores: as `save_pretrained`.
+            repo_id: Repository, as `owner/name`; created if missing.
+            private: Whether a new repository is private; None uses the Hub's default.
+            revision: Branch, created if missing; None uses the main branch.
+            commit_message: Commit message; None uses "Upload team NAME".
+            token: Hub access token; None uses HF_TOKEN or the one that `hf auth login` stored. It
+                is not saved.
+            scores: Scores to save with the team, as for `save_pretrained`.
 
         Returns:
             The commit's id, for `from_pretrained(repo_id, revision=…)`.
 
         Raises:
-            LatentMASError: LM511 when the hub does not take it; LM513, a prompt holds a secret.
+            LatentMASError: LM511, the Hub refuses the upload; LM513, a prompt contains a secret.
         """
         from latentmas.io import push_system
 
@@ -155,15 +155,15 @@ class Sharing:
         )
 
     def save_links(self, path: str | Path, *, only: str | Sequence[str] = "all") -> Path:
-        """Write some links to one `.safetensors` file, which says by itself what they are.
+        """Write some links to one self-describing `.safetensors` file.
 
         Args:
-            path: of the file.
-            only: `"inner"`, `"outer"`, `"all"`, or names: an agent (its inner link), an edge
-                (`"planner->critic"`), the id of a link.
+            path: File to write.
+            only: `"inner"`, `"outer"`, `"all"`, or names of agents (for their inner links), edges
+                (`"planner->critic"`) or links.
 
         Raises:
-            UnknownNameError: a name is none of these.
+            UnknownNameError: A name is unknown.
         """
         from latentmas.io import save_links
 
@@ -179,22 +179,23 @@ class Sharing:
         revision: str | None = None,
         token: str | None = None,
     ) -> LinkReport:
-        """Take links over from elsewhere where names, kinds and widths match: a warm start.
+        """Load links whose names, kinds and widths match from elsewhere, for a warm start.
 
         Args:
-            source: a file that `save_links` wrote, a saved team (folder or repository), or another
+            source: File that `save_links` wrote, a saved team (folder or repository), or another
                 system.
-            only: which links of this system, as in `save_links`.
-            rename: name here → name there, of links, agents or edges.
-            strict: raise when one of `only` is not there or does not match; nothing is changed.
-            revision: of a repository.
-            token: of the hub.
+            only: Links of this system to load, as for `save_links`.
+            rename: Name here → name in the source, of links, agents or edges.
+            strict: Raise an error if one of `only` is missing or does not match, and change
+                nothing.
+            revision: Branch, tag or commit of a repository.
+            token: Hub access token.
 
         Returns:
-            What was taken, what was not and why. Print it.
+            A printable report of the links that were loaded, and of the others with the reason.
 
         Raises:
-            WeightsError: LM502 or LM503 when the source cannot be read; LM501 with `strict`.
+            WeightsError: LM502 or LM503, the source cannot be read; LM501, with `strict`.
         """
         from latentmas.io import load_links
 
@@ -224,12 +225,12 @@ class Sharing:
         data: str | Path | None = None,
         score: Callable[[RunResult], Mapping[str, Any]] | None = None,
     ) -> RunRecorder:
-        """What `run(…, manifest=…)` takes in place of a path, to say more.
+        """A recorder for `run(…, manifest=…)`, which records more than a path does.
 
         Args:
-            path: of the manifest.
-            data: the file that the samples come from; without one they are kept in the manifest.
-            score: makes scores of the result.
+            path: File of the manifest.
+            data: File that the samples come from; without one, the manifest contains them.
+            score: Function that returns scores for the result.
         """
         from latentmas.io import RunRecorder
 

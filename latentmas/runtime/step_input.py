@@ -28,7 +28,7 @@ def make_step_input(
 
     Args:
         team: whose backbones, links and tools.
-        plan: being walked.
+        plan: Plan that is walked.
         step: the turn's.
         samples: B mappings of sample fields.
         values: made so far, by name.

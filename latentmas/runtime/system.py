@@ -83,28 +83,36 @@ class System(Sharing, nn.Module):
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
     ) -> None:
-        """Put the parts together; `System.load` and `Plan.load` make them.
+        """Assemble a system from its parts; `System.load` and `Plan.load` make them.
 
         Args:
-            plan: what is run.
-            links: by id.
-            agent_backbones: the loaded backbone of each agent.
-            executor: name of the default executor; `"auto"`: `cuda_graph` where it applies, else
+            plan: Plan to run.
+            links: Links by id.
+            agent_backbones: Loaded backbone of each agent.
+            executor: Name of the default executor; `"auto"` is `cuda_graph` where it applies, else
                 `cached`.
-            text_functions: of the plan's text sources without a constant.
-            tools: by name; registered ones are found without.
+            text_functions: Functions of the plan's text sources without a constant text.
+            tools: Tools by name; registered tools need not be given.
         """
         super().__init__()
         self.plan = plan
+        """Plan that runs."""
         self.links = nn.ModuleDict({link_key(id): link for id, link in links.items()})
+        """Links by id."""
         self.agent_backbones = dict(agent_backbones)
+        """Loaded backbone of each agent."""
         attach_links(plan, links, self.agent_backbones)
         self.executor = known_executor(executor)
+        """Name of the default executor."""
         self.text_functions = dict(text_functions or {})
+        """Functions of text sources, by name."""
         check_text_functions(plan, self.text_functions)
         self.tools = resolve_tools(plan, tools or {})
+        """Tools by name."""
         self.taps = Taps()
+        """Taps on the edges."""
         self.origin = Origin()
+        """Where the system was loaded from."""
         self.history: list[TrainingRecord] = []
         """Trainings of these links, in their order; saved with the team."""
         self.scores: list[Score] = []
@@ -128,26 +136,27 @@ class System(Sharing, nn.Module):
         """Load backbones and start links; arguments as `Plan.load`.
 
         Args:
-            plan: what to load.
-            device: for all agents, or by agent; None keeps reused backbones where they are, and
-                loads others on the CPU.
-            dtype: of the backbones, in place of what they declare; None keeps that of reused ones.
-            seed: of the links' random start.
-            executor: name of the default executor.
-            text_functions: of text sources.
-            tools: in place of registered ones, or beside them.
-            reuse: a system whose loaded backbones are shared where declaration, device and dtype
-                are the same; the others are loaded.
-            start: apply the links' initialisation; False when weights follow.
-            commits: of the hub, by backbone, in place of the revisions declared.
+            plan: Plan to load.
+            device: Device of all agents, or devices by agent; None leaves reused backbones where
+                they are and loads others on the CPU.
+            dtype: Data type that replaces those declared by the backbones; None keeps that of
+                reused ones.
+            seed: Random seed of the links' initialisation.
+            executor: Name of the default executor.
+            text_functions: Functions of text sources, by name.
+            tools: Tools by name, in addition to registered ones or instead of them.
+            reuse: System whose loaded backbones are shared where declaration, device and data type
+                are equal; other backbones are loaded.
+            start: Whether to initialise the links; False if weights will be loaded.
+            commits: Commits on the Hub, by backbone, which replace the declared revisions.
 
         Raises:
-            WeightsError: a backbone cannot be loaded or does not fit.
-            DataError: a chat template loses, changes or repeats the content of a turn.
-            LatentMASError: a device is not there, a text source has no function, or one is given
-                that nothing takes.
-            UnknownNameError: no executor, type or tool has that name.
-            TypeError: `plan` is no plan, or `reuse` no system.
+            WeightsError: A backbone cannot be loaded or does not fit.
+            DataError: A chat template loses, changes or repeats the content of a turn.
+            LatentMASError: A device is unavailable, a text source has no function, or a given
+                function belongs to no text source.
+            UnknownNameError: An executor, data type or tool is unknown.
+            TypeError: `plan` is not a plan, or `reuse` is not a system.
         """
         check_plan(plan)
         known_executor(executor)

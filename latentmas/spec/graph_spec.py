@@ -30,6 +30,7 @@ class GraphSpec(Frozen):
     version: Literal[1] = 1
     """Version of this format."""
     name: str = "team"
+    """Name of the graph."""
     inputs: tuple[str, ...] = Field(default=(), max_length=MOST_AGENTS)
     """Names of the sample fields that prompts may use."""
     rounds: int = 3
@@ -37,9 +38,13 @@ class GraphSpec(Frozen):
     latent_steps: int = 16
     """Default number of latent steps K for agents that do not set their own."""
     backbones: dict[str, Backbone] = Field(default_factory=dict, max_length=MOST_AGENTS)
+    """Backbones by key."""
     agents: tuple[AgentSpec, ...] = Field(default=(), max_length=MOST_AGENTS)
+    """Agents, in the order of their declaration."""
     text_sources: tuple[TextSourceSpec, ...] = Field(default=(), max_length=MOST_AGENTS)
+    """Sources of constant or computed text."""
     edges: tuple[EdgeSpec, ...] = Field(default=(), max_length=MOST_EDGES)
+    """Edges between agents, and from text sources."""
     output: tuple[str, ...] = Field(default=(), max_length=MOST_AGENTS)
     """The agent that decodes in the last round. A valid graph has exactly one."""
 

@@ -238,12 +238,12 @@ def _check_state(path: Path) -> None:
         found = (
             f"unknown fields {sorted(set(data) - known)}" if isinstance(data, dict) else "a list"
         )
-        raise WeightsError(f"LM502 {path} is no state of a training: {found:.200}")
+        raise WeightsError(f"LM502 {path} is not the state of a training: {found:.200}")
     try:
         _State.model_validate(data)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise WeightsError(f"LM502 {path} is no state of a training: {wrong:.300}") from error
+        raise WeightsError(f"LM502 {path} is not the state of a training: {wrong:.300}") from error
 
 
 def _check_parts(path: Path, content: Any) -> None:

@@ -77,6 +77,7 @@ class LinkTrainer(Trainer):
     """
 
     args: LinkConfig
+    """Arguments of the training."""
     loop: str
     """Name of the loop in the registry and in the system's history."""
     rolled: Literal["outer", "inner"] = "outer"
@@ -96,7 +97,9 @@ class LinkTrainer(Trainer):
         callbacks: Sequence[TrainerCallback] | None,
     ) -> None:
         self.system = system
+        """System whose links are trained."""
         self.telemetry = Telemetry(system) if config.telemetry else None
+        """Monitor of norms and messages; None without telemetry."""
         self._log = MetricsLog(str(config.output_dir))
         self._recording: Recording | None = None
         self._before: dict[str, Tensor] = {}
@@ -118,25 +121,28 @@ class LinkTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)  # logs are data for callbacks, not for stdout
         self.can_return_loss = True
+        """Flag of transformers: evaluation returns a loss."""
         self.label_names: list[str] = []
+        """Setting of transformers: batches have no label tensors."""
         self.model_accepts_loss_kwargs = True
+        """Flag of transformers: the loss takes the number of items in a batch."""
 
     def train(  # type: ignore[override]  # the other arguments pass through
         self, resume_from_checkpoint: bool | str | None = None, **options: Any
     ) -> Any:
-        """Train; as `transformers.Trainer.train`, with backbones left frozen and in eval mode.
+        """Train like `transformers.Trainer.train`, with backbones frozen and in eval mode.
 
         Ctrl-C lets the step finish, saves a checkpoint and raises; a second Ctrl-C ends at once.
 
         Args:
-            resume_from_checkpoint: a checkpoint's folder, or True for the last whole one.
-            **options: of `transformers.Trainer.train`.
+            resume_from_checkpoint: Folder of a checkpoint, or True for the last complete one.
+            **options: Further arguments of `transformers.Trainer.train`.
 
         Raises:
-            DataError: there is no checkpoint to resume from, or one cannot be written.
-            WeightsError: a part of the checkpoint is unsound; no link has changed.
+            DataError: A checkpoint to resume from does not exist, or one cannot be written.
+            WeightsError: A part of the checkpoint is damaged; no link has changed.
             LatentMASError: LM403, a loss or gradient is not finite.
-            TrainingInterrupted: Ctrl-C was pressed; it names the checkpoint.
+            TrainingInterrupted: Ctrl-C was pressed; the error names the checkpoint.
         """
         found = find_checkpoint(str(self.args.output_dir), resume_from_checkpoint)
         if found is not None:
@@ -336,7 +342,7 @@ class LinkTrainer(Trainer):
             self._put_back()
             raise WeightsError(
                 f"cannot resume from {checkpoint!r}: it was trained with other links or another "
-                f"optimizer ({error!r:.300}); use the same train_links, or start anew"
+                f"optimizer ({error!r:.300}); use the same train_links, or start again"
             ) from error
 
     def _load_rng_state(self, checkpoint: str | None) -> None:

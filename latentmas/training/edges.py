@@ -32,6 +32,7 @@ class EdgeTrainer(LinkTrainer):
     """
 
     loop = "edge"
+    """Name of the loop."""
 
     def __init__(
         self,
@@ -45,15 +46,15 @@ class EdgeTrainer(LinkTrainer):
         """Check the data and prepare.
 
         Args:
-            system: whose links are trained.
-            config: arguments; `train_links` says which links learn.
-            train_dataset: a sequence of mappings, or a JSONL file: the graph's inputs, and with
+            system: System whose links are trained.
+            config: Arguments; `train_links` selects the links to train.
+            train_dataset: Sequence of mappings, or a JSONL file, with the graph's inputs, and with
                 `targets` a text for each agent.
-            eval_dataset: likewise.
-            callbacks: of `transformers`.
+            eval_dataset: Held-out rows of the same form.
+            callbacks: Callbacks of `transformers`.
 
         Raises:
-            DataError: a row lacks a field.
+            DataError: A row lacks a field.
             LatentMASError: LM402, the graph has no latent edge whose link has weights.
         """
         config = config or EdgeConfig(output_dir="out/edge")

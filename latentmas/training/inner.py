@@ -36,7 +36,9 @@ class InnerTrainer(LinkTrainer):
     """
 
     loop = "inner"
+    """Name of the loop."""
     rolled = "inner"
+    """Outputs that an evaluation judges."""
 
     def __init__(
         self,
@@ -50,15 +52,15 @@ class InnerTrainer(LinkTrainer):
         """Check the data and prepare.
 
         Args:
-            system: whose inner links are trained; outer links are frozen meanwhile.
-            config: arguments.
-            train_dataset: a sequence of mappings, or a JSONL file: the graph's inputs and a text
+            system: System whose inner links are trained; its outer links are frozen meanwhile.
+            config: Arguments.
+            train_dataset: Sequence of mappings, or a JSONL file, with the graph's inputs and a text
                 for each agent.
-            eval_dataset: likewise.
-            callbacks: of `transformers`.
+            eval_dataset: Held-out rows of the same form.
+            callbacks: Callbacks of `transformers`.
 
         Raises:
-            DataError: a row lacks a field.
+            DataError: A row lacks a field.
             LatentMASError: the graph has no inner link to train.
         """
         config = config or InnerConfig(output_dir="out/inner")

@@ -46,7 +46,9 @@ class OuterTrainer(LinkTrainer):
     """
 
     args: OuterConfig
+    """Arguments of the training."""
     loop = "outer"
+    """Name of the loop."""
 
     def __init__(
         self,
@@ -60,15 +62,15 @@ class OuterTrainer(LinkTrainer):
         """Check data and reach, and prepare.
 
         Args:
-            system: whose links are trained.
-            config: arguments; `train_links` says which links learn.
-            train_dataset: a sequence of mappings, or a JSONL file: the graph's inputs and the
+            system: System whose links are trained.
+            config: Arguments; `train_links` selects the links to train.
+            train_dataset: Sequence of mappings, or a JSONL file, with the graph's inputs and the
                 answer.
-            eval_dataset: likewise.
-            callbacks: of `transformers`.
+            eval_dataset: Held-out rows of the same form.
+            callbacks: Callbacks of `transformers`.
 
         Raises:
-            DataError: a row lacks a field.
+            DataError: A row lacks a field.
             GraphError: LM401 for a link that the loss cannot reach; LM113 for a depth out of range.
             LatentMASError: an argument has no such value.
             UnknownNameError: `train_links` names no link.
@@ -77,6 +79,7 @@ class OuterTrainer(LinkTrainer):
         check_parts(system, config, OuterConfig)
         _check_choices(config)
         self.depths = _depths(system, config)
+        """Plans to train at, in order."""
         plan = self.depths[-1]
         chosen = choose_links(plan, config.train_links)
         check_reach(plan, chosen)
@@ -96,7 +99,9 @@ class OuterTrainer(LinkTrainer):
         freeze_all_but(system, [link.id for link in chosen])
         first = [row for _, row in rows[: config.per_device_train_batch_size]]
         self.estimate: Estimate = estimate(system, plan, first, config.answer_field)
+        """Estimated memory of a step."""
         self.checkpoint = _checkpoints(config.checkpoint, system, self.estimate)
+        """Whether activations are computed again in the backward pass."""
         loss = OuterLoss(
             system,
             plan,

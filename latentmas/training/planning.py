@@ -39,7 +39,9 @@ class TrainingPlan:
     """What a training will do, in order, with the reason for each loop; `print` shows it."""
 
     rows: int
+    """Number of training rows."""
     stages: Sequence[Stage]
+    """Stages in order."""
 
     @property
     def running(self) -> list[Stage]:
@@ -71,19 +73,20 @@ def plan_training(
     """Choose loops, steps and rates.
 
     Args:
-        plan: of the team.
-        rows: to train on.
-        history: earlier trainings of its links: `system.history`. Links that no record names count
-            as untrained.
-        loops: names of the loops to run, whatever their own judgement; None: those that are of use.
-        settings: fields of single configurations, by loop.
-        **common: fields of the configurations of all loops that have them.
+        plan: Plan of the team.
+        rows: Rows to train on.
+        history: Earlier trainings of its links, as in `system.history`. Links that no record names
+            count as untrained.
+        loops: Names of the loops to run, even if they find themselves useless; None chooses the
+            useful ones.
+        settings: Fields of single configurations, by loop.
+        **common: Fields of the configurations of all loops that have them.
 
     Raises:
-        DataError: the data cannot be read, or has no rows.
-        LatentMASError: LM402, no loop is of use.
-        UnknownNameError: no loop has that name.
-        TypeError: no loop has such a field.
+        DataError: The data cannot be read, or has no rows.
+        LatentMASError: LM402, no loop is useful.
+        UnknownNameError: A loop is unknown.
+        TypeError: No loop has the given field.
     """
     known = in_order()
     for name in (*(loops or ()), *(settings or {})):

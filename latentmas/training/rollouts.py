@@ -47,7 +47,9 @@ class RolloutTrainer(LinkTrainer):
     """
 
     args: RolloutConfig
+    """Arguments of the training."""
     loop = "rollout"
+    """Name of the loop."""
 
     def __init__(
         self,
@@ -61,15 +63,15 @@ class RolloutTrainer(LinkTrainer):
         """Check the data and prepare.
 
         Args:
-            system: whose links are trained.
-            config: arguments; `train_links` says which links learn.
-            train_dataset: a sequence of mappings, or a JSONL file: the graph's inputs, and with
+            system: System whose links are trained.
+            config: Arguments; `train_links` selects the links to train.
+            train_dataset: Sequence of mappings, or a JSONL file, with the graph's inputs, and with
                 `targets` a text for each agent.
-            eval_dataset: likewise.
-            callbacks: of `transformers`.
+            eval_dataset: Held-out rows of the same form.
+            callbacks: Callbacks of `transformers`.
 
         Raises:
-            DataError: a row lacks a field.
+            DataError: A row lacks a field.
             LatentMASError: LM402, the graph has no latent edge whose links have weights; or an
                 argument has no such value.
             UnknownNameError: `train_links` names no link.
@@ -93,6 +95,7 @@ class RolloutTrainer(LinkTrainer):
         rows, self.left_out = drop_long_rows(system, system.plan, rows, reading, config.max_length)
         soft = config.teacher_temperature if config.teacher == "soft_token" else None
         self.passes = min(config.passes, steps - 1)
+        """Number of passes after the teacher-forced one."""
         loss = RolloutLoss(
             system,
             targets=targets,

@@ -108,7 +108,8 @@ class Speech:
 
         Args:
             rows: B mappings with the graph's inputs, and the texts where `targets` names them.
-            numbers: of the rows in the data: texts of the twin are kept by them. None keeps none.
+            numbers: Numbers of the rows in the data, by which texts of the twin are kept; None
+                keeps none.
         """
         twin = self._twin
         rounds = range(1, self.system.plan.graph.rounds + 1)

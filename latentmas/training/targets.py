@@ -18,7 +18,7 @@ def find_targets(
     """Field by agent: as wanted, else the one called like the agent, else the answer's.
 
     Raises:
-        DataError: `wanted` names something that is no agent.
+        DataError: `wanted` names an unknown agent.
     """
     agents = [agent.name for agent in system.plan.graph.agents]
     if isinstance(wanted, str):
@@ -27,7 +27,7 @@ def find_targets(
     for name in given:
         if name not in agents:
             raise DataError(
-                f"targets names {name!r}, which is no agent; there are: {', '.join(agents)}"
+                f"targets names {name!r}, which is not an agent; agents: {', '.join(agents)}"
             )
     first = rows[0][1] if len(rows) else {}
     inputs = system.plan.graph.inputs

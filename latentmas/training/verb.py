@@ -49,7 +49,9 @@ class Training:
     team: Path
     """The saved team."""
     plan: TrainingPlan
+    """Plan of the training."""
     stages: list[TrainedStage]
+    """Finished stages."""
 
 
 def train(
@@ -71,15 +73,15 @@ def train(
     checkpoint.
 
     Args:
-        system: whose links are trained.
-        rows: a sequence of mappings, or a JSONL file: the graph's inputs, and an answer or texts of
-            the agents.
-        output_dir: for logs, checkpoints and teams.
-        eval_rows: held out; each loop is evaluated on them at its end.
-        loops: names of the loops to run; None chooses them (`plan_training` says how).
+        system: System whose links are trained.
+        rows: Sequence of mappings, or a JSONL file, with the graph's inputs and an answer or texts
+            of the agents.
+        output_dir: Folder for logs, checkpoints and teams.
+        eval_rows: Held-out rows, on which each loop is evaluated at its end.
+        loops: Names of the loops to run; None chooses them (`plan_training` says how).
         settings: fields of single configurations by loop: `{"outer": {"learning_rate": 1e-3}}`.
         resume: continue the training of the same team and rows in `output_dir`.
-        callbacks: of `transformers`, for every loop.
+        callbacks: Callbacks of `transformers`, for every loop.
         **common: fields of the configurations of all loops that have them, such as `max_steps`,
             `seed`, `answer_field`, `columns` or `progress=False`, which shows nothing.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["NearestTokens", "Norms", "cosines"]
 
 CELLS = 6_000
-"""Most tokens that a page shows: it stays under two megabytes."""
+"""Maximum number of tokens on a page, which keeps it under two megabytes."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class TokenTable:
 
 @dataclass(frozen=True)
 class NearestTokens:
-    """Nearest tokens of each latent step: of every agent's states, then of every message."""
+    """Tokens nearest to each latent step, first for the states of agents, then for messages."""
 
     groups: Mapping[str, Mapping[str, Sequence[TokenTable]]]
     """Title → agent or edge → a table for each sample."""
     top: int
-    """Most tokens of a latent step."""
+    """Maximum number of tokens shown for a latent step."""
     note: str
     """What is left out."""
 

@@ -167,7 +167,7 @@ PLANS: dict[str, tuple[Spoil, str]] = {
     ),
     "link with more weights than its kind": (
         edit(lambda d: d["links"][0].update(n_parameters=2**50)),
-        "compile the graph anew",
+        "compile the graph again",
     ),
     "link of an unknown kind": (edit(lambda d: d["links"][0].update(kind="os")), "unknown link"),
     "link with unknown options": (

@@ -254,7 +254,7 @@ CHECKPOINTS: dict[str, tuple[Spoil, str]] = {
     ),
     "state of brackets": (write(DEEP, "trainer_state.json"), "cut short"),
     "state of 1 GiB": (swell(2**30, "trainer_state.json"), "cut short"),
-    "state with an unknown field": (state(run="os.system"), "no state of a training"),
+    "state with an unknown field": (state(run="os.system"), "not the state of a training"),
     "state with 10^18 steps": (state(global_step=10**18), "global_step"),
     "state with a batch of 10^12": (state(train_batch_size=10**12), "train_batch_size"),
     "state with text for a number": (state(global_step="2"), "global_step"),

@@ -28,7 +28,9 @@ class Comparison:
     """Comparison of a repeated run with the run that its manifest recorded."""
 
     equal: bool
+    """Whether both runs gave the same tokens."""
     samples: int
+    """Number of samples."""
     tokens: int
     """Number of equal tokens before the first difference."""
     difference: str

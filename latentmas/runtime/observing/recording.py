@@ -36,14 +36,17 @@ class StepTimes:
     """When a step ran, in seconds; batches are added up."""
 
     round: int
+    """Round of the step."""
     agent: str
+    """Agent of the step."""
     op: str
     """`rollout`, `transfer` or `decode`."""
     name: str
-    """Of the value it made."""
+    """Name of the value that the step made."""
     seconds: float
+    """Duration of the step."""
     prompt_seconds: float
-    """Of these, until the prompt was rendered and read."""
+    """Seconds until the prompt was rendered and read."""
     within: str | None = None
     """The rollout whose batch it was a part of, when it ran together with another agent's."""
 
@@ -55,10 +58,11 @@ class LatentReading:
     name: str
     """`round1.planner` for states, `round1.planner->critic` for a message."""
     round: int
+    """Round in which the value was made."""
     agent: str
     """In whose embedding space `norms` are: the agent itself, or the receiver."""
     norms: list[float]
-    """Mean norm at each latent step: of what the agent feeds back to itself, or of the message."""
+    """Mean norm at each latent step of what the agent feeds back to itself, or of its message."""
     embedding_norm: float
     """Mean norm of that agent's input embeddings."""
     raw_norms: list[float] | None
@@ -73,21 +77,25 @@ class RunRecord:
     """What a run with `record=("report",)` has kept: all that `RunResult.report` shows."""
 
     plan: Plan
+    """Plan that ran."""
     samples: list[dict[str, str]]
     """The first samples' inputs."""
     turns: list[StepTimes]
+    """Duration of each step."""
     readings: list[LatentReading]
+    """Readings of the latents, one for each value."""
     cosines: dict[str, list[list[float | None]]]
     """`planner->critic` or `planner` → mean cosine of what it was in one round and another, step by
     step; None for a round without one."""
     batches: int
+    """Number of batches."""
     devices: dict[str, str]
     """Backbone → device and type of its weights."""
 
 
 @dataclass
 class _Sums:
-    """Of one value, over the samples of all batches."""
+    """Sums for one value, over the samples of all batches."""
 
     count: int = 0
     norms_K: Tensor | None = None

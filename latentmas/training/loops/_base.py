@@ -23,12 +23,14 @@ class Start:
     """A team before its training, and the rows that it is to learn from."""
 
     plan: Plan
+    """Plan of the team."""
     fields: Collection[str]
     """Fields that every row has."""
     random: Collection[str]
     """Ids of links that start at random: with weights, not trained before, and of a kind that does
     not go through the vocabulary."""
     answer_field: str = "answer"
+    """Field with the answer."""
     targets: Mapping[str, str] | str | None = None
     """Field with each agent's own text, as the user names them."""
 
@@ -67,7 +69,9 @@ class Choice:
     """Whether a loop is of use for a team, and why."""
 
     runs: bool
+    """Whether the loop runs."""
     reason: str
+    """Reason for the choice, in one sentence."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the loop's configuration that this team needs."""
     steps: int | None = None

@@ -46,12 +46,12 @@ class EdgeLoss(nn.Module):
         """Prepare.
 
         Args:
-            system: whose links are trained.
+            system: System whose links are trained.
             targets: field of a row with each agent's text, the same in every round; None lets the
                 text twin speak.
-            cosine_weight: of 1 - cosine.
-            mse_weight: of the squared error, relative to the embeddings' mean square.
-            keep_bytes: most bytes of features that are kept for later epochs.
+            cosine_weight: Weight of 1 - cosine.
+            mse_weight: Weight of the squared error, relative to the embeddings' mean square.
+            keep_bytes: Maximum number of bytes of features that are kept for later epochs.
         """
         super().__init__()
         self.links = system.links
@@ -77,7 +77,7 @@ class EdgeLoss(nn.Module):
 
         Args:
             rows: B mappings with the graph's inputs.
-            numbers: of the rows in the data, for what is kept across epochs.
+            numbers: Numbers of the rows in the data, by which features are kept across epochs.
             num_items_in_batch: pairs that the loss is divided by; None: those of the rows.
         """
         system = self.speech.system

@@ -51,9 +51,9 @@ class InnerLoss(nn.Module):
         Args:
             system: whose inner links are trained.
             targets: field of a row with the text of each agent.
-            cosine_weight: of 1 - cosine.
-            mse_weight: of the mean squared error, relative to the embeddings' mean square.
-            keep_bytes: most bytes of features that are kept for later epochs.
+            cosine_weight: Weight of 1 - cosine.
+            mse_weight: Weight of the mean squared error, relative to the embeddings' mean square.
+            keep_bytes: Maximum number of bytes of features that are kept for later epochs.
         """
         super().__init__()
         self.links = system.links
@@ -88,7 +88,7 @@ class InnerLoss(nn.Module):
 
         Args:
             rows: B mappings with the graph's inputs and the agents' texts.
-            numbers: of the rows in the data, for what is kept across epochs.
+            numbers: Numbers of the rows in the data, by which features are kept across epochs.
             num_items_in_batch: pairs that the loss is divided by; None: those of the rows.
         """
         (system,) = self._system

@@ -29,7 +29,7 @@ __all__ = ["OuterLoss", "default_weights"]
 log = get_logger(__name__)
 
 RELEASED_ROWS = 80
-"""Most rows of a message in the published procedure."""
+"""Maximum number of message rows in the published procedure."""
 
 
 class OuterLoss(nn.Module):
@@ -59,17 +59,17 @@ class OuterLoss(nn.Module):
         """Prepare.
 
         Args:
-            system: whose links are trained.
-            plan: its plan, at the depth to train.
-            answer_field: of a row.
+            system: System whose links are trained.
+            plan: Plan of the system, with the rounds to train.
+            answer_field: Field of a row with the answer.
             round_weights: R weights of the answer's loss after each round; None: the last alone.
             executor: how rollouts run.
             checkpoint: compute activations again in the backward pass.
             recipe: `"on_policy"` or `"released"`.
             targets: for `"released"`, the field with each agent's own text.
-            rows: of the training: states of rollouts that nothing trainable precedes are computed
-                once for each of them. None: nothing is kept.
-            keep_bytes: most bytes of such states.
+            rows: Training rows, for each of which states of rollouts that nothing trainable
+                precedes are computed once. None keeps nothing.
+            keep_bytes: Maximum number of bytes of such states.
         """
         super().__init__()
         self.links = system.links
@@ -112,7 +112,7 @@ class OuterLoss(nn.Module):
 
         Args:
             rows: B mappings with the graph's inputs and the answer.
-            numbers: of the rows in the data, for what is kept across epochs.
+            numbers: Numbers of the rows in the data, by which features are kept across epochs.
             num_items_in_batch: answer tokens that the loss is divided by; None: those of the rows.
 
         Returns:

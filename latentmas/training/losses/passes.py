@@ -90,8 +90,8 @@ def parallel_passes(
     """The teacher-forced pass, and then `count` passes over the agent's own outputs.
 
     Args:
-        reader: of the agent's prompts.
-        inner: its inner link.
+        reader: Reader of the agent's prompts.
+        inner: Inner link of the agent.
         gold_BJD: input embeddings of the first K - 1 tokens of its text.
         count: passes after the teacher-forced one; K - 1 reach the sequential rollout.
         boundary: what happens to inner(h) between two passes.

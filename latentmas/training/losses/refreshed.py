@@ -1,7 +1,8 @@
-"""States that links learn from without a gradient through a backbone: of words, and of rollouts.
+"""States after words and after rollouts, from which links learn without gradients of backbones.
 
-The rollouts are made anew from time to time, by the inner links as they are then; in between, links
-learn from what is kept (dataset aggregation, DAgger, arXiv 1011.0686, with the newest states only).
+The rollouts are repeated from time to time with the current inner links; in between, links learn
+from those that are kept (dataset aggregation, DAgger, arXiv 1011.0686, with the newest states
+only).
 
 Shapes: `B` rows, `K` latent steps, `D` width, `N` steps that a row takes.
 """
@@ -47,11 +48,11 @@ class RefreshedStates:
         """Prepare; nothing runs.
 
         Args:
-            speech: what the agents say.
-            rows: of the training; others are computed when they are asked for, and never kept.
-            every: steps between two refreshes.
-            keep_bytes: most bytes of prompts' keys and values, and of states; what does not fit is
-                computed again.
+            speech: Texts of the agents.
+            rows: Training rows; states of other rows are computed on request and never kept.
+            every: Number of steps between two refreshes.
+            keep_bytes: Maximum number of bytes of prompts' keys and values, and of states; those
+                that do not fit are computed again.
         """
         self.every = every
         self._speech, self._rows, self._room = speech, rows, keep_bytes
@@ -112,8 +113,8 @@ class RefreshedStates:
         """Teacher-forced states of a batch, and those of rollouts once there are any; each h_ND.
 
         Args:
-            turn: an agent in a round.
-            numbers: of rows of the training.
+            turn: Agent in a round.
+            numbers: Numbers of training rows.
         """
         places = [self._places[number] for number in numbers]
         found = [self._cat(turn, places, self._forced, None)]
@@ -125,7 +126,7 @@ class RefreshedStates:
     def fresh(
         self, turn: SenderStep, rows: Sequence[Row], said: Sequence[TextMessages], inner: Link
     ) -> list[Tensor]:
-        """The same two of rows that are no part of the training, rolled by a link as it is."""
+        """The same two for rows outside the training, rolled out by a link as it is now."""
         read = self._prompts(turn, rows, said)
         forced_BKD = self._forced_states(turn, read, said)
         return [forced_BKD[read.real_BK], read.reader.roll(inner)[read.real_BK]]
@@ -151,7 +152,7 @@ class RefreshedStates:
         return states.to(self._speech.system.backbone_of(turn.agent).device)
 
     def _compute(self, turn: SenderStep, block: int, inner: Link | None) -> dict[int, Tensor]:
-        """States of a block's rows by place: of rollouts by a link, or teacher-forced."""
+        """States of a block's rows by place, after rollouts by a link or teacher-forced."""
         first = block * BLOCK
         chosen = self._rows[first : first + BLOCK]
         said = self._speech.speak([row for _, row in chosen], [number for number, _ in chosen])

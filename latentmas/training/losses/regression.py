@@ -46,8 +46,8 @@ class FeatureStore:
         """Features of each row of a batch.
 
         Args:
-            key: what is read, beside the row.
-            numbers: of the rows in the data; None keeps nothing.
+            key: Key of what is read, in addition to the row.
+            numbers: Numbers of the rows in the data; None keeps nothing.
             size: rows in the batch.
             compute: takes places in the batch and returns their features.
         """
@@ -107,8 +107,8 @@ def regression(
         e_ND: the embeddings that it is to become.
         scale: mean square of the backbone's embeddings: no batch's own, so that the sum over two
             batches is that over both.
-        cosine_weight: of 1 - cosine.
-        mse_weight: of the mean squared error of a pair.
+        cosine_weight: Weight of 1 - cosine.
+        mse_weight: Weight of the mean squared error of a pair.
     """
     e_ND = e_ND.to(z_ND.device, z_ND.dtype)
     loss = cosine_weight * (1 - F.cosine_similarity(z_ND, e_ND, dim=-1)).sum()

@@ -68,25 +68,25 @@ class RolloutLoss(nn.Module):
         """Prepare.
 
         Args:
-            system: whose links are trained.
+            system: System whose links are trained.
             targets: field of a row with each agent's text, the same in every round; None lets the
                 text twin speak.
             passes: passes after the teacher-forced one; a sender of K steps takes K - 1 at most.
             pass_weights: weights of the teacher-forced pass and those after it; None: all equal.
             gradient: whether gradients flow from a pass into the one before it.
             mix: probability of a word's embedding in place of a link's output, in training.
-            row_clip: most norm of the gradient that a row's summed loss sends from a pass into the
-                one before; None: no bound.
+            row_clip: Maximum norm of the gradient that a row's summed loss sends from a pass into
+                the one before; None for no limit.
             soft_temperature: words are the teacher-forced distribution at this temperature, mixed
                 over the embeddings; None: the text's own.
-            cosine_weight: of 1 - cosine.
-            mse_weight: of the squared error, relative to the embeddings' mean square.
-            seed: of `mix`.
-            rows: of the training, for `refresh_steps`.
-            refresh_steps: learn from kept states, and roll out anew after so many steps, in place
-                of parallel passes: the teacher-forced pass, and from the first refresh on the
-                rollouts as a second one. None: parallel passes.
-            keep_bytes: most bytes that are kept for `refresh_steps`.
+            cosine_weight: Weight of 1 - cosine.
+            mse_weight: Weight of the squared error, relative to the embeddings' mean square.
+            seed: Random seed of `mix`.
+            rows: Training rows, for `refresh_steps`.
+            refresh_steps: Learn from kept states, and repeat the rollouts after this many steps,
+                instead of parallel passes: the teacher-forced pass, and from the first refresh on
+                the rollouts as a second one. None: parallel passes.
+            keep_bytes: Maximum number of bytes that are kept for `refresh_steps`.
         """
         super().__init__()
         self.links = system.links
@@ -134,7 +134,8 @@ class RolloutLoss(nn.Module):
 
         Args:
             rows: B mappings with the graph's inputs.
-            numbers: of the rows in the data, for what is kept across epochs and drawn for `mix`.
+            numbers: Numbers of the rows in the data, by which features are kept across epochs and
+                random choices are made for `mix`.
             num_items_in_batch: items that the loss is divided by; None: those of the rows.
         """
         said = self.speech.speak(rows, numbers)

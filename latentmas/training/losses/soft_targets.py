@@ -20,8 +20,8 @@ class SoftTargets:
         """Prepare.
 
         Args:
-            system: whose backbones give distributions and embeddings.
-            temperature: of the softmax.
+            system: System whose backbones give distributions and embeddings.
+            temperature: Temperature of the softmax.
         """
         self._system, self._temperature = system, temperature
         self._links: dict[tuple[str, str], Link] = {}

@@ -21,7 +21,7 @@ __all__ = ["ConstantStates", "constant_rollouts"]
 BLOCK = 32
 """Rows that are computed together."""
 BYTES = 4
-"""Of a number in a state, at most in the types that models are trained with."""
+"""Maximum number of bytes of a number in a state, in the types that models are trained with."""
 
 
 class ConstantStates:
@@ -41,8 +41,9 @@ class ConstantStates:
         Args:
             system: whose agents roll.
             executor: runs the rollouts.
-            rows: of the training.
-            keep_bytes: most bytes of states; the first rows that fit are kept, the others never.
+            rows: Training rows.
+            keep_bytes: Maximum number of bytes of states; the first rows that fit are kept, others
+                never.
         """
         self._system, self._executor, self._rows = system, executor, rows
         self._keep_bytes = keep_bytes
@@ -56,9 +57,9 @@ class ConstantStates:
         """h_BKD of a batch; None where the rollout is not constant, or a row is not kept.
 
         Args:
-            plan: being walked.
-            step: of the plan.
-            numbers: of the batch's rows in the data.
+            plan: Plan that is walked.
+            step: Step of the plan.
+            numbers: Numbers of the batch's rows in the data.
         """
         constant = constant_rollouts(self._system, plan)
         if step.output not in constant:
@@ -79,9 +80,9 @@ class ConstantStates:
         """What a link sends, message_BKD, where all but its weights' own part is kept; else None.
 
         Args:
-            plan: being walked.
-            step: of the plan; the states that it reads have been asked for.
-            numbers: of the batch's rows in the data.
+            plan: Plan that is walked.
+            step: Step of the plan; the states that it reads have been requested before.
+            numbers: Numbers of the batch's rows in the data.
         """
         if step not in _prepared(self._system, plan, constant_rollouts(self._system, plan)):
             return None

@@ -83,10 +83,10 @@ def estimate(
     runs again keeps the keys and values so far.
 
     Args:
-        system: whose links learn.
-        plan: its depth.
-        rows: a batch.
-        answer_field: of the answer.
+        system: System whose links are trained.
+        plan: Plan with the rounds and latent steps.
+        rows: Rows of a batch.
+        answer_field: Field of the answer.
     """
     constant = constant_rollouts(system, plan)
     kept, again, inputs = list[int](), list[int](), 0

@@ -15,9 +15,9 @@ __all__ = ["CheckpointedExecutor"]
 
 
 class CheckpointedExecutor(Executor):
-    """Wraps an executor: each rollout keeps its input alone, and runs again when gradients come.
+    """Wraps an executor so that each rollout keeps only its input and runs again for gradients.
 
-    Gradients are exact: the cache is built anew inside, and nothing in it is written in place.
+    Gradients are exact: the cache is built again inside, and nothing in it is written in place.
     """
 
     def __init__(self, plain: Executor) -> None:

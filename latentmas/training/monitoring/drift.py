@@ -89,7 +89,7 @@ def rollout_accuracy(
         rows: samples: the graph's inputs, and the texts that `targets` names.
         targets: field of a row with each agent's text; None lets the text twin speak.
         speech: what the agents say, from a loop that knows it, in place of `targets`.
-        numbers: of the rows, for what `speech` keeps.
+        numbers: Numbers of the rows, by which `speech` keeps texts.
         links: `"outer"` judges messages; `"inner"` judges inner(h), which each sender reads itself:
             its own embeddings take the place of the receiver's, and latent steps that of message
             rows.
@@ -122,9 +122,9 @@ def warn_of_drift(
     ones are then the model's own choice.
 
     Args:
-        found: by `rollout_accuracy`.
-        plan: of the team.
-        links: as `rollout_accuracy` was asked.
+        found: Result of `rollout_accuracy`.
+        plan: Plan of the team.
+        links: Value of `links` that `rollout_accuracy` was called with.
     """
     what, rows = ("latents", "steps") if links == "inner" else ("messages", "rows")
     learns = any(link.role == "inner" and link.n_parameters for link in plan.links)

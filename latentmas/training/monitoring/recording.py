@@ -34,11 +34,11 @@ class Recording:
         """Begin: note what the training starts from.
 
         Args:
-            system: whose links are trained.
-            loop: its name in the registry of loops.
-            args: of the trainer.
-            train_rows: the data.
-            eval_rows: held out.
+            system: System whose links are trained.
+            loop: Name of the loop in the registry.
+            args: Arguments of the trainer.
+            train_rows: Training rows.
+            eval_rows: Held-out rows.
         """
         self._system, self._loop, self._args = system, loop, args
         self._place = len(system.history)
@@ -83,8 +83,8 @@ class Recording:
         """Put the record as it is now into the system's history.
 
         Args:
-            log: of the trainer.
-            step: how far it is.
+            log: Log of the trainer.
+            step: Number of finished steps.
         """
         seconds = self._before["seconds"] + time.perf_counter() - self._clock
         manifest = self._fixed | self._before

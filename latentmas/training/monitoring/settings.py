@@ -24,9 +24,9 @@ def write_settings(folder: Path, facts: Mapping[str, Any], args: LinkConfig) -> 
     """Write the facts of a training, and its arguments apart from those left at their default.
 
     Args:
-        folder: the output folder.
-        facts: of the record: loop, data, links.
-        args: of the trainer.
+        folder: Output folder.
+        facts: Facts of the record: loop, data, links.
+        args: Arguments of the trainer.
     """
     given, usual = plain_arguments(args), _defaults(type(args))
     changed = {

@@ -154,10 +154,10 @@ def stability(
     """How fast a small perturbation of the prompt grows over an agent's latent steps.
 
     Args:
-        system: whose rollouts.
+        system: System that rolls out.
         rows: B samples.
-        plan: its depth; None takes the system's.
-        size: of the perturbation, relative to the prompt's embeddings.
+        plan: Plan with the rounds and latent steps; None uses the system's.
+        size: Size of the perturbation, relative to the prompt's embeddings.
 
     Returns:
         `"round1.planner"` → factor per latent step (above 1, differences grow), for rollouts of at

@@ -60,7 +60,7 @@ class Grid:
     columns: list[list[Point]]
     centres: dict[Point, float]
     chains: list[list[Point]]
-    """Of each edge: source, way points, target."""
+    """Source, way points and target of each edge."""
 
 
 def layers(names: Sequence[str], edges: Sequence[Edge], late: Sequence[str] = ()) -> dict[str, int]:
