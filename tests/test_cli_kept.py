@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import latentmas as lm
-from latentmas.cli import measure, run
+from latentmas.cli import evaluate, run
 from latentmas.cli.support import progress as _progress
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.rows import write_rows
@@ -52,17 +52,24 @@ def interrupting(**_: Any) -> Iterator[Any]:
     yield watch
 
 
-@pytest.mark.parametrize(("command", "module"), [("run", run), ("eval", measure)])
+@pytest.mark.parametrize(("command", "module"), [("run", run), ("eval", evaluate)])
 def test_ctrl_c_keeps_the_finished_rows(
     team: Path, rows: Path, tmp_path: Path, monkeypatch: Any, command: str, module: Any
 ) -> None:
     out = tmp_path / "out.jsonl"
-    out.write_text("of an earlier run\n")
+    if command == "run":
+        out.write_text("of an earlier run\n")
     monkeypatch.setattr(module, "run_progress", interrupting)
     error = call(command, team, "--data", rows, "-o", out, "--batch-size", 3, code=130).stderr
-    assert f"6 of 8 rows are in {out}" in error and "interrupted" in error
+    assert "interrupted" in error
     kept = read_jsonl(out).rows
-    assert len(kept) == 6 and {"question", "prediction", "sample", "token_ids"} <= kept[0].keys()
+    if command == "run":
+        assert f"6 of 8 rows are in {out}" in error
+        assert {"question", "prediction", "sample", "token_ids"} <= kept[0].keys()
+    else:
+        assert f"{len(kept)} rows are in {out}; continue with --resume" in error
+        assert {"prediction", "right", "sample", "answers", "prompt"} <= kept[0].keys()
+    assert len(kept) >= 6
 
 
 def test_rows_are_on_disk_as_they_end_and_in_order_at_the_end(
@@ -160,7 +167,8 @@ def test_rows_that_fail_are_kept_with_their_errors(
     facts = json.loads(call(command, team, *options, "-o", out, "--on-error", "keep").stdout)
     assert set(facts["errors"]) == {"2", "5"}
     saved = read_jsonl(out).rows
-    assert [row["sample"] for row in saved if "error" in row] == [2, 5]
+    number = "row" if command == "eval" else "sample"
+    assert [row[number] for row in saved if row.get("error")] == [2, 5]
     assert saved[2]["prediction"] is None and "4096 positions" in saved[2]["error"]
     error = words(call(command, team, *options, "--on-error", "skip", code=2).stderr)
     assert "'skip' is not one of 'raise', 'keep'" in error
@@ -172,10 +180,10 @@ def test_eval_scores_all_answers(team: Path, rows: Path, tmp_path: Path) -> None
     out = tmp_path / "out.jsonl"
     drawn = ("--do-sample", "--num-return-sequences", 2, "-o", out)
     facts = json.loads(call("eval", team, "--data", rows, "--json", *drawn).stdout)
-    assert set(facts["pass_at"]) == {"1", "2"}
-    saved = read_jsonl(out).rows
-    assert all(len(row["predictions"]) == len(row["rights"]) == 2 for row in saved)
-    assert facts["score"] == sum(sum(row["rights"]) for row in saved) / (2 * COUNT)
+    assert set(facts["sampled"]) == {"pass@1", "pass@2", "maj@2", "any of 2"}
+    rights = [[one["right"] for one in row["answers"]] for row in read_jsonl(out).rows]
+    assert all(len(own) == 2 for own in rights)
+    assert facts["score"] == sum(map(sum, rights)) / (2 * COUNT)
 
 
 def test_what_a_text_answers_is_extracted() -> None:
@@ -222,7 +230,11 @@ def test_rows_that_the_twin_fails_have_no_prediction_of_it(team: Path, tmp_path:
     data = write_rows(tmp_path / "rows.jsonl", [{"question": "1?", "answer": "1"}, {"answer": "2"}])
     out = tmp_path / "out.jsonl"
     call("eval", team, "--data", data, "--twin", "-o", out, "--on-error", "keep")
-    good, bad = read_jsonl(out).rows
-    assert isinstance(good["twin_prediction"], str) and "twin_error" not in good
-    assert (bad["prediction"], bad["twin_prediction"], bad["twin_right"]) == (None, None, False)
-    assert "lacks the field 'question'" in bad["twin_error"]
+    rows = read_jsonl(out).rows
+    assert [(row["system"], row["row"]) for row in rows] == [
+        *(("team", 0), ("team", 1)),
+        *(("twin", 0), ("twin", 1)),
+    ]
+    assert isinstance(rows[2]["prediction"], str) and rows[2]["error"] is None
+    assert rows[3]["prediction"] is None and not rows[3]["right"]
+    assert "lacks the field 'question'" in rows[3]["error"]

@@ -48,16 +48,20 @@ def test_eval(team, rows, tmp_path):  # noqa: F811
     graph = lm.Graph.load(team)
     system = graph.compile().load()
     twin = lm.System.load(graph.as_text(max_new_tokens=2).compile(), reuse=system)
-    same = evaluate(system, read_jsonl(rows).rows, answer_field="gold", twin=twin).to_dict()
-    for side in (facts, facts["twin"], same, same["twin"]):
+    same = evaluate(
+        system, read_jsonl(rows).rows, answer_field="gold", compare_with={"twin": twin}
+    ).to_dict()
+    for side in (facts, facts["others"]["twin"], same, same["others"]["twin"]):
         side.pop("seconds")
     assert facts == json.loads(json.dumps(same))
-    assert facts["score"] == 2 / 3 and facts["twin"]["latent_steps"] == 0
+    assert facts["score"] == 2 / 3 and facts["others"]["twin"]["latent_steps"] == 0
     judged = read_jsonl(out).rows
-    assert [row["right"] for row in judged] == [True, True, False]
-    assert {"prediction", "twin_prediction", "twin_right", "gold"} <= judged[0].keys()
+    assert [row["right"] for row in judged if row["system"] == "team"] == [True, True, False]
+    assert {"prediction", "answers", "gold", "prompt"} <= judged[0].keys()
+    assert [row["system"] for row in judged] == ["team"] * 3 + ["twin"] * 3
+    out.unlink()
     shown = call("eval", team, *options).stdout
-    assert "66.7%" in shown and "team less twin" in shown
+    assert " 66.7 " in shown and "team less system" in shown
     one = ("--data", rows, "--answer-field", "gold", "--rounds", 1, "--latent-steps", 1)
     assert json.loads(call("eval", team, *one, "--json").stdout)["latent_steps"] == 3 * 2
 
@@ -65,7 +69,9 @@ def test_eval(team, rows, tmp_path):  # noqa: F811
 def test_eval_of_a_saved_team_with_its_twin(team, rows, tmp_path):  # noqa: F811
     lm.Graph.load(team).compile().load().save_pretrained(tmp_path / "saved")
     options = ("--data", rows, "--answer-field", "gold", "--twin", "--json")
-    assert json.loads(call("eval", tmp_path / "saved", *options).stdout)["twin"]["rows"] == 3
+    assert (
+        json.loads(call("eval", tmp_path / "saved", *options).stdout)["others"]["twin"]["rows"] == 3
+    )
 
 
 def test_eval_says_what_is_wrong(team, rows):  # noqa: F811

@@ -152,17 +152,17 @@ def rows(team) -> list[dict[str, str]]:
 def test_evaluate_scores_counts_and_compares(team, rows):
     graph = sequential(rounds=2, latent_steps=2, max_new_tokens=3)
     twin = lm.System.load(graph.as_text(max_new_tokens=2).compile(), reuse=team)
-    found = evaluate(team, rows, twin=twin, batch_size=2)
+    found = evaluate(team, rows, compare_with={"twin": twin}, batch_size=2)
     assert (found.score, found.rows, found.right) == (0.75, 4, (True, True, True, False))
     assert found.interval == wilson(0.75, 4)
     assert found.latent_steps == 4 * 5 * 2 and found.new_tokens <= 4 * 3
     assert found.twin.latent_steps == 0 and found.twin.new_tokens > found.new_tokens
     assert found.difference == paired_difference(found.right, found.twin.right)
     shown = str(found)
-    assert "team" in shown and "twin" in shown and "75.0%" in shown
+    assert "team" in shown and "twin" in shown and " 75.0 " in shown
     data = json.loads(json.dumps(found.to_dict()))
-    assert data["score"] == 0.75 and data["twin"]["rows"] == 4
-    assert data["difference"]["won"] == found.difference.won
+    assert data["score"] == 0.75 and data["others"]["twin"]["rows"] == 4
+    assert data["others"]["twin"]["difference"]["won"] == found.difference.won
 
 
 def test_evaluate_takes_any_grader_and_field(team, rows):
@@ -189,17 +189,27 @@ def test_all_answers_of_a_row_are_scored(team, rows):
         return len(written) % 2 == 0
 
     drawn = {"do_sample": True, "num_return_sequences": 3, "temperature": 3.0}
-    found = evaluate(team, rows, grader=even, twin=team, **drawn)
-    sequences = team.run(rows, **drawn).sequences
+    found = evaluate(team, rows, grader=even, compare_with={"same": team}, **drawn)
+    sequences = found.sequences
     marks = [[len(text) % 2 == 0 for text in own] for own in sequences]
     assert [list(own) for own in found.marks] == marks
     assert len({sum(own) for own in marks}) > 1, "answers that differ"
     assert found.score == pytest.approx(sum(map(sum, marks)) / 12)
-    assert list(found.pass_at) == [1, 2, 3]
-    assert found.pass_at[1] == pytest.approx(found.score)
-    assert found.pass_at[3] == sum(map(any, marks)) / 4
-    assert found.difference.mean == 0 and found.difference.interval[0] < 0
-    assert "pass@3" in str(found) and set(found.to_dict()["pass_at"]) == {"1", "2", "3"}
+    assert set(found.sampled) == {"pass@1", "pass@2", "pass@3", "maj@2", "maj@3", "any of 3"}
+    assert found.sampled["pass@1"] == pytest.approx(found.score)
+    assert found.sampled["pass@3"] == found.sampled["any of 3"] == sum(map(any, marks)) / 4
+    same = found.differences["same"]
+    assert same.mean == 0 and (same.won, same.lost) == (0, 0), "the same answers, row by row"
+    assert "pass@3" in str(found) and found.to_dict()["sampled"] == found.sampled
+
+
+def test_answers_do_not_depend_on_the_rows_beside_them(team, rows):
+    drawn = {"do_sample": True, "num_return_sequences": 2, "temperature": 3.0, "seed": 5}
+    whole = evaluate(team, rows, **drawn)
+    for number, row in enumerate(rows):
+        assert evaluate(team, [row], **drawn).sequences[0] == whole.sequences[number]
+    twice = evaluate(team, [rows[0], rows[0]], **drawn).sequences
+    assert twice[0] == whole.sequences[0] != twice[1], "copies of a row have streams of their own"
 
 
 def test_rows_that_fail_count_as_wrong_and_are_told_apart(team, rows):
@@ -208,7 +218,7 @@ def test_rows_that_fail_count_as_wrong_and_are_told_apart(team, rows):
         evaluate(team, bad)
     with pytest.raises(DataError, match="sample 4: agent 'planner': a prompt of"):
         evaluate(team, bad[:5])
-    found = evaluate(team, bad, on_error="keep", twin=team)
+    found = evaluate(team, bad, on_error="keep", compare_with={"same": team})
     assert (found.rows, found.score, sorted(found.errors)) == (6, 0.5, [4, 5])
     assert found.texts[4] == "" and found.right == (True, True, True, False, False, False)
     assert "2 of 6 rows failed and count as wrong (from 0: 4, 5)" in str(found)

@@ -310,7 +310,7 @@ def test_the_command_line_records_scores_and_repeats(team: Path, tmp_path: Path)
 def test_an_evaluation_is_recorded_with_its_score(system: lm.System, tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     twin = lm.System.load(system.plan, reuse=system, seed=9)
-    found = evaluate(system, ROWS, twin=twin, manifest=path, max_new_tokens=3)
+    found = evaluate(system, ROWS, compare_with={"twin": twin}, manifest=path, max_new_tokens=3)
     assert read(path)["scores"] == {
         "grader": "exact",
         "rows": 3,

@@ -36,23 +36,19 @@ def test_a_team_is_trained_by_the_loops_that_suit_it(
 ) -> None:
     common = ("train", team, "--data", rows, "--output-dir", tmp_path / "out")
     planned = call(*common, "--dry-run")
-    assert "1  inner" in planned.stdout and "4  outer" in planned.stdout
+    assert "1  rollout" in planned.stdout and "2  outer" in planned.stdout
     assert not (tmp_path / "out").exists()
     stages = json.loads(call(*common, "--dry-run", "--json").stdout)["stages"]
     assert [stage["loop"] for stage in stages] == ["inner", "edge", "rollout", "outer"]
+    assert [stage["runs"] for stage in stages] == [False, False, True, True]
     done = call(*common, *BRIEF, "--set", "outer.learning_rate=0.25")
     assert done.stdout == f"{tmp_path / 'out' / 'team'}\n"
     assert "1 steps of 4 rows, rate 0.25" in done.stderr and "because" in done.stderr
-    assert "inner loop: 1 of 1 steps" in done.stderr and "report.html" in done.stderr
+    assert "rollout loop: 1 of 1 steps" in done.stderr and "report.html" in done.stderr
     again = call("train", "--data", rows, team, "--output-dir", tmp_path / "out", *BRIEF, code=1)
     assert "--resume" in again.stderr
     whole = call(*common, *BRIEF, "--resume", "--json")
-    assert [stage["loop"] for stage in json.loads(whole.stdout)["stages"]] == [
-        "inner",
-        "edge",
-        "rollout",
-        "outer",
-    ]
+    assert [stage["loop"] for stage in json.loads(whole.stdout)["stages"]] == ["rollout", "outer"]
     saved = call(
         "train", tmp_path / "out" / "team", "--data", rows, "--output-dir", "x", "--dry-run"
     )

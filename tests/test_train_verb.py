@@ -43,18 +43,28 @@ def chosen(plan: lm.Plan, rows: Any, **options: Any) -> list[str]:
 # --- the choice -------------------------------------------------------------------------------
 
 
-def test_random_links_need_all_loops_and_working_links_only_the_answer() -> None:
-    assert chosen(RANDOM, ROWS) == ["inner", "edge", "rollout", "outer"]
+def test_random_links_begin_on_kept_rollouts_and_working_links_at_the_answer() -> None:
+    assert chosen(RANDOM, ROWS) == ["rollout", "outer"]
+    first = plan_training(RANDOM, ROWS).running[0]
+    assert first.settings["refresh_steps"] == 100 and first.rate == 3e-3
     assert chosen(SOFT, ROWS) == ["outer"]
 
 
+def test_random_links_of_single_latent_steps_need_no_rollouts() -> None:
+    one = RANDOM.replace(latent_steps=1)
+    assert chosen(one, ROWS) == ["inner", "edge", "outer"]
+    assert chosen(one, INPUTS) == ["edge"]
+
+
 def test_the_fields_of_the_rows_decide() -> None:
-    assert chosen(RANDOM, INPUTS) == ["edge", "rollout"]
+    assert chosen(RANDOM, INPUTS) == ["rollout"]
     texts = [{"question": "a", "reader": "b", "writer": "c"}] * 4
-    assert chosen(RANDOM, texts) == ["inner", "edge", "rollout"]
+    assert chosen(RANDOM, texts) == ["rollout"]
     found = plan_training(RANDOM, texts)
-    assert found.running[1].settings["targets"] == {"reader": "reader", "writer": "writer"}
-    assert "reader from 'reader'" in str(found) and "no field 'answer'" in str(found)
+    assert found.running[0].settings["targets"] == {"reader": "reader", "writer": "writer"}
+    assert "no field 'answer'" in str(found)
+    single = str(plan_training(RANDOM.replace(latent_steps=1), texts))
+    assert "reader from 'reader'" in single and "no field 'answer'" in single
     renamed = [{"question": "a", "reply": "b"}] * 4
     assert chosen(SOFT, renamed, answer_field="reply") == ["outer"]
     assert chosen(SOFT, renamed, columns={"answer": "reply"}) == ["outer"]
@@ -89,10 +99,11 @@ def test_steps_follow_the_data_and_what_is_asked_for() -> None:
     def steps(rows: int, **options: Any) -> list[int]:
         return [s.steps for s in plan_training(PLAN, ROWS[:1] * rows, **options).running]
 
-    assert steps(16) == [10, 10, 10, 5]
-    assert steps(16_000) == [200, 200, 200, 150]
-    assert steps(64, num_train_epochs=3) == [12, 12, 12, 12]
-    assert steps(64, max_steps=7, settings={"outer": {"max_steps": 3}}) == [7, 7, 7, 3]
+    assert steps(16) == [75 * 1, 5]
+    assert steps(16_000) == [600, 150]
+    assert steps(64, num_train_epochs=3) == [12, 12]
+    assert steps(64, max_steps=7, settings={"outer": {"max_steps": 3}}) == [7, 3]
+    assert steps(16, loops=["inner", "edge", "outer"]) == [10, 10, 5]
 
 
 # --- the training -----------------------------------------------------------------------------
@@ -102,25 +113,20 @@ def test_each_loop_has_a_folder_and_the_team_is_saved(tmp_path: Path, capfd: Any
     done = lm.train(PLAN.load(), ROWS, output_dir=tmp_path, eval_rows=ROWS[:2], **BRIEF)
     said = capfd.readouterr()
     assert said.out == "" and "because inner.one, inner.two start at random" in said.err
-    assert [stage.folder.name for stage in done.stages] == [
-        "1-inner",
-        "2-edge",
-        "3-rollout",
-        "4-outer",
-    ]
+    assert [stage.folder.name for stage in done.stages] == ["1-rollout", "2-outer"]
     assert all(stage.steps == 2 and "eval_loss" in stage.scores for stage in done.stages)
     again = lm.System.from_pretrained(done.team)
-    assert [record.loop for record in again.history] == ["inner", "edge", "rollout", "outer"]
+    assert [record.loop for record in again.history] == ["rollout", "outer"]
     assert lm.training_report(tmp_path).exists()
 
 
 def test_it_equals_the_loops_one_after_another(tmp_path: Path) -> None:
     system, single = PLAN.load(), PLAN.load()
     lm.train(system, ROWS, output_dir=tmp_path / "verb", progress=False, **BRIEF)
-    for name in chosen(PLAN, ROWS):
-        trainer, kind = loops.get(name).parts()
-        folder = str(tmp_path / name)
-        config: Any = kind(output_dir=folder, use_cpu=True, progress=False, **BRIEF)
+    for stage in plan_training(PLAN, ROWS, **BRIEF).running:
+        trainer, kind = loops.get(stage.loop).parts()
+        own = {"output_dir": str(tmp_path / stage.loop), "use_cpu": True, "progress": False}
+        config: Any = kind(**stage.settings, **own)
         trainer(single, config, train_dataset=ROWS).train()
     assert changed(weights(system), weights(single)) == set()
 

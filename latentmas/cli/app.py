@@ -16,6 +16,7 @@ from latentmas.cli import (
     demo,
     env,
     errors,
+    evaluate,
     graph,
     inspect,
     interop,
@@ -129,8 +130,9 @@ app.command(epilog="Example: latentmas diff out/inner/team out/outer/team")(insp
 app.command(epilog="Example: latentmas push out/outer/team me/math-team --private")(share.push)
 app.command(
     "eval",
-    epilog="Example: latentmas eval out/outer/team --data rows.jsonl --grader math --twin",
-)(measure.eval_)
+    epilog="Example: latentmas eval out/outer/team --benchmark gsm8k --limit 100 -o gsm8k.jsonl",
+)(evaluate.eval_)
+app.command(epilog="Example: latentmas merge all.jsonl shard-0.jsonl shard-1.jsonl")(evaluate.merge)
 app.command(epilog="Example: latentmas benchmarks gsm8k")(benchmarks.benchmarks)
 app.command(epilog='Example: latentmas bench my-team.yaml "What is 3 + 4?" --samples 8')(
     measure.bench

@@ -3,18 +3,25 @@
 from latentmas.evaluation.benchmarks import Benchmark, benchmarks
 from latentmas.evaluation.benchmarks._inputs import fill_inputs
 from latentmas.evaluation.benchmarks._load import Samples, load_benchmark
+from latentmas.evaluation.controls import CONTROLS
 from latentmas.evaluation.difference import Difference, paired_difference
+from latentmas.evaluation.evaluate import Shard, evaluate
 from latentmas.evaluation.extract import extract_answer
 from latentmas.evaluation.graders import Grade, Grader, graders, open_grader
-from latentmas.evaluation.intervals import tango, wilson
+from latentmas.evaluation.intervals import mean_interval, tango, wilson
 from latentmas.evaluation.match import accuracy, exact_match
-from latentmas.evaluation.scoring import Evaluation, evaluate, pass_at
+from latentmas.evaluation.merge import merge_results, read_evaluation
+from latentmas.evaluation.runner import RowRecord, read_records
+from latentmas.evaluation.sampling import majority_at, pass_at
+from latentmas.evaluation.scoring import Evaluation
+from latentmas.evaluation.tables import latex_table, markdown_table, write_table
 from latentmas.evaluation.timing import Timing, time_executors
 
 __all__ = [
     "accuracy",
     "Benchmark",
     "benchmarks",
+    "CONTROLS",
     "Difference",
     "evaluate",
     "Evaluation",
@@ -24,13 +31,23 @@ __all__ = [
     "Grade",
     "Grader",
     "graders",
+    "latex_table",
     "load_benchmark",
+    "majority_at",
+    "markdown_table",
+    "mean_interval",
+    "merge_results",
     "open_grader",
     "paired_difference",
     "pass_at",
+    "read_evaluation",
+    "read_records",
+    "RowRecord",
     "Samples",
+    "Shard",
     "tango",
-    "Timing",
     "time_executors",
+    "Timing",
     "wilson",
+    "write_table",
 ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from latentmas.evaluation.intervals import tango
+from latentmas.evaluation.intervals import DRAWS, cluster_sums, tango
 
 __all__ = ["Difference", "paired_difference"]
-
-DRAWS = 4000
-"""Number of resamples of the paired bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,15 @@ class Difference:
     lost: int
     """Number of rows on which the other team scores higher."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "mean": self.mean,
+            "interval": list(self.interval),
+            "won": self.won,
+            "lost": self.lost,
+        }
+
     def __str__(self) -> str:
         low, high = self.interval
         return (
@@ -36,15 +43,22 @@ class Difference:
         )
 
 
-def paired_difference(one: Sequence[float], other: Sequence[float], *, seed: int = 0) -> Difference:
+def paired_difference(
+    one: Sequence[float],
+    other: Sequence[float],
+    *,
+    clusters: Sequence[Hashable] | None = None,
+    seed: int = 0,
+) -> Difference:
     """Difference of two mean scores over the same rows, with a 95 % confidence interval.
 
     If every row is right or wrong, this is Tango's score interval; if rows have scores between 0
-    and 1, it comes from a paired bootstrap over rows.
+    and 1, or belong to clusters, it comes from a paired bootstrap over clusters.
 
     Args:
         one: the first team's score on each row, or whether it is correct.
         other: the second team's scores on the same rows.
+        clusters: rows that belong together, such as copies of one question, have equal values.
         seed: random seed of the bootstrap.
 
     Raises:
@@ -57,10 +71,12 @@ def paired_difference(one: Sequence[float], other: Sequence[float], *, seed: int
     n = len(one)
     by_row = [float(a) - float(b) for a, b in zip(one, other, strict=True)]
     won, lost = sum(d > 0 for d in by_row), sum(d < 0 for d in by_row)
-    if {abs(d) for d in by_row} <= {0.0, 1.0}:
+    single = clusters is None or len(set(clusters)) == n
+    if single and {abs(d) for d in by_row} <= {0.0, 1.0}:
         return Difference((won - lost) / n, tango(won, lost, n), won, lost)
-    values, counts = np.unique(by_row, return_counts=True)
-    # Equal differences are interchangeable, so draw the counts of each value instead of rows.
-    drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=DRAWS) @ values / n
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    sums, counts = cluster_sums(by_row, range(n) if clusters is None else clusters)
+    pairs, times = np.unique(np.stack([sums, counts]), axis=1, return_counts=True)
+    # Equal clusters are interchangeable, so draw the counts of each kind instead of clusters.
+    drawn = np.random.default_rng(seed).multinomial(len(sums), times / len(sums), size=DRAWS)
+    low, high = np.quantile(drawn @ pairs[0] / (drawn @ pairs[1]), [0.025, 0.975])
     return Difference(float(np.mean(by_row)), (float(low), float(high)), won, lost)

@@ -3,11 +3,56 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Sequence
 
-__all__ = ["tango", "wilson"]
+import numpy as np
+
+__all__ = ["mean_interval", "tango", "wilson"]
 
 Z95 = 1.959963984540054
 """Half-width of the central 95 % of a standard normal distribution."""
+
+
+DRAWS = 4000
+"""Number of resamples of a bootstrap."""
+
+
+def mean_interval(
+    scores: Sequence[float], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> tuple[float, float]:
+    """95 % confidence interval of the mean of scores from 0 to 1.
+
+    If every row is right or wrong and a cluster of its own, this is Wilson's interval; otherwise it
+    comes from a bootstrap over clusters.
+
+    Args:
+        scores: score of each row.
+        clusters: rows that belong together, such as copies of one question, have equal values.
+        seed: random seed of the bootstrap.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    if not scores:
+        raise ValueError("expected at least one score")
+    single = clusters is None or len(set(clusters)) == len(scores)
+    if single and set(scores) <= {0.0, 1.0}:
+        return wilson(math.fsum(scores) / len(scores), len(scores))
+    sums, counts = cluster_sums(scores, range(len(scores)) if clusters is None else clusters)
+    drawn = np.random.default_rng(seed).multinomial(
+        len(sums), np.full(len(sums), 1 / len(sums)), size=DRAWS
+    )
+    low, high = np.quantile(drawn @ sums / (drawn @ counts), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def cluster_sums(
+    values: Sequence[float], clusters: Sequence[Hashable] | range
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the values of each cluster, and the number of its rows."""
+    places: dict[Hashable, int] = {}
+    numbers = [places.setdefault(one, len(places)) for one in clusters]
+    return np.bincount(numbers, weights=values), np.bincount(numbers).astype(float)
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

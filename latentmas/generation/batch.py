@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FinishReason", "GenerationBatch", "GenerationRequest", "GeneratedSequence"]
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_limit"]
 """`stop`: the model ended its turn, or wrote a stop string. `length`: a limit of tokens, or the end
 of the context."""
 AHEAD = 256

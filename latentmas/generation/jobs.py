@@ -128,7 +128,8 @@ class DecodeJob:
     def _read(self, numbers: Iterable[int]) -> list[Answer]:
         """What some rows have written."""
         parts, step = self._parts, self.turn.step
-        calls = next((part.calls for part in parts if isinstance(part, ToolCallController)), {})
+        tools = next((part for part in parts if isinstance(part, ToolCallController)), None)
+        calls, limited = ({}, set()) if tools is None else (tools.calls, tools.limited)
         retried = next((part.retried for part in parts if isinstance(part, RetryController)), set())
         return [
             Answer(
@@ -145,7 +146,7 @@ class DecodeJob:
                     for call in calls.get(i, [])
                 ],
                 retried=i in retried,
-                finish=self._rows[i].finish,
+                finish="tool_limit" if i in limited else self._rows[i].finish,
             )
             for i in numbers
         ]

@@ -78,7 +78,7 @@ class ToolCallController(GenerationController):
         self.agent, self.tools, self.backbone = agent, tools, backbone
         self.calls: dict[int, list[ToolCall]] = {}
         """What each row has called."""
-        self._told: set[int] = set()
+        self.limited: set[int] = set()
         """Rows that have been told that no calls are left."""
         self._begin: dict[int, int] = {}
         """For each row, the token from which on calls are looked for."""
@@ -117,7 +117,7 @@ class ToolCallController(GenerationController):
     def _allowed(self, row: int, calls: list[_Wanted]) -> list[_Wanted]:
         left = max(0, self.agent.max_tool_calls - len(self.calls.get(row, ())))
         if len(calls) > left:
-            self._told.add(row)
+            self.limited.add(row)
         return calls[:left]
 
     def _plain(self, result: str) -> str:
@@ -170,7 +170,7 @@ class _Tags(ToolCallController):
         wanted = {}
         for row, ids in rows.items():
             tail = self.backbone.tokenizer.decode(list(ids[-self._tail :]))
-            if ">" not in tail or row in self._told:
+            if ">" not in tail or row in self.limited:
                 continue
             found = self._call.search(self.own_text(row, ids))
             if found:
@@ -193,7 +193,7 @@ class _Chat(ToolCallController):
         wanted = {
             row: calls
             for row, ids in rows.items()
-            if row not in self._told and (calls := self._wanted(self.own_text(row, ids)))
+            if row not in self.limited and (calls := self._wanted(self.own_text(row, ids)))
         }
         return self.answer(wanted, rows) if wanted else {}
 

@@ -6,10 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-import torch
-
 from latentmas.errors import DataError
-from latentmas.runtime import System
+from latentmas.runtime import System, link_digests
 from latentmas.spec import canonical_json
 
 __all__ = ["digest_rows", "digest_text", "link_digests", "weights_digest"]
@@ -39,21 +37,6 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def link_digests(system: System) -> dict[str, str]:
-    """SHA-256 (hex) of each link's weights (names, types, shapes and bytes), by id."""
-    return {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
-
-
 def weights_digest(system: System) -> str:
     """SHA-256 (hex) of the weights of all links."""
     return digest_text(canonical_json(link_digests(system)))
-
-
-def _digest(state: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        # Hash the raw bytes: numpy has no bfloat16.
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -2,12 +2,14 @@
 
 from latentmas.engine import StepInput, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
+from latentmas.runtime.digests import link_digests
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.observing.events import (
     Event,
     RunBegin,
     RunEnd,
+    SampleCost,
     SampleEnd,
     StepBegin,
     StepEnd,
@@ -18,7 +20,10 @@ from latentmas.runtime.observing.events import (
 from latentmas.runtime.observing.recording import LatentReading, RunRecord, StepTimes
 from latentmas.runtime.observing.taps import Tap
 from latentmas.runtime.options import HOOKS, RunRequest, merge_options
+from latentmas.runtime.placement import check_system
 from latentmas.runtime.result import RunResult
+from latentmas.runtime.samples import bad_samples
+from latentmas.runtime.sharing import load_beside
 from latentmas.runtime.system import System
 
 __all__ = [
@@ -30,6 +35,7 @@ __all__ = [
     "RunBegin",
     "RunEnd",
     "Retry",
+    "SampleCost",
     "SampleEnd",
     "RunRecord",
     "RunRequest",
@@ -48,7 +54,11 @@ __all__ = [
     "StepTimes",
     "BatchState",
     "Watcher",
+    "bad_samples",
+    "check_system",
     "executors",
     "latent_rollout",
+    "link_digests",
+    "load_beside",
     "merge_options",
 ]

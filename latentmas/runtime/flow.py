@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from latentmas.errors import ExecutionError
-from latentmas.generation import Answer, GenerationBatch, ToolCall
+from latentmas.generation import Answer, GenerationBatch
 from latentmas.plan import Decode
 from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.observing.events import SampleEnd
@@ -147,7 +147,7 @@ class Flow:
         for walk in list(self._open):
             ended = {} if walk.draft is None else walk.draft.ended()
             for i, answers in ended.items():
-                self._tell(_ended(walk.rows[i], walk.calls[i], answers))
+                self._tell(_ended(walk, i, answers))
             if walk.draft is None or walk.draft.done:
                 if walk.draft is not None:
                     self.interpreter.complete(walk)
@@ -163,13 +163,19 @@ class Flow:
             self.interpreter.on_event(event)
 
 
-def _ended(sample: int, calls: Sequence[ToolCall], answers: Sequence[Answer]) -> SampleEnd:
+def _ended(walk: BatchState, row: int, answers: Sequence[Answer]) -> SampleEnd:
+    """The end of a sample whose final texts are written, though others of its batch write on."""
+    assert walk.draft is not None
+    prompt, calls, cost = walk.draft.turn.prompt, walk.calls[row], walk.costs[row]
+    ids = [] if prompt.ids_BT is None else prompt.ids_BT[row].tolist()
     return SampleEnd(
-        sample,
+        walk.rows[row],
         texts=tuple(answer.text for answer in answers),
         token_ids=tuple(tuple(answer.ids) for answer in answers),
         finish_reasons=tuple(answer.finish for answer in answers),
         tool_calls=(*calls, *(call for answer in answers for call in answer.calls)),
+        cost=replace(cost, new_tokens=cost.new_tokens + sum(answer.chosen for answer in answers)),
+        prompt_ids=tuple(ids[len(ids) - prompt.lengths[row] :]),
     )
 
 

@@ -21,6 +21,7 @@ from latentmas.plan import Combine, Decode, Plan, Rollout, Step, Transfer, Value
 from latentmas.runtime.combine import combine_messages, combine_texts
 from latentmas.runtime.functions import outside_text
 from latentmas.runtime.observing.events import (
+    SampleCost,
     StepBegin,
     StepEnd,
     StepRecord,
@@ -64,6 +65,8 @@ class BatchState:
     records: list[StepRecord] = field(default_factory=list)
     calls: list[list[ToolCall]] = field(default_factory=list)
     """Each sample's tool calls, of all agents so far."""
+    costs: list[SampleCost] = field(default_factory=list)
+    """Each sample's tokens and latent steps, of all agents so far."""
     prefixes: dict[str, Prefix] = field(default_factory=dict)
     """Beginnings of prompts that agents read in several turns."""
     draft: DecodeJob | None = None
@@ -123,7 +126,7 @@ class Interpreter:
             ExecutionError: from whatever failed, with step, agent and round.
         """
         walk = BatchState(samples, range(len(samples)) if rows is None else rows, batch)
-        walk.calls = [[] for _ in samples]
+        walk.calls, walk.costs = [[] for _ in samples], [SampleCost() for _ in samples]
         if values is not None:
             walk.values = values
         self._say_sources(walk)
@@ -212,8 +215,12 @@ class Interpreter:
             self.on_turn(turn)
             if isinstance(step, Rollout):
                 walk.values[step.output] = self._rollout(step, turn)
+        latent_steps = step.latent_steps if isinstance(step, Rollout) else 0
+        for cost, length in zip(walk.costs, turn.prompt.lengths, strict=True):
+            cost.prompt_tokens += length
+            cost.latent_steps += latent_steps
         if isinstance(step, Rollout):
-            return step_record(turn, latent_steps=step.latent_steps * len(walk.samples))
+            return step_record(turn, latent_steps=latent_steps * len(walk.samples))
         if step.final and finish is not None:
             walk.result = finish(turn)
             return step_record(turn)
@@ -241,8 +248,9 @@ class Interpreter:
         answers = draft.answers()
         walk.values[draft.turn.step.output] = [own[0].text for own in answers]
         walk.result = answers
-        for calls, own in zip(walk.calls, answers, strict=True):
+        for calls, cost, own in zip(walk.calls, walk.costs, answers, strict=True):
             calls += [call for answer in own for call in answer.calls]
+            cost.new_tokens += sum(answer.chosen for answer in own)
         return written_record(draft.turn, [answer for own in answers for answer in own])
 
     def _roll_together(self, index: int, walk: BatchState) -> dict[int, StepInput]:

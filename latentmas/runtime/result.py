@@ -35,7 +35,8 @@ class RunResult:
     sequence_ids: list[list[list[int]]] = field(default_factory=list, repr=False)
     """Their tokens."""
     finish_reasons: list[list[FinishReason]] = field(default_factory=list, repr=False)
-    """Why each answer ended: `"stop"`, or `"length"` at a limit of tokens or of the context."""
+    """Why each answer ended: `"stop"`; `"length"` at a limit of tokens or of the context;
+    `"tool_limit"` when it asked for more tool calls than its agent may make."""
     errors: dict[int, LatentMASError] = field(default_factory=dict)
     """Number of a sample → why it has no answer; with `on_error="keep"`. Its text is empty, it has
     no sequences, its rows of messages and states are NaN, and no record counts it."""

@@ -23,7 +23,7 @@ from latentmas.engine import (
     known_executor,
     make_executor,
 )
-from latentmas.errors import UnknownNameError
+from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.generation import tool_schemas
 from latentmas.links import Link
 from latentmas.plan import Plan, PositionMode, RunOptions, TokenLimit, with_limits
@@ -251,6 +251,22 @@ class System(Sharing, nn.Module):
         recorder = self._recorder(manifest, rows, request)
         result = run_batches(self, plan, rows, request=request, errors=errors)
         return self._recorded(recorder, result)
+
+    def check(self, samples: Sequence[Sample], **given: Any) -> dict[int, LatentMASError]:
+        """Number of each sample that `run` would refuse → the reason. Nothing is run.
+
+        Args:
+            samples: as in `run`.
+            **given: options of `run`, such as `rounds` and `latent_steps`.
+        """
+        asked, objects = merge_options("System.check", None, given)
+        plan = with_limits(
+            self.plan.replace(rounds=asked.rounds, latent_steps=asked.latent_steps),
+            asked.max_new_tokens,
+        )
+        rows, unread = read_samples(plan, samples)
+        request = self._request(asked.replace(on_error="keep"), objects, (), None)
+        return judge_samples(self, plan, rows, unread, request)
 
     def _request(
         self,

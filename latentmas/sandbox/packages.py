@@ -65,7 +65,7 @@ def _with_requirements(names: tuple[str, ...]) -> Iterator[Distribution]:
             package = distribution(name)
         except (PackageNotFoundError, ValueError) as error:
             raise LatentMASError(
-                f"the tool 'python' cannot offer the package {name!r}, because it is not "
+                f"the sandbox cannot offer the package {name!r}, because it is not "
                 f"installed in this environment; install it with: pip install {name}"
             ) from error
         yield package
@@ -85,7 +85,7 @@ def _paths(package: Distribution) -> list[Path]:
     if not any(True for path in found for _ in _modules(path)):
         name = package.metadata["Name"]
         raise LatentMASError(
-            f"the tool 'python' cannot offer the package {name!r}, because its metadata lists no "
+            f"the sandbox cannot offer the package {name!r}, because its metadata lists no "
             f"module; reinstall it, and not in editable mode: pip install --force-reinstall {name}"
         )
     return found

@@ -91,14 +91,19 @@ def working(kind: Kind) -> Kind | None:
     return kind if _problem(kind) is None else None
 
 
-def refusal(kind: Kind | None = None) -> str:
-    """Why a kind, or every kind, cannot be had here, and what to do."""
+def refusal(kind: Kind | None = None, *, unsafe: str = "python_tool(unsafe=True)") -> str:
+    """Why a kind, or every kind, cannot be had here, and what to do.
+
+    Args:
+        kind: the kind; None for every kind.
+        unsafe: what runs programs without a sandbox.
+    """
     asked = KINDS if kind is None else (kind,)
     reasons = "; ".join(f"{name}: {_problem(name)}" for name in asked)
     return (
         f"there is no sandbox to run a program in ({reasons}); install bubblewrap "
         "(apt install bubblewrap, dnf install bubblewrap), or use Linux 5.13 or newer with "
-        "Landlock switched on; python_tool(unsafe=True) runs programs without a sandbox"
+        f"Landlock switched on; {unsafe} runs programs without a sandbox"
     )
 
 

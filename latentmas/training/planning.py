@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from latentmas.errors import LatentMASError, UnknownNameError, unexpected_keyword
@@ -13,7 +13,7 @@ from latentmas.plan import Plan
 from latentmas.runtime.history import TrainingRecord
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Data, TrainingRows, read_rows
-from latentmas.training.loops import Start, in_order, loops
+from latentmas.training.loops import Choice, Start, in_order, loops
 
 __all__ = ["Stage", "TrainingPlan", "plan_training"]
 
@@ -105,7 +105,7 @@ def plan_training(
             **_known(loop.parts()[1], common),
             **(settings or {}).get(name, {}),
         }
-        stages.append(_stage(name, runs, reason, own, len(data)))
+        stages.append(_stage(name, replace(choice, runs=runs, reason=reason), own, len(data)))
     if not any(stage.runs for stage in stages):
         told = "; ".join(f"{stage.loop}: {stage.reason}" for stage in stages)
         raise LatentMASError(f"LM402: there is nothing to train: {told}")
@@ -132,7 +132,7 @@ def _speaks(kind: str) -> bool:
     return "head" in link_kinds.get(kind).needs
 
 
-def _stage(name: str, runs: bool, reason: str, own: Mapping[str, Any], rows: int) -> Stage:
+def _stage(name: str, choice: Choice, own: Mapping[str, Any], rows: int) -> Stage:
     """A loop with the steps and the rate of its own settings, or by default."""
     loop = loops.get(name)
     kind = loop.parts()[1]
@@ -142,10 +142,11 @@ def _stage(name: str, runs: bool, reason: str, own: Mapping[str, Any], rows: int
     steps = int(values["max_steps"])
     if steps < 1:
         wanted = own.get("num_train_epochs")
-        steps = min(loop.steps, in_epoch * loop.epochs)
+        most = in_epoch * (choice.epochs or loop.epochs)
+        steps = min(choice.steps or loop.steps, most)
         steps = steps if wanted is None else max(1, math.ceil(in_epoch * wanted))
-    settings = {**own, "max_steps": steps}
-    return Stage(name, runs, reason, settings, steps, float(values["learning_rate"]), batch)
+    settings, rate = {**own, "max_steps": steps}, float(values["learning_rate"])
+    return Stage(name, choice.runs, choice.reason, settings, steps, rate, batch)
 
 
 def _known(kind: type[LinkConfig], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,18 @@ from latentmas.viz.depths import DepthMap
 from latentmas.viz.drawing.markup import to_dot, to_mermaid
 from latentmas.viz.drawing.png import to_png
 from latentmas.viz.drawing.svg import to_svg
-from latentmas.viz.pages import to_html
+from latentmas.viz.evaluation_page import AnsweredRow, SystemAnswer, report_evaluation
+from latentmas.viz.pages import Table, to_html
 from latentmas.viz.run_page import report_run
 from latentmas.viz.summary import summarise
 from latentmas.viz.training_page import training_report
 
 __all__ = [
+    "AnsweredRow",
     "DepthMap",
+    "SystemAnswer",
+    "Table",
+    "report_evaluation",
     "report_run",
     "summarise",
     "to_dot",

@@ -2,23 +2,29 @@ r"""Find the last `\boxed{…}` of a text."""
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["boxed", "unwrapped"]
 
-_OPEN = "\\boxed{"
+_BRACE = re.compile(r"\\f?boxed\s*\{|\\[\\{}]|[{}]")
 _WRAPPERS = ("\\text{", "\\textbf{", "\\mathrm{", "\\mathbf{")
 
 
 def boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{…}` with balanced braces; None if there is none."""
-    start = text.rfind(_OPEN)
-    while start >= 0:
-        depth = 1
-        for end in range(start + len(_OPEN), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start + len(_OPEN) : end].strip()
-        start = text.rfind(_OPEN, 0, start)
-    return None
+    r"""Content of the last `\boxed{…}` with balanced braces; None if there is none.
+
+    It takes time in proportion to the text's length, whatever the text.
+    """
+    opened, found = list[tuple[int, bool]](), (-1, -1)
+    for match in _BRACE.finditer(text):
+        token = match[0]
+        if token == "}":
+            start, is_box = opened.pop() if opened else (-1, False)
+            if is_box and start > found[0]:
+                found = start, match.start()
+        elif token[-1] == "{" and token != "\\{":
+            opened.append((match.end(), token != "{"))
+    return None if found[0] < 0 else text[found[0] : found[1]].strip()
 
 
 def unwrapped(text: str) -> str:

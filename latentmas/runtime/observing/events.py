@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ __all__ = [
     "Event",
     "RunBegin",
     "RunEnd",
+    "SampleCost",
     "SampleEnd",
     "StepBegin",
     "StepEnd",
@@ -46,6 +47,17 @@ class StepRecord:
     """Calls of tools, for all samples."""
     added_tokens: int = 0
     """Tokens that tools or a retry added to what was written."""
+
+
+@dataclass
+class SampleCost:
+    """What one sample cost, all agents and answers added up."""
+
+    prompt_tokens: int = 0
+    """Prompt positions, including the rows of messages."""
+    latent_steps: int = 0
+    new_tokens: int = 0
+    """Tokens that agents chose, on text edges too."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,10 @@ class SampleEnd:
     """Why each answer ended, as in `RunResult.finish_reasons`."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Calls of all agents."""
+    cost: SampleCost = field(default_factory=SampleCost)
+    """Tokens and latent steps of all agents."""
+    prompt_ids: tuple[int, ...] = ()
+    """Token ids of the output agent's prompt; negative where a message's rows stand."""
     error: LatentMASError | None = None
     """Why it has no answer; with `on_error="keep"`."""
 

@@ -36,6 +36,22 @@ class Start:
         """Links of a role that have weights."""
         return [link for link in self.plan.links if link.role == role and link.n_parameters]
 
+    @property
+    def deepest(self) -> int:
+        """Largest number of latent steps of an agent that sends messages."""
+        graph = self.plan.graph
+        senders = {edge.source for edge in graph.edges}
+        return max((graph.steps_of(a) for a in graph.agents if a.name in senders), default=0)
+
+    @property
+    def rolls_from_random(self) -> bool:
+        """Whether inner links at a random start read their own outputs.
+
+        The rollout loop then begins with them, on kept rollouts, and needs no loop before it.
+        """
+        inner = {link.id for link in self.links("inner")}
+        return self.deepest > 1 and not inner.isdisjoint(self.random)
+
     def texts(self) -> dict[str, str]:
         """Field with each agent's own text, of agents that have one of their own."""
         agents = [agent.name for agent in self.plan.graph.agents]
@@ -54,6 +70,10 @@ class Choice:
     reason: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the loop's configuration that this team needs."""
+    steps: int | None = None
+    """Optimizer steps by default for this team; None: the loop's."""
+    epochs: int | None = None
+    """Maximum number of passes over the data by default for this team; None: the loop's."""
 
 
 class Loop(ABC):

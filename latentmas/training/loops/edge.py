@@ -41,6 +41,8 @@ class EdgeLoop(Loop):
             return Choice(False, "no outer link has weights")
         if not random:
             return Choice(False, "the outer links work from their start, or were trained before")
+        if start.rolls_from_random:
+            return Choice(False, "the rollout loop begins with links at a random start")
         texts, agents = start.texts(), [agent.name for agent in start.plan.graph.agents]
         covered = set(texts) >= set(agents) or start.answer_field in start.fields
         begun = f"{listed(random)} start at random"

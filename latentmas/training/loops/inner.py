@@ -39,6 +39,8 @@ class InnerLoop(Loop):
             return Choice(False, "no inner link has weights")
         if not random:
             return Choice(False, "the inner links work from their start, or were trained before")
+        if start.rolls_from_random:
+            return Choice(False, "the rollout loop begins with links at a random start")
         texts, agents = start.texts(), [agent.name for agent in start.plan.graph.agents]
         left = [name for name in agents if name not in texts]
         if left and start.answer_field not in start.fields:

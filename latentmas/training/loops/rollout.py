@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RolloutLoop"]
 
+KEPT = {"refresh_steps": 100, "learning_rate": 3e-3, "max_grad_norm": 1.0}
+"""Settings for links at a random start: kept rollouts, measured on three seeds (decision 0010)."""
+KEPT_STEPS, KEPT_EPOCHS = 600, 75
+"""Steps on kept rollouts cost little: no model runs in them."""
+
 
 @loops.register("rollout")
 class RolloutLoop(Loop):
@@ -35,20 +40,16 @@ class RolloutLoop(Loop):
         """Inner links at a random start drift as soon as an agent takes a second latent step."""
         inner = [link.id for link in start.links("inner")]
         random = [id for id in inner if id in start.random]
-        graph = start.plan.graph
-        senders = {edge.source for edge in graph.edges}
-        deepest = max(
-            (graph.steps_of(agent) for agent in graph.agents if agent.name in senders), default=0
-        )
         if not inner:
             return Choice(False, "no inner link has weights")
-        if deepest < 2:
+        if start.deepest < 2:
             return Choice(False, "no agent takes more than one latent step")
         if not random:
             return Choice(False, "the inner links work from their start, or were trained before")
-        texts, agents = start.texts(), [agent.name for agent in graph.agents]
+        texts, agents = start.texts(), [agent.name for agent in start.plan.graph.agents]
         covered = set(texts) >= set(agents) or start.answer_field in start.fields
-        begun = f"{listed(random)} start at random, and {deepest} latent steps read their outputs"
+        begun = f"{listed(random)} start at random, and {start.deepest} latent steps read them"
         if texts and covered:
-            return Choice(True, begun, {"targets": texts})
-        return Choice(True, f"{begun}; the text twin says what they are to convey")
+            return Choice(True, begun, {**KEPT, "targets": texts}, KEPT_STEPS, KEPT_EPOCHS)
+        begun += "; the text twin says what they are to convey"
+        return Choice(True, begun, KEPT, KEPT_STEPS, KEPT_EPOCHS)
