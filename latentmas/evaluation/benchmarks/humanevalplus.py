@@ -44,11 +44,7 @@ HUMANEVALPLUS = benchmarks.register("humanevalplus")(
         revision="d32357cf319e50e9c8d8dab5ea876c72b0fd321b",
         split="test",
         rows=164,
-<<<<<<< HEAD
         read=read,
-=======
-        read=_read,
->>>>>>> w15-bench
         grader="code",
         licence="Apache-2.0",
         citation="Liu et al. 2023 (arXiv 2305.01210); Chen et al. 2021 (arXiv 2107.03374)",

@@ -106,19 +106,11 @@ MBPPPLUS = benchmarks.register("mbppplus")(
         revision="b2d74c91837c3f2a20c1299ae98133cbe7cfa077",
         split="test",
         rows=378,
-<<<<<<< HEAD
         read=read,
         grader="code",
         licence="Apache-2.0",
         citation="Liu et al. 2023 (arXiv 2305.01210); MBPP: Austin et al. 2021 (arXiv 2108.07732)",
         columns=("task_id", "prompt", ("code", "canonical_solution"), ("test", "base_input")),
-=======
-        read=_read,
-        grader="code",
-        licence="Apache-2.0",
-        citation="Liu et al. 2023 (arXiv 2305.01210); MBPP: Austin et al. 2021 (arXiv 2108.07732)",
-        columns=("task_id", "prompt"),
->>>>>>> w15-bench
         options={"max_new_tokens": 4000, "do_sample": True, "temperature": 0.2, "top_p": 0.95},
         instruction="Put the complete solution in one ```python block.",
         notes=(
