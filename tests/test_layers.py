@@ -107,6 +107,7 @@ FORWARDS = {
 def test_something_imports_each_extra() -> None:
     extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     modules = {"tavily-python": "tavily", "math-verify": "math_verify"}
+    modules |= {"inspect-ai": "inspect_ai", "lm-eval": "lm_eval"}
     found = {
         name.split(".")[0]
         for path in PACKAGE.rglob("*.py")
