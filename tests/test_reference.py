@@ -24,10 +24,10 @@ def package() -> Any:
 
 
 def shown() -> list[str]:
-    """Names that the pages of the reference show, except those of `evaluation`."""
+    """Names that the pages of the reference show."""
     pages = "\n".join(page.read_text() for page in sorted((ROOT / "docs/api").glob("*.md")))
     names = re.findall(r"^::: latentmas\.([\w.]+)$", pages, re.MULTILINE)
-    return [name for name in names if not name.startswith("evaluation.")]
+    return names
 
 
 @pytest.mark.parametrize("name", shown())

@@ -40,7 +40,9 @@ class Shard:
     """A part of the rows: every `count`-th one, beginning with `index`."""
 
     index: int
+    """Number of the shard, from 0."""
     count: int
+    """Number of shards."""
 
     def __post_init__(self) -> None:
         if not (self.count >= 1 and 0 <= self.index < self.count):

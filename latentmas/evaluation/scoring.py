@@ -24,7 +24,9 @@ class Evaluation:
     """Results of a team on rows whose correct answers are known."""
 
     grader: str
+    """Name of the grader."""
     rows: int
+    """Number of rows."""
     score: float
     """Mean score, 0 to 1: the proportion of correct answers, unless the grader gives part marks;
     with several answers per row, the mean over rows."""
@@ -129,6 +131,7 @@ class Evaluation:
             scores=[None if i in self.errors else one for i, one in enumerate(self.row_scores)],
             twin=None if twin is None else twin.result,
             twin_scores=None if twin is None else twin.row_scores,
+            grader=self.grader,
         )
 
     def page(self, path: str | Path) -> Path:

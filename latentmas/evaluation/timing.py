@@ -18,6 +18,7 @@ class Timing:
     """Time of one executor, as medians over the repeats."""
 
     executor: str
+    """Name of the executor."""
     seconds: float
     """Seconds of a whole run."""
     latent_seconds: float

@@ -29,6 +29,7 @@ class PublishedSet:
     """A published training set, and what its columns are to a template's agents."""
 
     name: str
+    """Name on the Hub, without its owner."""
     template: str
     """Template whose agents the texts belong to."""
     rows: int
@@ -41,10 +42,13 @@ class PublishedSet:
     columns: tuple[str, ...]
     """All columns, as the set's page documents them."""
     question: str = "question"
+    """Column with the question."""
     answer: str = "answer"
+    """Column with the final answer."""
     revision: str = ""
     """Commit on the Hub; empty if it is not pinned."""
     notes: str = ""
+    """Remarks, such as columns whose names are assumed."""
 
     @property
     def source(self) -> str:
@@ -151,19 +155,15 @@ published_sets: Mapping[str, PublishedSet] = MappingProxyType({one.name: one for
 
 
 class PublishedRows(list[Row]):
-    """Rows of a published set: a list, with the set that they belong to.
-
-    Attributes:
-        published: The set.
-        answer_field: Field that holds the text of the agent that answers, for the loops'
-            `answer_field`.
-    """
+    """Rows of a published set: a list, with the set that they belong to."""
 
     def __init__(self, rows: Iterable[Row], published: PublishedSet) -> None:
         super().__init__(rows)
         texts = published.texts
         self.published = published
+        """The set."""
         self.answer_field = published.output if published.output in texts else published.answer
+        """Field with the text of the agent that answers, for the loops' `answer_field`."""
 
 
 def read_published(

@@ -23,17 +23,20 @@ class Benchmark:
     """A data set with its split, its prompt fields and its grader."""
 
     name: str
+    """Registered name."""
     title: str
     """Name in full."""
     source: str
     """Data set on the Hugging Face Hub."""
     split: str
+    """Split of the data set."""
     read: Callable[[Row], dict[str, Any]]
     """Turns a row into a sample: `question`, `answer`, and what the grader needs. An `id` of the
     data set's own is kept. A row that it cannot read is a ValueError that says why."""
     grader: str
     """Registered name of the grader."""
     licence: str
+    """Licence of the data."""
     citation: str
     """Authors, year and arXiv number or venue."""
     rows: int | None = None
@@ -47,6 +50,7 @@ class Benchmark:
     columns: tuple[str | tuple[str, ...], ...] = ()
     """Columns that `read` reads; a tuple lists names any of which will do."""
     grader_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the grader."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of `System.run` for published results, such as `max_new_tokens`."""
     instruction: str = ""

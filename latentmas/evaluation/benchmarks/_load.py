@@ -23,12 +23,6 @@ class Samples(list[Sample]):
     """Samples of a benchmark: a list, with what must be known to load the same again.
 
     Each sample has the fields `id`, `question` and `answer`, and those that its benchmark adds.
-
-    Attributes:
-        benchmark: The benchmark.
-        source: File, or data set with its revision, configuration and split.
-        digest: SHA-256 of the rows before they became samples.
-        few_shot: Number of solved examples before each question.
     """
 
     def __init__(
@@ -41,8 +35,14 @@ class Samples(list[Sample]):
         few_shot: int = 0,
     ) -> None:
         super().__init__(samples)
-        self.benchmark, self.source, self.digest = benchmark, source, digest
+        self.benchmark = benchmark
+        """The benchmark."""
+        self.source = source
+        """File, or data set with its revision, configuration and split."""
+        self.digest = digest
+        """SHA-256 of the rows before they became samples."""
         self.few_shot = few_shot
+        """Number of solved examples before each question."""
 
 
 def load_benchmark(

@@ -29,6 +29,7 @@ class Grade:
     """Verdict on one generated text."""
 
     right: bool
+    """Whether the text is correct."""
     answer: str | None = None
     """Answer that was found in the text; None if there is none."""
     reason: str = ""

@@ -43,17 +43,25 @@ class RowRecord:
     key: str
     """Digest of the sample and of everything its answer depends on."""
     sample: Mapping[str, Any]
+    """The row of the data."""
     gold: Any
+    """Correct answer, as the data has it."""
     prompt: str
     """Prompt of the output agent; messages stand as `<message: 16 rows>`."""
     answers: tuple[Answer, ...]
+    """Generated answers with their grades; none for a failed row."""
     prompt_tokens: int
+    """Prompt positions of all agents, including the rows of messages."""
     latent_steps: int
+    """Latent steps of all agents."""
     new_tokens: int
+    """Tokens that all agents generated."""
     seconds: float
     """The row's share of the time of its batch."""
     grader: str
+    """Name of the grader."""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
+    """Tool calls of all agents."""
     error: str | None = None
     """Why the row has no answer."""
 
