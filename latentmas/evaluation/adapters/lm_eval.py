@@ -58,8 +58,8 @@ class TeamLM(LM):
         Args:
             team: Graph file, or folder or Hub repository of a saved team.
             input: Input of the graph that takes the prompt. Default: the only one.
-            device: Device for all agents. lm-eval passes `cuda:0` by default, so without CUDA, `cuda`
-                devices become the CPU.
+            device: Device for all agents. lm-eval passes `cuda:0` by default; without CUDA, the CPU
+                is used in its place.
             dtype: Data type of the backbones, overriding what they declare.
             batch_size: Maximum number of requests that run together; None or `"auto"`: 32.
             max_batch_size: Not used.
