@@ -222,12 +222,15 @@ def team(system: lm.System, tmp_path: Path) -> str:
     return str(system.save_pretrained(tmp_path / "team"))
 
 
+@pytest.mark.filterwarnings("ignore")  # its own, from its libraries
 @needs_inspect
 def test_a_task_of_inspect(system, team, tmp_path):
     from inspect_ai import Task, eval
     from inspect_ai.dataset import MemoryDataset, Sample
     from inspect_ai.model import GenerateConfig
     from inspect_ai.scorer import match
+
+    import latentmas.evaluation.adapters.inspect_ai  # noqa: F401 - else found by entry point
 
     gold = [alone(system, f"{n}?", DRAWN, Seeds(0).next(f"{n}?")) for n in range(6)]
     samples = [
@@ -265,9 +268,12 @@ def _ask_inspect(team: str, config: Any) -> str:
     return asyncio.run(ask())
 
 
+@pytest.mark.filterwarnings("ignore")  # its own, from its libraries
 @needs_inspect
 def test_settings_of_inspect_reach_the_run(system, team):
     from inspect_ai.model import GenerateConfig
+
+    import latentmas.evaluation.adapters.inspect_ai  # noqa: F401
 
     text = _ask_inspect(team, GenerateConfig(max_tokens=6, temperature=1.5, seed=5))
     assert text == alone(system, "1?", DRAWN, 5)

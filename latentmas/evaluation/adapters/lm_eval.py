@@ -18,6 +18,7 @@ from latentmas.evaluation.adapters._team import (
     sampled,
 )
 from latentmas.plan import RunOptions
+from latentmas.redact import get_logger
 
 try:
     from lm_eval.api.instance import Instance
@@ -32,6 +33,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["TeamLM", "main"]
 
+log = get_logger("latentmas.evaluation")
 _OWN = ("team", "input", "device", "dtype", "batch_size")
 _SETTINGS = ("until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k")
 
@@ -56,7 +58,8 @@ class TeamLM(LM):
         Args:
             team: Graph file, or folder or Hub repository of a saved team.
             input: Input of the graph that takes the prompt. Default: the only one.
-            device: Device for all agents.
+            device: Device for all agents. lm-eval passes `cuda:0` by default; without CUDA, the CPU
+                is used in its place.
             dtype: Data type of the backbones, overriding what they declare.
             batch_size: Maximum number of requests that run together; None or `"auto"`: 32.
             max_batch_size: Not used.
@@ -70,7 +73,7 @@ class TeamLM(LM):
         base = read_options("latentmas", options, _OWN)
         self._options = base.replace(batch_size=_batch_size(batch_size))
         self._seed = base.seed if isinstance(base.seed, int) else 0
-        self._system = open_system(team, device=device, dtype=dtype, seed=self._seed)
+        self._system = open_system(team, device=_device(device), dtype=dtype, seed=self._seed)
         self._input = check_input(self._system, input)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
@@ -127,6 +130,15 @@ def main() -> None:
     from lm_eval.__main__ import cli_evaluate
 
     cli_evaluate()
+
+
+def _device(given: str | None) -> str | None:
+    import torch
+
+    if given is not None and given.startswith("cuda") and not torch.cuda.is_available():
+        log.warning("CUDA is not available; the team runs on the CPU instead of %s", given)
+        return "cpu"
+    return given
 
 
 def _batch_size(given: int | str | None) -> int:
