@@ -26,8 +26,7 @@ def package() -> Any:
 def shown() -> list[str]:
     """Names that the pages of the reference show."""
     pages = "\n".join(page.read_text() for page in sorted((ROOT / "docs/api").glob("*.md")))
-    names = re.findall(r"^::: latentmas\.([\w.]+)$", pages, re.MULTILINE)
-    return names
+    return re.findall(r"^::: latentmas\.([\w.]+)$", pages, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", shown())

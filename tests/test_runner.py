@@ -98,6 +98,22 @@ def test_resuming_gives_the_same_file(team, whole, tmp_path, keep):
     assert (again.score, again.differences) == (found.score, found.differences)
 
 
+@pytest.mark.parametrize("keep", [1, 7, 22])
+def test_resuming_gives_the_same_answers_in_half_precision(tmp_path, keep):
+    """Rounding depends on the rows of a batch there, so whole batches run again."""
+    system = (
+        sequential(rounds=1, latent_steps=2, max_new_tokens=12).compile().load(dtype="bfloat16")
+    )
+    rows = [{"question": "x" * (n * 7 % 50) + f"{n}?", "answer": "1"} for n in range(24)]
+    path, options = tmp_path / "rows.jsonl", {**DRAWN, "batch_size": 5, "temperature": 5.0}
+    evaluate(system, rows, output=path, **options)
+    whole, lines = plain(path), path.read_bytes().splitlines(keepends=True)
+    draw = random.Random(keep)
+    path.write_bytes(b"".join(sorted(draw.sample(lines, keep), key=lines.index)))
+    evaluate(system, rows, output=path, **options, resume=True)
+    assert plain(path) == whole
+
+
 SCRIPT = """
 import sys, time
 from latentmas.evaluation import evaluate

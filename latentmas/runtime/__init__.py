@@ -3,6 +3,7 @@
 from latentmas.engine import StepInput, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
 from latentmas.runtime.digests import link_digests
+from latentmas.runtime.flow import by_length
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.observing.events import (
@@ -55,6 +56,7 @@ __all__ = [
     "BatchState",
     "Watcher",
     "bad_samples",
+    "by_length",
     "check_system",
     "executors",
     "latent_rollout",

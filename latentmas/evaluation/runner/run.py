@@ -26,6 +26,7 @@ from latentmas.runtime import (
     Token,
     Watcher,
     bad_samples,
+    by_length,
 )
 
 __all__ = ["Job", "Rows", "Runner"]
@@ -154,9 +155,16 @@ class Runner:
                 if wanted.intersection(batch):
                     yield [n for n in batch if n not in refused]
             return
-        open_ = [n for n in missing if n not in refused]
-        for begin in range(0, len(open_), size * CHUNK):
-            yield open_[begin : begin + size * CHUNK]
+        wanted, inputs = set(missing), job.system.plan.graph.inputs
+        runs = [n for n in self.rows.numbers if n not in refused]
+        samples = [self._sample(job, n) for n in range(len(self.rows.samples))]
+        for begin in range(0, len(runs), size * CHUNK):
+            chunk = by_length(samples, inputs, runs[begin : begin + size * CHUNK])
+            batches = [chunk[i : i + size] for i in range(0, len(chunk), size)]
+            left = [batch for batch in batches if wanted.intersection(batch)]
+            # In half precision, rounding depends on the rows of a batch: after an interruption, a
+            # batch runs again as a whole, so that a resumed evaluation equals one that was not.
+            yield from [chunk] if len(left) == len(batches) else left
 
     def _run_chunk(
         self, job: Job, chunk: Sequence[int], writer: _Writer, relay: _Relay, manifest: Any
