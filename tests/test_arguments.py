@@ -98,7 +98,10 @@ def test_names_that_do_not_exist(team, find, words):
         (lambda team: lm.Plan.load("plan.json"), ["Plan.open(path)", "'plan.json'"]),
         (lambda team: lm.System.load(sequential()), ["Graph", "graph.compile()"]),
         (lambda team: lm.System.load(team.plan, reuse=3), ["reuse", "int", "plan.load()"]),
-        (lambda team: evaluate(team, [], twin=3), ["twin", "int", "plan.load()"]),
+        (
+            lambda team: evaluate(team, [], compare_with={"other": 3}),
+            ["other", "int", "plan.load()"],
+        ),
         (lambda team: lm.templates.mixture(experts=[BACKBONE]), ["experts", "list", "mapping"]),
         (
             lambda team: lm.Graph().add_agent("a", None, prompt=""),

@@ -309,7 +309,7 @@ def test_right_answers_and_scores_are_checked(run, tmp_path, options, message):
 def test_an_evaluation_writes_the_page_with_its_marks(team, tmp_path):
     answers = [team.run(QUESTIONS).texts[0], "#", "#"]
     rows = [{"question": q, "answer": a} for q, a in zip(QUESTIONS, answers, strict=True)]
-    found = evaluate(team, rows, twin=team.text_twin(max_new_tokens=2), record=REPORT)
+    found = evaluate(team, rows, controls=["twin"], twin_tokens=2, record=REPORT)
     page = Page(found.report(tmp_path / "run.html"))
     assert any(
         word.startswith("The run: 1 of 3 right (33.3%). The text twin: ") for word in page.words

@@ -34,7 +34,7 @@ from latentmas.evaluation import (
 )
 from latentmas.evaluation.runner import even_batches
 from latentmas.evaluation.sampling import Sampled
-from tests.teams import sequential
+from tests.teams import sequential, tiny
 
 COUNT = 10
 ROWS = [{"question": f"{n} + 1?", "answer": str(n)} for n in range(COUNT)]
@@ -259,6 +259,18 @@ def test_controls_change_what_they_say(team):
     twin = team.text_twin(max_new_tokens=2)
     with pytest.raises(LatentMASError, match="needs a latent edge"):
         evaluate(twin, ROWS, controls=["zeroed"])
+
+
+def test_an_output_agent_that_reads_messages_alone_runs_alone():
+    graph = lm.Graph("relay", inputs=["passage", "question"], rounds=1, latent_steps=2)
+    graph.add_agent("reader", tiny("llama", 16), prompt="{{ passage }}{{ question }}")
+    graph.add_agent("answerer", tiny("llama", 16), prompt="Answer: {{ reader }}", max_new_tokens=2)
+    graph.connect("reader", "answerer")
+    system = graph.output("answerer").compile().load()
+    rows = [{"passage": "a", "question": "b", "answer": "c"}] * 2
+    found = evaluate(system, rows, controls=["alone"])
+    prompt = next(found.others["alone"].records()).prompt
+    assert "Answer: " in prompt and "<message" not in prompt
 
 
 def test_shuffled_rows_get_the_message_of_the_row_before(team):

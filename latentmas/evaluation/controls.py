@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.plan import Decode, Rollout, Transfer
+from latentmas.prompts import prompt_variables
 from latentmas.runtime import System, load_beside
 from latentmas.spec import Graph
 
@@ -91,18 +92,20 @@ def _alone(system: System) -> Control:
         for slot, value in step.inputs.items()
     }
     slots = sorted(slot for slot, value in filled.items() if value not in sources)
+    agent = spec.agent(output)
+    read = prompt_variables(agent)
     graph = Graph.from_spec(
         spec.replace(
             name=f"{spec.name}-alone",
-            inputs=[*spec.inputs, *slots],
+            inputs=[*(name for name in spec.inputs if name in read), *slots],
             rounds=1,
-            agents=[spec.agent(output).model_dump()],
+            agents=[agent.model_dump()],
             edges=[
                 edge.model_dump()
                 for edge in spec.edges
                 if edge.target == output and edge.source in sources
             ],
-            backbones={k: v for k, v in spec.backbones.items() if k == spec.agent(output).backbone},
+            backbones={k: v for k, v in spec.backbones.items() if k == agent.backbone},
         )
     )
     return Control(load_beside(system, graph), inputs=dict.fromkeys(slots, ""))

@@ -8,10 +8,10 @@ grader too, wherever one is expected.
 from __future__ import annotations
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from latentmas.errors import LatentMASError, unexpected_keyword
@@ -105,7 +105,7 @@ class _Function(Grader):
         found = self._function(text, gold)
         if isinstance(found, bool) or not isinstance(found, int | float):
             return Grade(bool(found))
-        if not (math.isfinite(found) and 0 <= found <= 1):
+        if not (isfinite(found) and 0 <= found <= 1):
             raise ValueError(f"{self.name} returned {found}; a score is from 0 to 1")
         return Grade(found == 1, partial=float(found))
 

@@ -50,6 +50,7 @@ class RolloutLoop(Loop):
         covered = set(texts) >= set(agents) or start.answer_field in start.fields
         begun = f"{listed(random)} start at random, and {start.deepest} latent steps read them"
         if texts and covered:
+            begun += "; texts: " + ", ".join(f"{name} from {own!r}" for name, own in texts.items())
             return Choice(True, begun, {**KEPT, "targets": texts}, KEPT_STEPS, KEPT_EPOCHS)
         begun += "; the text twin says what they are to convey"
         return Choice(True, begun, KEPT, KEPT_STEPS, KEPT_EPOCHS)
