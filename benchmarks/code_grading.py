@@ -122,7 +122,7 @@ FORGERIES = {
         import sys, json
         names = sys.modules['__main__'].__dict__
         names['encode'] = lambda value, budget=None: ['o', 'builtins.Ellipsis', 'Ellipsis']
-        sys.modules['latentmas.evaluation.graders._code_values'].encode = names['encode']
+        sys.modules['latentmas.evaluation.grading.programs.values'].encode = names['encode']
         json.dumps = lambda value: '[0, "large", null]'
         def add(a, b): return ...
         """,

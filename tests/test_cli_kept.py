@@ -186,13 +186,6 @@ def test_eval_scores_all_answers(team: Path, rows: Path, tmp_path: Path) -> None
     assert facts["score"] == sum(map(sum, rights)) / (2 * COUNT)
 
 
-def test_what_a_text_answers_is_extracted() -> None:
-    from latentmas.evaluation import extract_answer
-
-    assert extract_answer("so \\boxed{12}") == "12" and extract_answer("twelve") is None
-    assert extract_answer("The answer is (B).", "choice") == "B"
-
-
 def test_without_a_terminal_long_runs_say_how_far_they_are(monkeypatch: Any, capsys: Any) -> None:
     times = iter([0.0, 0.0, 5.0, 16.0, 17.0, 40.0])
     monkeypatch.setattr(_progress.time, "monotonic", lambda: next(times))

@@ -17,10 +17,10 @@ import pytest
 from latentmas import sandbox
 from latentmas.errors import LatentMASError
 from latentmas.evaluation import Grade, Grader, benchmarks, open_grader
-from latentmas.evaluation.graders import _code_run as _run
 from latentmas.evaluation.graders import code as _code
-from latentmas.evaluation.graders._code_values import decode
 from latentmas.evaluation.graders.code import encode_values
+from latentmas.evaluation.grading.programs import run as _run
+from latentmas.evaluation.grading.programs.values import decode
 
 attacks = importlib.import_module("benchmarks.code_grading")
 

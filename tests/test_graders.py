@@ -322,7 +322,7 @@ def workers(parent: int) -> list[int]:
             command = (folder / "cmdline").read_text()
         except OSError:
             continue
-        if int(state[1]) == parent and ("_math_worker" in command or state[0] == "Z"):
+        if int(state[1]) == parent and ("math_worker" in command or state[0] == "Z"):
             found.append(int(folder.name))
     return found
 

@@ -21,7 +21,6 @@ from latentmas.cli import (
     inspect,
     interop,
     measure,
-    release,
     run,
     seeing,
     share,
@@ -139,7 +138,7 @@ app.command(epilog='Example: latentmas bench my-team.yaml "What is 3 + 4?" --sam
 )
 app.command(
     epilog="Example: latentmas import-release sequential_light math-team --prompts pack.yaml"
-)(release.import_release)
+)(interop.import_release)
 app.command(
     epilog="Example: latentmas import-prompts path/to/clone --style mixture -o published.yaml"
 )(interop.import_prompts)

@@ -1,14 +1,13 @@
 """Evaluate teams: benchmarks, graders, scores with intervals, comparisons and timing."""
 
 from latentmas.evaluation.benchmarks import Benchmark, benchmarks
-from latentmas.evaluation.benchmarks._inputs import fill_inputs
-from latentmas.evaluation.benchmarks._load import Samples, load_benchmark
 from latentmas.evaluation.controls import CONTROLS
 from latentmas.evaluation.difference import Difference, paired_difference
 from latentmas.evaluation.evaluate import Shard, evaluate
-from latentmas.evaluation.extract import extract_answer
 from latentmas.evaluation.graders import Grade, Grader, graders, open_grader
+from latentmas.evaluation.inputs import fill_inputs
 from latentmas.evaluation.intervals import mean_interval, tango, wilson
+from latentmas.evaluation.loading import Samples, load_benchmark
 from latentmas.evaluation.match import accuracy, exact_match
 from latentmas.evaluation.merge import merge_results, read_evaluation
 from latentmas.evaluation.runner import RowRecord, read_records
@@ -26,7 +25,6 @@ __all__ = [
     "evaluate",
     "Evaluation",
     "exact_match",
-    "extract_answer",
     "fill_inputs",
     "Grade",
     "Grader",

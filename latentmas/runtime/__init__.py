@@ -2,7 +2,7 @@
 
 from latentmas.engine import StepInput, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
-from latentmas.runtime.digests import link_digests
+from latentmas.runtime.describing import link_digests
 from latentmas.runtime.flow import by_length
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import BatchState, Interpreter

@@ -1,13 +1,16 @@
-"""A system in a few lines: what `print(system)` shows."""
+"""A system in a few lines, as `print(system)` shows it, and digests of its links."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
+
+import torch
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
-__all__ = ["describe"]
+__all__ = ["describe", "link_digests"]
 
 
 def describe(system: System) -> str:
@@ -31,3 +34,18 @@ def describe(system: System) -> str:
             + (", answers" if agent.name == plan.output else "")
         )
     return "\n".join(lines)
+
+
+def link_digests(system: System) -> dict[str, str]:
+    """SHA-256 (hex) of each link's weights (names, types, shapes and bytes), by id."""
+    return {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
+
+
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # Hash the raw bytes: numpy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

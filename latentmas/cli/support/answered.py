@@ -45,22 +45,16 @@ def answered(row: Row, end: SampleEnd) -> Row:
     return found
 
 
-def in_full(row: Row, end: SampleEnd, *, metric: str = "") -> Row:
+def in_full(row: Row, end: SampleEnd) -> Row:
     """As `answered`, with everything known about the answer: for files."""
-    from latentmas.evaluation import extract_answer
-
     found = answered(row, end) | {"sample": end.sample}
     if end.error is not None:
         return found
     several = len(end.texts) > 1
     ids, reasons = [list(own) for own in end.token_ids], list(end.finish_reasons)
-    found |= {"token_ids": ids, "finish_reasons": reasons} if several else {
-        "token_ids": ids[0], "finish_reason": reasons[0]
-    }  # fmt: skip
-    extracted = [extract_answer(text, metric) for text in end.texts]
-    if any(text is not None for text in extracted):
-        found["extracted"] = extracted if several else extracted[0]
-    return found
+    if several:
+        return found | {"token_ids": ids, "finish_reasons": reasons}
+    return found | {"token_ids": ids[0], "finish_reason": reasons[0]}
 
 
 class RowFile:

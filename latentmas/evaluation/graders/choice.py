@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from latentmas.evaluation.graders import Grade, Grader, Row, graders
-from latentmas.evaluation.graders._boxed import boxed, unwrapped
-from latentmas.evaluation.graders._thoughts import after_thoughts
-from latentmas.evaluation.graders._words import words
+from latentmas.evaluation.grading.texts.boxed import boxed, unwrapped
+from latentmas.evaluation.grading.texts.thoughts import after_thoughts
+from latentmas.evaluation.grading.texts.words import words
 
 __all__ = ["Choice", "letter"]
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from latentmas.errors import DataError, LatentMASError
 from latentmas.evaluation.graders import Grade, Grader, Row, graders
-from latentmas.evaluation.graders._code_compare import agrees, same_lines
-from latentmas.evaluation.graders._code_extract import find_code
-from latentmas.evaluation.graders._code_run import UNUSED, Bounds, Outputs, run_task
-from latentmas.evaluation.graders._code_task import Task, read_task
-from latentmas.evaluation.graders._code_values import decode, encode
+from latentmas.evaluation.grading.programs.compare import agrees, same_lines
+from latentmas.evaluation.grading.programs.extract import find_code
+from latentmas.evaluation.grading.programs.run import UNUSED, Bounds, Outputs, run_task
+from latentmas.evaluation.grading.programs.task import Task, read_task
+from latentmas.evaluation.grading.programs.values import decode, encode
 from latentmas.sandbox import KINDS, MEBIBYTE, Kind, find_packages, refusal, sandbox_kind, working
 
 __all__ = ["Code", "encode_values"]

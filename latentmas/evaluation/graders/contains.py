@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from latentmas.evaluation.graders import Grade, Grader, Row, graders
-from latentmas.evaluation.graders._gold import accepted, wordless
-from latentmas.evaluation.graders._thoughts import after_thoughts
-from latentmas.evaluation.graders._words import words
+from latentmas.evaluation.grading.texts.gold import accepted, wordless
+from latentmas.evaluation.grading.texts.thoughts import after_thoughts
+from latentmas.evaluation.grading.texts.words import words
 
 __all__ = ["Contains"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from latentmas.evaluation.graders import Grade, Grader, Row, graders
-from latentmas.evaluation.graders._gold import accepted
+from latentmas.evaluation.grading.texts.gold import accepted
 from latentmas.evaluation.match import exact_match
 
 __all__ = ["Exact"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from latentmas.evaluation.graders import Grade, Grader, Row, graders
-from latentmas.evaluation.graders._gold import accepted, wordless
-from latentmas.evaluation.graders._words import short_answer, token_f1, words
+from latentmas.evaluation.grading.texts.gold import accepted, wordless
+from latentmas.evaluation.grading.texts.words import short_answer, token_f1, words
 
 __all__ = ["TokenF1"]
 

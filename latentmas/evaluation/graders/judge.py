@@ -7,11 +7,11 @@ from typing import Any
 
 from latentmas.errors import DataError, LatentMASError
 from latentmas.evaluation.graders import Grade, Grader, Row, graders
-from latentmas.evaluation.graders._endpoint import Endpoint
-from latentmas.evaluation.graders._gold import accepted
-from latentmas.evaluation.graders._judge_log import ReplyLog, digest_of
-from latentmas.evaluation.graders._judge_prompt import VERSION, messages, verdict
-from latentmas.evaluation.graders._thoughts import after_thoughts
+from latentmas.evaluation.grading.judging.endpoint import Endpoint
+from latentmas.evaluation.grading.judging.log import ReplyLog, digest_of
+from latentmas.evaluation.grading.judging.prompt import VERSION, messages, verdict
+from latentmas.evaluation.grading.texts.gold import accepted
+from latentmas.evaluation.grading.texts.thoughts import after_thoughts
 
 __all__ = ["Judge"]
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from latentmas.errors import LatentMASError
 from latentmas.evaluation.graders import Grade, Grader, Row, graders
-from latentmas.evaluation.graders._gold import accepted
-from latentmas.evaluation.graders._latex import compact, is_words, tidied
-from latentmas.evaluation.graders._numbers import number
-from latentmas.evaluation.graders._result import correct_result, result
-from latentmas.evaluation.graders._workers import Workers
+from latentmas.evaluation.grading.formulas.latex import compact, is_words, tidied
+from latentmas.evaluation.grading.formulas.numbers import number
+from latentmas.evaluation.grading.formulas.result import correct_result, result
+from latentmas.evaluation.grading.formulas.workers import Workers
+from latentmas.evaluation.grading.texts.gold import accepted
 
 __all__ = ["Math"]
 
-_WORKER = Path(__file__).with_name("_math_worker.py")
+_WORKER = Path(__file__).parent.with_name("grading") / "formulas" / "math_worker.py"
 _LONGEST = 2000
 """Characters of an answer that is compared."""
 _BASED = re.compile(r"[0-9A-Za-z]+_\{?\d+\}?")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentmas.errors import DataError
-from latentmas.evaluation.graders._code_compare import RULES
-from latentmas.evaluation.graders._code_packed import read_cases
-from latentmas.evaluation.graders._code_values import decode, encode
+from latentmas.evaluation.grading.programs.compare import RULES
+from latentmas.evaluation.grading.programs.packed import read_cases
+from latentmas.evaluation.grading.programs.values import decode, encode
 
 __all__ = ["Task", "read_task"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from latentmas.evaluation.graders._boxed import boxed
-from latentmas.evaluation.graders._latex import FUNCTIONS
-from latentmas.evaluation.graders._thoughts import after_thoughts
+from latentmas.evaluation.grading.formulas.latex import FUNCTIONS
+from latentmas.evaluation.grading.texts.boxed import boxed
+from latentmas.evaluation.grading.texts.thoughts import after_thoughts
 
 __all__ = ["correct_result", "result"]
 

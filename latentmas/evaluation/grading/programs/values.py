@@ -54,6 +54,7 @@ class Budget:
         self.left = left
 
     def spend(self, values: int) -> None:
+        """Count values; TooLargeError beyond the limit."""
         self.left -= values
         if self.left < 0:
             raise TooLargeError("the outputs are too large")

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from latentmas.evaluation.graders import _code_inside, _code_values
-from latentmas.evaluation.graders._code_extract import runnable
-from latentmas.evaluation.graders._code_task import Task
-from latentmas.evaluation.graders._code_values import decode
+from latentmas.evaluation.grading.programs import inside as harness
+from latentmas.evaluation.grading.programs import values as encoding
+from latentmas.evaluation.grading.programs.extract import runnable
+from latentmas.evaluation.grading.programs.task import Task
+from latentmas.evaluation.grading.programs.values import decode
 from latentmas.safe_data import parse_json
 from latentmas.sandbox import MEBIBYTE, Finished, Kind, Limits, run_program
 
@@ -137,10 +138,9 @@ def _run(order: dict[str, Any], bounds: Bounds, seconds: float) -> Outputs:
 @functools.cache
 def _harness() -> str:
     values, inside = (
-        Path(str(module.__file__)).read_text(encoding="utf-8")
-        for module in (_code_values, _code_inside)
+        Path(str(module.__file__)).read_text(encoding="utf-8") for module in (encoding, harness)
     )
-    return _PROGRAM.format(name=_code_values.__name__, values=values, inside=inside)
+    return _PROGRAM.format(name=encoding.__name__, values=values, inside=inside)
 
 
 def _read(done: Finished, marker: bytes, tests: int) -> Outputs:
@@ -159,7 +159,7 @@ def _read(done: Finished, marker: bytes, tests: int) -> Outputs:
         elif what == "end" and number == len(values) == tests:
             return Outputs(tuple(values))
         else:
-            known = number in (_code_inside.LOADING, len(values))
+            known = number in (harness.LOADING, len(values))
             return Outputs(tuple(values), _failure(what, value) if known else "tests out of order")
     return Outputs(tuple(values), _ending(done))
 

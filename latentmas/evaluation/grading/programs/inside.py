@@ -16,7 +16,7 @@ import threading
 import types
 from typing import Any
 
-from latentmas.evaluation.graders._code_values import Budget, TooLargeError, decode, encode
+from latentmas.evaluation.grading.programs.values import Budget, TooLargeError, decode, encode
 
 LOADING = -1
 """Stands for the number of a test while the program itself is loaded."""
@@ -57,6 +57,7 @@ class Harness:
         signal.setitimer(signal.ITIMER_PROF, self.order["seconds"])
 
     def end(self) -> None:
+        """Stop the clock."""
         signal.setitimer(signal.ITIMER_PROF, 0)
 
     def expire(self, *_: Any) -> None:
@@ -153,6 +154,7 @@ class Harness:
                 stream.flush()
 
     def run(self) -> None:
+        """Run all tests, and report the end."""
         try:
             self.run_functions() if self.order["entry_point"] else self.run_programs()
             self.number += 1

@@ -1,6 +1,6 @@
 """Program that compares mathematical texts: a line of JSON in, a line of JSON out.
 
-`_workers.py` starts it by its path, so that it imports math-verify and nothing of this package (nor
+`workers.py` starts it by its path, so that it imports math-verify and nothing of this package (nor
 torch). A request is `{"gold": …, "text": …, "limit": seconds}`, and the reply `{"same": bool}`; a
 request without `text` asks whether the correct answer can be read: `{"readable": bool}`. What takes
 too much memory is answered with `{"problem": …}`, and any other failure with `{"failed": …}`.

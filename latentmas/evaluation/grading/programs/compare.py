@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal, DecimalException
 from typing import Any
 
-from latentmas.evaluation.graders._code_values import Array, spread
+from latentmas.evaluation.grading.programs.values import Array, spread
 
 __all__ = ["RULES", "agrees", "same_lines"]
 

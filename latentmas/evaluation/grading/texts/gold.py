@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentmas.evaluation.graders._words import words
+from latentmas.evaluation.grading.texts.words import words
 
 __all__ = ["accepted", "wordless"]
 

@@ -7,7 +7,7 @@ import re
 import warnings
 from dataclasses import dataclass
 
-from latentmas.evaluation.graders._thoughts import after_thoughts
+from latentmas.evaluation.grading.texts.thoughts import after_thoughts
 
 __all__ = ["find_code", "runnable"]
 

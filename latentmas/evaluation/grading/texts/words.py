@@ -6,8 +6,8 @@ import re
 import string
 from collections import Counter
 
-from latentmas.evaluation.graders._boxed import boxed, unwrapped
-from latentmas.evaluation.graders._thoughts import after_thoughts
+from latentmas.evaluation.grading.texts.boxed import boxed, unwrapped
+from latentmas.evaluation.grading.texts.thoughts import after_thoughts
 
 __all__ = ["short_answer", "token_f1", "words"]
 

@@ -1,0 +1,1 @@
+"""What graders share: texts, formulas, programs, and a language model as a judge."""

@@ -1,0 +1,1 @@
+"""Formulas and numbers, compared by math-verify in processes of their own."""

@@ -1,0 +1,1 @@
+"""Programs, run in the sandbox and judged outside of it."""

@@ -1,0 +1,1 @@
+"""Answers in texts: boxed results, words, reasoning left out."""
