@@ -13,6 +13,7 @@ from latentmas.errors import DataError
 
 __all__ = [
     "WriteError",
+    "append_whole",
     "check_writable",
     "replacing_file",
     "write_atomically",
@@ -130,6 +131,26 @@ def check_writable(path: str | Path) -> None:
             pass
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def append_whole(file: int, data: bytes) -> None:
+    """Append data to an open file, all of it or nothing.
+
+    Args:
+        file: File descriptor, opened with `O_APPEND`.
+        data: Whole lines.
+
+    Raises:
+        OSError: The data cannot be written; the file is as before.
+    """
+    end = os.fstat(file).st_size
+    try:
+        if os.write(file, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        with suppress(OSError):  # a pipe or a device cannot be cut
+            os.ftruncate(file, end)
+        raise
 
 
 def write_error(path: str | Path, error: OSError, what: str = "cannot write") -> WriteError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentmas.atomic import append_whole
 from latentmas.cli.support.console import note
 from latentmas.cli.support.rows import Row, jsonl, write_rows
 
@@ -126,10 +126,7 @@ class RowFile:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
                 self._file = os.open(self.path, flags, 0o666)
-            end = os.fstat(self._file).st_size
-            if os.write(self._file, line) < len(line):
-                os.ftruncate(self._file, end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            append_whole(self._file, line)
             self._written += 1
         except OSError as error:
             self.error = error

@@ -12,11 +12,10 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from latentmas.atomic import replacing_file, write_error
+from latentmas.atomic import append_whole, replacing_file, write_error
 from latentmas.errors import DataError
 from latentmas.evaluation.runner.records import RowRecord
 from latentmas.safe_data import parse_json
@@ -105,7 +104,10 @@ class RowStore:
         """
         line = json.dumps(record.to_dict(), ensure_ascii=False).encode(errors="surrogatepass")
         with self._lock:
-            self._write(line + b"\n")
+            try:
+                append_whole(self._file, line + b"\n")
+            except OSError as error:
+                raise write_error(self.path, error) from error
             self._note(record, self._end, len(line) + 1)
             self._end += len(line) + 1
 
@@ -129,16 +131,6 @@ class RowStore:
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND)
         self._claim()
         self._end = self._read()
-
-    def _write(self, data: bytes) -> None:
-        """Append whole lines or nothing."""
-        try:
-            if os.write(self._file, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._file, self._end)
-            raise write_error(self.path, error) from error
 
     def _claim(self) -> None:
         if sys.platform == "win32":
