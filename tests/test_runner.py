@@ -27,6 +27,7 @@ from latentmas.evaluation import (
     majority_at,
     mean_interval,
     merge_results,
+    open_grader,
     paired_difference,
     read_evaluation,
     read_records,
@@ -190,6 +191,11 @@ def test_a_file_of_other_settings_is_not_continued(team, tmp_path):
         evaluate(team, ROWS[:2], output=path, max_new_tokens=3, resume=True)
     with pytest.raises(DataError, match="grader was exact, now odd"):
         evaluate(team, ROWS[:2], output=path, max_new_tokens=2, grader=odd, resume=True)
+    stricter = open_grader("math", time_limit=1.0)
+    graded = tmp_path / "graded.jsonl"
+    evaluate(team, ROWS[:2], output=graded, grader="math")
+    with stricter, pytest.raises(DataError, match=r"was math, now math\(time_limit=1.0\)"):
+        evaluate(team, ROWS[:2], output=graded, grader=stricter, resume=True)
     other = sequential(rounds=1, latent_steps=2, max_new_tokens=4).compile().load(seed=9)
     with pytest.raises(DataError, match="links of team"):
         evaluate(other, ROWS[:2], output=path, max_new_tokens=2, resume=True)

@@ -177,7 +177,6 @@ def _read(
     if not rows:
         raise DataError("there are no rows to evaluate")
     errors, gold = dict[int, LatentMASError](), list[Any]()
-    unreadable = dict[int, str]()
     for number, row in enumerate(rows):
         problem = field_problem(f"sample {number}", row, answer_field)
         for name in judge.needs:
@@ -185,21 +184,29 @@ def _read(
         gold.append(None if problem is not None else row[answer_field])
         if problem is not None:
             errors[number] = DataError(problem)
-        elif (unread := judge.gold_problem(gold[number], row)) is not None:
-            unreadable[number] = unread
     if errors and not keep:
         raise bad_samples(errors, len(rows))
-    if unreadable:
-        first = min(unreadable)
-        log.warning(
-            "grader %r cannot read the correct answers of %d of %d rows; answers to them count as "
-            "wrong (row %d: %s)", judge.name, len(unreadable), len(rows), first, unreadable[first]
-        )  # fmt: skip
     numbers = range(len(rows)) if shard is None else range(shard.index, len(rows), shard.count)
     if not numbers:
         raise DataError(f"shard {shard} holds none of {len(rows)} rows")
+    _warn_of_gold(rows, gold, [number for number in numbers if number not in errors], judge)
     samples = [row if isinstance(row, Mapping) else {} for row in rows]
     return Rows(samples, gold, name_samples(samples), errors, numbers)
+
+
+def _warn_of_gold(
+    rows: Sequence[Row], gold: Sequence[Any], numbers: Sequence[int], judge: Grader
+) -> None:
+    """Warn of correct answers that the grader cannot read."""
+    found = {n: judge.gold_problem(gold[n], rows[n]) for n in numbers}
+    unread = {number: problem for number, problem in found.items() if problem is not None}
+    if unread:
+        first = min(unread)
+        log.warning(
+            "grader %r cannot read the correct answers of %d of %d rows; answers to them count as "
+            "wrong (row %d: %s)",
+            *(judge.name, len(unread), len(numbers), first, unread[first]),
+        )
 
 
 def _open(

@@ -40,7 +40,13 @@ def settings_of(
     if any(one.shuffles for one in systems.values()):
         settings["options"]["batch_size"] = options.batch_size
     settings["digest"] = hashlib.sha256(canonical_json(settings).encode()).hexdigest()
-    return settings | ({} if grader is None else {"grader": grader.name})
+    return settings | ({} if grader is None else {"grader": _label(grader)})
+
+
+def _label(grader: Grader) -> str:
+    """Name of a grader, with its options: `math(time_limit=2.0)`."""
+    told = ", ".join(f"{name}={value!r}" for name, value in sorted(grader.options.items()))
+    return f"{grader.name}({told})" if told else grader.name
 
 
 def _system(system: System) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isfinite
+from types import MappingProxyType
 from typing import Any
 
 from latentmas.errors import LatentMASError, unexpected_keyword
@@ -52,6 +53,8 @@ class Grader(ABC):
 
     name: str = ""
     """Name under which results are reported; by default, the registered name."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """Options that it was made with by name; they belong to the settings of an evaluation."""
     needs: tuple[str, ...] = ()
     """Fields of a row that `grade` reads besides the correct answer."""
 
@@ -144,5 +147,5 @@ def _named(name: str, options: Mapping[str, Any]) -> Grader:
         if option not in known:
             raise unexpected_keyword(f"grader {name!r}", option, known)
     made = kind(**options) if isinstance(kind, type) else _Function(kind)
-    made.name = name
+    made.name, made.options = name, dict(options)
     return made
