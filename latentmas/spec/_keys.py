@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import ValidationError
@@ -15,12 +16,13 @@ __all__ = ["correct_keys", "form_problem", "value_problems", "without_harmless"]
 
 Place = tuple[str | int, ...]
 SCHEMA = "see `latentmas schema` for the form of a graph file"
-FILE_KEYS = {"AgentSpec": ("prompt_file",)}
+FILE_KEYS = {"AgentSpec": ("prompt_file",), "Backbone": ("chat_template_file",)}
 """Keys that a graph file accepts in addition to the fields of a record."""
 HARMLESS = frozenset(
     {
         *("version", "name", "rounds", "latent_steps", "dtype", "revision", "family", "attention"),
-        *("trust_remote_code", "kind", "options", "init", "norm", "share", "allow_empty"),
+        *("quantization", "tokenizer", "chat_template", "load", "skip_modules", "double_quant"),
+        *("threshold", "trust_remote_code", "kind", "options", "init", "norm", "share", "allow_empty"),
         *("max_new_tokens", "chat_options", "tools", "tool_style", "max_tool_calls"),
     }
 )
@@ -100,7 +102,11 @@ def _below(item: Any, model: type[Frozen], name: Any, place: Place, slips: list[
     if field is None:
         return item
     origin, inside = get_origin(field.annotation), get_args(field.annotation)
-    record = field.annotation if origin is None else inside[-1] if origin is dict else inside[0]
+    if origin is UnionType:  # an optional record
+        origin, inside = None, inside[:1]
+        record = inside[0]
+    else:
+        record = field.annotation if origin is None else inside[-1] if origin is dict else inside[0]
     if not isinstance(record, type) or not issubclass(record, Frozen):
         return item
     if origin is None:

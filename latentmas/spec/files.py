@@ -47,10 +47,10 @@ def write_graph_file(path: Path, data: dict[str, Any]) -> Path:
 
 
 def resolve_files(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], list[Problem]]:
-    """Plain data of a graph file with `prompt_file` entries and `./` sources resolved.
+    """Plain data of a graph file with its files read and its `./` sources resolved.
 
     Returns:
-        The data, and a problem for each unreadable prompt file, whose prompt is left empty.
+        The data, and a problem for each unreadable file, whose text is left empty.
     """
     problems: list[Problem] = []
     agents = data.get("agents")
@@ -58,7 +58,10 @@ def resolve_files(data: dict[str, Any], folder: Path) -> tuple[dict[str, Any], l
         data["agents"] = [_with_prompt(agent, folder, problems) for agent in agents]
     backbones = data.get("backbones")
     if isinstance(backbones, dict):
-        data["backbones"] = {k: _with_source(b, folder) for k, b in backbones.items()}
+        data["backbones"] = {
+            k: _with_template(_with_sources(b, folder), k, folder, problems)
+            for k, b in backbones.items()
+        }
     return data, problems
 
 
@@ -90,12 +93,32 @@ def prompt_beside(folder: Path, name: str) -> str:
     return _prompt_text(path)
 
 
-def _with_source(backbone: Any, folder: Path) -> Any:
+def _with_sources(backbone: Any, folder: Path) -> Any:
     if isinstance(backbone, str):
         backbone = {"source": backbone}
-    if isinstance(backbone, dict) and str(backbone.get("source", "")).startswith(("./", "../")):
-        return backbone | {"source": os.path.abspath(folder / backbone["source"])}  # noqa: PTH100
-    return backbone
+    if not isinstance(backbone, dict):
+        return backbone
+    beside = {
+        key: os.path.abspath(folder / backbone[key])  # noqa: PTH100
+        for key in ("source", "tokenizer")
+        if str(backbone.get(key, "")).startswith(("./", "../"))
+    }
+    return backbone | beside
+
+
+def _with_template(backbone: Any, key: str, folder: Path, problems: list[Problem]) -> Any:
+    name = backbone.get("chat_template_file") if isinstance(backbone, dict) else None
+    if name is None or "chat_template" in backbone:
+        return backbone
+    rest = {field: value for field, value in backbone.items() if field != "chat_template_file"}
+    try:
+        return rest | {"chat_template": prompt_beside(folder, str(name))}
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        message = f"chat_template_file {str(name)!r} cannot be read: {reason}"
+        hint = "name a text file beside the graph file, or write the text as `chat_template`"
+        problems.append(Problem("LM100", f"backbone {key}", message, hint))
+    return rest
 
 
 class _BlockDumper(yaml.SafeDumper):

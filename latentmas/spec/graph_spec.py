@@ -154,8 +154,9 @@ class GraphSpec(Frozen):
     def load(cls, path: str | Path, *, trust_remote_code: bool = False) -> GraphSpec:
         """Read a graph file (YAML or JSON).
 
-        An agent may use `prompt_file: x.jinja` instead of `prompt`, and a backbone's source may
-        begin with `./`; both are relative to the graph file.
+        An agent may use `prompt_file: x.jinja` instead of `prompt`, and a backbone
+        `chat_template_file` instead of `chat_template`; a backbone's source and tokenizer may begin
+        with `./`. All are relative to the graph file.
 
         Args:
             path: Path of the file.
@@ -224,6 +225,12 @@ class GraphSpec(Frozen):
         }
         agent["required"] = [name for name in agent["required"] if name != "prompt"]
         agent["anyOf"] = [{"required": ["prompt"]}, {"required": ["prompt_file"]}]
+        schema["$defs"]["Backbone"]["properties"]["chat_template_file"] = {
+            "type": "string",
+            "description": "File that holds the chat template, relative to the graph file.",
+        }
+        quantization = schema["$defs"]["Backbone"]["properties"]["quantization"]
+        quantization["anyOf"].insert(0, schema["$defs"]["Quantization"]["properties"]["kind"])
         output = schema["properties"]["output"]
         schema["properties"]["output"] = {"anyOf": [{"type": "string"}, output]}
         backbones = schema["properties"]["backbones"]
