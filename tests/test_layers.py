@@ -64,7 +64,12 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Of backbones the compiler may use the facts, which are read from a config, and what a family says
 # of its models; never the weights.
-PARTS = {("compiler", "backbones"): {"read_info", "_facts", "UnsuitableBackboneError", "parts_of"}}
+PARTS = {
+    ("compiler", "backbones"): {
+        *("read_info", "_facts", "UnsuitableBackboneError", "RefusedBackboneError", "parts_of"),
+        "given_info",
+    }
+}
 # Of these, other layers import only what `latentmas.<layer>` itself offers.
 FACES = {"safe_data", "tables", "sandbox", "prompts", "engine", "generation", "viz"}
 FREE = {"__init__", "__main__", "cli", "demo"}

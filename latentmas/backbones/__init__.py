@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latentmas.backbones._facts import UnsuitableBackboneError, read_info, resolve_source
+from latentmas.backbones._facts import read_info
+from latentmas.backbones._files import resolve_source
+from latentmas.backbones._refusals import RefusedBackboneError, UnsuitableBackboneError
 from latentmas.backbones._registry import families, parts_of
 from latentmas.lazy import imported_when_used
 
@@ -28,6 +30,7 @@ __all__ = [
     "LoadedBackbone",
     "KVCache",
     "StaticKVCache",
+    "RefusedBackboneError",
     "UnsuitableBackboneError",
     "chat_text",
     "families",

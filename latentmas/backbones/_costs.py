@@ -10,19 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers import PreTrainedConfig
 
+from latentmas.backbones._classes import model_class
+from latentmas.backbones._quantization import quantized_costs
 from latentmas.backbones._registry import find_family
 from latentmas.plan import BackboneCosts
+from latentmas.spec import Quantization
 
 __all__ = ["measure_costs"]
 
-_measured: dict[tuple[str, str | None, bool], BackboneCosts | None] = {}
+_measured: dict[tuple[str, str | None, bool, str], BackboneCosts | None] = {}
 """Cache of counts by arguments; many agents and plans share a model."""
 
 
 def measure_costs(
-    config: PreTrainedConfig, *, family: str | None = None, trust_remote_code: bool = False
+    config: PreTrainedConfig,
+    *,
+    family: str | None = None,
+    trust_remote_code: bool = False,
+    quantization: Quantization | None = None,
 ) -> BackboneCosts | None:
     """Count what a model with this configuration reads, stores and computes.
 
@@ -30,15 +37,18 @@ def measure_costs(
         config: Configuration of the model.
         family: Name of its family. None: selected by the model's type.
         trust_remote_code: Value from the backbone's declaration.
+        quantization: As declared. None: the checkpoint's own, if any.
 
     Returns:
-        None if the counts are unknown: the model cannot be built or run without weights, or is a
-        mixture of experts, which reads different weights for each position.
+        None if the counts are unknown: the model cannot be built or run without weights, is
+        quantised in a way whose size is unknown, or is a mixture of experts, which reads different
+        weights for each position.
     """
-    key = (config.to_json_string(), family, trust_remote_code)
+    quantized = "" if quantization is None else quantization.fingerprint
+    key = (config.to_json_string(), family, trust_remote_code, quantized)
     if key not in _measured:
         try:
-            _measured[key] = _measure(config, family, trust_remote_code)
+            _measured[key] = _measure(config, family, trust_remote_code, quantization)
         except Exception:  # arbitrary model code runs here, on tensors without data
             _measured[key] = None
     return _measured[key]
@@ -46,14 +56,17 @@ def measure_costs(
 
 @torch.no_grad()
 def _measure(
-    config: PreTrainedConfig, family_name: str | None, trust_remote_code: bool
+    config: PreTrainedConfig,
+    family_name: str | None,
+    trust_remote_code: bool,
+    quantization: Quantization | None,
 ) -> BackboneCosts | None:
     text: Any = config.get_text_config(decoder=True)
     if any("expert" in name and _several(value) for name, value in text.to_dict().items()):
         return None
     family = find_family(text.model_type, family_name)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = model_class(config).from_config(config, trust_remote_code=trust_remote_code)
         decoder, cache = family.decoder(model.eval()), family.new_cache(model)
         decoder(
             inputs_embeds=torch.empty(1, 1, text.hidden_size),
@@ -69,6 +82,7 @@ def _measure(
     return BackboneCosts(
         **_parameters(model, decoder),
         **state,
+        quantized=quantized_costs(model, decoder, quantization),
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
     )
 

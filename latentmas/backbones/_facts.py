@@ -2,82 +2,73 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from latentmas.backbones._files import Files, files_of, tokenizer_files
 from latentmas.backbones._gguf import gguf_config, is_gguf
 from latentmas.backbones._known import KNOWN
+from latentmas.backbones._refusals import RefusedBackboneError
 from latentmas.errors import WeightsError
-from latentmas.plan import BackboneInfo
-from latentmas.spec import Backbone
+from latentmas.plan import BackboneCosts, BackboneInfo, QuantizedCosts
+from latentmas.spec import GIVEN, Backbone
 
-__all__ = ["UnsuitableBackboneError", "read_info", "resolve_source"]
-
-PACKAGE = "package:"
-
-
-class UnsuitableBackboneError(WeightsError):
-    """The model exists but is not a decoder with a hidden size and a vocabulary."""
-
-
-def resolve_source(source: str) -> str:
-    """A hub id, or the absolute path of a folder or of a GGUF file.
-
-    `package:NAME/path` refers to a path inside an installed Python package, which is not imported.
-
-    Raises:
-        WeightsError: The package, folder or file does not exist, or the path leaves the package.
-    """
-    if source.startswith(PACKAGE):
-        name, _, rest = source.removeprefix(PACKAGE).partition("/")
-        spec = importlib.util.find_spec(name) if name.isidentifier() else None
-        if spec is None or not spec.submodule_search_locations:
-            raise WeightsError(f"{source!r}: no Python package {name!r} is installed")
-        root = Path(next(iter(spec.submodule_search_locations))).resolve()
-        folder = (root / rest).resolve()
-        if not folder.is_relative_to(root) or not _is_model(folder):
-            raise WeightsError(f"{source!r}: package {name!r} has no folder or GGUF file {rest!r}")
-        return str(folder)
-    path = Path(source).expanduser()
-    if "\0" not in source and _is_model(path):
-        return str(path.resolve())
-    if source.startswith((".", "/", "~")) or is_gguf(source):
-        raise WeightsError(f"{'file' if is_gguf(source) else 'folder'} {source!r} does not exist")
-    return source
-
-
-def _is_model(path: Path) -> bool:
-    return path.is_dir() or (is_gguf(path.name) and path.is_file())
+__all__ = ["info_of", "read_info"]
 
 
 def read_info(backbone: Backbone) -> BackboneInfo:
     """Read a backbone's configuration; the facts of the paper's models ship with the package.
 
     Raises:
+        RefusedBackboneError: The declaration asks for what cannot be done with this model or on
+            this machine.
         WeightsError: The configuration cannot be found or read (the message says why), the model is
             not a decoder, or its sizes exceed those of any known model.
     """
-    source = resolve_source(backbone.source)
-    if source in KNOWN and backbone.revision is None:
-        return KNOWN[source]
+    if backbone.source.startswith(GIVEN):
+        raise _not_given(backbone.source)
+    quantization = backbone.quantization
+    if quantization is not None:
+        from latentmas.backbones._libraries import check_library
+
+        check_library(quantization)
+    files = files_of(backbone)
+    tokenizer_files(backbone, files)
+    plain = backbone.revision is None and backbone.subfolder is None and not backbone.load
+    if files.source in KNOWN and plain:
+        return _quantized(KNOWN[files.source], backbone)
     try:
-        config = _config(backbone, source)
-        text = config.get_text_config(decoder=True)
+        config = _config(backbone, files)
     except WeightsError:
         raise
     except Exception as error:  # each model's configuration class may raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise WeightsError(f"no configuration for {source!r}: {reason}") from error
-    wanted = ("hidden_size", "vocab_size", "num_hidden_layers")
-    missing = [name for name in wanted if not isinstance(getattr(text, name, None), int)]
-    if getattr(config, "is_encoder_decoder", False) or missing:
-        lack = f" (its configuration has no {', '.join(missing)})" if missing else ""
-        raise UnsuitableBackboneError(f"{source!r} is {config.model_type}, not a decoder{lack}")
+        raise WeightsError(f"no configuration for {files.source!r}: {reason}") from error
+    if quantization is not None:
+        from latentmas.backbones._quantization import check_not_quantized
+
+        check_not_quantized(quantization, config)
+    return info_of(files.source, config, backbone)
+
+
+def info_of(source: str, config: Any, backbone: Backbone) -> BackboneInfo:
+    """The facts that a configuration states.
+
+    Args:
+        source: Name of the model in messages.
+        config: The model's configuration.
+        backbone: The model's declaration.
+
+    Raises:
+        UnsuitableBackboneError: The model is not a decoder.
+        WeightsError: A size is invalid.
+    """
+    from latentmas.backbones._classes import check_decoder
     from latentmas.backbones._costs import measure_costs
 
+    check_decoder(source, config)
+    text = config.get_text_config(decoder=True)
     try:
         return BackboneInfo(
             model_type=text.model_type,
@@ -86,7 +77,10 @@ def read_info(backbone: Backbone) -> BackboneInfo:
             num_layers=text.num_hidden_layers,
             max_positions=getattr(text, "max_position_embeddings", None),
             costs=measure_costs(
-                config, family=backbone.family, trust_remote_code=backbone.trust_remote_code
+                config,
+                family=backbone.family,
+                trust_remote_code=backbone.trust_remote_code,
+                quantization=backbone.quantization,
             ),
         )
     except ValidationError as error:
@@ -94,19 +88,36 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         raise WeightsError(f"the configuration of {source!r} is invalid: {wrong}") from error
 
 
-def _config(backbone: Backbone, source: str) -> Any:
-    from transformers import AutoConfig
+def _quantized(info: BackboneInfo, backbone: Backbone) -> BackboneInfo:
+    """Facts that ship with the package, for quantised weights.
 
-    from latentmas.backbones._sizes import (
-        check_sizes,
-        judge_sizes,
-    )  # imported late: it imports transformers
+    Norms are counted as quantised, and the other parts of image-text models as not quantised.
+    """
+    costs, quantization = info.costs, backbone.quantization
+    if costs is None or quantization is None:
+        return info
+    count = costs.body_parameters
+    part = QuantizedCosts(bits=quantization.bits, body_parameters=count, loaded_parameters=count)
+    fields = costs.model_dump() | {"quantized": part}
+    return info.model_copy(update={"costs": BackboneCosts(**fields)})
 
-    if is_gguf(source):
-        config = gguf_config(source)
-        judge_sizes(source, config.to_dict())
-        return config
-    check_sizes(source, revision=backbone.revision)
-    return AutoConfig.from_pretrained(
-        source, revision=backbone.revision, trust_remote_code=backbone.trust_remote_code
+
+def _config(backbone: Backbone, files: Files) -> Any:
+    from latentmas.backbones._config import read_config
+    from latentmas.backbones._sizes import judge_sizes  # imported late: it imports transformers
+
+    if not is_gguf(files.source):
+        return read_config(files, backbone.load)
+    config = gguf_config(files.source)
+    judge_sizes(files.source, config.to_dict())
+    return config
+
+
+def _not_given(source: str) -> WeightsError:
+    name = source.removeprefix(GIVEN)
+    return RefusedBackboneError(
+        "LM207",
+        f"{source!r} is a model that is handed over as an object, and none is",
+        f"pass models={{{name!r}: (model, tokenizer)}}",
+        "load the graph in Python and pass models={…} to compile",
     )

@@ -16,24 +16,22 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file, is_peft_available
 
+from latentmas.backbones._arguments import loading_arguments
 from latentmas.backbones._attention import exact_attention
 from latentmas.backbones._base import Family
 from latentmas.backbones._chat import render_turns
-from latentmas.backbones._facts import resolve_source
+from latentmas.backbones._classes import model_class
+from latentmas.backbones._config import read_config
+from latentmas.backbones._files import Files, files_of
 from latentmas.backbones._gguf import is_gguf, unpacked
 from latentmas.backbones._probe import probe, probe_static
+from latentmas.backbones._quantization import gradient_fault
 from latentmas.backbones._registry import find_family
-from latentmas.backbones._sizes import check_sizes
+from latentmas.backbones._tokenizers import check_ids_fit, load_tokenizer
 from latentmas.backbones._tokens import begin_ids
 from latentmas.backbones.kv_cache.masks import Masks
 from latentmas.backbones.kv_cache.state import KVCache
@@ -77,6 +75,15 @@ class LoadedBackbone:
     def dtype(self) -> torch.dtype:
         """Data type of the input embeddings."""
         return self.model.get_input_embeddings().weight.dtype
+
+    @property
+    def quantized(self) -> bool:
+        """Whether weights are quantised, so that their type cannot be changed."""
+        return bool(getattr(self.model, "is_quantized", False))
+
+    @cached_property
+    def _gradient_fault(self) -> str | None:
+        return gradient_fault(self._decoder) if self.quantized else None
 
     @property
     def learns(self) -> bool:
@@ -136,7 +143,15 @@ class LoadedBackbone:
 
         Returns:
             States after the final norm, h_BTD.
+
+        Raises:
+            WeightsError: A gradient is wanted, and quantised layers do not give it.
         """
+        if x_BTD.requires_grad and torch.is_grad_enabled() and self._gradient_fault:
+            raise WeightsError(
+                f"backbone {self.planned.spec.source!r} cannot train links: {self._gradient_fault};"
+                " use a weight-only quantization, such as 'torchao:int8_weight_only'"
+            )
         mask: Any = mask_BL
         if state is not None and self.masks is not None:
             self.masks.dtype = self.dtype
@@ -230,22 +245,15 @@ def load_backbone(
             with a batch's padding or when the prompt is read in pieces.
     """
     spec = planned.spec
-    source = resolve_source(spec.source)
-    wanted = dtype or spec.dtype
-    if is_gguf(source):
-        source = str(unpacked(source, spec.dtype))
-    revision = commit or spec.revision
-    options = {"revision": revision, "trust_remote_code": spec.trust_remote_code}
+    files = files_of(spec, commit)
+    if is_gguf(files.source):
+        files = Files(str(unpacked(files.source, spec.dtype)), {})
     try:
-        check_sizes(source, revision=revision)
-        tokenizer = _load_tokenizer(source, options)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            dtype=wanted if wanted == "auto" else getattr(torch, wanted),
-            attn_implementation=spec.attention,
-            output_loading_info=True,
-            **options,
-            **_without_foreign_adapter(source, revision),
+        config = read_config(files, spec.load)
+        tokenizer = load_tokenizer(spec, files)
+        asked = loading_arguments(spec, files, config, dtype=dtype or spec.dtype, device=device)
+        loaded: Any = model_class(config).from_pretrained(
+            files.source, output_loading_info=True, **asked, **_without_foreign_adapter(files)
         )
     except Exception as error:  # torch, transformers and model code may raise any exception
         raise WeightsError(f"cannot load backbone {spec.source!r}: {_reason(error)}") from error
@@ -254,11 +262,13 @@ def load_backbone(
         names = ", ".join(sorted(found["missing_keys"])[:5])
         raise WeightsError(f"cannot load backbone {spec.source!r}: its weights lack {names}")
     try:
-        model = model.to(device)
+        model = model if "device_map" in asked else model.to(device)
     except (MemoryError, RuntimeError) as error:
         reason = _reason(error)
         raise WeightsError(f"cannot move backbone {spec.source!r} to {device}: {reason}") from error
-    backbone = LoadedBackbone(model, tokenizer, planned, commit=_commit(source, revision))
+    if spec.tokenizer is not None:
+        check_ids_fit(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
+    backbone = LoadedBackbone(model, tokenizer, planned, commit=_commit(files))
     probe(backbone, lambda: KVCache(backbone))
     return backbone
 
@@ -277,15 +287,18 @@ def _reason(error: Exception) -> str:
     return text
 
 
-def _commit(source: str, revision: str | None) -> str | None:
+def _commit(files: Files) -> str | None:
     """The hub commit of the loaded model, derived from its path in the cache."""
-    if Path(source).is_dir():
+    if Path(files.source).is_dir():
         return None
-    path = try_to_load_from_cache(source, "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else None
+    name = "/".join(filter(None, (files.options.get("subfolder"), "config.json")))
+    path = try_to_load_from_cache(files.source, name, revision=files.options["revision"])
+    if not isinstance(path, str):
+        return None
+    return Path(path.removesuffix(name)).name
 
 
-def _without_foreign_adapter(source: str, revision: str | None) -> dict[str, Any]:
+def _without_foreign_adapter(files: Files) -> dict[str, Any]:
     """Options that prevent transformers from reading another tool's `adapter_config.json`.
 
     If peft is installed, transformers treats any file of that name as a peft adapter; the published
@@ -293,20 +306,10 @@ def _without_foreign_adapter(source: str, revision: str | None) -> dict[str, Any
     """
     if not is_peft_available():
         return {}
-    found = find_adapter_config_file(source, revision=revision)
+    place = {name: files.options.get(name) for name in ("revision", "subfolder")}
+    found = find_adapter_config_file(
+        files.source, **{name: value for name, value in place.items() if value is not None}
+    )
     if found is None or "peft_type" in json.loads(Path(found).read_text(encoding="utf-8")):
         return {}
     return {"adapter_kwargs": {"subfolder": "no-peft-adapter-here"}}
-
-
-def _load_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that the files describe.
-
-    For some model types (such as qwen2), transformers 5.23 replaces the class named in a checkpoint
-    by its own, which silently misreads the files of other tokenizers.
-    """
-    named = get_tokenizer_config(source, **options).get("tokenizer_class")
-    generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
-    loader = PreTrainedTokenizerFast if generic else AutoTokenizer
-    tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(source, **options)
-    return tokenizer

@@ -33,14 +33,18 @@ _BOUNDS = (
 """Field names and their maximum value; the first match applies."""
 
 
-def check_sizes(source: str, *, revision: str | None = None) -> None:
+def check_sizes(source: str, **options: Any) -> None:
     """Reject a configuration whose sizes exceed those of any known model.
+
+    Args:
+        source: Hub id or folder.
+        **options: Further arguments of `from_pretrained`, such as `revision`.
 
     Raises:
         WeightsError: A size is too large; the message names the field, its value and the bound.
         OSError: The configuration cannot be read; the message comes from transformers.
     """
-    judge_sizes(source, PreTrainedConfig.get_config_dict(source, revision=revision)[0])
+    judge_sizes(source, PreTrainedConfig.get_config_dict(source, **options)[0])
 
 
 def judge_sizes(source: str, data: dict[str, Any]) -> None:

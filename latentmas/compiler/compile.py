@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from latentmas.compiler.backbones import backbone_problems
 from latentmas.compiler.gradient import differentiable_links
 from latentmas.compiler.names import name_problems
 from latentmas.compiler.prompts import prompt_problems
@@ -48,6 +49,7 @@ def compile_graph(
         *structure_problems(graph),
         *slot_problems,
         *prompt_problems(graph),
+        *backbone_problems(graph),
         *([] if tools is None else tool_problems(graph, tools, at_load=tools_at_load)),
     ]
     graph, backbones, share_problems = share(graph, facts or {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from latentmas.backbones import UnsuitableBackboneError, read_info
+from latentmas.backbones import RefusedBackboneError, UnsuitableBackboneError, read_info
 from latentmas.errors import Problem, WeightsError, closest
 from latentmas.plan import BackboneInfo, PlanBackbone
 from latentmas.spec import GraphSpec
@@ -20,7 +20,7 @@ def share(
     Requires: nothing. Ensures: every agent whose backbone is known refers to a key of the result.
 
     Returns:
-        The graph with merged keys, the backbones by key, and LM101, LM201 and LM203 problems.
+        The graph with merged keys, the backbones by key, and LM101 and LM201 to LM207 problems.
     """
     merged = _merged_keys(graph)
     users: dict[str, list[str]] = {}
@@ -41,6 +41,10 @@ def share(
         except UnsuitableBackboneError as error:
             hint = "choose a decoder-only language model"
             problems.append(Problem("LM202", f"backbone {key}", str(error), hint))
+            continue
+        except RefusedBackboneError as error:
+            where, hint = f"backbone {key}", error.hint
+            problems.append(Problem(error.code, where, error.message, hint, error.file_hint))
             continue
         except WeightsError as error:
             hint = "check the source, download it, or pass its facts to compile(facts=…)"

@@ -80,7 +80,7 @@ class Model:
     @property
     def weights(self) -> int:
         """Bytes of all loaded weights."""
-        return self.costs.loaded_parameters * self.size
+        return round(self.costs.loaded_bytes(self.size))
 
     def call(self, rows: int, new: int, past: int = 0, *, cached: bool = True) -> Work:
         """Cost of the decoder over `new` positions of each row.
@@ -99,7 +99,7 @@ class Model:
         recurrent = 6 * costs.recurrent_elements * new
         flops = rows * (2 * costs.body_parameters * new + 4 * attended + recurrent)
         state = self._traffic(rows, new, past) if cached else 0
-        return Work(float(flops), float(costs.body_parameters * self.size), float(state))
+        return Work(float(flops), float(costs.body_bytes(self.size)), float(state))
 
     def head(self, rows: int) -> Work:
         """Cost of the vocabulary head at one position of each row."""

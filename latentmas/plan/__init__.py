@@ -1,7 +1,7 @@
 """The plan: pure data between the compiler and the runtime. No torch."""
 
 from latentmas.plan._option_errors import field_bounds, item_type, value_types
-from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone
+from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone, QuantizedCosts
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
@@ -33,6 +33,7 @@ __all__ = [
     "OnError",
     "Plan",
     "PlanBackbone",
+    "QuantizedCosts",
     "PositionMode",
     "Rollout",
     "RunOptions",

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from latentmas.spec import Backbone, Frozen
 
-__all__ = ["BackboneCosts", "BackboneInfo", "PlanBackbone"]
+__all__ = ["BackboneCosts", "BackboneInfo", "PlanBackbone", "QuantizedCosts"]
+
+
+class QuantizedCosts(Frozen):
+    """Counts of the weights that are stored quantised."""
+
+    bits: float = Field(gt=0, le=64)
+    """Stored bits per weight, with scales."""
+    body_parameters: int
+    """How many of `BackboneCosts.body_parameters` are quantised."""
+    loaded_parameters: int
+    """How many of `BackboneCosts.loaded_parameters` are quantised."""
+
+    def stored(self, count: int, quantized: int, size: int) -> float:
+        """Bytes of `count` weights of `size` bytes, `quantized` of which take fewer bits."""
+        return (count - quantized) * size + quantized * self.bits / 8
 
 
 class BackboneCosts(Frozen):
@@ -44,6 +61,23 @@ class BackboneCosts(Frozen):
     """Number of layers by kind: `full`, `sliding`, `recurrent`."""
     dtype: str | None = None
     """The checkpoint's own data type, if its configuration states it."""
+    quantized: QuantizedCosts | None = None
+    """Weights that are stored quantised. None: there are none."""
+
+    def body_bytes(self, size: int) -> float:
+        """Bytes of the decoder's weights, at `size` bytes per weight that is not quantised."""
+        count, part = self.body_parameters, self.quantized
+        return count * size if part is None else part.stored(count, part.body_parameters, size)
+
+    def loaded_bytes(self, size: int) -> float:
+        """Bytes of all loaded weights, at `size` bytes per weight that is not quantised."""
+        count, part = self.loaded_parameters, self.quantized
+        return count * size if part is None else part.stored(count, part.loaded_parameters, size)
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = write(self)
+        return {name: value for name, value in data.items() if name != "quantized" or value}
 
 
 class BackboneInfo(Frozen):

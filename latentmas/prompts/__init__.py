@@ -3,7 +3,7 @@
 No torch.
 """
 
-from latentmas.prompts.chat_templates import render_chat_template
+from latentmas.prompts.chat_templates import check_chat_template_text, render_chat_template
 from latentmas.prompts.packs import read_prompt_pack, write_prompt_pack
 from latentmas.prompts.render import (
     RESERVED,
@@ -24,6 +24,7 @@ __all__ = [
     "SlotMisuseError",
     "Text",
     "ChatMessage",
+    "check_chat_template_text",
     "check_template",
     "misused_variables",
     "placed_variables",

@@ -22,7 +22,7 @@ from jinja2.utils import Namespace
 from latentmas.prompts.budget import rendering
 from latentmas.prompts.environment import MeteredEnvironment, paid
 
-__all__ = ["render_chat_template"]
+__all__ = ["check_chat_template_text", "render_chat_template"]
 
 
 def render_chat_template(
@@ -60,6 +60,18 @@ def render_chat_template(
             raise SecurityError("the chat template recurses without end") from error
         except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
             raise TemplateError(f"{type(error).__name__}: {error}") from error
+
+
+def check_chat_template_text(template: str) -> None:
+    """Compile a chat template without rendering it.
+
+    Raises:
+        jinja2.TemplateError: It cannot be compiled.
+    """
+    try:
+        _compiled(template)
+    except RecursionError as error:
+        raise TemplateError("it is nested too deeply") from error
 
 
 class _Generation(Extension):

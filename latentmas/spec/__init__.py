@@ -7,6 +7,7 @@ from latentmas.spec.backbone import GIVEN, Backbone, DType, full_dtype
 from latentmas.spec.files import LARGEST_PROMPT, YAML_SUFFIXES, prompt_file, write_graph_file
 from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
+from latentmas.spec.load_options import refused_arguments
 from latentmas.spec.quantization import Quantization, QuantizationKind
 from latentmas.spec.remote_code import ALLOW, code_wanted
 from latentmas.spec.rows import JsonlFile, field_problem, read_jsonl
@@ -40,6 +41,7 @@ __all__ = [
     "full_dtype",
     "iter_invalid_values",
     "prompt_file",
+    "refused_arguments",
     "write_graph_file",
     "read_jsonl",
 ]

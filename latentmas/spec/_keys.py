@@ -22,7 +22,16 @@ HARMLESS = frozenset(
     {
         *("version", "name", "rounds", "latent_steps", "dtype", "revision", "family", "attention"),
         *("quantization", "tokenizer", "chat_template", "load", "skip_modules", "double_quant"),
-        *("threshold", "trust_remote_code", "kind", "options", "init", "norm", "share", "allow_empty"),
+        *(
+            "threshold",
+            "trust_remote_code",
+            "kind",
+            "options",
+            "init",
+            "norm",
+            "share",
+            "allow_empty",
+        ),
         *("max_new_tokens", "chat_options", "tools", "tool_style", "max_tool_calls"),
     }
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import StringConstraints, model_validator
 
 from latentmas.spec._base import Frozen
 
@@ -21,7 +21,7 @@ FOUR_BITS = ("bitsandbytes:nf4", "bitsandbytes:fp4")
 
 
 class Quantization(Frozen):
-    """Quantization of the linear layers; embeddings, norms and the vocabulary head stay as they are.
+    """Quantization of linear layers; embeddings, norms and the vocabulary head keep their type.
 
     Example:
         >>> Quantization(kind="bitsandbytes:nf4", double_quant=True).library
@@ -31,9 +31,8 @@ class Quantization(Frozen):
     kind: QuantizationKind
     """Library and type of the quantised weights. All kinds carry exact gradients to the inputs of a
     layer, which training links needs."""
-    skip_modules: tuple[str, ...] = ()
-    """Names of modules that keep their type, such as `"down_proj"`. If any are named, add
-    `"lm_head"`, which the libraries leave out by themselves only when none is."""
+    skip_modules: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.]+$")], ...] = ()
+    """Names of further modules that keep their type, such as `"down_proj"`."""
     double_quant: bool = False
     """Quantise the scales as well: 0.4 bits fewer per weight. Only for 4-bit kinds."""
     threshold: float | None = None
