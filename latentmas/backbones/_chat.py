@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -12,6 +13,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from latentmas.prompts import ChatMessage, render_chat_template
 
 __all__ = ["chat_text", "render_turns"]
+
+WORD = "latentmas-probe"
 
 
 def chat_text(
@@ -71,10 +74,36 @@ def render_turns(
             prompt (`SecurityError`).
     """
     given = [dict(tool) for tool in tools] or None
+    template = str(tokenizer.get_chat_template(None, given))
+    messages: list[dict[str, Any]] = [turn._asdict() for turn in turns]
+    if _reads_parts(template):
+        messages = [turn | {"content": _in_parts(turn["content"])} for turn in messages]
     return render_chat_template(
-        str(tokenizer.get_chat_template(None, given)),
-        [turn._asdict() for turn in turns],
+        template,
+        messages,
         tools=given,
         variables={**tokenizer.special_tokens_map, **options},
         add_generation_prompt=add_generation_prompt,
     )
+
+
+@lru_cache(maxsize=64)
+def _reads_parts(template: str) -> bool:
+    """Whether a template writes a text only where it is given as a list of parts.
+
+    Templates of image-text models may loop over `content`, of which each part has a `type`.
+    """
+    return (
+        "content" in template and not _writes(template, WORD) and _writes(template, _in_parts(WORD))
+    )
+
+
+def _writes(template: str, content: Any) -> bool:
+    try:
+        return WORD in render_chat_template(template, [{"role": "user", "content": content}])
+    except TemplateError:
+        return False
+
+
+def _in_parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]

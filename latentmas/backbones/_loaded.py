@@ -29,7 +29,7 @@ from latentmas.backbones._config import read_config
 from latentmas.backbones._files import Files, files_of
 from latentmas.backbones._gguf import is_gguf, unpacked
 from latentmas.backbones._probe import probe, probe_static
-from latentmas.backbones._quantization import gradient_fault
+from latentmas.backbones._quantization import gradient_fault, keep_gradients
 from latentmas.backbones._registry import find_family
 from latentmas.backbones._tokenizers import check_ids_fit, load_tokenizer
 from latentmas.backbones._tokens import begin_ids
@@ -56,6 +56,7 @@ class LoadedBackbone:
         """Freeze the model; `commit` is its commit on the hub, None for a folder."""
         self.commit = commit
         self.model = model.eval().requires_grad_(False)
+        keep_gradients(model)
         self.tokenizer = tokenizer
         self.planned = planned
         self.family: Family = find_family(planned.info.model_type, planned.spec.family)

@@ -18,6 +18,7 @@ from latentmas.spec import Quantization
 __all__ = [
     "check_not_quantized",
     "gradient_fault",
+    "keep_gradients",
     "quantization_config",
     "quantized_costs",
     "stored_bits",
@@ -119,9 +120,10 @@ def stored_bits(own: Mapping[str, Any] | None) -> float:
     method = str((own or {}).get("quant_method", ""))
     told = dict(own or {})
     if method == "bitsandbytes" or "load_in_4bit" in told or "load_in_8bit" in told:
-        kind = "bitsandbytes:nf4" if told.get("load_in_4bit") else "bitsandbytes:int8"
-        double = kind == "bitsandbytes:nf4" and bool(told.get("bnb_4bit_use_double_quant"))
-        return Quantization(kind=kind, double_quant=double).bits
+        if not told.get("load_in_4bit"):
+            return 8.0
+        double = bool(told.get("bnb_4bit_use_double_quant"))
+        return Quantization(kind="bitsandbytes:nf4", double_quant=double).bits
     if method == "torchao":
         name = str(told.get("quant_type", "")).lower()
         if "int8" in name or "float8" in name:
@@ -144,6 +146,16 @@ def _own_config(config: PreTrainedConfig) -> dict[str, Any] | None:
 def _skipped_by(own: Mapping[str, Any]) -> list[str]:
     names = own.get("modules_to_not_convert") or own.get("llm_int8_skip_modules") or ()
     return [str(name) for name in names]
+
+
+def keep_gradients(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights for a CPU, after which gradients are lost.
+
+    It does so at the first call without gradients, and later calls return nothing to differentiate.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
 
 
 def gradient_fault(decoder: nn.Module) -> str | None:
@@ -171,8 +183,8 @@ def gradient_fault(decoder: nn.Module) -> str | None:
     if float(difference.nan_to_num(nan=float("inf"))) < TOLERANCE:
         return None
     return (
-        f"a quantised layer ({type(layer.weight).__name__}) returns gradients that differ from "
-        f"those of its outputs by {float(difference):.2g}"
+        f"the gradients of a quantised layer ({type(layer.weight).__name__}) are not those of its "
+        f"outputs (relative difference {float(difference):.2g})"
     )
 
 
@@ -180,5 +192,5 @@ def _gradient(layer: nn.Linear, x_I: Tensor, along_O: Tensor) -> Tensor:
     y_O = layer(x_I)
     if not y_O.requires_grad:
         return torch.full_like(x_I, float("nan"))
-    (gradient,) = torch.autograd.grad(y_O, x_I, along_O[None])
-    return gradient
+    (gradient,) = torch.autograd.grad(y_O, x_I, along_O[None], allow_unused=True)
+    return torch.full_like(x_I, float("nan")) if gradient is None else gradient
