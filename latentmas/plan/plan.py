@@ -11,6 +11,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from latentmas.atomic import write_atomically, write_text_atomically
 from latentmas.errors import PlanError, UnknownNameError, missing_attribute, spelled
+from latentmas.plan._elsewhere import ELSEWHERE
 from latentmas.plan.backbone import PlanBackbone
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
@@ -35,22 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 _COUNTS: Any = {"backbones": {"__all__": {"info": {"costs"}}}}
-_ELSEWHERE = {
-    "run": "a plan has no weights; call plan.load().run(samples)",
-    "stream": "a plan has no weights; call plan.load().stream(sample)",
-    "train": "load the team first: system = plan.load(); then use a trainer, such as "
-    "lm.OuterTrainer(system, config, train_dataset=rows).train()",
-    "parameters": "a plan has no weights; call plan.load().parameters()",
-    "to": "a plan has no weights; call plan.load(device=…)",
-    "save_pretrained": "a plan has no weights; call plan.load().save_pretrained(folder), or "
-    "plan.save(path) for the plan itself",
-    "compile": "a plan is already compiled; call plan.load() for the weights",
-    "rounds": "read plan.graph.rounds; change it with plan.replace(rounds=…)",
-    "latent_steps": "read plan.graph.latent_steps; change it with plan.replace(latent_steps=…)",
-    "agents": "read plan.graph.agents",
-    "edges": "read plan.graph.edges",
-}
-"""Attribute that a plan does not have → what to write instead."""
 LARGEST = 64 * 2**20
 """Maximum size of a plan file, in bytes."""
 MOST_ITEMS = 2_000_000
@@ -81,7 +66,7 @@ class Plan(Frozen):
             try:
                 return super().__getattr__(name)
             except AttributeError:
-                raise missing_attribute(self, name, _ELSEWHERE, dir(type(self))) from None
+                raise missing_attribute(self, name, ELSEWHERE, dir(type(self))) from None
 
     @property
     def digest(self) -> str:
