@@ -13,6 +13,7 @@ from latentmas.lazy import imported_when_used
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
     from latentmas.backbones._chat import chat_text, render_turns
+    from latentmas.backbones._given import adopt_models, given_info
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
     from latentmas.backbones._tokens import outside_ids, segment_ids
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
@@ -32,8 +33,10 @@ __all__ = [
     "StaticKVCache",
     "RefusedBackboneError",
     "UnsuitableBackboneError",
+    "adopt_models",
     "chat_text",
     "families",
+    "given_info",
     "grown_columns",
     "load_backbone",
     "outside_ids",
@@ -54,7 +57,9 @@ _HOMES = {
     "RowSelection": "kv_cache.state",
     "KVCache": "kv_cache.state",
     "StaticKVCache": "kv_cache.static",
+    "adopt_models": "_given",
     "chat_text": "_chat",
+    "given_info": "_given",
     "grown_columns": "kv_cache.growing",
     "load_backbone": "_loaded",
     "outside_ids": "_tokens",

@@ -12,7 +12,7 @@ from latentmas.backbones._known import KNOWN
 from latentmas.backbones._refusals import RefusedBackboneError
 from latentmas.errors import WeightsError
 from latentmas.plan import BackboneCosts, BackboneInfo, QuantizedCosts
-from latentmas.spec import GIVEN, Backbone
+from latentmas.spec import Backbone
 
 __all__ = ["info_of", "read_info"]
 
@@ -26,8 +26,8 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         WeightsError: The configuration cannot be found or read (the message says why), the model is
             not a decoder, or its sizes exceed those of any known model.
     """
-    if backbone.source.startswith(GIVEN):
-        raise _not_given(backbone.source)
+    if backbone.given:
+        raise _not_given(backbone.source, backbone.given)
     quantization = backbone.quantization
     if quantization is not None:
         from latentmas.backbones._libraries import check_library
@@ -113,8 +113,7 @@ def _config(backbone: Backbone, files: Files) -> Any:
     return config
 
 
-def _not_given(source: str) -> WeightsError:
-    name = source.removeprefix(GIVEN)
+def _not_given(source: str, name: str) -> WeightsError:
     return RefusedBackboneError(
         "LM207",
         f"{source!r} is a model that is handed over as an object, and none is",

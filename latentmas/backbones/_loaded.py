@@ -246,6 +246,8 @@ def load_backbone(
             with a batch's padding or when the prompt is read in pieces.
     """
     spec = planned.spec
+    if spec.given:
+        raise _not_given(spec.given, device, dtype)
     files = files_of(spec, commit)
     if is_gguf(files.source):
         files = Files(str(unpacked(files.source, spec.dtype)), {})
@@ -268,10 +270,19 @@ def load_backbone(
         reason = _reason(error)
         raise WeightsError(f"cannot move backbone {spec.source!r} to {device}: {reason}") from error
     if spec.tokenizer is not None:
-        check_ids_fit(spec, tokenizer, model.get_input_embeddings().weight.shape[0])
+        check_ids_fit(spec, tokenizer, model)
     backbone = LoadedBackbone(model, tokenizer, planned, commit=_commit(files))
     probe(backbone, lambda: KVCache(backbone))
     return backbone
+
+
+def _not_given(name: str, device: str, dtype: str | None) -> WeightsError:
+    wanted = f" with dtype {dtype}" if dtype else ""
+    return WeightsError(
+        f"LM207 backbone 'given:{name}' is a model that is handed over as an object, and none is "
+        f"on {device}{wanted}; pass models={{{name!r}: (model, tokenizer)}}, "
+        "after moving or converting the model itself with model.to(…)"
+    )
 
 
 def _reason(error: Exception) -> str:

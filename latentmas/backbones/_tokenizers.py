@@ -46,12 +46,13 @@ def load_tokenizer(spec: Backbone, model: Files) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_ids_fit(spec: Backbone, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+def check_ids_fit(spec: Backbone, tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
     """Check that a model has an embedding for each token of a tokenizer that is not its own.
 
     Raises:
         WeightsError: The tokenizer has more tokens.
     """
+    rows = model.get_input_embeddings().weight.shape[0]
     most = max(tokenizer.get_vocab().values(), default=0)
     if most >= rows:
         named = spec.tokenizer or "handed over"

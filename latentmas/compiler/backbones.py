@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 
 from latentmas.errors import Problem, closest
 from latentmas.prompts import check_chat_template_text
-from latentmas.spec import GIVEN, Backbone, GraphSpec, refused_arguments
+from latentmas.spec import Backbone, GraphSpec, refused_arguments
 
 __all__ = ["backbone_problems"]
 
@@ -29,7 +29,7 @@ def backbone_problems(graph: GraphSpec) -> list[Problem]:
 
 def _problems(key: str, spec: Backbone) -> Iterator[Problem]:
     where = f"backbone {key}"
-    if spec.source.startswith(GIVEN):
+    if spec.given:
         yield from _of_given(where, spec)
         return
     if spec.source.endswith(".gguf"):

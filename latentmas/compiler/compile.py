@@ -27,6 +27,7 @@ def compile_graph(
     spec: GraphSpec,
     *,
     facts: Mapping[str, BackboneInfo] | None = None,
+    models: Mapping[str, object] | None = None,
     tools: Collection[str] | None = None,
     tools_at_load: bool = True,
 ) -> Plan:
@@ -36,6 +37,7 @@ def compile_graph(
         spec: The declaration.
         facts: Known facts about backbones, by key or source; the others are read from the models'
             configuration files. At least one must match a backbone of the graph.
+        models: Models that are handed over, each with its tokenizer, by name.
         tools: Names of tools passed as functions. None: tools are checked by `load`.
         tools_at_load: Same as for `Graph.compile`.
 
@@ -52,7 +54,7 @@ def compile_graph(
         *backbone_problems(graph),
         *([] if tools is None else tool_problems(graph, tools, at_load=tools_at_load)),
     ]
-    graph, backbones, share_problems = share(graph, facts or {})
+    graph, backbones, share_problems = share(graph, facts or {}, models)
     links, wire_problems = wire(graph, backbones)
     problems += [*share_problems, *wire_problems]
     if problems:

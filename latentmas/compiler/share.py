@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from latentmas.backbones import RefusedBackboneError, UnsuitableBackboneError, read_info
+from latentmas.backbones import (
+    RefusedBackboneError,
+    UnsuitableBackboneError,
+    read_info,
+)
 from latentmas.errors import Problem, WeightsError, closest
 from latentmas.plan import BackboneInfo, PlanBackbone
-from latentmas.spec import GraphSpec
+from latentmas.spec import GIVEN, Backbone, GraphSpec
 
 __all__ = ["share"]
 
 
 def share(
-    graph: GraphSpec, facts: Mapping[str, BackboneInfo]
+    graph: GraphSpec,
+    facts: Mapping[str, BackboneInfo],
+    models: Mapping[str, object] | None = None,
 ) -> tuple[GraphSpec, dict[str, PlanBackbone], list[Problem]]:
     """Give agents with equal backbones the same key, and read each backbone's facts once.
 
     Requires: nothing. Ensures: every agent whose backbone is known refers to a key of the result.
+
+    Args:
+        graph: The declaration.
+        facts: Known facts, by key or source.
+        models: Models that are handed over, by name; their facts go before known ones.
 
     Returns:
         The graph with merged keys, the backbones by key, and LM101 and LM201 to LM207 problems.
@@ -25,6 +36,7 @@ def share(
     merged = _merged_keys(graph)
     users: dict[str, list[str]] = {}
     problems = _stray_facts(graph, facts)
+    problems += _stray_models(graph, models or {})
     facts = {name: info for name, info in facts.items() if isinstance(info, BackboneInfo)}
     for agent in graph.agents:
         if agent.backbone in merged:
@@ -37,7 +49,7 @@ def share(
     for key, names in users.items():
         spec = graph.backbones[key]
         try:
-            info = facts.get(key) or facts.get(spec.source) or read_info(spec)
+            info = _info(key, spec, facts, models or {})
         except UnsuitableBackboneError as error:
             hint = "choose a decoder-only language model"
             problems.append(Problem("LM202", f"backbone {key}", str(error), hint))
@@ -64,6 +76,29 @@ def share(
         backbones,
         problems,
     )
+
+
+def _info(
+    key: str, spec: Backbone, facts: Mapping[str, BackboneInfo], models: Mapping[str, object]
+) -> BackboneInfo:
+    if spec.given is not None and spec.given in models:
+        from latentmas.backbones import given_info  # imported late: it imports transformers
+
+        return given_info(spec, models[spec.given])
+    return facts.get(key) or facts.get(spec.source) or read_info(spec)
+
+
+def _stray_models(graph: GraphSpec, models: Mapping[str, object]) -> list[Problem]:
+    """A problem for each model that is handed over and that no backbone names."""
+    known = [spec.source for spec in graph.backbones.values() if spec.given]
+    problems = []
+    for name in models:
+        if GIVEN + name not in known:
+            guess = closest(GIVEN + name, known)
+            message = f"no backbone has the source {GIVEN + name!r}"
+            hint = f"did you mean {guess!r}?" if guess else f'declare Backbone("{GIVEN}{name}")'
+            problems.append(Problem("LM101", f"models {name!r}", message, hint))
+    return problems
 
 
 def _merged_keys(graph: GraphSpec) -> dict[str, str]:

@@ -105,6 +105,11 @@ def _example(plan: Plan, name: str | None) -> Iterator[str]:
         arguments.append(f"text_functions={{{texts}}}")
     if own:
         arguments.append("tools={" + ", ".join(f'"{tool}": {tool}' for tool in own) + "}")
+    given = [b.spec.given for b in plan.backbones.values() if b.spec.given]
+    if given:
+        arguments.append(
+            "models={" + ", ".join(f'"{one}": (model, tokenizer)' for one in given) + "}"
+        )
     yield from ("```python", "import latentmas as lm", "")
     for tool in own:
         yield from ("", f"def {tool}(text: str) -> str:", '    """Your own tool."""')

@@ -52,6 +52,7 @@ def load_system(
     executor: str = "auto",
     text_functions: Mapping[str, TextFunction] | None = None,
     tools: Mapping[str, Tool] | None = None,
+    models: Mapping[str, object] | None = None,
     reuse: System | None = None,
     token: str | None = None,
     trust_remote_code: bool = False,
@@ -72,6 +73,7 @@ def load_system(
         executor: name of the default executor.
         text_functions: function of each text source, by name.
         tools: tools by name; they replace or add to the registered ones.
+        models: for each backbone `given:NAME`, NAME → (model, tokenizer).
         reuse: a system whose loaded backbones are shared if declaration, device and dtype are the
             same; the rest are loaded.
         token: Hub access token; None uses HF_TOKEN or the token stored by `hf auth login`.
@@ -92,7 +94,8 @@ def load_system(
         raise WeightsError(
             f"LM502 {str(found.folder)!r} cannot be read: there is not enough memory"
         ) from error
-    plan, commits = _plan_now(found.folder, saved.manifest, saved.plan, backbones or {})
+    swaps, given = backbones or {}, models or {}
+    plan, commits = _plan_now(found.folder, saved.manifest, saved.plan, swaps, given)
     system = System.load(
         plan,
         device=device,
@@ -100,6 +103,7 @@ def load_system(
         executor=executor,
         text_functions=text_functions,
         tools=tools,
+        models=models,
         reuse=reuse,
         start=False,
         commits=commits,
@@ -209,7 +213,11 @@ def _fill(system: System, state: Mapping[str, Tensor]) -> None:
 
 
 def _plan_now(
-    folder: Path, manifest: Manifest, saved: Plan, swaps: Mapping[str, Swap]
+    folder: Path,
+    manifest: Manifest,
+    saved: Plan,
+    swaps: Mapping[str, Swap],
+    models: Mapping[str, object],
 ) -> tuple[Plan, dict[str, str]]:
     """The plan with the current backbones, and the commits to load them at, by key.
 
@@ -221,8 +229,11 @@ def _plan_now(
     commits = {key: manifest.commits[key] for key in kept if key in manifest.commits}
     then = {key: backbone.info for key, backbone in kept.items()}
     now = facts_at({key: backbone.spec for key, backbone in kept.items()}, commits)
+    for key, backbone in kept.items():  # models that are handed over may be missing until loading
+        if backbone.spec.given:
+            now[key] = then[key]
     expected = compile_graph(graph, facts=swapped | then) if swaps else saved
-    plan = compile_graph(graph, facts=swapped | now)
+    plan = compile_graph(graph, facts=swapped | now, models=models)
     if plan != expected:
         changes = "\n  ".join(expected.diff(plan))
         raise WeightsError(

@@ -59,6 +59,7 @@ class Plan(Frozen):
     """Steps in the order of execution."""
     _text_functions: dict[str, TextFunction] = PrivateAttr(default_factory=dict)
     _tools: dict[str, Tool] = PrivateAttr(default_factory=dict)
+    _models: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     if not TYPE_CHECKING:  # type checkers still report misspelt attributes
 
@@ -124,18 +125,22 @@ class Plan(Frozen):
         from latentmas.compiler import reschedule
 
         plan = reschedule(self, rounds=rounds, latent_steps=latent_steps)
-        return plan.with_functions(text_functions=self._text_functions, tools=self._tools)
+        return plan.with_functions(
+            text_functions=self._text_functions, tools=self._tools, models=self._models
+        )
 
     def with_functions(
         self,
         *,
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
+        models: Mapping[str, Any] | None = None,
     ) -> Plan:
-        """The same plan with text-source functions and tools for `load`."""
+        """The same plan with text-source functions, tools and models for `load`."""
         plan = self.model_copy()
         plan._text_functions = dict(text_functions or {})
         plan._tools = dict(tools or {})
+        plan._models = dict(models or {})
         return plan
 
     @spelled
@@ -148,6 +153,7 @@ class Plan(Frozen):
         executor: str = "auto",
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
+        models: Mapping[str, Any] | None = None,
         reuse: System | None = None,
     ) -> System:
         """Load the backbones, create the links, and return a runnable team.
@@ -161,6 +167,8 @@ class Plan(Frozen):
             executor: Name of the default executor.
             text_functions: Functions of text sources, by name.
             tools: Tools by name, in addition to registered ones or replacing them.
+            models: For each backbone `given:NAME`, NAME → (model, tokenizer), in addition to those
+                given to `compile` or replacing them.
             reuse: System whose loaded backbones are shared if declaration, device and dtype are
                 the same; the others are loaded.
 
@@ -189,6 +197,7 @@ class Plan(Frozen):
             executor=executor,
             text_functions={**functions, **(text_functions or {})},
             tools={**own_tools, **(tools or {})},
+            models={**self._models, **(models or {})},
             reuse=reuse,
         )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import nn
 
-from latentmas.backbones import LoadedBackbone, load_backbone
+from latentmas.backbones import LoadedBackbone, adopt_models, load_backbone
 from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan, PlanBackbone
 from latentmas.spec import DType, Graph, full_dtype
@@ -22,8 +22,10 @@ __all__ = [
     "check_system",
     "link_key",
     "load_backbones",
+    "move_backbones",
     "place_agents",
     "place_links",
+    "reusable_backbones",
 ]
 
 
@@ -51,6 +53,19 @@ def check_system(name: str, system: System) -> System:
         found = type(system).__name__
         raise TypeError(f"{name} is a {found}; give a loaded System, as plan.load() makes it")
     return system
+
+
+def reusable_backbones(
+    plan: Plan, reuse: System | None, models: Mapping[str, object]
+) -> dict[str, LoadedBackbone]:
+    """Loaded backbones that may serve a plan: of another system by agent, and models handed over.
+
+    Raises:
+        TypeError: `reuse` is not a system, or a model is not a pair of a model and a tokenizer.
+        WeightsError: a model is unsuitable.
+    """
+    shared = {} if reuse is None else check_system("reuse", reuse).agent_backbones
+    return shared | adopt_models(plan.backbones, models)
 
 
 def place_agents(
@@ -164,6 +179,30 @@ def _same_spec(
     for old in [*own, *reuse.values()]:
         if old.planned.spec.fingerprint == planned.spec.fingerprint:
             yield old
+
+
+def move_backbones(
+    backbones: Iterable[LoadedBackbone], move: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    """Move or convert the weights of backbones, each once.
+
+    Raises:
+        LatentMASError: the type of quantised weights would change; nothing has been moved then.
+    """
+    distinct = list({id(backbone): backbone for backbone in backbones}.values())
+    for backbone in distinct:
+        if backbone.quantized:
+            sample = torch.zeros(1, dtype=backbone.dtype, device=backbone.device)
+            wanted = move(sample).dtype
+            if wanted != sample.dtype:
+                raise LatentMASError(
+                    f"backbone {backbone.planned.spec.source!r} has quantised weights, whose type "
+                    f"{sample.dtype} cannot become {wanted}; declare the type that you need with "
+                    "Backbone(dtype=…), or load without quantization"
+                )
+    for backbone in distinct:
+        backbone.model._apply(move)
+        backbone.workspace.clear()
 
 
 def link_key(id: str) -> str:

@@ -106,7 +106,8 @@ class Sharing:
             revision: Branch, tag or commit of the repository.
             **options: Options of `latentmas.io.load_system`: `device`, `dtype`, `backbones`
                 (replacements of equal width, by agent or source), `executor`, `text_functions`,
-                `tools`, `reuse` (a system whose loaded backbones are shared), `token`.
+                `tools`, `models` (NAME → (model, tokenizer), for backbones `given:NAME`), `reuse`
+                (a system whose loaded backbones are shared), `token`.
 
         Raises:
             WeightsError: LM501 to LM503 or LM511, the team cannot be loaded; the message says why.

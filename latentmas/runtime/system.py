@@ -46,11 +46,12 @@ from latentmas.runtime.options import (
 from latentmas.runtime.placement import (
     check_dtype,
     check_plan,
-    check_system,
     link_key,
     load_backbones,
+    move_backbones,
     place_agents,
     place_links,
+    reusable_backbones,
 )
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
@@ -129,6 +130,7 @@ class System(Sharing, nn.Module):
         executor: str = AUTO,
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
+        models: Mapping[str, object] | None = None,
         reuse: System | None = None,
         start: bool = True,
         commits: Mapping[str, str] | None = None,
@@ -145,6 +147,7 @@ class System(Sharing, nn.Module):
             executor: Name of the default executor.
             text_functions: Functions of text sources, by name.
             tools: Tools by name, in addition to registered ones or instead of them.
+            models: NAME → (model, tokenizer), for each backbone `given:NAME`; it stays in place.
             reuse: System whose loaded backbones are shared where declaration, device and data type
                 are equal; other backbones are loaded.
             start: Whether to initialise the links; False if weights will be loaded.
@@ -164,7 +167,7 @@ class System(Sharing, nn.Module):
         seed = whole("seed", seed, least=None)
         tools = resolve_tools(plan, tools or {})
         check_text_functions(plan, text_functions or {})
-        old = None if reuse is None else check_system("reuse", reuse).agent_backbones
+        old = reusable_backbones(plan, reuse, models or {})
         placed = place_agents(plan, device, old)
         meta_links(plan)
         agent_backbones = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
@@ -392,8 +395,6 @@ class System(Sharing, nn.Module):
         return describe(self)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
+        move_backbones(self.agent_backbones.values(), fn)
         super()._apply(fn, recurse)
-        for backbone in {id(b): b for b in self.agent_backbones.values()}.values():
-            backbone.model._apply(fn)
-            backbone.workspace.clear()
         return self

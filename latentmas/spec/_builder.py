@@ -223,3 +223,20 @@ def text_fields(spec: GraphSpec, max_new_tokens: int | None) -> dict[str, Any]:
         for agent in spec.agents
     ]
     return {"name": f"{spec.name}-text", "edges": edges, "agents": agents}
+
+
+def keyed_backbone(what: str, backbone: Backbone, known: dict[str, Any]) -> str:
+    """The key under which a backbone is declared; `known` gets the declaration.
+
+    Raises:
+        TypeError: It is not a Backbone.
+    """
+    data = check_backbone(what, backbone).model_dump()
+    key = key_of(backbone.source, data, known)
+    known[key] = data
+    return key
+
+
+def mutable(value: Any) -> Any:
+    """A list in place of a tuple; other values as they are."""
+    return list(value) if isinstance(value, tuple) else value

@@ -140,6 +140,11 @@ class Backbone(Frozen):
         data: dict[str, Any] = write(self)
         return {name: value for name, value in data.items() if name in _ALWAYS or value}
 
+    @property
+    def given(self) -> str | None:
+        """NAME of the source `given:NAME`; None for a backbone that is read from files."""
+        return self.source.removeprefix(GIVEN) if self.source.startswith(GIVEN) else None
+
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 

@@ -16,7 +16,8 @@ from latentmas.spec._builder import (
     TextFunction,
     check_backbone,
     class_only,
-    key_of,
+    keyed_backbone,
+    mutable,
     name_of,
     problems_of,
     put,
@@ -265,13 +266,18 @@ class Graph:
 
     @spelled
     def compile(
-        self, *, facts: Mapping[str, BackboneInfo] | None = None, tools_at_load: bool = True
+        self,
+        *,
+        facts: Mapping[str, BackboneInfo] | None = None,
+        models: Mapping[str, object] | None = None,
+        tools_at_load: bool = True,
     ) -> Plan:
         """Compile to a [`Plan`][latentmas.Plan]: no weights, no GPU.
 
         Args:
             facts: Known facts about backbones, by key or source. The others are read from the
                 models' configuration files.
+            models: For each backbone `given:NAME`, NAME → (model, tokenizer), which the plan keeps.
             tools_at_load: Accept unknown tool names, to be passed to `Plan.load(tools=…)` later; a
                 name one letter away from a registered tool's is still an error. False: every tool
                 must be registered or passed to `add_agent` as a function.
@@ -282,15 +288,16 @@ class Graph:
         from latentmas.compiler import compile_graph, warn_of_single_braces
 
         try:
-            plan = compile_graph(
-                self.spec(), facts=facts, tools=self.tools, tools_at_load=tools_at_load
-            )
+            options: Any = {"tools": self.tools, "tools_at_load": tools_at_load}
+            plan = compile_graph(self.spec(), facts=facts, models=models, **options)
         except GraphError as error:
             if self._source is None:
                 raise
             raise self._source.locate(error) from None
         warn_of_single_braces(plan.graph)
-        return plan.with_functions(text_functions=self.text_functions, tools=self.tools)
+        return plan.with_functions(
+            text_functions=self.text_functions, tools=self.tools, models=models
+        )
 
     def copy(self) -> Graph:
         """An independent copy."""
@@ -319,7 +326,7 @@ class Graph:
         """A builder that starts from a declaration."""
         graph = cls(spec.name)
         data = spec.model_dump()
-        graph._data = {key: _mutable(value) for key, value in data.items()}
+        graph._data = {key: mutable(value) for key, value in data.items()}
         graph._data["output"] = list(spec.output)
         graph.text_functions = dict(text_functions or {})
         graph.tools = dict(tools or {})
@@ -389,12 +396,4 @@ class Graph:
     def _backbone_key(self, agent: str, backbone: Backbone | str) -> str:
         if isinstance(backbone, str):
             return backbone
-        data = check_backbone(f"agent {agent!r}: backbone", backbone).model_dump()
-        known: dict[str, Any] = self._data["backbones"]
-        key = key_of(backbone.source, data, known)
-        known[key] = data
-        return key
-
-
-def _mutable(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+        return keyed_backbone(f"agent {agent!r}: backbone", backbone, self._data["backbones"])
