@@ -67,9 +67,11 @@ def quantization_config(quantization: Quantization, dtype: torch.dtype | None) -
     from transformers import BitsAndBytesConfig
 
     if quantization.kind == "bitsandbytes:int8":
-        chosen = quantization.threshold
-        threshold = {} if chosen is None else {"llm_int8_threshold": chosen}
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped, **threshold)
+        return BitsAndBytesConfig(
+            load_in_8bit=True,
+            llm_int8_threshold=quantization.threshold,
+            llm_int8_skip_modules=skipped,
+        )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.kind.partition(":")[2],

@@ -14,7 +14,7 @@ from pydantic import (
 
 from latentmas.errors import GraphError, Problem
 from latentmas.redact import redact
-from latentmas.spec._base import Frozen, iter_invalid_values
+from latentmas.spec._base import Frozen, canonical_json, iter_invalid_values
 from latentmas.spec._keys import correct_keys, value_problems
 from latentmas.spec.quantization import Quantization, as_quantization
 
@@ -130,9 +130,13 @@ class Backbone(Frozen):
     @field_validator("load", mode="before")
     @classmethod
     def _plain_values(cls, value: Any) -> Any:
-        odd = next(iter_invalid_values(value, "load"), None)
-        if odd is not None:
-            raise ValueError(f"{' '.join(odd)}; give plain values: text, numbers, lists, mappings")
+        odd = " ".join(next(iter_invalid_values(value, "load"), ()))
+        try:
+            canonical_json(value)
+        except (TypeError, ValueError) as error:
+            odd = odd or str(error)
+        if odd:
+            raise ValueError(f"{odd}; give plain values: text, numbers, lists, mappings")
         return value
 
     @model_serializer(mode="wrap")

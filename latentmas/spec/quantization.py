@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from latentmas.spec._base import Frozen
 
@@ -35,9 +35,10 @@ class Quantization(Frozen):
     """Names of further modules that keep their type, such as `"down_proj"`."""
     double_quant: bool = False
     """Quantise the scales as well: 0.4 bits fewer per weight. Only for 4-bit kinds."""
-    threshold: float | None = None
-    """Activations beyond this size are multiplied in half precision; only for `bitsandbytes:int8`.
-    None: the library's default, 6.0."""
+    threshold: float = Field(default=0.0, ge=0)
+    """Only for `bitsandbytes:int8`: columns with an activation beyond this size are multiplied in
+    half precision. 0 turns that off. The library's own default is 6.0; which columns these are then
+    depends on all rows of a batch, so that a batch no longer equals its rows alone."""
 
     @model_validator(mode="after")
     def _options_of_kind(self) -> Quantization:
@@ -46,7 +47,7 @@ class Quantization(Frozen):
                 f"double_quant is an option of {' and '.join(FOUR_BITS)}, not of {self.kind}; "
                 "leave it out"
             )
-        if self.threshold is not None and self.kind != "bitsandbytes:int8":
+        if self.threshold and self.kind != "bitsandbytes:int8":
             raise ValueError(
                 f"threshold is an option of bitsandbytes:int8, not of {self.kind}; leave it out"
             )
