@@ -45,8 +45,8 @@ docs: $(STAMP) ## build the site into site/
 docs-serve: $(STAMP) ## show the site on localhost
 	$(BIN)/mkdocs serve
 
-docs-update: $(STAMP) ## make drawings, command reference, schema and llms.txt of the docs anew
-	for program in redraw cli_reference llms; do PYTHONPATH=. $(BIN)/python tests/golden/$$program.py || exit 1; done
+docs-update: $(STAMP) ## make drawings, command reference, support matrix, schema and llms.txt of the docs anew
+	for program in redraw cli_reference llms support; do PYTHONPATH=. $(BIN)/python tests/golden/$$program.py || exit 1; done
 	$(BIN)/latentmas schema > docs/graph.schema.json
 
 bench: $(STAMP) ## run the benchmarks on small shapes

@@ -20,8 +20,8 @@ from latentmas.errors import (
     UnknownNameError,
     WeightsError,
 )
-from latentmas.plan import BackboneCosts, BackboneInfo, Plan, RunOptions
-from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
+from latentmas.plan import BackboneCosts, BackboneInfo, Plan, QuantizedCosts, RunOptions
+from latentmas.spec import Backbone, Graph, GraphSpec, Quantization, prompt_file
 
 if TYPE_CHECKING:
     from latentmas.cost import Explanation, Hardware
@@ -110,6 +110,8 @@ __all__ = [
     "PlanError",
     "Problem",
     "prompt_file",
+    "Quantization",
+    "QuantizedCosts",
     "rerun",
     "RolloutConfig",
     "RolloutTrainer",

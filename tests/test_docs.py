@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import latentmas as lm
 from latentmas import evaluation
-from latentmas.backbones import families
+from latentmas.backbones import _libraries, families
 from latentmas.backbones.auto import Auto
 from latentmas.cli.app import app
 from latentmas.compiler import compile_graph
@@ -261,6 +261,9 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "LM201": lambda g: put(g, "backbones", "wide", "source", to="./missing"),
     "LM202": lambda g: put(g, "backbones", "wide", "source", to="./t5"),
     "LM203": lambda g: put(g, "backbones", "spare", to={"source": "org/spare"}),
+    "LM204": lambda g: put(g, "backbones", "wide", "load", to={"torch_dtype": "bfloat16"}),
+    "LM205": lambda g: put(g, "backbones", "wide", "chat_template", to="{% if %}"),
+    "LM207": lambda g: put(g, "backbones", "wide", "source", to="given:mine"),
     "LM301": lambda g: put(g, "agents", 1, "prompt", to="{{ plan }} {{ question"),
     "LM302": lambda g: put(g, "agents", 0, "prompt", to="{{ feedback }} {{ question }}"),
     "LM303": lambda g: put(g, "agents", 1, "prompt", to="{{ plan | upper }} {{ question }}"),
@@ -363,9 +366,19 @@ def bare_backbone() -> None:
         families._entries.pop("no_table")
 
 
+def without_bitsandbytes() -> None:
+    def quantised(g: dict[str, Any]) -> None:
+        put(g, "backbones", "wide", to={"source": "./t5", "quantization": "bitsandbytes:nf4"})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_libraries, "find_spec", lambda name: None)
+        compiled(quantised)
+
+
 # What raises the codes that compiling does not.
 LATER: dict[str, Callable[[], Any]] = {
     "LM124": bare_backbone,
+    "LM206": without_bitsandbytes,
     "LM401": lambda: train_outer(text_edge),
     "LM402": lambda: train_outer(identity_links),
     "LM403": train_into_nan,
