@@ -74,6 +74,7 @@ CODES: dict[str, str] = {
     "LM201": "a backbone's configuration cannot be read",
     "LM202": "a backbone is not a decoder with a hidden size and a vocabulary",
     "LM203": "a backbone is declared but used by no agent",
+    "LM204": "a backbone's adapter cannot be used",
     "LM301": "a prompt is not a valid template",
     "LM302": "a prompt uses a feedback slot without a guard",
     "LM303": "a prompt changes a slot instead of placing it",

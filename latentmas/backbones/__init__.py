@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latentmas.backbones._facts import UnsuitableBackboneError, read_info, resolve_source
+from latentmas.backbones._adapter_config import AdapterError
+from latentmas.backbones._facts import (
+    UnsuitableBackboneError,
+    read_info,
+    resolve_source,
+    with_adapter_facts,
+)
 from latentmas.backbones._registry import families, parts_of
 from latentmas.lazy import imported_when_used
 
@@ -13,12 +19,14 @@ if TYPE_CHECKING:
     from latentmas.backbones._chat import chat_text, render_turns
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
     from latentmas.backbones._tokens import outside_ids, segment_ids
+    from latentmas.backbones._views import with_adapter, with_lora
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones.kv_cache.masks import FULL
     from latentmas.backbones.kv_cache.state import ON_NEW, KVCache, RowSelection
     from latentmas.backbones.kv_cache.static import StaticKVCache
 
 __all__ = [
+    "AdapterError",
     "FULL",
     "Growing",
     "GrowingWindow",
@@ -39,6 +47,9 @@ __all__ = [
     "render_turns",
     "resolve_source",
     "segment_ids",
+    "with_adapter",
+    "with_adapter_facts",
+    "with_lora",
 ]
 
 _HOMES = {
@@ -57,6 +68,8 @@ _HOMES = {
     "outside_ids": "_tokens",
     "render_turns": "_chat",
     "segment_ids": "_tokens",
+    "with_adapter": "_views",
+    "with_lora": "_views",
 }
 
 __getattr__ = imported_when_used(__name__, _HOMES)

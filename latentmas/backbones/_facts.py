@@ -8,13 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from latentmas.backbones._adapter_config import AdapterError
+from latentmas.backbones._adapter_facts import read_adapter
 from latentmas.backbones._gguf import gguf_config, is_gguf
 from latentmas.backbones._known import KNOWN
 from latentmas.errors import WeightsError
 from latentmas.plan import BackboneInfo
 from latentmas.spec import Backbone
 
-__all__ = ["UnsuitableBackboneError", "read_info", "resolve_source"]
+__all__ = ["UnsuitableBackboneError", "read_info", "resolve_source", "with_adapter_facts"]
 
 PACKAGE = "package:"
 
@@ -57,12 +59,13 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     """Read a backbone's configuration; the facts of the paper's models ship with the package.
 
     Raises:
+        AdapterError: Its adapter cannot be used.
         WeightsError: The configuration cannot be found or read (the message says why), the model is
             not a decoder, or its sizes exceed those of any known model.
     """
     source = resolve_source(backbone.source)
     if source in KNOWN and backbone.revision is None:
-        return KNOWN[source]
+        return with_adapter_facts(backbone, KNOWN[source])
     try:
         config = _config(backbone, source)
         text = config.get_text_config(decoder=True)
@@ -71,6 +74,34 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     except Exception as error:  # each model's configuration class may raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"no configuration for {source!r}: {reason}") from error
+    return with_adapter_facts(backbone, _info(backbone, source, config, text), config)
+
+
+def with_adapter_facts(backbone: Backbone, info: BackboneInfo, config: Any = None) -> BackboneInfo:
+    """Facts about a backbone with those about its adapter, which are read if they are missing.
+
+    Args:
+        backbone: The backbone.
+        info: Facts about its model.
+        config: Configuration of its model; None: the adapter's modules are checked by `load`.
+
+    Raises:
+        AdapterError: The adapter cannot be used.
+    """
+    if (backbone.adapter is None) == (info.adapter is None):
+        return info
+    found = None
+    if backbone.adapter is not None:
+        try:
+            resolved = resolve_source(backbone.adapter)
+        except WeightsError as error:
+            hint = "give the folder or the hub id of a LoRA adapter that PEFT saved"
+            raise AdapterError(f"adapter: {error}", hint) from error
+        found = read_adapter(backbone, resolved, config)
+    return info.model_copy(update={"adapter": found})
+
+
+def _info(backbone: Backbone, source: str, config: Any, text: Any) -> BackboneInfo:
     wanted = ("hidden_size", "vocab_size", "num_hidden_layers")
     missing = [name for name in wanted if not isinstance(getattr(text, name, None), int)]
     if getattr(config, "is_encoder_decoder", False) or missing:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from latentmas.backbones import UnsuitableBackboneError, read_info
+from latentmas.backbones import (
+    AdapterError,
+    UnsuitableBackboneError,
+    read_info,
+    with_adapter_facts,
+)
 from latentmas.errors import Problem, WeightsError, closest
 from latentmas.plan import BackboneInfo, PlanBackbone
 from latentmas.spec import GraphSpec
@@ -20,7 +25,8 @@ def share(
     Requires: nothing. Ensures: every agent whose backbone is known refers to a key of the result.
 
     Returns:
-        The graph with merged keys, the backbones by key, and LM101, LM201 and LM203 problems.
+        The graph with merged keys, the backbones by key, and LM101, LM201, LM203 and LM204
+        problems.
     """
     merged = _merged_keys(graph)
     users: dict[str, list[str]] = {}
@@ -37,7 +43,11 @@ def share(
     for key, names in users.items():
         spec = graph.backbones[key]
         try:
-            info = facts.get(key) or facts.get(spec.source) or read_info(spec)
+            known = facts.get(key) or facts.get(spec.source)
+            info = with_adapter_facts(spec, known) if known else read_info(spec)
+        except AdapterError as error:
+            problems.append(Problem("LM204", f"backbone {key}", error.message, error.hint))
+            continue
         except UnsuitableBackboneError as error:
             hint = "choose a decoder-only language model"
             problems.append(Problem("LM202", f"backbone {key}", str(error), hint))

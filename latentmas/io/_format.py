@@ -172,7 +172,11 @@ def compile_known(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> Plan:
     """
     from latentmas.compiler import compile_graph  # imported late: it imports torch
 
-    unknown = [key for key in graph.backbones if key not in facts]
+    unknown = [
+        key
+        for key, spec in graph.backbones.items()
+        if key not in facts or (spec.adapter is not None and facts[key].adapter is None)
+    ]
     if unknown:
         where = f"graph {graph.name!r:.100}, backbone {unknown[0]!r:.100}"
         raise WeightsError(f"LM502 {where}: the file lacks its facts")

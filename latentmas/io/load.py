@@ -22,6 +22,7 @@ from latentmas.io.storage.steady import read_steadily
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.init_weights import meta_links
+from latentmas.runtime.placement import adapter_key
 from latentmas.safe_data import compare_header, read_header
 from latentmas.spec import Backbone, TextFunction
 from latentmas.tools import Tool
@@ -219,6 +220,9 @@ def _plan_now(
     graph, swapped = swap_backbones(saved, swaps)
     kept = {key: b for key, b in saved.backbones.items() if key in graph.backbones.keys() - swapped}
     commits = {key: manifest.commits[key] for key in kept if key in manifest.commits}
+    commits |= {
+        name: manifest.commits[name] for name in map(adapter_key, kept) if name in manifest.commits
+    }
     then = {key: backbone.info for key, backbone in kept.items()}
     now = facts_at({key: backbone.spec for key, backbone in kept.items()}, commits)
     expected = compile_graph(graph, facts=swapped | then) if swaps else saved
@@ -229,7 +233,8 @@ def _plan_now(
             f"LM501 {str(folder)!r}: its backbones have changed since:\n  {changes}\n"
             "pass backbones={agent: …} to use other backbones of equal width deliberately"
         )
-    return plan, {key: commit for key, commit in commits.items() if key in plan.backbones}
+    used = {*plan.backbones, *map(adapter_key, plan.backbones)}
+    return plan, {key: commit for key, commit in commits.items() if key in used}
 
 
 def facts_at(
@@ -240,15 +245,22 @@ def facts_at(
     Raises:
         WeightsError: LM501 when one cannot be read.
     """
-    return {key: _info_at(backbones[key], commits[key]) for key in backbones if key in commits}
+    found = {}
+    for key, spec in backbones.items():
+        names = {"revision": key, "adapter_revision": adapter_key(key)}
+        pinned = {field: commits[name] for field, name in names.items() if name in commits}
+        if pinned:
+            found[key] = _info_at(spec, pinned)
+    return found
 
 
-def _info_at(spec: Backbone, commit: str) -> BackboneInfo:
+def _info_at(spec: Backbone, pinned: Mapping[str, str]) -> BackboneInfo:
     try:
-        return read_info(spec.model_copy(update={"revision": commit}))
+        return read_info(spec.model_copy(update=dict(pinned)))
     except WeightsError as error:
+        commit = " and ".join(commit[:12] for commit in pinned.values())
         raise WeightsError(
-            f"LM501 backbone {spec.source!r} cannot be read at commit {commit[:12]}, the one "
+            f"LM501 backbone {spec.source!r} cannot be read at commit {commit}, the one "
             f"that the team was saved with: {error}; pass "
             f"backbones={{{spec.source!r}: {spec.source!r}}} to use its current version"
         ) from error

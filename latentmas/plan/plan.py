@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan"]
 
-_COUNTS: Any = {"backbones": {"__all__": {"info": {"costs"}}}}
+_COUNTS: Any = {"backbones": {"__all__": {"info": {"costs": True, "adapter": {"n_parameters"}}}}}
 _ELSEWHERE = {
     "run": "a plan has no weights; call plan.load().run(samples)",
     "stream": "a plan has no weights; call plan.load().stream(sample)",

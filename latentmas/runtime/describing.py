@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from latentmas.backbones import LoadedBackbone
     from latentmas.runtime.system import System
 
 __all__ = ["describe", "link_digests"]
@@ -29,11 +30,16 @@ def describe(system: System) -> str:
         steps = graph.steps_of(agent)
         dtype = str(backbone.dtype).removeprefix("torch.")
         lines.append(
-            f"  {agent.name:<{width}}  {backbone.planned.spec.source}, {dtype} on "
-            f"{backbone.device}, {steps} latent step{'s' * (steps != 1)}"
+            f"  {agent.name:<{width}}  {backbone.planned.spec.source}{_adapters(backbone)}, "
+            f"{dtype} on {backbone.device}, {steps} latent step{'s' * (steps != 1)}"
             + (", answers" if agent.name == plan.output else "")
         )
     return "\n".join(lines)
+
+
+def _adapters(backbone: LoadedBackbone) -> str:
+    declared, learned = backbone.planned.spec.adapter, backbone.learned
+    return (f" with adapter {declared}" if declared else "") + " with its own LoRA" * learned
 
 
 def link_digests(system: System) -> dict[str, str]:

@@ -210,12 +210,16 @@ class Sharing:
         )
 
     def commits(self) -> dict[str, str]:
-        """The hub's commit of each backbone that came from there, by key."""
-        system = self._system
-        found = {
-            key: system.agent_backbones[backbone.agents[0]].commit
-            for key, backbone in system.plan.backbones.items()
-        }
+        """The hub's commit of each backbone that came from there, by key.
+
+        The commit of a backbone's adapter is under `"<key>/adapter"`.
+        """
+        from latentmas.runtime.placement import adapter_key
+
+        found: dict[str, str | None] = {}
+        for key, planned in self._system.plan.backbones.items():
+            backbone = self._system.agent_backbones[planned.agents[0]]
+            found |= {key: backbone.commit, adapter_key(key): backbone.adapter_commit}
         return {key: commit for key, commit in found.items() if commit is not None}
 
     def recorder(

@@ -47,6 +47,7 @@ from latentmas.runtime.placement import (
     check_dtype,
     check_plan,
     check_system,
+    each_model,
     link_key,
     load_backbones,
     place_agents,
@@ -393,7 +394,7 @@ class System(Sharing, nn.Module):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
         super()._apply(fn, recurse)
-        for backbone in {id(b): b for b in self.agent_backbones.values()}.values():
+        for backbone in each_model(self.agent_backbones):
             backbone.model._apply(fn)
             backbone.workspace.clear()
         return self

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from latentmas.errors import GraphError, Problem
 from latentmas.redact import redact
@@ -27,6 +34,8 @@ _SHORT: dict[str, DType] = {
     "double": "float64",
 }
 """Short names of data types."""
+_LATER = ("adapter", "adapter_revision")
+"""Fields that are written only where they are set."""
 
 
 def full_dtype(value: Any) -> Any:
@@ -65,13 +74,18 @@ class Backbone(Frozen):
     """Run Python code from the model's repository. Leave it off unless you have read that code."""
     attention: str | None = Field(default=None)
     """Attention implementation of transformers, such as `"sdpa"`. None: its default."""
+    adapter: str | None = None
+    """LoRA adapter on top of the model: a folder that PEFT wrote, or a hub id. Backbones that are
+    equal but for their adapters share one loaded model. Needs the extra `peft`."""
+    adapter_revision: str | None = None
+    """Branch, tag or commit of the adapter on the hub."""
 
     @field_validator("dtype", mode="before")
     @classmethod
     def _full_name(cls, value: Any) -> Any:
         return full_dtype(value)
 
-    @field_validator("source", "revision")
+    @field_validator("source", "revision", "adapter", "adapter_revision")
     @classmethod
     def _no_secret(cls, value: str | None) -> str | None:
         if value is not None and redact(value) != value:
@@ -80,6 +94,31 @@ class Backbone(Frozen):
                 "the hub's client reads the token from HF_TOKEN"
             )
         return value
+
+    @field_validator("adapter")
+    @classmethod
+    def _named_adapter(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is empty; give a folder or a hub id, or leave it out")
+        return value
+
+    @field_validator("adapter_revision")
+    @classmethod
+    def _of_an_adapter(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("adapter") is None:
+            raise ValueError("is given without an adapter; add adapter=…, or leave it out")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what later versions added and is not used: digests stay as they were."""
+        data: dict[str, Any] = write(self)
+        return {key: v for key, v in data.items() if key not in _LATER or v is not None}
+
+    @property
+    def base(self) -> Backbone:
+        """The same backbone without its adapter: the model whose weights are loaded."""
+        return self.model_copy(update={"adapter": None, "adapter_revision": None})
 
     def __init__(*args: Any, **fields: Any) -> None:
         """Accept the source by position or by name, and the other fields by name only.

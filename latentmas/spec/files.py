@@ -93,9 +93,14 @@ def prompt_beside(folder: Path, name: str) -> str:
 def _with_source(backbone: Any, folder: Path) -> Any:
     if isinstance(backbone, str):
         backbone = {"source": backbone}
-    if isinstance(backbone, dict) and str(backbone.get("source", "")).startswith(("./", "../")):
-        return backbone | {"source": os.path.abspath(folder / backbone["source"])}  # noqa: PTH100
-    return backbone
+    if not isinstance(backbone, dict):
+        return backbone
+    beside = {
+        key: os.path.abspath(folder / backbone[key])  # noqa: PTH100
+        for key in ("source", "adapter")
+        if str(backbone.get(key, "")).startswith(("./", "../"))
+    }
+    return backbone | beside
 
 
 class _BlockDumper(yaml.SafeDumper):
