@@ -138,7 +138,7 @@ def _explained(
 
 
 def _weights(models: Sequence[Model], kind: type[Executor]) -> int:
-    """Bytes on the device: of all backbones, or of the largest where they take turns."""
+    """Bytes that all backbones take, or the largest where they take turns on the device."""
     if kind.swaps:
         return max(weights_of([model]) for model in models)
     return weights_of(models)
