@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latentmas.backbones._chat import chat_text, render_turns
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
     from latentmas.backbones._tokens import outside_ids, segment_ids
-    from latentmas.backbones._views import with_adapter, with_lora
+    from latentmas.backbones._views import lora_targets, with_adapter, with_lora
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones.kv_cache.masks import FULL
     from latentmas.backbones.kv_cache.state import ON_NEW, KVCache, RowSelection
@@ -41,6 +41,7 @@ __all__ = [
     "families",
     "grown_columns",
     "load_backbone",
+    "lora_targets",
     "outside_ids",
     "parts_of",
     "read_info",
@@ -65,6 +66,7 @@ _HOMES = {
     "chat_text": "_chat",
     "grown_columns": "kv_cache.growing",
     "load_backbone": "_loaded",
+    "lora_targets": "_views",
     "outside_ids": "_tokens",
     "render_turns": "_chat",
     "segment_ids": "_tokens",

@@ -17,7 +17,7 @@ from latentmas.backbones._probe import probe
 from latentmas.backbones.kv_cache.state import KVCache
 from latentmas.plan import PlanBackbone
 
-__all__ = ["with_adapter", "with_lora"]
+__all__ = ["lora_targets", "with_adapter", "with_lora"]
 
 
 def with_adapter(
@@ -80,7 +80,7 @@ def with_lora(
         WeightsError: peft is not installed.
     """
     model = shared_copy(backbone.model)
-    names = _targets(backbone, model, target_modules)
+    names = lora_targets(backbone, target_modules)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject(model, LEARNED, r=r, lora_alpha=alpha, target_modules=names, use_rslora=rslora)
@@ -100,15 +100,24 @@ def _view(base: LoadedBackbone, model: Any, planned: PlanBackbone) -> LoadedBack
     return view
 
 
-def _targets(backbone: LoadedBackbone, model: Any, wanted: Sequence[str] | None) -> list[str]:
-    """Full names of the linear layers to adapt; those of the vocabulary head are not among them."""
+def lora_targets(backbone: LoadedBackbone, wanted: Sequence[str] | None) -> list[str]:
+    """Full names of the linear layers that an adapter goes to; nothing is changed.
+
+    Args:
+        backbone: Loaded backbone.
+        wanted: Names of layers, or the ends of their names; None: all of the decoder. Those of the
+            vocabulary head are not among them.
+
+    Raises:
+        AdapterError: A name fits no layer.
+    """
+    model = backbone.model
     decoder = {id(module) for module in backbone.family.decoder(model).modules()}
     names = [
-        name
+        name.removesuffix(".base_layer")
         for name, module in model.named_modules()
         if id(module) in decoder and _is_layer(module) and ".lora_" not in name
     ]
-    names = [name.removesuffix(".base_layer") for name in names]
     if wanted is None:
         return names
     chosen = []

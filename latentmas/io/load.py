@@ -12,19 +12,20 @@ from torch import Tensor
 from latentmas.backbones import read_info
 from latentmas.compiler import compile_graph
 from latentmas.errors import WeightsError
+from latentmas.io._adapters import fill_adapters, read_adapters
 from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._swap import Swap, swap_backbones
 from latentmas.io._tensors import load_tensors
 from latentmas.io._training import read_history, read_scores
-from latentmas.io.storage.folder import LINKS, part
+from latentmas.io.storage.folder import ADAPTERS, LINKS, part
 from latentmas.io.storage.steady import read_steadily
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.init_weights import meta_links
 from latentmas.runtime.placement import adapter_key
 from latentmas.safe_data import compare_header, read_header
-from latentmas.spec import Backbone, TextFunction
+from latentmas.spec import Backbone, LoRA, TextFunction
 from latentmas.tools import Tool
 
 __all__ = ["check_links", "facts_at", "load_link_weights", "load_system", "read_links"]
@@ -39,6 +40,8 @@ class _SavedTeam:
     """The plan as it was saved."""
     state: Mapping[str, Tensor]
     """Link weights, checked against the plan and the manifest."""
+    adapters: Mapping[str, Tensor]
+    """Weights of agents' own adapters."""
     history: list[TrainingRecord]
     scores: list[Score]
 
@@ -58,6 +61,8 @@ def load_system(
     trust_remote_code: bool = False,
 ) -> System:
     """Load a saved team and its backbones, which come from their declared sources.
+
+    Agents get the adapters that they have learned, which needs the extra `peft`.
 
     A backbone from the Hub is loaded at the commit recorded when the team was saved.
 
@@ -106,6 +111,7 @@ def load_system(
         commits=commits,
     )
     _fill(system, saved.state)
+    fill_adapters(system, saved.manifest.adapters, saved.adapters)
     system.history, system.scores = saved.history, saved.scores
     system.origin = Origin(source=str(source), revision=found.revision)
     return system
@@ -121,17 +127,32 @@ def _read(folder: Path, trust_remote_code: bool) -> _SavedTeam:
             f"LM503 {path} is not the file that was saved with this team: its SHA-256 differs from "
             "the one in latentmas.json; copy both files again"
         )
-    return _SavedTeam(manifest, plan, state, read_history(folder), read_scores(folder))
+    adapters = read_adapters(folder, manifest)
+    return _SavedTeam(manifest, plan, state, adapters, read_history(folder), read_scores(folder))
 
 
 def load_link_weights(system: System, folder: str | Path) -> None:
-    """Load a saved team's link weights into a system with the same links.
+    """Load a saved team's link weights into a system with the same links, and its adapters.
+
+    Agents of the system get the adapters that the saved team has for them.
 
     Raises:
-        WeightsError: LM502 or LM503; the system is left unchanged.
+        WeightsError: LM502 or LM503; the system's weights are left unchanged.
     """
     folder = Path(folder)
-    _fill(system, read_steadily(lambda: read_links(folder, system.plan), folder))
+
+    def read() -> tuple[dict[str, Tensor], Mapping[str, LoRA], dict[str, Tensor]]:
+        state = read_links(folder, system.plan)
+        if not part(folder, ADAPTERS).is_file():
+            return state, {}, {}
+        # Trust is safe here: no code of the repositories runs.
+        manifest, _ = read_manifest(folder, trust_remote_code=True)
+        return state, manifest.adapters, read_adapters(folder, manifest)
+
+    state, adapters, weights = read_steadily(read, folder)
+    check_links(system.link_state(), state)
+    fill_adapters(system, adapters, weights)
+    _fill(system, state)
 
 
 def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:

@@ -43,8 +43,13 @@ def _adapters(backbone: LoadedBackbone) -> str:
 
 
 def link_digests(system: System) -> dict[str, str]:
-    """SHA-256 (hex) of each link's weights (names, types, shapes and bytes), by id."""
-    return {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
+    """SHA-256 (hex) of each link's weights (names, types, shapes and bytes), by id.
+
+    Those of an agent's own adapter are under `adapter.<agent>`.
+    """
+    links = {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
+    own = system.agent_adapters()
+    return links | {f"adapter.{name}": _digest(one.state_dict()) for name, one in own.items()}
 
 
 def _digest(state: dict[str, torch.Tensor]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from latentmas.arguments import refuse, whole
 from latentmas.errors import missing_attribute
 from latentmas.redact import get_logger
+from latentmas.runtime.adapters import share_adapters
 from latentmas.runtime.history import Score
 from latentmas.spec import Graph
 
@@ -284,6 +285,8 @@ class Sharing:
 def load_beside(system: System, graph: Graph) -> System:
     """Load a graph of the same backbones beside a system, without a second copy of any weights.
 
+    Agents of the same name keep the adapters that they have learned.
+
     Args:
         system: whose backbones, tools, text functions and default executor are shared.
         graph: a variant of the system's graph, such as its text twin.
@@ -295,4 +298,6 @@ def load_beside(system: System, graph: Graph) -> System:
     plan = graph.compile(facts=facts).with_functions(
         text_functions=system.text_functions, tools=system.tools
     )
-    return plan.load(executor=system.executor, reuse=system)
+    beside = plan.load(executor=system.executor, reuse=system)
+    share_adapters(system, beside)
+    return beside

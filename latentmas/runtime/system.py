@@ -1,4 +1,4 @@
-"""`System`: a plan with weights. Only links are parameters; backbones are frozen and apart.
+"""`System`: a plan with weights. Links and agents' adapters are parameters; backbones are apart.
 
 Shapes: `B` batch, `K` latent steps, `D` width.
 """
@@ -27,6 +27,7 @@ from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.generation import tool_schemas
 from latentmas.links import Link
 from latentmas.plan import Plan, PositionMode, RunOptions, with_limits
+from latentmas.runtime.adapters import Adapters
 from latentmas.runtime.describing import describe
 from latentmas.runtime.estimating import Estimating
 from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
@@ -67,11 +68,11 @@ if TYPE_CHECKING:
 __all__ = ["System"]
 
 
-class System(Estimating, Sharing, nn.Module):
+class System(Adapters, Estimating, Sharing, nn.Module):
     """A runnable team: a plan, its frozen backbones and its links.
 
-    `parameters()` and `state_dict()` hold the links alone, in fp32. `to`, `cuda`, `double` and the
-    like move backbones and links together.
+    `parameters()` and `state_dict()` hold the links, and the adapters that `add_adapter` gave to
+    agents, in fp32. `to`, `cuda`, `double` and the like move backbones and links together.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class System(Estimating, Sharing, nn.Module):
         """Plan that runs."""
         self.links = nn.ModuleDict({link_key(id): link for id, link in links.items()})
         """Links by id."""
+        self.adapters = nn.ModuleDict()
+        """Adapters of single agents, which `add_adapter` makes."""
         self.agent_backbones = dict(agent_backbones)
         """Loaded backbone of each agent."""
         attach_links(plan, links, self.agent_backbones)

@@ -7,6 +7,7 @@ from latentmas.spec.backbone import Backbone, DType, full_dtype
 from latentmas.spec.files import LARGEST_PROMPT, YAML_SUFFIXES, prompt_file, write_graph_file
 from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
+from latentmas.spec.lora import LoRA
 from latentmas.spec.remote_code import ALLOW, code_wanted
 from latentmas.spec.rows import JsonlFile, field_problem, read_jsonl
 
@@ -27,6 +28,7 @@ __all__ = [
     "GraphSpec",
     "JsonlFile",
     "LinkSpec",
+    "LoRA",
     "TextFunction",
     "TextSourceSpec",
     "canonical_json",

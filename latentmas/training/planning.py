@@ -95,11 +95,15 @@ def plan_training(
     _check_fields(known, common)
     data = read_rows(rows, common.get("columns"))
     data.check(plan.graph.inputs, "the data")
-    start = _start(plan, data, history, common)
+    own = (settings or {}).get("outer", {})
+    adapters = bool(own.get("train_adapters", common.get("train_adapters")))
+    start = replace(_start(plan, data, history, common), adapters=adapters)
     stages = []
     for name, loop in known.items():
         choice = loop.choose(start)
         runs, reason = choice.runs, choice.reason
+        if common.get("train_links") is False and not loop.trains_adapters:
+            runs, reason = False, "train_links=False leaves the links as they are"
         if loops is not None:
             runs = name in loops
             reason = "you asked for it" if runs else "you did not ask for it"
