@@ -20,8 +20,8 @@ from latentmas.errors import (
     UnknownNameError,
     WeightsError,
 )
-from latentmas.plan import BackboneCosts, BackboneInfo, Plan, RunOptions
-from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
+from latentmas.plan import AdapterInfo, BackboneCosts, BackboneInfo, Plan, RunOptions
+from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, prompt_file
 
 if TYPE_CHECKING:
     from latentmas.cost import Explanation, Hardware
@@ -82,6 +82,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AdapterInfo",
     "Backbone",
     "BackboneCosts",
     "BackboneInfo",
@@ -104,6 +105,7 @@ __all__ = [
     "link_kinds",
     "LinkReport",
     "load_release",
+    "LoRA",
     "OuterConfig",
     "OuterTrainer",
     "Plan",

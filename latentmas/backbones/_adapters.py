@@ -58,6 +58,7 @@ def inject(model: Any, name: str, **fields: Any) -> None:
         ) from error
     before = _versions(model)
     inject_adapter_in_model(LoraConfig(**fields), model, adapter_name=name)
+    model.__dict__.pop("peft_config", None)  # PEFT warns of a second adapter where it finds one
     if [pair for pair in before if pair not in set(_versions(model))]:
         raise WeightsError("PEFT changed the weights of the model below an adapter; please report")
     for module in model.modules():

@@ -8,7 +8,7 @@ from typing import Any
 
 from latentmas.spec import LoRA
 
-__all__ = ["AdapterArguments"]
+__all__ = ["AdapterArguments", "plain_adapters"]
 
 
 @dataclass
@@ -30,14 +30,14 @@ class AdapterArguments:
 
     def __post_init__(self) -> None:
         """Store descriptions of adapters as plain data, as they are saved with the team."""
-        found = self.train_adapters
-        if isinstance(found, Mapping):
-            found = {str(name): _plain(value) for name, value in found.items()}
-        self.train_adapters = _plain(found)
+        self.train_adapters = plain_adapters(self.train_adapters)
         super().__post_init__()  # type: ignore[misc]  # that of transformers' arguments
 
 
-def _plain(value: Any) -> Any:
+def plain_adapters(value: Any) -> Any:
+    """What `train_adapters` takes, as plain data."""
     if isinstance(value, LoRA):
         return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(name): plain_adapters(own) for name, own in value.items()}
     return list(value) if isinstance(value, tuple | set) else value

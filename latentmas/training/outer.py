@@ -91,7 +91,8 @@ class OuterTrainer(LinkTrainer):
         self.depths = _depths(system, config)
         """Plans to train at, in order."""
         plan = self.depths[-1]
-        adapters = choose_adapters(plan, config.train_adapters)
+        there = {agent: one.lora for agent, one in system.agent_adapters().items()}
+        adapters = choose_adapters(plan, config.train_adapters, there)
         chosen = choose_links(plan, config.train_links, optional=bool(adapters))
         check_reach(plan, chosen)
         check_adapters_reach(plan, adapters)

@@ -54,13 +54,16 @@ def choose_links(
     return chosen
 
 
-def choose_adapters(plan: Plan, wanted: Any) -> dict[str, LoRA]:
+def choose_adapters(
+    plan: Plan, wanted: Any, there: Mapping[str, LoRA] | None = None
+) -> dict[str, LoRA]:
     """The adapters that `train_adapters` describes, by agent.
 
     Args:
         plan: Plan of the team.
         wanted: True for all agents; an agent or several; fields of `LoRA`, for all agents; or
             agents with their own fields. Agents without a turn are left out where all are meant.
+        there: Descriptions of adapters that agents have, which are the defaults.
 
     Raises:
         UnknownNameError: The team has no such agent.
@@ -69,23 +72,28 @@ def choose_adapters(plan: Plan, wanted: Any) -> dict[str, LoRA]:
     known = [agent.name for agent in plan.graph.agents]
     turns = {turn.agent for turn in plan.turns()}
     everyone = [name for name in known if name in turns]
-    if isinstance(wanted, bool) or wanted is None:
-        return {name: LoRA() for name in everyone if wanted}
-    if isinstance(wanted, LoRA):
-        return dict.fromkeys(everyone, wanted)
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    if isinstance(wanted, Mapping):
-        if wanted and set(wanted) <= set(LoRA.model_fields) - set(known):
-            return dict.fromkeys(everyone, LoRA.read(wanted, "train_adapters"))
+    given: dict[str, Any] = {}
+    if isinstance(wanted, LoRA) or (
+        isinstance(wanted, Mapping)
+        and wanted
+        and set(wanted) <= set(LoRA.model_fields) - set(known)
+    ):
+        given = dict.fromkeys(everyone, LoRA.read(wanted, "train_adapters"))
+    elif isinstance(wanted, Mapping):
         given = {str(name): own for name, own in wanted.items() if own is not False}
+    elif isinstance(wanted, bool) or wanted is None:
+        given = dict.fromkeys(everyone) if wanted else {}
     else:
-        given = dict.fromkeys(map(str, wanted))
+        given = dict.fromkeys([wanted] if isinstance(wanted, str) else map(str, wanted))
     for name in given:
         if name not in known:
             raise UnknownNameError("agent", name, (*known, *LoRA.model_fields))
     return {
-        name: LoRA.read(given[name], f"train_adapters[{name!r}]") for name in known if name in given
+        name: (there or {}).get(name, LoRA())
+        if given[name] in (None, True)
+        else LoRA.read(given[name], f"train_adapters[{name!r}]")
+        for name in known
+        if name in given
     }
 
 
