@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentmas.errors import WeightsError
+from latentmas.io._adapter_facts import AdapterFacts, adapter_facts, adapter_problems
 from latentmas.io._format import LARGEST_MANIFEST, Manifest
 from latentmas.io._weights import measure
 from latentmas.io.storage.folder import LINKS, MANIFEST, part, part_names
@@ -82,6 +83,8 @@ class TeamReport:
     """Loop, steps, seed, time, and number and digest of the rows of each training, oldest first."""
     problems: tuple[str, ...]
     """Problems that prevent loading, as far as the files show them."""
+    adapters: tuple[AdapterFacts, ...] = ()
+    """Adapters of agents' own."""
 
     @property
     def parameters(self) -> int:
@@ -133,6 +136,8 @@ def _report(folder: Path, source: str, commit: str | None) -> TeamReport:
         raise WeightsError(f"LM502 {str(folder)!r} is not a complete team: it lacks {LINKS}")
     header = read_header(path)
     links = tuple(_facts(path, link, header) for link in manifest.links)
+    adapters = tuple(adapter_facts(folder, manifest))
+    problems = _problems(manifest, header, links, path)
     return TeamReport(
         source=source,
         revision=commit,
@@ -143,7 +148,8 @@ def _report(folder: Path, source: str, commit: str | None) -> TeamReport:
         backbones=tuple(_backbones(manifest)),
         links=links,
         trainings=tuple(_trainings(folder)),
-        problems=tuple(_problems(manifest, header, links, path)),
+        problems=(*problems, *adapter_problems(folder, manifest, adapters)),
+        adapters=adapters,
     )
 
 
@@ -274,6 +280,12 @@ def _lines(report: TeamReport) -> Iterator[str]:
         )
         for link in report.links
     )
+    if report.adapters:
+        yield f"adapters: {sum(one.parameters for one in report.adapters):,} weights"
+        yield from _table(
+            (one.agent, f"rank {one.r}", f"{one.parameters:,}", f"norm {one.norm:.6g}")
+            for one in report.adapters
+        )
     yield "trained" if report.trainings else "trained: no record"
     yield from _table(
         (
