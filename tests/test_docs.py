@@ -261,6 +261,7 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "LM201": lambda g: put(g, "backbones", "wide", "source", to="./missing"),
     "LM202": lambda g: put(g, "backbones", "wide", "source", to="./t5"),
     "LM203": lambda g: put(g, "backbones", "spare", to={"source": "org/spare"}),
+    "LM204": lambda g: put(g, "backbones", "wide", "adapter", to="./nowhere"),
     "LM301": lambda g: put(g, "agents", 1, "prompt", to="{{ plan }} {{ question"),
     "LM302": lambda g: put(g, "agents", 0, "prompt", to="{{ feedback }} {{ question }}"),
     "LM303": lambda g: put(g, "agents", 1, "prompt", to="{{ plan | upper }} {{ question }}"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
-from latentmas.atomic import write_text_atomically
+from latentmas.atomic import check_writable, write_text_atomically
 from latentmas.backbones import with_lora
 from latentmas.errors import LatentMASError
 from latentmas.runtime.init_weights import attach_links
@@ -149,6 +149,7 @@ class Adapters:
             f"base_model.model.{name}": weight.detach().cpu().contiguous()
             for name, weight in adapter.weights().items()
         }
+        check_writable(folder / "adapter_config.json")
         folder.mkdir(parents=True, exist_ok=True)
         save_tensors(state, folder / "adapter_model.safetensors", {"format": "pt"})
         told = _peft_config(adapter, backbone.planned.spec.source, backbone.planned.spec.revision)
