@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from latentmas.backbones._adapter_config import (
@@ -102,8 +101,13 @@ def _count(files: AdapterFiles, sizes: dict[str, tuple[int, int]]) -> int | None
 
 def _same_model(one: str, other: str) -> bool:
     """Whether two sources seem to name one model: ids, folders and files of a model differ."""
-    a, b = (Path(source.rstrip("/")).name.lower() for source in (one, other))
-    return a in b or b in a
+    parts = [
+        [part.removesuffix(".gguf") for part in source.lower().rstrip("/").split("/")]
+        for source in (one, other)
+    ]
+    return any(
+        mine[-1] in part for mine, theirs in (parts, reversed(parts)) for part in theirs if mine[-1]
+    )
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,10 +32,20 @@ DECLARED, LEARNED = "declared", "learned"
 
 def shared_copy(model: Any) -> Any:
     """A copy of a model's modules over the same weights; only Python objects are new."""
-    memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
-    kept = [model.config]
-    kept += [m.__dict__["quant_state"] for m in model.modules() if "quant_state" in m.__dict__]
-    return copy.deepcopy(model, memo | {id(one): one for one in kept})
+    weights = (*model.parameters(), *model.buffers())
+    # Quantised layers hold more tensors than these, such as scales, in objects of their own.
+    inside = (t for m in model.modules() for value in vars(m).values() for t in _held(value))
+    memo: dict[int, Any] = {id(one): one for one in (*weights, *inside, model.config)}
+    return copy.deepcopy(model, memo)
+
+
+def _held(value: Any, depth: int = 3) -> Iterator[Tensor]:
+    """Tensors that an attribute of a module holds, modules and containers aside."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
+        for inner in vars(value).values():
+            yield from _held(inner, depth - 1)
 
 
 def inject(model: Any, name: str, **fields: Any) -> None:

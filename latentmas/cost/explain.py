@@ -101,6 +101,8 @@ def explain_samples(
         found = _explained(plan, parts, machine, models, kind, len(samples), set())
     except ExecutionError as error:
         raise error.__cause__ if isinstance(error.__cause__, LatentMASError) else error from None
+    own = {name: one.n_parameters for name, one in system.agent_adapters().items()}
+    notes += [f"{name}: its own adapter of {n:,} weights is not counted" for name, n in own.items()]
     return replace(found, notes=(*notes, *_left_out(plan, kind, counted=True)))
 
 

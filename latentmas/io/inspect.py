@@ -57,6 +57,8 @@ class BackboneFacts:
     model_type: str
     width: int
     agents: tuple[str, ...]
+    adapter: str | None = None
+    """Folder or repository of its adapter."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def _backbones(manifest: Manifest) -> Iterator[BackboneFacts]:
     for key, info in manifest.facts.items():
         spec = declared.get(key) if isinstance(declared, dict) else None
         spec = spec if isinstance(spec, dict) else {}
-        revision = spec.get("revision")
+        revision, adapter = spec.get("revision"), spec.get("adapter")
         yield BackboneFacts(
             key=key,
             source=str(spec.get("source", "?")),
@@ -204,6 +206,7 @@ def _backbones(manifest: Manifest) -> Iterator[BackboneFacts]:
             model_type=info.model_type,
             width=info.hidden_size,
             agents=tuple(_agents_on(key, agents)),
+            adapter=None if adapter is None else str(adapter),
         )
 
 
@@ -268,7 +271,7 @@ def _lines(report: TeamReport) -> Iterator[str]:
     )
     yield "backbones"
     yield from _table(
-        (b.source, _version_of(b), b.model_type, f"width {b.width}", ", ".join(b.agents))
+        (_named(b), _version_of(b), b.model_type, f"width {b.width}", ", ".join(b.agents))
         for b in report.backbones
     )
     size = sum(link.bytes for link in report.links)
@@ -297,6 +300,10 @@ def _lines(report: TeamReport) -> Iterator[str]:
     yield from (
         ("problems", *(f"  {line}" for line in report.problems)) if report.problems else ("sound",)
     )
+
+
+def _named(backbone: BackboneFacts) -> str:
+    return backbone.source + (f" with {backbone.adapter}" if backbone.adapter else "")
 
 
 def _version_of(backbone: BackboneFacts) -> str:

@@ -83,7 +83,10 @@ def place_agents(
     for planned in plan.backbones.values():
         for agent in planned.agents:
             if placed.get(agent) is None:
-                old = next(_same_spec(planned, agent, reuse or {}), None)
+                same = _same_spec(planned, agent, reuse or {})
+                old = next(same, None) or next(
+                    _same_spec(_base_of(planned), agent, reuse or {}), None
+                )
                 placed[agent] = "cpu" if old is None else str(old.device)
     found = {name: _available(name) for name in sorted({str(name) for name in placed.values()})}
     return {name: found[str(placed[name])] for name in names}
@@ -196,8 +199,12 @@ class _Loader:
         """The plan's own backbone without the adapter, or one that no agent runs on."""
         base = planned.spec.base
         own = next((one for one in self.plan.backbones.values() if one.spec == base), None)
-        info = planned.info.model_copy(update={"adapter": None})
-        return own or planned.model_copy(update={"spec": base, "info": info, "agents": ()})
+        return own or _base_of(planned)
+
+
+def _base_of(planned: PlanBackbone) -> PlanBackbone:
+    info = planned.info.model_copy(update={"adapter": None})
+    return planned.model_copy(update={"spec": planned.spec.base, "info": info, "agents": ()})
 
 
 def adapter_key(key: str) -> str:
