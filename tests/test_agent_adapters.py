@@ -20,6 +20,7 @@ from latentmas.training.losses.outer import OuterLoss
 from latentmas.training.memory.constant import constant_rollouts
 from tests.adapters import save_lora
 from tests.teams import RECURSIVE, load64, tiny
+from tests.test_cli import call
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 BASE = tiny("llama", 32)
@@ -515,3 +516,48 @@ def test_out_of_reach(tmp_path: Path) -> None:
     train(system, tmp_path, train_adapters=["solver"], max_steps=1)
     with pytest.raises(LatentMASError, match="LM402"):
         lm.OuterTrainer(system, config(tmp_path, train_links=False), train_dataset=ROWS)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    team, rows = pair().save(tmp_path / "team.yaml"), tmp_path / "rows.jsonl"
+    rows.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+    common = ("train", "outer", team, "--data", rows, "--steps", 1, "--batch-size", 2)
+    out = tmp_path / "out"
+    options = ("--train-adapters", "planner", "--links", "none", "--set", "probe_stability=false")
+    told = json.loads(call(*common, "--output-dir", out, *options, "--json").stdout)
+    assert (told["links"], told["adapters"]) == ([], ["planner"])
+    shown = call("inspect", out / "team").stdout
+    assert "adapters: " in shown and "rank 8" in shown and shown.rstrip().endswith("sound")
+    other = json.loads(call("inspect", out / "team", "--json").stdout)
+    assert [(one["agent"], one["r"]) for one in other["adapters"]] == [("planner", 8)]
+    path = out / "team" / "adapters.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\xc0\x7f")  # the last weight is not a number
+    assert (
+        "adapter of planner: holds values that are not finite"
+        in call("inspect", out / "team", code=1).stdout
+    )
+
+
+def test_difference_of_two_teams(tmp_path: Path) -> None:
+    one, two = pair().compile().load(), pair().compile().load()
+    one.add_adapter("planner", SMALL)
+    a, b = one.save_pretrained(tmp_path / "a"), two.save_pretrained(tmp_path / "b")
+    states = {link.id: link.state for link in lm.diff_teams(a, b).links}
+    assert states.pop("adapter.planner") == "only in A"
+    assert set(states.values()) == {"same"}
+    two.add_adapter("planner", SMALL)
+    assert lm.diff_teams(a, two.save_pretrained(b)).equal
+    disturb(two)
+    changed = lm.diff_teams(a, two.save_pretrained(b)).links[-1]
+    assert (changed.id, changed.state) == ("adapter.planner", "changed")
+
+
+def test_estimates_count_what_learns(tmp_path: Path) -> None:
+    system = pair().compile().load()
+    frozen = lm.OuterTrainer(system, config(tmp_path), train_dataset=ROWS).estimate
+    both = config(tmp_path, train_adapters={"planner": SMALL})
+    found = lm.OuterTrainer(system, both, train_dataset=ROWS).estimate
+    assert found.backbones == frozen.backbones
+    assert found.links - frozen.links == 16 * system.adapter_of("planner").n_parameters
+    assert found.activations > frozen.activations
+    assert "planner: its own adapter" in " ".join(system.explain(ROWS).notes)
