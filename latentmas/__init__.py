@@ -20,8 +20,15 @@ from latentmas.errors import (
     UnknownNameError,
     WeightsError,
 )
-from latentmas.plan import BackboneCosts, BackboneInfo, Plan, QuantizedCosts, RunOptions
-from latentmas.spec import Backbone, Graph, GraphSpec, Quantization, prompt_file
+from latentmas.plan import (
+    AdapterInfo,
+    BackboneCosts,
+    BackboneInfo,
+    Plan,
+    QuantizedCosts,
+    RunOptions,
+)
+from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, prompt_file
 
 if TYPE_CHECKING:
     from latentmas.cost import Explanation, Hardware
@@ -82,6 +89,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AdapterInfo",
     "Backbone",
     "BackboneCosts",
     "BackboneInfo",
@@ -104,6 +112,7 @@ __all__ = [
     "link_kinds",
     "LinkReport",
     "load_release",
+    "LoRA",
     "OuterConfig",
     "OuterTrainer",
     "Plan",

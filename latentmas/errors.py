@@ -78,6 +78,7 @@ CODES: dict[str, str] = {
     "LM205": "a backbone's tokenizer or chat template cannot be used",
     "LM206": "a library that a backbone needs is not installed",
     "LM207": "a backbone is not handed over",
+    "LM208": "a backbone's adapter cannot be used",
     "LM301": "a prompt is not a valid template",
     "LM302": "a prompt uses a feedback slot without a guard",
     "LM303": "a prompt changes a slot instead of placing it",

@@ -72,6 +72,7 @@ LATE = ("agent", "a"), ("agent", "b", "{% if x %}{{ x }}{% endif %}"), ("feedbac
 FIXED = {"kind": "identity", "norm": "embedding"}
 SAME = {"residual": "identity"}
 SHARED, MLP = {"share": "w"}, {"kind": "mlp"}
+ADAPTED = {"source": "org/wide", "adapter": "./none"}
 TEXT = ("add_text_source", "t", "x")
 ORPHANS = ("agent", "x"), ("agent", "y", "{{ x }}"), ("connect", "x", "y")
 # Code, graph, and words (parted by |) that one of its problems must hold.
@@ -145,6 +146,7 @@ CASES: list[tuple[str, Build, str]] = [
     ("LM123", lambda: plus(TEXT, ("feedback", "t", "critic.t")), 'graph.connect("t", "critic.t")'),
     ("LM201", lambda: edit(backbones__wide={"source": "./none"}), "wide|./none|compile(facts"),
     ("LM203", lambda: edit(backbones__idle={"source": "org/idle"}), "backbone idle|remove it"),
+    ("LM204", lambda: edit(backbones__wide=ADAPTED), "backbone wide|'./none' does not exist"),
     ("LM301", lambda: edit(critic__prompt="{{ planner }}\n{% if x"), "agent critic|line 2"),
     ("LM302", lambda: edit(planner__prompt="{{ question }}{{ feedback }}"), "{% if feedback %}"),
     ("LM303", lambda: edit(critic__prompt="{{ planner|upper }}"), "agent critic|{{ slot }}"),

@@ -264,6 +264,7 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "LM204": lambda g: put(g, "backbones", "wide", "load", to={"torch_dtype": "bfloat16"}),
     "LM205": lambda g: put(g, "backbones", "wide", "chat_template", to="{% if %}"),
     "LM207": lambda g: put(g, "backbones", "wide", "source", to="given:mine"),
+    "LM208": lambda g: put(g, "backbones", "wide", "adapter", to="./nowhere"),
     "LM301": lambda g: put(g, "agents", 1, "prompt", to="{{ plan }} {{ question"),
     "LM302": lambda g: put(g, "agents", 0, "prompt", to="{{ feedback }} {{ question }}"),
     "LM303": lambda g: put(g, "agents", 1, "prompt", to="{{ plan | upper }} {{ question }}"),

@@ -64,12 +64,9 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Of backbones the compiler may use the facts, which are read from a config, and what a family says
 # of its models; never the weights.
-PARTS = {
-    ("compiler", "backbones"): {
-        *("read_info", "_facts", "UnsuitableBackboneError", "RefusedBackboneError", "parts_of"),
-        "given_info",
-    }
-}
+OF_BACKBONES = {"read_info", "_facts", "UnsuitableBackboneError", "RefusedBackboneError"}
+OF_BACKBONES |= {"AdapterError", "given_info", "parts_of", "with_adapter_facts"}
+PARTS = {("compiler", "backbones"): OF_BACKBONES}
 # Of these, other layers import only what `latentmas.<layer>` itself offers.
 FACES = {"safe_data", "tables", "sandbox", "prompts", "engine", "generation", "viz"}
 FREE = {"__init__", "__main__", "cli", "demo"}
@@ -102,7 +99,8 @@ FORWARDS = {
     ("plan/plan.py", "runtime"),
     ("plan/plan.py", "viz"),
     ("runtime/sharing.py", "io"),
-    ("runtime/system.py", "cost"),
+    ("runtime/estimating.py", "cost"),
+    ("runtime/adapters.py", "io"),
     ("runtime/system.py", "io"),
     ("runtime/result.py", "viz"),
     ("evaluation/page.py", "viz"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latentmas.backbones._facts import read_info
+from latentmas.backbones._adapter_config import AdapterError
+from latentmas.backbones._facts import read_info, with_adapter_facts
 from latentmas.backbones._files import resolve_source
 from latentmas.backbones._refusals import RefusedBackboneError, UnsuitableBackboneError
 from latentmas.backbones._registry import families, parts_of
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
     from latentmas.backbones._given import adopt_models, given_info
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
     from latentmas.backbones._tokens import outside_ids, segment_ids
+    from latentmas.backbones._views import lora_targets, with_adapter, with_lora
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones.kv_cache.masks import FULL
     from latentmas.backbones.kv_cache.state import ON_NEW, KVCache, RowSelection
     from latentmas.backbones.kv_cache.static import StaticKVCache
 
 __all__ = [
+    "AdapterError",
     "FULL",
     "Growing",
     "GrowingWindow",
@@ -39,12 +42,16 @@ __all__ = [
     "given_info",
     "grown_columns",
     "load_backbone",
+    "lora_targets",
     "outside_ids",
     "parts_of",
     "read_info",
     "render_turns",
     "resolve_source",
     "segment_ids",
+    "with_adapter",
+    "with_adapter_facts",
+    "with_lora",
 ]
 
 _HOMES = {
@@ -62,9 +69,12 @@ _HOMES = {
     "given_info": "_given",
     "grown_columns": "kv_cache.growing",
     "load_backbone": "_loaded",
+    "lora_targets": "_views",
     "outside_ids": "_tokens",
     "render_turns": "_chat",
     "segment_ids": "_tokens",
+    "with_adapter": "_views",
+    "with_lora": "_views",
 }
 
 __getattr__ = imported_when_used(__name__, _HOMES)

@@ -6,7 +6,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latentmas.backbones._files import Files, files_of, tokenizer_files
+from latentmas.backbones._adapter_config import AdapterError
+from latentmas.backbones._adapter_facts import read_adapter
+from latentmas.backbones._files import Files, files_of, resolve_source, tokenizer_files
 from latentmas.backbones._gguf import gguf_config, is_gguf
 from latentmas.backbones._known import KNOWN
 from latentmas.backbones._refusals import RefusedBackboneError
@@ -14,7 +16,7 @@ from latentmas.errors import WeightsError
 from latentmas.plan import BackboneCosts, BackboneInfo, QuantizedCosts
 from latentmas.spec import Backbone
 
-__all__ = ["info_of", "read_info"]
+__all__ = ["info_of", "read_info", "with_adapter_facts"]
 
 
 def read_info(backbone: Backbone) -> BackboneInfo:
@@ -23,6 +25,7 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     Raises:
         RefusedBackboneError: The declaration asks for what cannot be done with this model or on
             this machine.
+        AdapterError: Its adapter cannot be used.
         WeightsError: The configuration cannot be found or read (the message says why), the model is
             not a decoder, or its sizes exceed those of any known model.
     """
@@ -37,7 +40,7 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     tokenizer_files(backbone, files)
     plain = backbone.revision is None and backbone.subfolder is None and not backbone.load
     if files.source in KNOWN and plain:
-        return _quantized(KNOWN[files.source], backbone)
+        return with_adapter_facts(backbone, _quantized(KNOWN[files.source], backbone))
     try:
         config = _config(backbone, files)
     except WeightsError:
@@ -49,7 +52,31 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         from latentmas.backbones._quantization import check_not_quantized
 
         check_not_quantized(quantization, config)
-    return info_of(files.source, config, backbone)
+    return with_adapter_facts(backbone, info_of(files.source, config, backbone), config)
+
+
+def with_adapter_facts(backbone: Backbone, info: BackboneInfo, config: Any = None) -> BackboneInfo:
+    """Facts about a backbone with those about its adapter, which are read if they are missing.
+
+    Args:
+        backbone: The backbone.
+        info: Facts about its model.
+        config: Configuration of its model; None: the adapter's modules are checked by `load`.
+
+    Raises:
+        AdapterError: The adapter cannot be used.
+    """
+    if (backbone.adapter is None) == (info.adapter is None):
+        return info
+    found = None
+    if backbone.adapter is not None:
+        try:
+            resolved = resolve_source(backbone.adapter)
+        except WeightsError as error:
+            hint = "give the folder or the hub id of a LoRA adapter that PEFT saved"
+            raise AdapterError(f"adapter: {error}", hint) from error
+        found = read_adapter(backbone, resolved, config)
+    return info.model_copy(update={"adapter": found})
 
 
 def info_of(source: str, config: Any, backbone: Backbone) -> BackboneInfo:

@@ -55,6 +55,12 @@ class LoadedBackbone:
     ) -> None:
         """Freeze the model; `commit` is its commit on the hub, None for a folder."""
         self.commit = commit
+        self.adapter_commit: str | None = None
+        """Commit of its adapter on the hub."""
+        self.base: LoadedBackbone | None = None
+        """Loaded model whose weights this one shares, under an adapter. None: they are its own."""
+        self.learned = False
+        """Whether it has an adapter of an agent's own, which belongs to one system."""
         self.model = model.eval().requires_grad_(False)
         keep_gradients(model)
         self.tokenizer = tokenizer
@@ -235,7 +241,8 @@ def load_backbone(
     """Load a backbone's weights and tokenizer.
 
     Args:
-        planned: The backbone, with the facts that its plan was compiled with.
+        planned: The backbone, with the facts that its plan was compiled with. Its adapter is
+            left out: `with_adapter` makes a view with it.
         device: Target device.
         dtype: Data type that overrides the declared one.
         commit: Commit on the hub that overrides the declared revision.

@@ -64,12 +64,16 @@ def train_loop(
     system.save_pretrained(folder)
     note(f"curves: {training_report(output_dir)}")
     trained = [id for id in system.link_ids() if _learns(system, id)]
+    adapters = [a for a, one in system.agent_adapters().items() if _any_learns(one)]
     if json:
         numbers = {"steps": outcome.global_step, "train_loss": outcome.training_loss}
         scores_of = {"metrics": outcome.metrics, "eval": scores}
-        emit_json({"team": str(folder), "links": trained} | numbers | scores_of)
+        learned = {"links": trained} | ({"adapters": adapters} if adapters else {})
+        emit_json({"team": str(folder)} | learned | numbers | scores_of)
         return
     count = f"{len(trained)} link{'s' if len(trained) != 1 else ''}"
+    if adapters:
+        count += f" and {len(adapters)} adapter{'s' if len(adapters) != 1 else ''}"
     note(f"trained {count} in {outcome.global_step} steps, loss {outcome.training_loss:.4g}")
     _say_next(folder)
 
@@ -138,6 +142,7 @@ def _fields(
     seed: int | None,
     target: list[str] | None = None,
     links: list[str] | None = None,
+    train_adapters: list[str] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Flags as fields of configurations; None for those that are not given."""
@@ -149,9 +154,17 @@ def _fields(
         "answer_field": answer_field,
         "seed": seed,
         "targets": pairs("--target", target or []) or None,
-        "train_links": links[0] if links and len(links) == 1 else links or None,
+        "train_links": _chosen(links, none=False),
+        "train_adapters": _chosen(train_adapters, all=True),
         **more,
     }
+
+
+def _chosen(names: list[str] | None, **alone: bool) -> Any:
+    """The value of a repeated option; `alone` says what single words stand for."""
+    if not names or len(names) > 1:
+        return names or None
+    return alone.get(names[0], names[0])
 
 
 def _split(sets: list[str]) -> dict[str, Any]:
@@ -198,7 +211,11 @@ def _told(stage: Any) -> dict[str, Any]:
 
 
 def _learns(system: System, id: str) -> bool:
-    return any(weight.requires_grad for weight in system.link(id).parameters())
+    return _any_learns(system.link(id))
+
+
+def _any_learns(module: Any) -> bool:
+    return any(weight.requires_grad for weight in module.parameters())
 
 
 def _say_next(folder: Path) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from latentmas.backbones import (
+    AdapterError,
     RefusedBackboneError,
     UnsuitableBackboneError,
     read_info,
+    with_adapter_facts,
 )
 from latentmas.errors import Problem, WeightsError, closest
 from latentmas.plan import BackboneInfo, PlanBackbone
@@ -31,7 +33,7 @@ def share(
         models: Models that are handed over, by name; their facts go before known ones.
 
     Returns:
-        The graph with merged keys, the backbones by key, and LM101 and LM201 to LM207 problems.
+        The graph with merged keys, the backbones by key, and LM101 and LM201 to LM208 problems.
     """
     merged = _merged_keys(graph)
     users: dict[str, list[str]] = {}
@@ -50,6 +52,9 @@ def share(
         spec = graph.backbones[key]
         try:
             info = _info(key, spec, facts, models or {})
+        except AdapterError as error:
+            problems.append(Problem("LM208", f"backbone {key}", error.message, error.hint))
+            continue
         except UnsuitableBackboneError as error:
             hint = "choose a decoder-only language model"
             problems.append(Problem("LM202", f"backbone {key}", str(error), hint))
@@ -84,8 +89,9 @@ def _info(
     if spec.given is not None and spec.given in models:
         from latentmas.backbones import given_info  # imported late: it imports transformers
 
-        return given_info(spec, models[spec.given])
-    return facts.get(key) or facts.get(spec.source) or read_info(spec)
+        return with_adapter_facts(spec, given_info(spec, models[spec.given]))
+    known = facts.get(key) or facts.get(spec.source)
+    return with_adapter_facts(spec, known) if known else read_info(spec)
 
 
 def _stray_models(graph: GraphSpec, models: Mapping[str, object]) -> list[Problem]:

@@ -11,7 +11,7 @@ from latentmas.cost.explanation import Explanation
 from latentmas.cost.hardware import SIZES, Hardware, find_hardware
 from latentmas.cost.memory import Buffers, Memory
 from latentmas.cost.order import obstacles
-from latentmas.cost.roofline import FLOAT32, Model
+from latentmas.cost.roofline import FLOAT32, Model, weights_of
 from latentmas.cost.standins import Applied, TeamStandIn, counted_team, estimated_team
 from latentmas.cost.walk import Costs, value_sizes
 from latentmas.engine import KEPT_SHARE, Executor, executors
@@ -101,6 +101,8 @@ def explain_samples(
         found = _explained(plan, parts, machine, models, kind, len(samples), set())
     except ExecutionError as error:
         raise error.__cause__ if isinstance(error.__cause__, LatentMASError) else error from None
+    own = {name: one.n_parameters for name, one in system.agent_adapters().items()}
+    notes += [f"{name}: its own adapter of {n:,} weights is not counted" for name, n in own.items()]
     return replace(found, notes=(*notes, *_left_out(plan, kind, counted=True)))
 
 
@@ -122,19 +124,26 @@ def _explained(
     team, samples = parts(ledger.applied)
     ledger.values.times = batch // len(samples)  # an estimate's row stands for all of them
     rows = Costs(plan, machine, models, memory, ledger, blind).walk(team, kind, samples)
-    known = [model.weights for model in models.values() if model is not None]
+    known = [model for model in models.values() if model is not None]
     return Explanation(
         name=plan.graph.name,
         hardware=machine,
         batch=batch,
         executor=kind.name,
         basis=COUNTED,
-        weights=(max if kind.swaps else sum)(known) if len(known) == len(models) else None,
+        weights=_weights(known, kind) if len(known) == len(models) else None,
         links=memory.links,
         rows=rows,
         unknown=(*_uncounted(plan), *map(_needs_sample, sorted(blind))),
         obstacles=tuple(obstacles(plan, rows)),
     )
+
+
+def _weights(models: Sequence[Model], kind: type[Executor]) -> int:
+    """Bytes that all backbones take, or the largest where they take turns on the device."""
+    if kind.swaps:
+        return max(weights_of([model]) for model in models)
+    return weights_of(models)
 
 
 def _without_prompts(plan: Plan, blind: set[str]) -> Plan:
@@ -220,7 +229,11 @@ def _models(
             raise LatentMASError(f"dtype is {chosen!r}; choose one of {', '.join(SIZES)}")
         hardware.peak(chosen)  # said now, not in the middle
         costs = planned.info.costs
-        models[key] = None if costs is None else Model(planned.info, costs, chosen)
+        base = planned.spec.base.fingerprint
+        models[key] = None if costs is None else Model(planned.info, costs, chosen, base)
+        adapter = planned.info.adapter
+        if adapter is not None and adapter.n_parameters is None:
+            notes.append(f"{key}: the size of its adapter is not known, and is not counted")
     return models, notes
 
 

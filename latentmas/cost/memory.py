@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from latentmas.backbones import grown_columns
 from latentmas.cost.counting import Fed
-from latentmas.cost.roofline import FLOAT32, Model
+from latentmas.cost.roofline import FLOAT32, Model, weights_of
 from latentmas.engine import Shape, bucket, enlarged, shape_for, surplus
 
 __all__ = ["Buffers", "Memory"]
@@ -91,7 +91,7 @@ class Memory:
         position = model.info.hidden_size * model.size
         copies = 1 if len(agents) == 1 else 2  # each prompt by itself, and all as one batch
         there = [model] if self.alone else models
-        standing = sum(model.weights for model in there) + self.links
+        standing = weights_of(there) + self.links
         standing += fed.values + sum(self.put_by.values())
         standing += fed.rows * fed.positions * (copies * position + 2 * INDEX)
         moments = [*self._reading(model, fed), self._end(model, fed, position)]

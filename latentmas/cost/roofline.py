@@ -18,7 +18,7 @@ from math import ceil
 from latentmas.cost.hardware import SIZES, Hardware
 from latentmas.plan import BackboneCosts, BackboneInfo
 
-__all__ = ["FLOAT32", "Model", "Work", "pairs", "total"]
+__all__ = ["FLOAT32", "Model", "Work", "pairs", "total", "weights_of"]
 
 FLOAT32 = SIZES["float32"]
 # Elements that transformers' layers hold at once per position, measured: in the MLP three of its
@@ -71,6 +71,8 @@ class Model:
     info: BackboneInfo
     costs: BackboneCosts
     dtype: str
+    base: str = ""
+    """Digest of the backbone without its adapter; models of one base share its weights."""
 
     @property
     def size(self) -> int:
@@ -79,8 +81,18 @@ class Model:
 
     @property
     def weights(self) -> int:
-        """Bytes of all loaded weights."""
+        """Bytes of all loaded weights, without those of an adapter."""
         return round(self.costs.loaded_bytes(self.size))
+
+    @property
+    def adapter(self) -> int:
+        """Number of an adapter's weights; 0 without one, or if it is unknown."""
+        return (self.info.adapter.n_parameters or 0) if self.info.adapter else 0
+
+    @property
+    def adapter_bytes(self) -> int:
+        """Bytes of an adapter's weights, which are held in float32 over half-precision models."""
+        return self.adapter * max(self.size, FLOAT32)
 
     def call(self, rows: int, new: int, past: int = 0, *, cached: bool = True) -> Work:
         """Cost of the decoder over `new` positions of each row.
@@ -97,9 +109,11 @@ class Model:
             attended += costs.sliding_attention_width * pairs(new, past, costs.sliding_window)
         # A recurrent state decays, is read twice and has a product added: six operations each.
         recurrent = 6 * costs.recurrent_elements * new
-        flops = rows * (2 * costs.body_parameters * new + 4 * attended + recurrent)
+        weights = costs.body_parameters + self.adapter
+        flops = rows * (2 * weights * new + 4 * attended + recurrent)
         state = self._traffic(rows, new, past) if cached else 0
-        return Work(float(flops), float(costs.body_bytes(self.size)), float(state))
+        read = costs.body_bytes(self.size) + self.adapter_bytes
+        return Work(float(flops), float(read), float(state))
 
     def head(self, rows: int) -> Work:
         """Cost of the vocabulary head at one position of each row."""
@@ -148,3 +162,10 @@ class Model:
             + 3 * new * width * self.size,
         ]
         return mask + rows * max(inside)
+
+
+def weights_of(models: Iterable[Model]) -> int:
+    """Bytes of the weights of several backbones: each base once, and all adapters."""
+    models = list(models)
+    bases = {(model.base or id(model), model.dtype): model.weights for model in models}
+    return sum(bases.values()) + sum(model.adapter_bytes for model in models)

@@ -103,10 +103,12 @@ class DecoderSession(ABC):
     def prefill(self, prompt: Packed) -> Tensor:
         """Append a prompt; the state at its last position, h_BD.
 
-        Its fixed columns are read without gradients: nothing that could learn stands in them.
+        Its fixed columns are read without gradients: nothing that could learn stands in them,
+        unless the backbone itself learns.
         """
         self.padded = prompt.padded
-        cut = prompt.fixed if torch.is_grad_enabled() and self.splits else 0
+        apart = torch.is_grad_enabled() and self.splits and not self.backbone.learns
+        cut = prompt.fixed if apart else 0
         if cut:
             with torch.no_grad():
                 self.feed(prompt.x_BTD[:, :cut].detach(), prompt.mask_BT[:, :cut])

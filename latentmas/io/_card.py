@@ -74,7 +74,8 @@ def _backbones(plan: Plan, commits: Mapping[str, str]) -> Iterator[str]:
         ("backbone", "revision", "type", "width", "agents"),
         (
             (
-                f"`{b.spec.source}`",
+                f"`{b.spec.source}`"
+                + (f" with adapter `{b.spec.adapter}`" if b.spec.adapter else ""),
                 f"`{commits.get(key) or b.spec.revision or '–'}`",
                 b.info.model_type,
                 b.info.hidden_size,

@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from latentmas.errors import GraphError, LatentMASError, WeightsError
 from latentmas.io._newer import is_newer, say_left_out, upgrade, without_unknown
 from latentmas.io.storage.folder import LINKS, MANIFEST, part
 from latentmas.plan import BackboneInfo, LinkPlan, Plan
 from latentmas.safe_data import check_name, inside, parse_json, read_bounded, read_header, read_json
-from latentmas.spec import ALLOW, LARGEST_PROMPT, GraphSpec, code_wanted
+from latentmas.spec import ALLOW, LARGEST_PROMPT, GraphSpec, LoRA, code_wanted
 
 __all__ = [
     "HEADER",
@@ -55,6 +62,16 @@ class Manifest(BaseModel):
     """The link table, for tools that do not use this package."""
     weights: str | None = None
     """SHA-256 of `links.safetensors`."""
+    adapters: dict[str, LoRA] = Field(default_factory=dict)
+    """Adapters of agents' own, by agent."""
+    adapter_weights: str | None = None
+    """SHA-256 of `adapters.safetensors`; None where no agent has an adapter of its own."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is said of adapters where no agent has one."""
+        data: dict[str, Any] = write(self)
+        return {k: v for k, v in data.items() if v or not k.startswith("adapter")}
 
 
 def read_manifest(folder: Path, *, trust_remote_code: bool = False) -> tuple[Manifest, Plan]:
@@ -172,7 +189,11 @@ def compile_known(graph: GraphSpec, facts: Mapping[str, BackboneInfo]) -> Plan:
     """
     from latentmas.compiler import compile_graph  # imported late: it imports torch
 
-    unknown = [key for key in graph.backbones if key not in facts]
+    unknown = [
+        key
+        for key, spec in graph.backbones.items()
+        if key not in facts or (spec.adapter is not None and facts[key].adapter is None)
+    ]
     if unknown:
         where = f"graph {graph.name!r:.100}, backbone {unknown[0]!r:.100}"
         raise WeightsError(f"LM502 {where}: the file lacks its facts")

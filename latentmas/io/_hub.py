@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentmas.errors import LatentMASError, WeightsError
 from latentmas.io._format import inside, read_manifest
-from latentmas.io.storage.folder import CARD, LINKS, MANIFEST, OURS, part, part_names
+from latentmas.io.storage.folder import ADAPTERS, CARD, LINKS, MANIFEST, OURS, part, part_names
 from latentmas.io.storage.steady import read_steadily
 from latentmas.redact import hide, secrets_in
 
@@ -23,7 +23,14 @@ __all__ = ["FoundTeam", "find_team", "push_folder"]
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TRAINING = ("scores.json", "*/arguments.json", "*/log.jsonl", "*/manifest.json")
-PATTERNS = [MANIFEST, LINKS, CARD, "prompts/*.jinja", *(f"training/{name}" for name in TRAINING)]
+PATTERNS = [
+    MANIFEST,
+    LINKS,
+    ADAPTERS,
+    CARD,
+    "prompts/*.jinja",
+    *(f"training/{name}" for name in TRAINING),
+]
 """The only files that are downloaded."""
 
 
@@ -147,11 +154,14 @@ def _operations(folder: Path, card: str, there: Sequence[str]) -> list[Any]:
     """The files that the commit adds, and the files of an earlier team that it deletes."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    names = [MANIFEST, LINKS, *part_names(folder, "prompts"), *part_names(folder, "training")]
+    weights = [LINKS, *([ADAPTERS] if part(folder, ADAPTERS).is_file() else [])]
+    names = [MANIFEST, *weights, *part_names(folder, "prompts"), *part_names(folder, "training")]
     for name in names:
         if not inside(folder, part(folder, name)):
             raise WeightsError(f"LM502 {name!r} points outside the folder {str(folder)!r}")
-    texts = {name: _text(part(folder, name)) for name in names if name != LINKS} | {CARD: card}
+    texts = {name: _text(part(folder, name)) for name in names if name not in weights} | {
+        CARD: card
+    }
     for name, text in texts.items():
         if found := secrets_in(text):
             raise LatentMASError(

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
+from latentmas.io._adapter_facts import adapters_header
 from latentmas.io._weights import distance, measure
 from latentmas.io.inspect import link_entries
 from latentmas.io.storage.folder import LINKS, part
 from latentmas.io.storage.steady import read_steadily
-from latentmas.safe_data import inside, read_header
+from latentmas.safe_data import Header, inside, read_header
 
 __all__ = ["LinkDifference", "TeamDifference", "diff_teams"]
 
 
 @dataclass(frozen=True)
 class LinkDifference:
-    """Difference of one link between two teams."""
+    """Difference of one link, or of one agent's adapter, between two teams."""
 
     id: str
+    """Id of the link; `"adapter.<agent>"` for an adapter."""
     state: str
     """`"same"`, `"changed"`, `"only in A"` or `"only in B"`."""
     relative: float | None = None
@@ -48,7 +49,7 @@ class TeamDifference:
     plan: tuple[str, ...]
     """Differences of the plans, one per line."""
     links: tuple[LinkDifference, ...]
-    """Every link of either team."""
+    """Every link of either team, and every adapter of an agent's own."""
 
     @property
     def equal(self) -> bool:
@@ -103,9 +104,14 @@ def _compare(*folders: Path) -> tuple[tuple[str, ...], tuple[LinkDifference, ...
     from latentmas.io._format import read_manifest
 
     # No model is loaded, so a request for remote code can do no harm.
-    plans = [read_manifest(folder, trust_remote_code=True)[1] for folder in folders]
+    read = [read_manifest(folder, trust_remote_code=True) for folder in folders]
+    plans = [plan for _, plan in read]
     ids = dict.fromkeys(link.id for plan in plans for link in plan.links)
-    links = _links(list(ids), *(_links_file(folder) for folder in folders))
+    a, b = (_links_file(folder) for folder in folders)
+    links = [_difference(id, id, (a, read_header(a)), (b, read_header(b))) for id in ids]
+    agents = dict.fromkeys(agent for manifest, _ in read for agent in manifest.adapters)
+    one, other = (adapters_header(folder) for folder in folders)
+    links += [_difference(f"adapter.{agent}", agent, one, other) for agent in agents]
     return tuple(plans[0].diff(plans[1])), tuple(links)
 
 
@@ -116,25 +122,22 @@ def _links_file(folder: Path) -> Path:
     return path
 
 
-def _links(ids: list[str], a: Path, b: Path) -> Iterator[LinkDifference]:
-    headers = read_header(a), read_header(b)
-    for id in ids:
-        ours, theirs = (link_entries(header, id) for header in headers)
-        if not ours and not theirs:
-            yield LinkDifference(id, "same", detail="no weights")
-        elif not theirs:
-            yield LinkDifference(id, "only in A")
-        elif not ours:
-            yield LinkDifference(id, "only in B")
-        elif {n: e.shape for n, e in ours.items()} != {n: e.shape for n, e in theirs.items()}:
-            yield LinkDifference(id, "changed", detail="names or shapes of the weights differ")
-        else:
-            mine, others = list(ours.values()), list(theirs.values())
-            apart, norm = distance(a, mine, b, others), measure(a, mine).norm
-            if apart == 0:
-                yield LinkDifference(id, "same")
-            elif math.isfinite(apart) and norm > 0:
-                yield LinkDifference(id, "changed", apart / norm)
-            else:
-                detail = "all zero in A" if norm == 0 else "holds values that are not finite"
-                yield LinkDifference(id, "changed", detail=detail)
+def _difference(
+    id: str, prefix: str, a: tuple[Path, Header | None], b: tuple[Path, Header | None]
+) -> LinkDifference:
+    """Compare the weights of one link, or of one agent's adapter, in two files."""
+    ours, theirs = (link_entries(h, prefix) if h is not None else {} for _, h in (a, b))
+    if not ours and not theirs:
+        return LinkDifference(id, "same", detail="no weights")
+    if not ours or not theirs:
+        return LinkDifference(id, "only in A" if ours else "only in B")
+    if {n: e.shape for n, e in ours.items()} != {n: e.shape for n, e in theirs.items()}:
+        return LinkDifference(id, "changed", detail="names or shapes of the weights differ")
+    mine, others = list(ours.values()), list(theirs.values())
+    apart, norm = distance(a[0], mine, b[0], others), measure(a[0], mine).norm
+    if apart == 0:
+        return LinkDifference(id, "same")
+    if math.isfinite(apart) and norm > 0:
+        return LinkDifference(id, "changed", apart / norm)
+    detail = "all zero in A" if norm == 0 else "holds values that are not finite"
+    return LinkDifference(id, "changed", detail=detail)

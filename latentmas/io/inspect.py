@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentmas.errors import WeightsError
+from latentmas.io._adapter_facts import AdapterFacts, adapter_facts, adapter_problems
 from latentmas.io._format import LARGEST_MANIFEST, Manifest
 from latentmas.io._weights import measure
 from latentmas.io.storage.folder import LINKS, MANIFEST, part, part_names
@@ -56,6 +57,8 @@ class BackboneFacts:
     model_type: str
     width: int
     agents: tuple[str, ...]
+    adapter: str | None = None
+    """Folder or repository of its adapter."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class TeamReport:
     """Loop, steps, seed, time, and number and digest of the rows of each training, oldest first."""
     problems: tuple[str, ...]
     """Problems that prevent loading, as far as the files show them."""
+    adapters: tuple[AdapterFacts, ...] = ()
+    """Adapters of agents' own."""
 
     @property
     def parameters(self) -> int:
@@ -133,6 +138,8 @@ def _report(folder: Path, source: str, commit: str | None) -> TeamReport:
         raise WeightsError(f"LM502 {str(folder)!r} is not a complete team: it lacks {LINKS}")
     header = read_header(path)
     links = tuple(_facts(path, link, header) for link in manifest.links)
+    adapters = tuple(adapter_facts(folder, manifest))
+    problems = _problems(manifest, header, links, path)
     return TeamReport(
         source=source,
         revision=commit,
@@ -143,7 +150,8 @@ def _report(folder: Path, source: str, commit: str | None) -> TeamReport:
         backbones=tuple(_backbones(manifest)),
         links=links,
         trainings=tuple(_trainings(folder)),
-        problems=tuple(_problems(manifest, header, links, path)),
+        problems=(*problems, *adapter_problems(folder, manifest, adapters)),
+        adapters=adapters,
     )
 
 
@@ -189,7 +197,7 @@ def _backbones(manifest: Manifest) -> Iterator[BackboneFacts]:
     for key, info in manifest.facts.items():
         spec = declared.get(key) if isinstance(declared, dict) else None
         spec = spec if isinstance(spec, dict) else {}
-        revision = spec.get("revision")
+        revision, adapter = spec.get("revision"), spec.get("adapter")
         yield BackboneFacts(
             key=key,
             source=str(spec.get("source", "?")),
@@ -198,6 +206,7 @@ def _backbones(manifest: Manifest) -> Iterator[BackboneFacts]:
             model_type=info.model_type,
             width=info.hidden_size,
             agents=tuple(_agents_on(key, agents)),
+            adapter=None if adapter is None else str(adapter),
         )
 
 
@@ -262,7 +271,7 @@ def _lines(report: TeamReport) -> Iterator[str]:
     )
     yield "backbones"
     yield from _table(
-        (b.source, _version_of(b), b.model_type, f"width {b.width}", ", ".join(b.agents))
+        (_named(b), _version_of(b), b.model_type, f"width {b.width}", ", ".join(b.agents))
         for b in report.backbones
     )
     size = sum(link.bytes for link in report.links)
@@ -274,6 +283,12 @@ def _lines(report: TeamReport) -> Iterator[str]:
         )
         for link in report.links
     )
+    if report.adapters:
+        yield f"adapters: {sum(one.parameters for one in report.adapters):,} weights"
+        yield from _table(
+            (one.agent, f"rank {one.r}", f"{one.parameters:,}", f"norm {one.norm:.6g}")
+            for one in report.adapters
+        )
     yield "trained" if report.trainings else "trained: no record"
     yield from _table(
         (
@@ -285,6 +300,10 @@ def _lines(report: TeamReport) -> Iterator[str]:
     yield from (
         ("problems", *(f"  {line}" for line in report.problems)) if report.problems else ("sound",)
     )
+
+
+def _named(backbone: BackboneFacts) -> str:
+    return backbone.source + (f" with {backbone.adapter}" if backbone.adapter else "")
 
 
 def _version_of(backbone: BackboneFacts) -> str:

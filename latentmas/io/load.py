@@ -12,18 +12,20 @@ from torch import Tensor
 from latentmas.backbones import read_info
 from latentmas.compiler import compile_graph
 from latentmas.errors import WeightsError
+from latentmas.io._adapters import fill_adapters, read_adapters
 from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._swap import Swap, swap_backbones
 from latentmas.io._tensors import load_tensors
 from latentmas.io._training import read_history, read_scores
-from latentmas.io.storage.folder import LINKS, part
+from latentmas.io.storage.folder import ADAPTERS, LINKS, part
 from latentmas.io.storage.steady import read_steadily
 from latentmas.plan import BackboneInfo, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.init_weights import meta_links
+from latentmas.runtime.placement import adapter_key
 from latentmas.safe_data import compare_header, read_header
-from latentmas.spec import Backbone, TextFunction
+from latentmas.spec import Backbone, LoRA, TextFunction
 from latentmas.tools import Tool
 
 __all__ = ["check_links", "facts_at", "load_link_weights", "load_system", "read_links"]
@@ -38,6 +40,8 @@ class _SavedTeam:
     """The plan as it was saved."""
     state: Mapping[str, Tensor]
     """Link weights, checked against the plan and the manifest."""
+    adapters: Mapping[str, Tensor]
+    """Weights of agents' own adapters."""
     history: list[TrainingRecord]
     scores: list[Score]
 
@@ -58,6 +62,8 @@ def load_system(
     trust_remote_code: bool = False,
 ) -> System:
     """Load a saved team and its backbones, which come from their declared sources.
+
+    Agents get the adapters that they have learned, which needs the extra `peft`.
 
     A backbone from the Hub is loaded at the commit recorded when the team was saved.
 
@@ -109,6 +115,7 @@ def load_system(
         commits=commits,
     )
     _fill(system, saved.state)
+    fill_adapters(system, saved.manifest.adapters, saved.adapters)
     system.history, system.scores = saved.history, saved.scores
     system.origin = Origin(source=str(source), revision=found.revision)
     return system
@@ -124,17 +131,32 @@ def _read(folder: Path, trust_remote_code: bool) -> _SavedTeam:
             f"LM503 {path} is not the file that was saved with this team: its SHA-256 differs from "
             "the one in latentmas.json; copy both files again"
         )
-    return _SavedTeam(manifest, plan, state, read_history(folder), read_scores(folder))
+    adapters = read_adapters(folder, manifest)
+    return _SavedTeam(manifest, plan, state, adapters, read_history(folder), read_scores(folder))
 
 
 def load_link_weights(system: System, folder: str | Path) -> None:
-    """Load a saved team's link weights into a system with the same links.
+    """Load a saved team's link weights into a system with the same links, and its adapters.
+
+    Agents of the system get the adapters that the saved team has for them.
 
     Raises:
-        WeightsError: LM502 or LM503; the system is left unchanged.
+        WeightsError: LM502 or LM503; the system's weights are left unchanged.
     """
     folder = Path(folder)
-    _fill(system, read_steadily(lambda: read_links(folder, system.plan), folder))
+
+    def read() -> tuple[dict[str, Tensor], Mapping[str, LoRA], dict[str, Tensor]]:
+        state = read_links(folder, system.plan)
+        if not part(folder, ADAPTERS).is_file():
+            return state, {}, {}
+        # Trust is safe here: no code of the repositories runs.
+        manifest, _ = read_manifest(folder, trust_remote_code=True)
+        return state, manifest.adapters, read_adapters(folder, manifest)
+
+    state, adapters, weights = read_steadily(read, folder)
+    check_links(system.link_state(), state)
+    fill_adapters(system, adapters, weights)
+    _fill(system, state)
 
 
 def read_links(folder: Path, plan: Plan | None = None) -> dict[str, Tensor]:
@@ -227,6 +249,9 @@ def _plan_now(
     graph, swapped = swap_backbones(saved, swaps)
     kept = {key: b for key, b in saved.backbones.items() if key in graph.backbones.keys() - swapped}
     commits = {key: manifest.commits[key] for key in kept if key in manifest.commits}
+    commits |= {
+        name: manifest.commits[name] for name in map(adapter_key, kept) if name in manifest.commits
+    }
     then = {key: backbone.info for key, backbone in kept.items()}
     now = facts_at({key: backbone.spec for key, backbone in kept.items()}, commits)
     for key, backbone in kept.items():  # models that are handed over may be missing until loading
@@ -240,7 +265,8 @@ def _plan_now(
             f"LM501 {str(folder)!r}: its backbones have changed since:\n  {changes}\n"
             "pass backbones={agent: …} to use other backbones of equal width deliberately"
         )
-    return plan, {key: commit for key, commit in commits.items() if key in plan.backbones}
+    used = {*plan.backbones, *map(adapter_key, plan.backbones)}
+    return plan, {key: commit for key, commit in commits.items() if key in used}
 
 
 def facts_at(
@@ -251,15 +277,22 @@ def facts_at(
     Raises:
         WeightsError: LM501 when one cannot be read.
     """
-    return {key: _info_at(backbones[key], commits[key]) for key in backbones if key in commits}
+    found = {}
+    for key, spec in backbones.items():
+        names = {"revision": key, "adapter_revision": adapter_key(key)}
+        pinned = {field: commits[name] for field, name in names.items() if name in commits}
+        if pinned:
+            found[key] = _info_at(spec, pinned)
+    return found
 
 
-def _info_at(spec: Backbone, commit: str) -> BackboneInfo:
+def _info_at(spec: Backbone, pinned: Mapping[str, str]) -> BackboneInfo:
     try:
-        return read_info(spec.model_copy(update={"revision": commit}))
+        return read_info(spec.model_copy(update=dict(pinned)))
     except WeightsError as error:
+        commit = " and ".join(commit[:12] for commit in pinned.values())
         raise WeightsError(
-            f"LM501 backbone {spec.source!r} cannot be read at commit {commit[:12]}, the one "
+            f"LM501 backbone {spec.source!r} cannot be read at commit {commit}, the one "
             f"that the team was saved with: {error}; pass "
             f"backbones={{{spec.source!r}: {spec.source!r}}} to use its current version"
         ) from error

@@ -11,6 +11,7 @@ from typing import Any
 from latentmas import __version__
 from latentmas.atomic import write_error, write_text_atomically
 from latentmas.errors import LatentMASError, WeightsError
+from latentmas.io._adapters import adapters_digest, save_adapters
 from latentmas.io._card import merge_person, model_card
 from latentmas.io._format import HEADER, VERSION, Manifest, file_digest
 from latentmas.io._hub import push_folder
@@ -33,7 +34,7 @@ def save_system(
     into: bool = False,
     name: str | None = None,
 ) -> Path:
-    """Save links, graph, prompts, training records and a model card, but no backbones.
+    """Save links, agents' adapters, graph, prompts, records and a model card, but no backbones.
 
     The team is replaced atomically: after a crash, the folder holds either the old team or the new
     one. Processes that save to the same folder take turns. Text that a person wrote in the model
@@ -50,8 +51,8 @@ def save_system(
     Raises:
         LatentMASError: the folder is a file or holds something other than a saved team; another
             process keeps writing to it; LM513 when a prompt contains a secret.
-        WeightsError: LM503 when a link holds values that are not finite, which `load_system`
-            would reject.
+        WeightsError: LM503 when a link or adapter holds values that are not finite, which
+            `load_system` would reject.
         DataError: the folder cannot be written, with the reason; this is also an OSError.
     """
     folder = Path(folder)
@@ -149,7 +150,8 @@ def refuse_secrets(plan: Plan) -> None:
 
 
 def _refuse_not_finite(system: System) -> None:
-    bad = [name for name, t in system.link_state().items() if not t.isfinite().all()]
+    weights = system.link_state() | system.adapter_state()
+    bad = [name for name, t in weights.items() if not t.isfinite().all()]
     if bad:
         raise WeightsError(
             f"LM503 the team was not saved: {bad[0]} holds values that are not finite"
@@ -161,6 +163,7 @@ def _write(system: System, folder: Path, card: str, name: str | None) -> None:
     plan = system.plan
     state = {name: t.detach().cpu().contiguous() for name, t in system.link_state().items()}
     save_tensors(state, folder / LINKS, links_header(plan, plan.links))
+    save_adapters(system, folder)
     files = _prompt_files(plan)
     for agent in plan.graph.agents:
         write_text_atomically(folder / f"{files[agent.name]}.jinja", agent.prompt)
@@ -171,7 +174,7 @@ def _write(system: System, folder: Path, card: str, name: str | None) -> None:
         plan, history=system.history, scores=system.scores, commits=system.commits(), name=name
     )
     write_text_atomically(folder / CARD, merge_person(made, [card]))
-    manifest = _manifest(system, file_digest(folder / LINKS))
+    manifest = _manifest(system, folder)
     write_text_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
 
 
@@ -190,8 +193,8 @@ def _prompt_files(plan: Plan) -> dict[str, str]:
     return found
 
 
-def _manifest(system: System, weights: str) -> Manifest:
-    plan = system.plan
+def _manifest(system: System, folder: Path) -> Manifest:
+    plan, weights = system.plan, file_digest(folder / LINKS)
     files = _prompt_files(plan)
     graph: dict[str, Any] = plan.graph.model_dump(mode="json")
     for agent in graph["agents"]:
@@ -207,4 +210,6 @@ def _manifest(system: System, weights: str) -> Manifest:
         commits=system.commits(),
         links=plan.links,
         weights=weights,
+        adapters={agent: one.lora for agent, one in system.agent_adapters().items()},
+        adapter_weights=adapters_digest(folder),
     )

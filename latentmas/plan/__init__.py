@@ -1,7 +1,13 @@
 """The plan: pure data between the compiler and the runtime. No torch."""
 
 from latentmas.plan._option_errors import field_bounds, item_type, value_types
-from latentmas.plan.backbone import BackboneCosts, BackboneInfo, PlanBackbone, QuantizedCosts
+from latentmas.plan.backbone import (
+    AdapterInfo,
+    BackboneCosts,
+    BackboneInfo,
+    PlanBackbone,
+    QuantizedCosts,
+)
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.plan import Plan
@@ -25,6 +31,7 @@ from latentmas.plan.verify import verify_steps
 
 __all__ = [
     "DEFAULT_MAX_NEW_TOKENS",
+    "AdapterInfo",
     "BackboneCosts",
     "BackboneInfo",
     "Combine",

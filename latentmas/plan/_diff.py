@@ -9,6 +9,8 @@ from latentmas.plan.plan import Plan
 
 __all__ = ["diff_plans"]
 
+_COUNTS: Any = {"info": {"costs": True, "adapter": {"n_parameters"}}}
+
 
 def diff_plans(a: Plan, b: Plan) -> list[str]:
     """Changes from `a` to `b`, one line per difference; empty if and only if they are equal.
@@ -38,7 +40,7 @@ def _general(plan: Plan) -> dict[str, Any]:
 def _backbones(plan: Plan) -> dict[str, dict[str, Any]]:
     """Drop the counts for the cost model, which are not part of a plan's digest."""
     return {
-        key: backbone.model_dump(mode="json", exclude={"info": {"costs"}})
+        key: backbone.model_dump(mode="json", exclude=_COUNTS)
         for key, backbone in plan.backbones.items()
     }
 

@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from latentmas.spec import Backbone, Frozen
 
-__all__ = ["BackboneCosts", "BackboneInfo", "PlanBackbone", "QuantizedCosts"]
+__all__ = ["AdapterInfo", "BackboneCosts", "BackboneInfo", "PlanBackbone", "QuantizedCosts"]
 
 
 class QuantizedCosts(Frozen):
@@ -80,6 +80,20 @@ class BackboneCosts(Frozen):
         return {name: value for name, value in data.items() if name != "quantized" or value}
 
 
+class AdapterInfo(Frozen):
+    """Facts about a LoRA adapter, from its configuration alone."""
+
+    r: int = Field(ge=1, le=2**16)
+    """Rank, the largest where modules have ranks of their own."""
+    targets: tuple[str, ...]
+    """Names of the adapted modules as the configuration has them, sorted; a single entry may be a
+    regular expression."""
+    base_model: str | None = None
+    """Model that the adapter was trained on, as the configuration names it."""
+    n_parameters: int | None = Field(default=None, ge=0)
+    """Number of weights; None if unknown. Not part of a plan's digest."""
+
+
 class BackboneInfo(Frozen):
     """Facts about a model that the compiler needs; no weights involved."""
 
@@ -95,6 +109,14 @@ class BackboneInfo(Frozen):
     """Maximum context length in tokens, if the configuration states it."""
     costs: BackboneCosts | None = None
     """Counts for `Plan.explain`; None if unknown. Not part of a plan's digest."""
+    adapter: AdapterInfo | None = None
+    """Facts about the backbone's adapter; None if it has none."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the adapter of a backbone that has none: digests stay as they were."""
+        data: dict[str, Any] = write(self)
+        return {key: v for key, v in data.items() if key != "adapter" or v is not None}
 
 
 class PlanBackbone(Frozen):

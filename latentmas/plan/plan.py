@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan"]
 
-_COUNTS: Any = {"backbones": {"__all__": {"info": {"costs"}}}}
+_COUNTS: Any = {"backbones": {"__all__": {"info": {"costs": True, "adapter": {"n_parameters"}}}}}
 LARGEST = 64 * 2**20
 """Maximum size of a plan file, in bytes."""
 MOST_ITEMS = 2_000_000

@@ -2,6 +2,7 @@
 
 from latentmas.engine import StepInput, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
+from latentmas.runtime.adapters import AgentAdapter
 from latentmas.runtime.describing import link_digests
 from latentmas.runtime.flow import by_length
 from latentmas.runtime.history import Origin, Score, TrainingRecord
@@ -28,6 +29,7 @@ from latentmas.runtime.sharing import load_beside
 from latentmas.runtime.system import System
 
 __all__ = [
+    "AgentAdapter",
     "Event",
     "HOOKS",
     "Interpreter",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from latentmas.backbones import LoadedBackbone
     from latentmas.runtime.system import System
 
 __all__ = ["describe", "link_digests"]
@@ -29,16 +30,26 @@ def describe(system: System) -> str:
         steps = graph.steps_of(agent)
         dtype = str(backbone.dtype).removeprefix("torch.")
         lines.append(
-            f"  {agent.name:<{width}}  {backbone.planned.spec.source}, {dtype} on "
-            f"{backbone.device}, {steps} latent step{'s' * (steps != 1)}"
+            f"  {agent.name:<{width}}  {backbone.planned.spec.source}{_adapters(backbone)}, "
+            f"{dtype} on {backbone.device}, {steps} latent step{'s' * (steps != 1)}"
             + (", answers" if agent.name == plan.output else "")
         )
     return "\n".join(lines)
 
 
+def _adapters(backbone: LoadedBackbone) -> str:
+    declared, learned = backbone.planned.spec.adapter, backbone.learned
+    return (f" with adapter {declared}" if declared else "") + " with its own LoRA" * learned
+
+
 def link_digests(system: System) -> dict[str, str]:
-    """SHA-256 (hex) of each link's weights (names, types, shapes and bytes), by id."""
-    return {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
+    """SHA-256 (hex) of each link's weights (names, types, shapes and bytes), by id.
+
+    Those of an agent's own adapter are under `adapter.<agent>`.
+    """
+    links = {id: _digest(system.link(id).state_dict()) for id in system.link_ids()}
+    own = system.agent_adapters()
+    return links | {f"adapter.{name}": _digest(one.state_dict()) for name, one in own.items()}
 
 
 def _digest(state: dict[str, torch.Tensor]) -> str:

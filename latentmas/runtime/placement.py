@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import nn
 
-from latentmas.backbones import LoadedBackbone, adopt_models, load_backbone
+from latentmas.backbones import LoadedBackbone, adopt_models, load_backbone, with_adapter
 from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan, PlanBackbone
 from latentmas.spec import DType, Graph, full_dtype
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
 __all__ = [
+    "adapter_key",
     "check_dtype",
     "check_plan",
     "check_system",
+    "each_model",
     "link_key",
     "load_backbones",
     "move_backbones",
@@ -95,7 +98,10 @@ def place_agents(
     for planned in plan.backbones.values():
         for agent in planned.agents:
             if placed.get(agent) is None:
-                old = next(_same_spec(planned, agent, reuse or {}), None)
+                same = _same_spec(planned, agent, reuse or {})
+                old = next(same, None) or next(
+                    _same_spec(_base_of(planned), agent, reuse or {}), None
+                )
                 placed[agent] = "cpu" if old is None else str(old.device)
     found = {name: _available(name) for name in sorted({str(name) for name in placed.values()})}
     return {name: found[str(placed[name])] for name in names}
@@ -148,48 +154,108 @@ def load_backbones(
         dtype: Data type that replaces those declared by the backbones; None also takes reused ones
             as they are.
         reuse: Loaded backbones of another system, by agent, which are shared where they are equal.
-        commits: Commits on the Hub, by key, which replace the declared revisions.
+        commits: Commits on the Hub, by key, which replace the declared revisions; those of adapters
+            by `adapter_key`.
     """
-    agent_backbones, loaded = dict[str, LoadedBackbone](), dict[tuple[str, str], LoadedBackbone]()
-    for key, planned in plan.backbones.items():
-        commit = (commits or {}).get(key)
-        for agent in planned.agents:
-            where = placed[agent]
-            place = planned.spec.fingerprint, where
-            fitting = (
-                old
-                for old in _same_spec(planned, agent, reuse or {})
-                if str(old.device) == where
-                and (dtype is None or str(old.dtype) == f"torch.{dtype}")
-                and commit in (None, old.commit)
-            )
-            known = loaded.get(place) or next(fitting, None)
-            if known is None:
-                known = load_backbone(planned, device=where, dtype=dtype, commit=commit)
-                loaded[place] = known
-            agent_backbones[agent] = known
-    return agent_backbones
+    loader = _Loader(plan, dtype, reuse or {}, commits or {})
+    return {
+        agent: loader.backbone(key, agent, placed[agent])
+        for key, planned in plan.backbones.items()
+        for agent in planned.agents
+    }
+
+
+@dataclass
+class _Loader:
+    """Loads each model once on each device; adapters are put over models that are loaded."""
+
+    plan: Plan
+    dtype: str | None
+    reuse: Mapping[str, LoadedBackbone]
+    commits: Mapping[str, str]
+    loaded: dict[tuple[str, str], LoadedBackbone] = field(default_factory=dict)
+
+    def backbone(self, key: str, agent: str, where: str) -> LoadedBackbone:
+        """The backbone of an agent on a device."""
+        planned, commit = self.plan.backbones[key], self.commits.get(key)
+        if planned.spec.adapter is None:
+            return self._model(planned, agent, where, commit)
+        of_adapter = self.commits.get(adapter_key(key))
+        place = planned.spec.fingerprint, where
+        known = self.loaded.get(place)
+        for old in self._fitting(planned, agent, where, commit):
+            if known is None and of_adapter in (None, old.adapter_commit):
+                known = old
+        if known is None:
+            base = self._model(self._without_adapter(planned), agent, where, commit)
+            known = self.loaded[place] = with_adapter(base, planned, commit=of_adapter)
+        return known
+
+    def _model(
+        self, planned: PlanBackbone, agent: str, where: str, commit: str | None
+    ) -> LoadedBackbone:
+        place = planned.spec.fingerprint, where
+        known = self.loaded.get(place) or next(self._fitting(planned, agent, where, commit), None)
+        if known is None:
+            known = load_backbone(planned, device=where, dtype=self.dtype, commit=commit)
+            self.loaded[place] = known
+        return known
+
+    def _fitting(
+        self, planned: PlanBackbone, agent: str, where: str, commit: str | None
+    ) -> Iterator[LoadedBackbone]:
+        """Loaded backbones of the other system that serve as they are."""
+        for old in _same_spec(planned, agent, self.reuse):
+            same_type = self.dtype is None or str(old.dtype) == f"torch.{self.dtype}"
+            if str(old.device) == where and same_type and commit in (None, old.commit):
+                yield old
+
+    def _without_adapter(self, planned: PlanBackbone) -> PlanBackbone:
+        """The plan's own backbone without the adapter, or one that no agent runs on."""
+        base = planned.spec.base
+        own = next((one for one in self.plan.backbones.values() if one.spec == base), None)
+        return own or _base_of(planned)
+
+
+def _base_of(planned: PlanBackbone) -> PlanBackbone:
+    info = planned.info.model_copy(update={"adapter": None})
+    return planned.model_copy(update={"spec": planned.spec.base, "info": info, "agents": ()})
+
+
+def adapter_key(key: str) -> str:
+    """Key of an adapter's commit among those of backbones."""
+    return f"{key}/adapter"
+
+
+def each_model(agent_backbones: Mapping[str, LoadedBackbone]) -> list[LoadedBackbone]:
+    """Every loaded backbone once, and the models below their adapters."""
+    found = {id(one): one for one in agent_backbones.values()}
+    found |= {id(one.base): one.base for one in agent_backbones.values() if one.base is not None}
+    return list(found.values())
 
 
 def _same_spec(
     planned: PlanBackbone, agent: str, reuse: Mapping[str, LoadedBackbone]
 ) -> Iterator[LoadedBackbone]:
-    """Loaded backbones of the same declaration, the agent's own first."""
-    own = [reuse[agent]] if agent in reuse else []
-    for old in [*own, *reuse.values()]:
-        if old.planned.spec.fingerprint == planned.spec.fingerprint:
+    """Loaded backbones of the same declaration, the agent's own first.
+
+    What an agent has learned itself is not among them: it belongs to its own system.
+    """
+    own = {agent: reuse[agent]} if agent in reuse else {}
+    for old in [*own.values(), *each_model(reuse)]:
+        if not old.learned and old.planned.spec.fingerprint == planned.spec.fingerprint:
             yield old
 
 
 def move_backbones(
-    backbones: Iterable[LoadedBackbone], move: Callable[[torch.Tensor], torch.Tensor]
+    agent_backbones: Mapping[str, LoadedBackbone], move: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    """Move or convert the weights of backbones, each once.
+    """Move or convert the weights of all agents' backbones.
 
     Raises:
         LatentMASError: the type of quantised weights would change; nothing has been moved then.
     """
-    distinct = list({id(backbone): backbone for backbone in backbones}.values())
+    distinct = each_model(agent_backbones)
     for backbone in distinct:
         if backbone.quantized:
             sample = torch.zeros(1, dtype=backbone.dtype, device=backbone.device)

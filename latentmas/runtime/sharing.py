@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from latentmas.arguments import refuse, whole
 from latentmas.errors import missing_attribute
 from latentmas.redact import get_logger
+from latentmas.runtime.adapters import share_adapters
 from latentmas.runtime.history import Score
 from latentmas.spec import Graph
 
@@ -211,12 +212,16 @@ class Sharing:
         )
 
     def commits(self) -> dict[str, str]:
-        """The hub's commit of each backbone that came from there, by key."""
-        system = self._system
-        found = {
-            key: system.agent_backbones[backbone.agents[0]].commit
-            for key, backbone in system.plan.backbones.items()
-        }
+        """The hub's commit of each backbone that came from there, by key.
+
+        The commit of a backbone's adapter is under `"<key>/adapter"`.
+        """
+        from latentmas.runtime.placement import adapter_key
+
+        found: dict[str, str | None] = {}
+        for key, planned in self._system.plan.backbones.items():
+            backbone = self._system.agent_backbones[planned.agents[0]]
+            found |= {key: backbone.commit, adapter_key(key): backbone.adapter_commit}
         return {key: commit for key, commit in found.items() if commit is not None}
 
     def recorder(
@@ -281,6 +286,8 @@ class Sharing:
 def load_beside(system: System, graph: Graph) -> System:
     """Load a graph of the same backbones beside a system, without a second copy of any weights.
 
+    Agents of the same name keep the adapters that they have learned.
+
     Args:
         system: whose backbones, tools, text functions and default executor are shared.
         graph: a variant of the system's graph, such as its text twin.
@@ -292,4 +299,6 @@ def load_beside(system: System, graph: Graph) -> System:
     plan = graph.compile(facts=facts).with_functions(
         text_functions=system.text_functions, tools=system.tools
     )
-    return plan.load(executor=system.executor, reuse=system)
+    beside = plan.load(executor=system.executor, reuse=system)
+    share_adapters(system, beside)
+    return beside

@@ -1,4 +1,4 @@
-"""`System`: a plan with weights. Only links are parameters; backbones are frozen and apart.
+"""`System`: a plan with weights. Links and agents' adapters are parameters; backbones are apart.
 
 Shapes: `B` batch, `K` latent steps, `D` width.
 """
@@ -26,8 +26,10 @@ from latentmas.engine import (
 from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.generation import tool_schemas
 from latentmas.links import Link
-from latentmas.plan import Plan, PositionMode, RunOptions, TokenLimit, with_limits
+from latentmas.plan import Plan, PositionMode, RunOptions, with_limits
+from latentmas.runtime.adapters import Adapters
 from latentmas.runtime.describing import describe
+from latentmas.runtime.estimating import Estimating
 from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.init_weights import attach_links, build_links, init_link_weights, meta_links
@@ -55,23 +57,22 @@ from latentmas.runtime.placement import (
 )
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
-from latentmas.runtime.samples import Sample, check_samples, read_samples
+from latentmas.runtime.samples import Sample, read_samples
 from latentmas.runtime.sharing import Sharing
 from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
-    from latentmas.cost import Explanation, Hardware
     from latentmas.io import RunRecorder
 
 __all__ = ["System"]
 
 
-class System(Sharing, nn.Module):
+class System(Adapters, Estimating, Sharing, nn.Module):
     """A runnable team: a plan, its frozen backbones and its links.
 
-    `parameters()` and `state_dict()` hold the links alone, in fp32. `to`, `cuda`, `double` and the
-    like move backbones and links together.
+    `parameters()` and `state_dict()` hold the links, and the adapters that `add_adapter` gave to
+    agents, in fp32. `to`, `cuda`, `double` and the like move backbones and links together.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class System(Sharing, nn.Module):
         """Plan that runs."""
         self.links = nn.ModuleDict({link_key(id): link for id, link in links.items()})
         """Links by id."""
+        self.adapters = nn.ModuleDict()
+        """Adapters of single agents, which `add_adapter` makes."""
         self.agent_backbones = dict(agent_backbones)
         """Loaded backbone of each agent."""
         attach_links(plan, links, self.agent_backbones)
@@ -343,47 +346,6 @@ class System(Sharing, nn.Module):
         """
         return self.taps.add(self.plan, edge, edit)
 
-    def explain(
-        self,
-        samples: Sequence[Sample],
-        hardware: str | Hardware = "h200",
-        *,
-        rounds: int | None = None,
-        latent_steps: int | None = None,
-        max_new_tokens: TokenLimit = None,
-        executor: str | Executor | None = None,
-    ) -> Explanation:
-        """What a run over samples, as one batch, takes; as `Plan.explain`, with counted prompts.
-
-        Args:
-            samples: strings or mappings of input fields.
-            hardware: a name, or a machine of your own.
-            rounds: R; None takes the plan's.
-            latent_steps: K for every agent; None takes the plan's.
-            max_new_tokens: tokens that each agent writes; as in `run`.
-            executor: executor whose memory to estimate; None takes the system's. `reference` and
-                executors of your own count as `cached`.
-
-        Raises:
-            DataError: the samples are empty, one lacks a field, or a prompt cannot be rendered.
-            GraphError: rounds or latent steps out of range.
-            UnknownNameError: no hardware has that name.
-            LatentMASError: the hardware has no speed for a backbone's type.
-        """
-        from latentmas.cost import explain_samples
-
-        plan = self.plan
-        if rounds is not None or latent_steps is not None:
-            plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
-        return explain_samples(
-            self,
-            plan,
-            check_samples(plan, samples),
-            hardware,
-            max_new_tokens=max_new_tokens,
-            executor=self._executor(executor),
-        )
-
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Content]:
         """What the text sources say for each sample of a batch."""
         return {
@@ -395,6 +357,6 @@ class System(Sharing, nn.Module):
         return describe(self)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
-        move_backbones(self.agent_backbones.values(), fn)
+        move_backbones(self.agent_backbones, fn)
         super()._apply(fn, recurse)
         return self

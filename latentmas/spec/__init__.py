@@ -8,6 +8,7 @@ from latentmas.spec.files import LARGEST_PROMPT, YAML_SUFFIXES, prompt_file, wri
 from latentmas.spec.graph import Graph
 from latentmas.spec.graph_spec import GraphSpec
 from latentmas.spec.load_options import refused_arguments
+from latentmas.spec.lora import LoRA
 from latentmas.spec.quantization import Quantization, QuantizationKind
 from latentmas.spec.remote_code import ALLOW, code_wanted
 from latentmas.spec.rows import JsonlFile, field_problem, read_jsonl
@@ -30,6 +31,7 @@ __all__ = [
     "GraphSpec",
     "JsonlFile",
     "LinkSpec",
+    "LoRA",
     "Quantization",
     "QuantizationKind",
     "TextFunction",

@@ -8,6 +8,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
 )
@@ -94,6 +95,11 @@ class Backbone(Frozen):
     load: dict[str, Any] = Field(default_factory=dict, max_length=100)
     """Further arguments of `from_pretrained`, as plain values: `variant`, `use_safetensors` and the
     like, or fields of the model's configuration, such as `rope_scaling`."""
+    adapter: str | None = None
+    """LoRA adapter on top of the model: a folder that PEFT wrote, or a hub id. Backbones that are
+    equal but for their adapters share one loaded model. Needs the extra `peft`."""
+    adapter_revision: str | None = None
+    """Branch, tag or commit of the adapter on the hub."""
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -105,7 +111,9 @@ class Backbone(Frozen):
     def _kind_alone(cls, value: Any) -> Any:
         return as_quantization(value)
 
-    @field_validator("source", "revision", "subfolder", "tokenizer", "load")
+    @field_validator(
+        "source", "revision", "subfolder", "tokenizer", "load", "adapter", "adapter_revision"
+    )
     @classmethod
     def _no_secret(cls, value: Any) -> Any:
         if value is not None and _has_secret(value):
@@ -151,6 +159,25 @@ class Backbone(Frozen):
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
+
+    @field_validator("adapter")
+    @classmethod
+    def _named_adapter(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is empty; give a folder or a hub id, or leave it out")
+        return value
+
+    @field_validator("adapter_revision")
+    @classmethod
+    def _of_an_adapter(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("adapter") is None:
+            raise ValueError("is given without an adapter; add adapter=…, or leave it out")
+        return value
+
+    @property
+    def base(self) -> Backbone:
+        """The same backbone without its adapter: the model whose weights are loaded."""
+        return self.model_copy(update={"adapter": None, "adapter_revision": None})
 
     def __init__(*args: Any, **fields: Any) -> None:
         """Accept the source by position or by name, and the other fields by name only.

@@ -100,7 +100,7 @@ def _with_sources(backbone: Any, folder: Path) -> Any:
         return backbone
     beside = {
         key: os.path.abspath(folder / backbone[key])  # noqa: PTH100
-        for key in ("source", "tokenizer")
+        for key in ("source", "tokenizer", "adapter")
         if str(backbone.get(key, "")).startswith(("./", "../"))
     }
     return backbone | beside

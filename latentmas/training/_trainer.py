@@ -40,7 +40,7 @@ SPEED = "target_tokens_per_second"
 
 
 def _copies(system: System) -> dict[str, Tensor]:
-    return {name: t.detach().to("cpu", copy=True) for name, t in system.link_state().items()}
+    return {name: t.detach().to("cpu", copy=True) for name, t in system.state_dict().items()}
 
 
 class LossModule(Protocol):
@@ -357,8 +357,8 @@ class LinkTrainer(Trainer):
 
     @torch.no_grad()
     def _put_back(self) -> None:
-        """Links as they were before a checkpoint was opened."""
-        for name, tensor in self.system.link_state().items():
+        """Links and adapters as they were before a checkpoint was opened."""
+        for name, tensor in self.system.state_dict().items():
             tensor.copy_(self._before[name])
 
     def _load_best_model(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 from transformers import TrainingArguments
 
 from latentmas.errors import unexpected_keyword
+from latentmas.training.adapter_config import AdapterArguments
 
 __all__ = ["EdgeConfig", "InnerConfig", "LinkConfig", "OuterConfig", "RolloutConfig"]
 
@@ -313,7 +314,7 @@ class RolloutConfig(LinkConfig):
 
 
 @dataclass
-class OuterConfig(LinkConfig):
+class OuterConfig(AdapterArguments, LinkConfig):
     """Arguments of the outer loop: cross-entropy through the unrolled recursion, on-policy.
 
     Every field of `transformers.TrainingArguments` is one too.
@@ -341,9 +342,9 @@ class OuterConfig(LinkConfig):
     latent_steps: int | None = field(
         default=None, metadata={"help": "Number of latent steps to train with. None: the plan's."}
     )
-    train_links: list[str] | str = field(
+    train_links: list[str] | str | bool = field(
         default="outer",
-        metadata={"help": "Links to train: outer, inner, all, or a list of link ids."},
+        metadata={"help": "Links to train: outer, inner, all, or a list of ids; False: none."},
     )
     round_weights: list[float] | None = field(
         default=None,
@@ -363,17 +364,13 @@ class OuterConfig(LinkConfig):
     checkpoint: str = field(
         default="auto",
         metadata={
-            "help": "Activation checkpointing. rollout: recompute activations in the backward "
-            "pass. none: keep them. auto: keep them if they fit into half of the free "
-            "memory."
+            "help": "Activation checkpointing. rollout: recompute activations for the gradient. "
+            "none: keep them. auto: keep them if they fit into half of the free memory."
         },
     )
     feature_gib: float = field(
         default=4.0,
-        metadata={
-            "help": "Maximum size of constant rollout states, which are computed once per row, in "
-            "GiB; 0 keeps none."
-        },
+        metadata={"help": "Maximum size of constant rollout states kept, in GiB; 0 keeps none."},
     )
     probe_stability: bool = field(
         default=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from latentmas.engine import executors
@@ -19,7 +20,13 @@ from latentmas.training.data import Data, Reading, Row, TrainingRows, drop_long_
 from latentmas.training.losses.outer import OuterLoss
 from latentmas.training.memory.estimate import DryRun, Estimate, available_bytes, dry_run, estimate
 from latentmas.training.monitoring.telemetry import stability
-from latentmas.training.select import check_reach, choose_links, freeze_all_but
+from latentmas.training.select import (
+    check_adapters_reach,
+    check_reach,
+    choose_adapters,
+    choose_links,
+    freeze_all_but,
+)
 from latentmas.training.speech import Speech
 from latentmas.training.targets import find_targets
 
@@ -63,7 +70,8 @@ class OuterTrainer(LinkTrainer):
 
         Args:
             system: System whose links are trained.
-            config: Arguments; `train_links` selects the links to train.
+            config: Arguments; `train_links` selects the links to train, and `train_adapters` gives
+                agents LoRA adapters of their own.
             train_dataset: Sequence of mappings, or a JSONL file, with the graph's inputs and the
                 answer.
             eval_dataset: Held-out rows of the same form.
@@ -71,9 +79,11 @@ class OuterTrainer(LinkTrainer):
 
         Raises:
             DataError: A row lacks a field.
-            GraphError: LM401 for a link that the loss cannot reach; LM113 for a depth out of range.
-            LatentMASError: an argument has no such value.
-            UnknownNameError: `train_links` names no link.
+            GraphError: LM401 for a link or adapter that the loss cannot reach; LM113 for a depth
+                out of range.
+            LatentMASError: an argument has no such value, or LM402, nothing is left to train.
+            UnknownNameError: `train_links` names no link, or `train_adapters` no agent.
+            WeightsError: An adapter's target module does not exist, or peft is not installed.
         """
         config = config or OuterConfig(output_dir="out/outer")
         check_parts(system, config, OuterConfig)
@@ -81,8 +91,11 @@ class OuterTrainer(LinkTrainer):
         self.depths = _depths(system, config)
         """Plans to train at, in order."""
         plan = self.depths[-1]
-        chosen = choose_links(plan, config.train_links)
+        there = {agent: one.lora for agent, one in system.agent_adapters().items()}
+        adapters = choose_adapters(plan, config.train_adapters, there)
+        chosen = choose_links(plan, config.train_links, optional=bool(adapters))
         check_reach(plan, chosen)
+        check_adapters_reach(plan, adapters)
         rows = read_rows(train_dataset, config.columns)
         held_out = None if eval_dataset is None else read_rows(eval_dataset, config.columns)
         fields = [*plan.graph.inputs, config.answer_field]
@@ -96,7 +109,9 @@ class OuterTrainer(LinkTrainer):
         reading = Reading(own={plan.output: config.answer_field} | targets)
         rows, self.left_out = drop_long_rows(system, plan, rows, reading, config.max_length)
         self._twin: Speech | None = None
-        freeze_all_but(system, [link.id for link in chosen])
+        for agent, lora in adapters.items():
+            system.add_adapter(agent, lora, seed=config.seed)
+        freeze_all_but(system, [link.id for link in chosen], adapters)
         first = [row for _, row in rows[: config.per_device_train_batch_size]]
         self.estimate: Estimate = estimate(system, plan, first, config.answer_field)
         """Estimated memory of a step."""
@@ -135,6 +150,18 @@ class OuterTrainer(LinkTrainer):
         if self.args.probe_stability and self.args.recipe == "on_policy":
             self._probe()
         return super().train(resume_from_checkpoint, **options)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As transformers', with groups of their own for adapters, at their own learning rate."""
+        optimizer = super().create_optimizer(model)
+        own = {id(p) for p in self.system.adapters.parameters()}
+        for group in [*optimizer.param_groups] if own else []:
+            adapters = [p for p in group["params"] if id(p) in own]
+            if adapters:
+                group["params"] = [p for p in group["params"] if id(p) not in own]
+                rate = {"lr": self.args.adapter_learning_rate, "params": adapters}
+                optimizer.add_param_group({**group, **rate})
+        return optimizer
 
     def dry_run(self) -> DryRun:
         """One forward and backward pass on the first batch, measured beside the estimate."""

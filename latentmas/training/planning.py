@@ -11,6 +11,7 @@ from latentmas.errors import LatentMASError, UnknownNameError, unexpected_keywor
 from latentmas.links import link_kinds
 from latentmas.plan import Plan
 from latentmas.runtime.history import TrainingRecord
+from latentmas.training.adapter_config import plain_adapters
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Data, TrainingRows, read_rows
 from latentmas.training.loops import Choice, Start, in_order, loops
@@ -93,13 +94,19 @@ def plan_training(
         if name not in known:
             raise UnknownNameError("training loop", name, known)
     _check_fields(known, common)
+    if "train_adapters" in common:
+        common["train_adapters"] = plain_adapters(common["train_adapters"])
     data = read_rows(rows, common.get("columns"))
     data.check(plan.graph.inputs, "the data")
-    start = _start(plan, data, history, common)
+    own = (settings or {}).get("outer", {})
+    adapters = bool(own.get("train_adapters", common.get("train_adapters")))
+    start = replace(_start(plan, data, history, common), adapters=adapters)
     stages = []
     for name, loop in known.items():
         choice = loop.choose(start)
         runs, reason = choice.runs, choice.reason
+        if common.get("train_links") is False and not loop.trains_adapters:
+            runs, reason = False, "train_links=False leaves the links as they are"
         if loops is not None:
             runs = name in loops
             reason = "you asked for it" if runs else "you did not ask for it"

@@ -86,10 +86,21 @@ def _backbones(plan: Plan) -> str:
         shared = "loaded once for " if len(backbone.agents) > 1 else "for "
         facts = (
             f"{info.model_type}, width {info.hidden_size}, {info.num_layers} layers, "
-            f"dtype {spec.dtype}; {shared}{', '.join(backbone.agents)}"
+            f"dtype {spec.dtype}; {shared}{', '.join(backbone.agents)}{_adapter(plan, key)}"
         )
         lines += [f"  {key}: {spec.source}{revision}", *_wrapped(facts, "      ", "      ")]
     return "\n".join(lines)
+
+
+def _adapter(plan: Plan, key: str) -> str:
+    """A backbone's adapter, and the backbones that share its weights."""
+    own, found = plan.backbones[key], ""
+    if own.spec.adapter is not None:
+        revision = f" @ {own.spec.adapter_revision}" if own.spec.adapter_revision else ""
+        rank = f" of rank {own.info.adapter.r}" if own.info.adapter else ""
+        found = f"; LoRA adapter{rank}: {own.spec.adapter}{revision}"
+    others = [k for k, one in plan.backbones.items() if one.spec.base == own.spec.base and k != key]
+    return f"{found}; shares weights with {', '.join(others)}" if others else found
 
 
 def _wrapped(text: str, first: str, rest: str) -> list[str]:

@@ -69,7 +69,15 @@ Target = Annotated[
 Links = Annotated[
     list[str] | None,
     typer.Option(
-        "--links", help="Links to train: outer, inner, all, or a link id; may be repeated."
+        "--links", help="Links to train: outer, inner, all, none, or a link id; may be repeated."
+    ),
+]
+AdapterAgents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--train-adapters",
+        metavar="AGENT",
+        help="Agent whose own LoRA adapter is trained, or all; may be repeated.",
     ),
 ]
 DryRun = Annotated[
@@ -105,6 +113,7 @@ _LAST: Options = {"set_": (Sets, None), "json": (Json, False)}
 _OWN: dict[str, Options] = {
     "targets": {"target": (Target, None)},
     "train_links": {"links": (Links, None)},
+    "train_adapters": {"train_adapters": (AdapterAgents, None)},
     "passes": {"passes": (Passes, None)},
     "rounds": {"rounds": (Rounds, None)},
     "recipe": {"recipe": (Recipe, None)},
@@ -138,7 +147,7 @@ def trains_team(run: Command) -> Command:
     def command(**given: Any) -> None:
         run(**given)
 
-    own = {"loop": (Named, None), **_OWN["targets"]}
+    own = {"loop": (Named, None), **_OWN["targets"], **_OWN["train_adapters"]}
     last = {"dry_run": (PlanOnly, False), "set_": (LoopSets, None), "json": (Json, False)}
     text = "Train a team with the loops that its graph, its links and the data call for."
     _sign(command, {**_FIRST, **own, **_THEN, **last}, text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -52,7 +52,10 @@ class Offload(Cached):
         self.moves: list[str] = []
         """What came and left, in order: `"+source"`, `"-source"`."""
         self._here: dict[int, LoadedBackbone] = {}
-        self._host: dict[int, list[Tensor]] = {}
+        self._host: dict[int, Tensor] = {}
+        """A tensor's values in the host's memory, by its id."""
+        self._moved: set[int] = set()
+        """Tensors whose values are on the device; backbones may share them under adapters."""
 
     @contextmanager
     def running(self, links: nn.ModuleDict) -> Iterator[None]:
@@ -77,14 +80,14 @@ class Offload(Cached):
         if id(backbone) in self._here:
             self._here[id(backbone)] = self._here.pop(id(backbone))  # the last used is the last
             return
-        size, budget = _bytes(backbone), self._room()
+        size, budget = _bytes([backbone]), self._room()
         if size > budget:
             raise LatentMASError(
                 f"backbone {backbone.planned.spec.source!r} has {size / 2**20:.0f} MiB of weights; "
                 f"{budget / 2**20:.0f} MiB may be on {str(self.device)!r}; choose a smaller "
                 "backbone or dtype, or device='cpu'"
             )
-        while self._here and sum(map(_bytes, self._here.values())) + size > budget:
+        while self._here and _bytes([*self._here.values(), backbone]) > budget:
             self._leave(next(iter(self._here.values())))
         self._come(backbone)
 
@@ -94,31 +97,42 @@ class Offload(Cached):
         if self.device.type != "cuda":
             return 1 << 62
         free, whole = torch.cuda.mem_get_info(self.device)
-        return int(free + sum(map(_bytes, self._here.values())) - MARGIN * whole)
+        return int(free + _bytes(self._here.values()) - MARGIN * whole)
 
     def _come(self, backbone: LoadedBackbone) -> None:
-        tensors = _tensors(backbone)
-        if id(backbone) not in self._host:
-            pinned = self.device.type == "cuda"
-            self._host[id(backbone)] = [t.data.pin_memory() if pinned else t.data for t in tensors]
-        for tensor, value in zip(tensors, self._host[id(backbone)], strict=True):
-            tensor.data = value.to(self.device, non_blocking=True)
+        pinned = self.device.type == "cuda"
+        for key, tensor in _tensors([backbone]).items():
+            if key in self._moved:
+                continue
+            if key not in self._host:
+                self._host[key] = tensor.data.pin_memory() if pinned else tensor.data
+            tensor.data = self._host[key].to(self.device, non_blocking=True)
+            self._moved.add(key)
         backbone.workspace.clear()
         self._here[id(backbone)] = backbone
-        self.moves.append(f"+{backbone.planned.spec.source}")
+        self.moves.append(f"+{_name(backbone)}")
 
     def _leave(self, backbone: LoadedBackbone) -> None:
-        for tensor, value in zip(_tensors(backbone), self._host[id(backbone)], strict=True):
-            tensor.data = value
-        backbone.workspace.clear()
         del self._here[id(backbone)]
-        self.moves.append(f"-{backbone.planned.spec.source}")
+        needed = _tensors(self._here.values())
+        for key, tensor in _tensors([backbone]).items():
+            if key not in needed:
+                tensor.data = self._host[key]
+                self._moved.discard(key)
+        backbone.workspace.clear()
+        self.moves.append(f"-{_name(backbone)}")
 
 
-def _tensors(backbone: LoadedBackbone) -> list[Tensor]:
-    """Weights and buffers, each once: tied ones are one tensor."""
-    return [*backbone.model.parameters(), *backbone.model.buffers()]
+def _name(backbone: LoadedBackbone) -> str:
+    spec = backbone.planned.spec
+    return spec.source if spec.adapter is None else f"{spec.source} with {spec.adapter}"
 
 
-def _bytes(backbone: LoadedBackbone) -> int:
-    return sum(tensor.nbytes for tensor in _tensors(backbone))
+def _tensors(backbones: Iterable[LoadedBackbone]) -> dict[int, Tensor]:
+    """Weights and buffers, each once: tied ones, and those that views share, are one tensor."""
+    models = [backbone.model for backbone in backbones]
+    return {id(t): t for model in models for t in (*model.parameters(), *model.buffers())}
+
+
+def _bytes(backbones: Iterable[LoadedBackbone]) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(backbones).values())

@@ -21,17 +21,18 @@ from latentmas.errors import WeightsError
 from latentmas.io.storage.lock import locked
 from latentmas.safe_data import read_json
 
-__all__ = ["CARD", "LINKS", "MANIFEST", "holds_team", "part", "part_names", "replacing"]
+__all__ = ["ADAPTERS", "CARD", "LINKS", "MANIFEST", "holds_team", "part", "part_names", "replacing"]
 
 MANIFEST = "latentmas.json"
 LINKS = "links.safetensors"
+ADAPTERS = "adapters.safetensors"
 CARD = "README.md"
 COMMIT = ".latentmas-commit"
 WRITING = ".latentmas-writing-"
 LIST = "parts.json"
 LARGEST_LIST = 2**20
 OURS = re.compile(
-    r"latentmas\.json|links\.safetensors|README\.md|prompts/[^/\\]+\.jinja"
+    r"latentmas\.json|(links|adapters)\.safetensors|README\.md|prompts/[^/\\]+\.jinja"
     r"|training/scores\.json|training/\d+-\w+/(arguments\.json|log\.jsonl|manifest\.json)"
 )
 """Names of the files of a saved team; other files in the folder are left alone."""

@@ -33,6 +33,8 @@ class Start:
     """Field with the answer."""
     targets: Mapping[str, str] | str | None = None
     """Field with each agent's own text, as the user names them."""
+    adapters: bool = False
+    """Whether adapters of agents are to be trained."""
 
     def links(self, role: str) -> list[LinkPlan]:
         """Links of a role that have weights."""
@@ -96,8 +98,11 @@ class Loop(ABC):
     epochs: ClassVar[int]
     """Maximum number of passes over the data by default: small data ends the training earlier."""
     flags: ClassVar[tuple[str, ...]] = ()
-    """Options of its command beside those of all loops: targets, train_links, rounds, recipe and
-    passes (fields of its configuration) and dry_run (its trainer has the method)."""
+    """Options of its command beside those of all loops: targets, train_links, train_adapters,
+    rounds, recipe and passes (fields of its configuration) and dry_run (its trainer has the
+    method)."""
+    trains_adapters: ClassVar[bool] = False
+    """Whether it can train agents' adapters, also where no link is trained."""
 
     @staticmethod
     @abstractmethod

@@ -16,11 +16,12 @@ __all__ = ["OuterLoop"]
 
 @loops.register("outer")
 class OuterLoop(Loop):
-    """Links that the answer's loss reaches, through all rounds."""
+    """Links and adapters that the answer's loss reaches, through all rounds."""
 
     summary = "Train links from the final answer, through all rounds."
     order, steps, epochs = 40, 150, 5
-    flags = ("rounds", "recipe", "train_links", "dry_run")
+    flags = ("rounds", "recipe", "train_links", "train_adapters", "dry_run")
+    trains_adapters = True
 
     @staticmethod
     def parts() -> tuple[type[OuterTrainer], type[OuterConfig]]:
@@ -32,17 +33,18 @@ class OuterLoop(Loop):
 
     @staticmethod
     def choose(start: Start) -> Choice:
-        """Right answers are of use to every team with outer links that learn."""
+        """Right answers are of use to every team with outer links or adapters that learn."""
         outer = start.links("outer")
         reached = [link.id for link in outer if link.differentiable]
-        if not outer:
+        if not outer and not start.adapters:
             return Choice(False, "no outer link has weights")
-        if not reached:
+        if not reached and not start.adapters:
             return Choice(False, "no differentiable path leads from an outer link to the answer")
         if start.answer_field not in start.fields:
             return Choice(False, f"the rows have no field {start.answer_field!r}")
         settings = {} if len(reached) == len(outer) else {"train_links": reached}
         begun = "after the loops before it" if start.random else "its links work from their start"
-        return Choice(
-            True, f"the rows have {start.answer_field!r}; {listed(reached)}: {begun}", settings
-        )
+        has = f"the rows have {start.answer_field!r}"
+        if start.adapters:
+            return Choice(True, f"{has}, from which adapters learn", settings)
+        return Choice(True, f"{has}; {listed(reached)}: {begun}", settings)

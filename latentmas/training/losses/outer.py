@@ -72,7 +72,7 @@ class OuterLoss(nn.Module):
             keep_bytes: Maximum number of bytes of such states.
         """
         super().__init__()
-        self.links = system.links
+        self.links, self.adapters = system.links, system.adapters
         self._system = (system,)
         self.answer_field, self.recipe = answer_field, recipe
         self.targets = dict(targets or {})
@@ -141,7 +141,7 @@ class OuterLoss(nn.Module):
         return {"loss": total / items / sum(self.round_weights)}
 
     def _learning(self) -> list[nn.Parameter]:
-        return [p for p in self.links.parameters() if p.requires_grad]
+        return [p for p in self.parameters() if p.requires_grad]
 
     def _walk(self, rows: Sequence[Row], numbers: Sequence[int] | None) -> Tensor:
         """Weighted sum over answer tokens and rounds."""

@@ -91,6 +91,8 @@ def _read_rows(
 ) -> tuple[Tensor, list[int]]:
     """As `_read`, with rows that begin in one column: what no link precedes takes no gradients.
 
+    A backbone that learns takes gradients everywhere.
+
     Prompt and answer of a row stand together and padding follows them, so that all rows have a
     beginning in common, where there is one, and fewer columns in all. States are those of the
     columns that gradients flow through.
@@ -103,7 +105,8 @@ def _read_rows(
     x_BLD = x_BLD.gather(1, places_BL[..., None].expand(-1, -1, x_BLD.shape[-1]))
     mask_BL = (columns_L < widths[:, None]).long().to(device)
     places_BL = positions(mask_BL, "mask")
-    ids, cut = beginning_of(backbone, prompt), first_messages(prompt)
+    ids = beginning_of(backbone, prompt)
+    cut = 0 if backbone.learns else first_messages(prompt)
     begun = len(ids)
     state = state_after(backbone, ids, len(lengths)) if begun else KVCache(backbone)
     if cut > begun:

@@ -25,7 +25,7 @@ BYTES = 4
 
 
 class ConstantStates:
-    """States of the rollouts that no trainable link precedes, row by row, on the CPU.
+    """States of the rollouts that nothing trainable precedes, row by row, on the CPU.
 
     Of links that prepare their messages (`Link.prepares`), what they prepare is kept as well.
 
@@ -161,17 +161,19 @@ def _prepared(system: System, plan: Plan, constant: set[str]) -> list[Transfer]:
 
 
 def constant_rollouts(system: System, plan: Plan) -> set[str]:
-    """Outputs of rollouts that no trainable link precedes."""
+    """Outputs of rollouts that no trainable link or adapter precedes."""
     varying = _varying(system, plan)
     return {step.output for step in plan.steps if isinstance(step, Rollout)} - varying
 
 
 def _varying(system: System, plan: Plan) -> set[str]:
-    """Outputs of steps that a trainable link is part of, or precedes."""
+    """Outputs of steps that a trainable link or adapter is part of, or precedes."""
     learns = {id for id in system.link_ids() if _learns(system, id)}
+    agents = {a.name for a in plan.graph.agents if system.backbone_of(a.name).learns}
     varying: set[str] = set()
     for step in plan.steps:
-        if varying & set(step.reads) or learns & set(step.links):
+        reads = isinstance(step, Rollout | Decode) and step.agent in agents
+        if reads or varying & set(step.reads) or learns & set(step.links):
             varying.add(step.output)
     return varying
 

@@ -32,7 +32,8 @@ class Estimate:
     backbones: int
     """Frozen weights."""
     links: int
-    """Weights of the links that learn, their gradients and the optimizer's two moments, fp32."""
+    """Weights of the links and adapters that learn, their gradients and the optimizer's two
+    moments, fp32."""
     activations: int
     """Saved for the backward pass without checkpointing."""
     checkpointed: int
@@ -96,10 +97,11 @@ def estimate(
             kept.append(turn[0])
             again.append(turn[1])
             inputs += turn[2]
-    models = {id(b): b.model for b in system.agent_backbones.values()}.values()
+    models = [backbone.model for backbone in system.agent_backbones.values()]
+    weights = {id(p): p for model in models for p in model.parameters() if not p.requires_grad}
     learning = sum(p.numel() for p in system.parameters() if p.requires_grad)
     return Estimate(
-        backbones=sum(p.numel() * p.element_size() for m in models for p in m.parameters()),
+        backbones=sum(p.numel() * p.element_size() for p in weights.values()),
         links=16 * learning,
         activations=sum(kept),
         checkpointed=max(again, default=0) + inputs,
@@ -126,9 +128,9 @@ def _turn(
     answer = 0
     if not steps:
         answer = max(len(answer_ids(backbone, str(row[answer_field]))) for row in rows)
+    fixed = 0 if backbone.learns else prompt.fixed
     once, anew = (
-        _layers(backbone, batch, length, prompt.fixed, steps, answer, once=once)
-        for once in (True, False)
+        _layers(backbone, batch, length, fixed, steps, answer, once=once) for once in (True, False)
     )
     return once, anew, prompt.x_BTD.numel() * prompt.x_BTD.element_size()
 

@@ -53,6 +53,7 @@ class Recording:
             "loop": loop,
             "plan": system.plan.digest,
             "links": [id for id in system.link_ids() if _learns(system, id)],
+            **_adapters(system),
             "seed": args.seed,
             "data": _told(train_rows),
             "eval_data": None if eval_rows is None else _told(eval_rows),
@@ -96,6 +97,16 @@ class Recording:
 
 def _learns(system: System, id: str) -> bool:
     return any(weight.requires_grad for weight in system.link(id).parameters())
+
+
+def _adapters(system: System) -> dict[str, Any]:
+    """Adapters that learn, with their descriptions; nothing where none does."""
+    found = {
+        agent: adapter.lora.model_dump(mode="json")
+        for agent, adapter in system.agent_adapters().items()
+        if any(weight.requires_grad for weight in adapter.parameters())
+    }
+    return {"adapters": found} if found else {}
 
 
 def _told(rows: TrainingRows) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentmas.engine import executors
@@ -81,9 +81,11 @@ class Telemetry:
         return message_BKD
 
     def gradients(self) -> None:
-        """Norms of gradients and weights of the links that learn."""
-        for id in self.system.link_ids():
-            learning = [p for p in self.system.link(id).parameters() if p.requires_grad]
+        """Norms of gradients and weights of the links and adapters that learn."""
+        modules: dict[str, nn.Module] = {id: self.system.link(id) for id in self.system.link_ids()}
+        modules |= {f"adapter.{a}": one for a, one in self.system.agent_adapters().items()}
+        for id, module in modules.items():
+            learning = [p for p in module.parameters() if p.requires_grad]
             if learning:
                 grads = [p.grad for p in learning if p.grad is not None]
                 self.numbers[f"grad_norm/{id}"] = _norm(grads)
