@@ -11,27 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from latentmas.arguments import function, whole
+from latentmas.arguments import function
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import (
     AUTO,
     Choice,
     Executor,
-    check_chat_template,
     choose_executor,
     choose_refill_threshold,
     known_executor,
     make_executor,
 )
 from latentmas.errors import LatentMASError, UnknownNameError
-from latentmas.generation import tool_schemas
 from latentmas.links import Link
 from latentmas.plan import Plan, PositionMode, RunOptions, TokenLimit, with_limits
 from latentmas.runtime.describing import describe
 from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.init_weights import attach_links, build_links, init_link_weights, meta_links
+from latentmas.runtime.init_weights import attach_links
 from latentmas.runtime.interpreter import Content, EditMessage
+from latentmas.runtime.loading import load_team
 from latentmas.runtime.observing.events import Watcher
 from latentmas.runtime.observing.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.observing.taps import Tap, TapEdit, Taps
@@ -44,13 +43,7 @@ from latentmas.runtime.options import (
     takes_options,
 )
 from latentmas.runtime.placement import (
-    check_dtype,
-    check_plan,
-    check_system,
     link_key,
-    load_backbones,
-    place_agents,
-    place_links,
 )
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
@@ -158,33 +151,19 @@ class System(Sharing, nn.Module):
             UnknownNameError: An executor, data type or tool is unknown.
             TypeError: `plan` is not a plan, or `reuse` is not a system.
         """
-        check_plan(plan)
-        known_executor(executor)
-        dtype = check_dtype(dtype)
-        seed = whole("seed", seed, least=None)
-        tools = resolve_tools(plan, tools or {})
-        check_text_functions(plan, text_functions or {})
-        old = None if reuse is None else check_system("reuse", reuse).agent_backbones
-        placed = place_agents(plan, device, old)
-        meta_links(plan)
-        agent_backbones = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
-        for agent in plan.graph.agents:
-            check_chat_template(agent_backbones[agent.name], agent, tool_schemas(agent, tools))
-        links = build_links(plan, seed)
-        system = cls(
+        return load_team(
+            cls,
             plan,
-            links,
-            agent_backbones,
+            device=device,
+            dtype=dtype,
+            seed=seed,
             executor=executor,
             text_functions=text_functions,
             tools=tools,
+            reuse=reuse,
+            start=start,
+            commits=commits,
         )
-        if start:
-            by_key = {agent.backbone: agent_backbones[agent.name] for agent in plan.graph.agents}
-            init_link_weights(plan, links, by_key, seed)
-        place_links(plan, system.links, system.agent_backbones)
-        system.origin = Origin(seed=seed)
-        return system
 
     def link(self, id: str) -> Link:
         """The link of that id; UnknownNameError when there is none."""
