@@ -98,7 +98,7 @@ FORWARDS = {
     ("plan/drawn.py", "viz"),
     ("plan/plan.py", "viz"),
     ("runtime/sharing.py", "io"),
-    ("runtime/system.py", "cost"),
+    ("runtime/costing.py", "cost"),
     ("runtime/system.py", "io"),
     ("runtime/result.py", "viz"),
     ("evaluation/page.py", "viz"),

@@ -14,7 +14,7 @@ from latentmas.errors import WeightsError
 from latentmas.plan import BackboneInfo
 from latentmas.spec import Backbone
 
-__all__ = ["UnsuitableBackboneError", "read_info", "resolve_source"]
+__all__ = ["UnsuitableBackboneError", "read_config", "read_info", "resolve_source"]
 
 PACKAGE = "package:"
 
@@ -64,7 +64,7 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     if source in KNOWN and backbone.revision is None:
         return KNOWN[source]
     try:
-        config = _config(backbone, source)
+        config = read_config(backbone, source)
         text = config.get_text_config(decoder=True)
     except WeightsError:
         raise
@@ -94,7 +94,12 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         raise WeightsError(f"the configuration of {source!r} is invalid: {wrong}") from error
 
 
-def _config(backbone: Backbone, source: str) -> Any:
+def read_config(backbone: Backbone, source: str) -> Any:
+    """The configuration that transformers reads from a resolved source.
+
+    Raises:
+        WeightsError: Its sizes exceed those of any known model.
+    """
     from transformers import AutoConfig
 
     from latentmas.backbones._sizes import (

@@ -31,6 +31,7 @@ from latentmas.tools import Tool
 if TYPE_CHECKING:
     from latentmas.cost import Explanation, Hardware
     from latentmas.plan.limits import TokenLimit
+    from latentmas.plan.placement import DeviceMap, MaxMemory
     from latentmas.runtime import System
 
 __all__ = ["Plan"]
@@ -165,6 +166,9 @@ class Plan(Drawn, Frozen):
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
         reuse: System | None = None,
+        device_map: DeviceMap | None = None,
+        max_memory: MaxMemory | None = None,
+        tensor_parallel: int = 1,
     ) -> System:
         """Load the backbones, create the links, and return a runnable team.
 
@@ -179,6 +183,12 @@ class Plan(Drawn, Frozen):
             tools: Tools by name, in addition to registered ones or replacing them.
             reuse: System whose loaded backbones are shared if declaration, device and dtype are
                 the same; the others are loaded.
+            device_map: Puts the layers of a backbone on several devices of this process: `"auto"`,
+                `"balanced"`, `"balanced_low_0"` or `"sequential"`, or the device of each module by
+                name; for all agents, or by agent. Needs no `device` for these agents.
+            max_memory: Memory that `device_map` may use of each device (`{0: "20GiB"}`).
+            tensor_parallel: Number of processes, started by `torchrun`, that hold each backbone
+                together.
 
         Raises:
             WeightsError: A backbone cannot be loaded or does not match the plan.
@@ -206,6 +216,9 @@ class Plan(Drawn, Frozen):
             text_functions={**functions, **(text_functions or {})},
             tools={**own_tools, **(tools or {})},
             reuse=reuse,
+            device_map=device_map,
+            max_memory=max_memory,
+            tensor_parallel=tensor_parallel,
         )
 
     def to_json(self, *, indent: int | None = 2) -> str:

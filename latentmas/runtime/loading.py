@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from latentmas.arguments import whole
 from latentmas.engine import check_chat_template, known_executor
 from latentmas.generation import tool_schemas
-from latentmas.plan import Plan
+from latentmas.plan import DeviceMap, MaxMemory, Plan
 from latentmas.runtime.functions import check_text_functions, resolve_tools
 from latentmas.runtime.history import Origin
 from latentmas.runtime.init_weights import build_links, init_link_weights, meta_links
@@ -20,6 +20,7 @@ from latentmas.runtime.placement import (
     place_agents,
     place_links,
 )
+from latentmas.runtime.splitting import choose_splits
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 
@@ -40,6 +41,9 @@ def load_team(
     text_functions: Mapping[str, TextFunction] | None,
     tools: Mapping[str, Tool] | None,
     reuse: System | None,
+    device_map: DeviceMap | None,
+    max_memory: MaxMemory | None,
+    tensor_parallel: int,
     start: bool,
     commits: Mapping[str, str] | None,
 ) -> System:
@@ -51,9 +55,19 @@ def load_team(
     tools = resolve_tools(plan, tools or {})
     check_text_functions(plan, text_functions or {})
     old = None if reuse is None else check_system("reuse", reuse).agent_backbones
+    splits = choose_splits(
+        plan,
+        device=device,
+        device_map=device_map,
+        max_memory=max_memory,
+        tensor_parallel=tensor_parallel,
+        executor=executor,
+    )
     placed = place_agents(plan, device, old)
     meta_links(plan)
-    agent_backbones = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
+    agent_backbones = load_backbones(
+        plan, placed, dtype=dtype, reuse=old, commits=commits, splits=splits
+    )
     for agent in plan.graph.agents:
         check_chat_template(agent_backbones[agent.name], agent, tool_schemas(agent, tools))
     links = build_links(plan, seed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import nn
 
-from latentmas.backbones import LoadedBackbone, load_backbone
+from latentmas.backbones import LoadedBackbone, Split, load_backbone
 from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan, PlanBackbone
 from latentmas.spec import DType, Graph, full_dtype
@@ -20,6 +20,7 @@ __all__ = [
     "check_dtype",
     "check_plan",
     "check_system",
+    "find_device",
     "link_key",
     "load_backbones",
     "place_agents",
@@ -82,11 +83,11 @@ def place_agents(
             if placed.get(agent) is None:
                 old = next(_same_spec(planned, agent, reuse or {}), None)
                 placed[agent] = "cpu" if old is None else str(old.device)
-    found = {name: _available(name) for name in sorted({str(name) for name in placed.values()})}
+    found = {name: find_device(name) for name in sorted({str(name) for name in placed.values()})}
     return {name: found[str(placed[name])] for name in names}
 
 
-def _available(name: str) -> str:
+def find_device(name: str) -> str:
     """The device's full name, index included.
 
     Raises:
@@ -124,6 +125,7 @@ def load_backbones(
     dtype: str | None = None,
     reuse: Mapping[str, LoadedBackbone] | None = None,
     commits: Mapping[str, str] | None = None,
+    splits: Mapping[str, Split] | None = None,
 ) -> dict[str, LoadedBackbone]:
     """The backbone of each agent; one is loaded once for each device it is needed on.
 
@@ -134,26 +136,35 @@ def load_backbones(
             as they are.
         reuse: Loaded backbones of another system, by agent, which are shared where they are equal.
         commits: Commits on the Hub, by key, which replace the declared revisions.
+        splits: How to put backbones on several devices, by agent.
     """
     agent_backbones, loaded = dict[str, LoadedBackbone](), dict[tuple[str, str], LoadedBackbone]()
     for key, planned in plan.backbones.items():
         commit = (commits or {}).get(key)
         for agent in planned.agents:
+            split = (splits or {}).get(agent)
             where = placed[agent]
-            place = planned.spec.fingerprint, where
+            place = planned.spec.fingerprint, where if split is None else split.key
             fitting = (
                 old
                 for old in _same_spec(planned, agent, reuse or {})
-                if str(old.device) == where
+                if _split_key(old.split) == _split_key(split)
+                and (split is not None or str(old.device) == where)
                 and (dtype is None or str(old.dtype) == f"torch.{dtype}")
                 and commit in (None, old.commit)
             )
             known = loaded.get(place) or next(fitting, None)
             if known is None:
-                known = load_backbone(planned, device=where, dtype=dtype, commit=commit)
+                known = load_backbone(
+                    planned, device=where, dtype=dtype, commit=commit, split=split
+                )
                 loaded[place] = known
             agent_backbones[agent] = known
     return agent_backbones
+
+
+def _split_key(split: Split | None) -> str | None:
+    return None if split is None else split.key
 
 
 def _same_spec(

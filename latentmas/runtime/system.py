@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from latentmas.arguments import function
-from latentmas.backbones import LoadedBackbone
+from latentmas.backbones import LoadedBackbone, Mesh, TensorSplit
 from latentmas.engine import (
     AUTO,
     Choice,
@@ -24,7 +24,15 @@ from latentmas.engine import (
 )
 from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.links import Link
-from latentmas.plan import Plan, PositionMode, RunOptions, TokenLimit, with_limits
+from latentmas.plan import (
+    DeviceMap,
+    MaxMemory,
+    Plan,
+    PositionMode,
+    RunOptions,
+    with_limits,
+)
+from latentmas.runtime.costing import Costing
 from latentmas.runtime.describing import describe
 from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
 from latentmas.runtime.history import Origin, Score, TrainingRecord
@@ -47,19 +55,19 @@ from latentmas.runtime.placement import (
 )
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
-from latentmas.runtime.samples import Sample, check_samples, read_samples
+from latentmas.runtime.samples import Sample, read_samples
 from latentmas.runtime.sharing import Sharing
+from latentmas.runtime.splitting import check_movable, check_same_run
 from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
 if TYPE_CHECKING:
-    from latentmas.cost import Explanation, Hardware
     from latentmas.io import RunRecorder
 
 __all__ = ["System"]
 
 
-class System(Sharing, nn.Module):
+class System(Costing, Sharing, nn.Module):
     """A runnable team: a plan, its frozen backbones and its links.
 
     `parameters()` and `state_dict()` hold the links alone, in fp32. `to`, `cuda`, `double` and the
@@ -123,6 +131,9 @@ class System(Sharing, nn.Module):
         text_functions: Mapping[str, TextFunction] | None = None,
         tools: Mapping[str, Tool] | None = None,
         reuse: System | None = None,
+        device_map: DeviceMap | None = None,
+        max_memory: MaxMemory | None = None,
+        tensor_parallel: int = 1,
         start: bool = True,
         commits: Mapping[str, str] | None = None,
     ) -> System:
@@ -140,6 +151,12 @@ class System(Sharing, nn.Module):
             tools: Tools by name, in addition to registered ones or instead of them.
             reuse: System whose loaded backbones are shared where declaration, device and data type
                 are equal; other backbones are loaded.
+            device_map: Puts the layers of a backbone on several devices of this process: `"auto"`,
+                `"balanced"`, `"balanced_low_0"` or `"sequential"`, or the device of each module by
+                name; for all agents, or by agent. Needs no `device` for these agents.
+            max_memory: Memory that `device_map` may use of each device (`{0: "20GiB"}`).
+            tensor_parallel: Number of processes, started by `torchrun`, that hold each backbone
+                together.
             start: Whether to initialise the links; False if weights will be loaded.
             commits: Commits on the Hub, by backbone, which replace the declared revisions.
 
@@ -161,6 +178,9 @@ class System(Sharing, nn.Module):
             text_functions=text_functions,
             tools=tools,
             reuse=reuse,
+            device_map=device_map,
+            max_memory=max_memory,
+            tensor_parallel=tensor_parallel,
             start=start,
             commits=commits,
         )
@@ -224,6 +244,8 @@ class System(Sharing, nn.Module):
             ExecutionError: a step failed.
         """
         asked, objects = merge_options("System.run", options, given)
+        edited = edit_message is not None or len(self.taps.edits) > 0
+        check_same_run(self, samples, asked, objects, edited=edited)
         plan = self.plan
         if asked.rounds is not None or asked.latent_steps is not None:
             plan = plan.replace(rounds=asked.rounds, latent_steps=asked.latent_steps)
@@ -319,47 +341,6 @@ class System(Sharing, nn.Module):
         """
         return self.taps.add(self.plan, edge, edit)
 
-    def explain(
-        self,
-        samples: Sequence[Sample],
-        hardware: str | Hardware = "h200",
-        *,
-        rounds: int | None = None,
-        latent_steps: int | None = None,
-        max_new_tokens: TokenLimit = None,
-        executor: str | Executor | None = None,
-    ) -> Explanation:
-        """What a run over samples, as one batch, takes; as `Plan.explain`, with counted prompts.
-
-        Args:
-            samples: strings or mappings of input fields.
-            hardware: a name, or a machine of your own.
-            rounds: R; None takes the plan's.
-            latent_steps: K for every agent; None takes the plan's.
-            max_new_tokens: tokens that each agent writes; as in `run`.
-            executor: executor whose memory to estimate; None takes the system's. `reference` and
-                executors of your own count as `cached`.
-
-        Raises:
-            DataError: the samples are empty, one lacks a field, or a prompt cannot be rendered.
-            GraphError: rounds or latent steps out of range.
-            UnknownNameError: no hardware has that name.
-            LatentMASError: the hardware has no speed for a backbone's type.
-        """
-        from latentmas.cost import explain_samples
-
-        plan = self.plan
-        if rounds is not None or latent_steps is not None:
-            plan = plan.replace(rounds=rounds, latent_steps=latent_steps)
-        return explain_samples(
-            self,
-            plan,
-            check_samples(plan, samples),
-            hardware,
-            max_new_tokens=max_new_tokens,
-            executor=self._executor(executor),
-        )
-
     def outside_texts(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Content]:
         """What the text sources say for each sample of a batch."""
         return {
@@ -370,7 +351,14 @@ class System(Sharing, nn.Module):
     def __repr__(self) -> str:
         return describe(self)
 
+    @property
+    def mesh(self) -> Mesh | None:
+        """The processes that hold the backbones together; None without `tensor_parallel`."""
+        splits = (backbone.split for backbone in self.agent_backbones.values())
+        return next((one.mesh for one in splits if isinstance(one, TensorSplit)), None)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
+        check_movable(self.agent_backbones)
         super()._apply(fn, recurse)
         for backbone in {id(b): b for b in self.agent_backbones.values()}.values():
             backbone.model._apply(fn)
