@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from latentmas.atomic import check_writable
 from latentmas.errors import LatentMASError, TrainingInterrupted
@@ -23,6 +23,7 @@ from latentmas.training._checkpoint import (
 )
 from latentmas.training._checkpointing import Checkpointing
 from latentmas.training._interrupt import Interruption
+from latentmas.training._mesh import MeshTraining, check_strategy
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.monitoring.drift import rollout_accuracy, warn_of_drift
@@ -54,19 +55,20 @@ def check_parts(system: Any, config: Any, kind: type[LinkConfig]) -> None:
     """Refuse a plan in place of a system, another loop's arguments, and values out of range.
 
     Raises:
-        LatentMASError: `rollout_rows` is negative.
+        LatentMASError: `rollout_rows` is negative, or the loop cannot run with this strategy.
         TypeError: saying what was wanted.
     """
     check_system("what is trained", system)
     if not isinstance(config, kind):
         raise TypeError(f"this loop takes {kind.__name__}, not {type(config).__name__}")
+    check_strategy(config)
     if config.rollout_rows < 0:
         raise LatentMASError(
             f"rollout_rows is {config.rollout_rows}; it takes a whole number of 0 or more"
         )
 
 
-class LinkTrainer(Checkpointing, Trainer):
+class LinkTrainer(MeshTraining, Checkpointing):
     """`transformers.Trainer` over a loss module that registers links only.
 
     A checkpoint is a saved team (links, graph, prompts) beside the optimizer's state, so
@@ -150,6 +152,7 @@ class LinkTrainer(Checkpointing, Trainer):
         rows: Any = self.train_dataset
         held_out: Any = self.eval_dataset
         self._recording = Recording(self.system, self.loop, self.args, rows, held_out)
+        self.check_same_training(self._recording.facts)
         if self.is_world_process_zero():
             folder = Path(str(self.args.output_dir))
             goes_on = found is not None and inside(folder, Path(found))
@@ -246,7 +249,7 @@ class LinkTrainer(Checkpointing, Trainer):
         self._pace.begin_step(count)
         items = torch.tensor(count, device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            items = self.accelerator.gather(items).sum()
+            items = self.accelerator.gather(items).sum() // self.get_tp_size()
         return items
 
     # --- watching --------------------------------------------------------------------------------
@@ -259,6 +262,7 @@ class LinkTrainer(Checkpointing, Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss, which must be finite."""
+        self.check_same_batch(inputs)
         watching = model.training and self.telemetry is not None and self._logs_next()
         if watching:
             self._begin_watching()
@@ -325,6 +329,7 @@ class LinkTrainer(Checkpointing, Trainer):
         Rows of the held-out data are numbered apart from those that are trained on, and others not
         at all: what is kept of one must not be taken for another's.
         """
+        self.check_same_batch(inputs)
         numbers = [-2 - number for number in inputs["numbers"]] if self._held_out else None
         inputs = {**inputs, "numbers": numbers}
         with torch.no_grad():
