@@ -148,8 +148,7 @@ def load_backbones(
             fitting = (
                 old
                 for old in _same_spec(planned, agent, reuse or {})
-                if _split_key(old.split) == _split_key(split)
-                and (split is not None or str(old.device) == where)
+                if _is_there(old, where, split)
                 and (dtype is None or str(old.dtype) == f"torch.{dtype}")
                 and commit in (None, old.commit)
             )
@@ -163,8 +162,11 @@ def load_backbones(
     return agent_backbones
 
 
-def _split_key(split: Split | None) -> str | None:
-    return None if split is None else split.key
+def _is_there(old: LoadedBackbone, where: str, split: Split | None) -> bool:
+    """Whether a loaded backbone is where it is wanted; one that is split may serve as it is."""
+    if split is None:
+        return str(old.device) == where
+    return old.split is not None and old.split.key == split.key
 
 
 def _same_spec(

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 
 from latentmas.errors import LatentMASError
+from latentmas.io import digest_rows
 
 if TYPE_CHECKING:
-    from latentmas.runtime import System
+    from torch import nn
 
-__all__ = ["MeshTraining", "check_strategy"]
+    from latentmas.runtime import System
+    from latentmas.training.data import TrainingRows
+
+__all__ = ["MeshTraining", "check_same_training", "check_strategy"]
 
 _SETTINGS = (
     "seed",
@@ -53,6 +57,24 @@ def check_strategy(args: Any) -> None:
             )
 
 
+def check_same_training(
+    system: System, args: Any, train_rows: TrainingRows, eval_rows: TrainingRows | None
+) -> None:
+    """Compare settings and data of the processes of a group, before a backbone is used.
+
+    Raises:
+        LatentMASError: They differ; it is raised on all of them.
+    """
+    if system.mesh is None:
+        return
+    settings = {name: getattr(args, name, None) for name in _SETTINGS}
+    sets = train_rows, eval_rows
+    data = [None if rows is None else digest_rows(rows.plain()) for rows in sets]
+    learn = [id for id in system.link_ids() if _learns(system.link(id))]
+    team = system.plan.digest, learn
+    system.mesh.check_same("train", team=team, data=data, settings=settings)
+
+
 class MeshTraining(Trainer):
     """Processes of a tensor-parallel group train on the same rows; groups, on different ones.
 
@@ -79,18 +101,6 @@ class MeshTraining(Trainer):
         """Number of processes that train on the same rows."""
         return 1 if self.system.mesh is None else self.system.mesh.tensor_parallel
 
-    def check_same_training(self, facts: Mapping[str, Any]) -> None:
-        """Compare settings and data of the processes of a group, before the first step.
-
-        Raises:
-            LatentMASError: They differ.
-        """
-        if self.system.mesh is not None:
-            settings = {name: getattr(self.args, name, None) for name in _SETTINGS}
-            data = {name: facts[name] for name in ("data", "eval_data")}
-            team = {name: facts[name] for name in ("plan", "links")}
-            self.system.mesh.check_same("train", team=team, data=data, settings=settings)
-
     def check_same_batch(self, inputs: Mapping[str, Any]) -> None:
         """Compare the rows of a batch on the processes of a group.
 
@@ -100,3 +110,7 @@ class MeshTraining(Trainer):
         if self.system.mesh is not None:
             rows, numbers = inputs.get("rows"), inputs.get("numbers")
             self.system.mesh.check_same("a batch of the training", rows=rows, numbers=numbers)
+
+
+def _learns(link: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in link.parameters())

@@ -23,7 +23,7 @@ from latentmas.training._checkpoint import (
 )
 from latentmas.training._checkpointing import Checkpointing
 from latentmas.training._interrupt import Interruption
-from latentmas.training._mesh import MeshTraining, check_strategy
+from latentmas.training._mesh import MeshTraining, check_same_training, check_strategy
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.monitoring.drift import rollout_accuracy, warn_of_drift
@@ -111,6 +111,7 @@ class LinkTrainer(MeshTraining, Checkpointing):
         self._progress = ProgressLines(self.loop, self._pace) if config.progress else None
         self._interruption = Interruption()
         watchers = [self._progress, self._interruption]
+        check_same_training(system, config, train_dataset, eval_dataset)
         check_writable(Path(str(config.output_dir)) / "metrics.jsonl")  # the folder is made next
         super().__init__(
             model=loss,
@@ -152,7 +153,6 @@ class LinkTrainer(MeshTraining, Checkpointing):
         rows: Any = self.train_dataset
         held_out: Any = self.eval_dataset
         self._recording = Recording(self.system, self.loop, self.args, rows, held_out)
-        self.check_same_training(self._recording.facts)
         if self.is_world_process_zero():
             folder = Path(str(self.args.output_dir))
             goes_on = found is not None and inside(folder, Path(found))
