@@ -151,7 +151,8 @@ def _by_agent(names: Sequence[str], given: DeviceMap) -> dict[str, str | Mapping
         )
     agents = [name for name in given if name in names]
     others = [name for name in given if name not in names]
-    if agents and others:
+    named = all(isinstance(w, Mapping) or w in STRATEGIES for w in given.values())
+    if others and (agents or named):
         raise UnknownNameError("agent", others[0], names)
     if agents:
         return {name: given[name] for name in agents}  # type: ignore[misc]
