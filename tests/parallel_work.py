@@ -111,6 +111,7 @@ def train(source: str, folder: str, tensor_parallel: int, size: int) -> dict[str
         logging_steps=1,
         probe_stability=False,
         rollout_rows=0,
+        eval_exact_match=False,
     )
     trainer = lm.OuterTrainer(system, config, train_dataset=ROWS, eval_dataset=ROWS)
     trainer.train()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig
+from typer.testing import CliRunner
 
 import latentmas as lm
+from latentmas.cli.app import app
 from latentmas.testing import tiny_backbone
-from tests.parallel_work import ROWS, team, train
-from tests.processes import run_processes
+from tests.parallel_work import ROWS, SAMPLES, gradients, team, train
+from tests.processes import ROOT, run_processes
 
 SMALL = tiny_backbone("qwen3", 16)
 
@@ -65,13 +72,128 @@ def refused(**options: Any) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_split_is_refused_before_weights_load() -> None:
+def test_what_cannot_be_split_is_refused_before_weights_load(tmp_path: Path) -> None:
     odd = tiny_backbone("llama", 24, num_attention_heads=3, num_key_value_heads=3, head_dim=8)
     found = refused(source=odd, tensor_parallel=2)
     assert "num_attention_heads is 3, which 2 does not divide" in found
     assert "num_key_value_heads is 3" in found and "device_map" in found
-    bare = tiny_backbone("llama", 16, base_model_tp_plan={})
-    assert "torchrun --nproc_per_node=2" in refused(tensor_parallel=2), bare
+    AutoConfig.for_model("gpt2", n_embd=16, n_layer=1, n_head=2, vocab_size=260).save_pretrained(
+        tmp_path
+    )
+    found = refused(source=lm.Backbone(str(tmp_path)), tensor_parallel=2)
+    assert "no tensor-parallel plan for 'gpt2'" in found
+    odd_width = tiny_backbone("qwen3", 16, intermediate_size=33)
+    assert "intermediate_size is 33" in refused(source=odd_width, tensor_parallel=2)
+    method = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    quantized = tiny_backbone("qwen3", 16, folder=tmp_path / "quantized", **method)
+    assert "it is quantized" in refused(source=quantized, tensor_parallel=2)
+    assert "torchrun --nproc_per_node=2" in refused(tensor_parallel=2)
     assert "LOCAL_RANK" in refused(tensor_parallel=2, device="cpu")
     assert "executor 'offload'" in refused(device_map="auto", executor="offload")
     assert "max_memory" in refused(max_memory={"cpu": "1GiB"})
+
+
+@pytest.mark.timeout(400)
+def test_a_job_that_loses_a_process_resumes_and_gives_the_same_links(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words += ["--max-restarts=1", "--monitor-interval=0.1", "-m", "tests.elastic_job"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [*words, SMALL.source, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=390,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (tmp_path / "was-killed").exists()
+    one, other = (tmp_path / name / "team" / "links.safetensors" for name in ("whole", "killed"))
+    assert one.read_bytes() == other.read_bytes()
+    record = lm.System.from_pretrained(tmp_path / "killed" / "team").history[-1]
+    assert record.manifest["resumed_at"] == [2] and record.manifest["steps"] == 4
+
+
+LAYERS: dict[str, str | int] = {
+    "model.embed_tokens": "disk",
+    "model.layers.0": "cpu",
+    "model.layers.1": "disk",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "disk",
+}
+
+
+@pytest.mark.parametrize("link", ["recursive", "soft_token"])
+def test_layers_may_be_on_several_devices(link: str) -> None:
+    """Here: memory and disk, by the hooks that also move states between GPUs."""
+    plan = team(SMALL.source, link)
+    whole = plan.load()
+    spread = plan.load(device_map={"planner": LAYERS, "critic": LAYERS})
+    backbone = spread.backbone_of("planner")
+    places = {str(weight.device) for weight in backbone.model.parameters()}
+    assert places == {"cpu", "meta"} and str(backbone.device) == "cpu"
+    assert spread.backbone_of("critic") is backbone is not spread.backbone_of("solver")
+    for executor in ("cached", "reference"):
+        options: Any = {"max_new_tokens": 4, "record": "messages", "executor": executor}
+        one, other = spread.run(SAMPLES, **options), whole.run(SAMPLES, **options)
+        assert one.token_ids == other.token_ids
+        for name, message in one.messages.items():
+            assert torch.equal(message, other.messages[name]), name
+    (loss, grads), (loss_, grads_) = gradients(spread), gradients(whole)
+    assert loss == loss_ and all(map(torch.equal, grads, grads_))
+    with pytest.raises(lm.LatentMASError, match="its layers are on several devices"):
+        spread.run(SAMPLES, executor="offload")
+    with pytest.raises(lm.LatentMASError, match="stays as it was loaded"):
+        spread.double()
+    twin = spread.text_twin()
+    assert twin.backbone_of("planner") is backbone and twin.run(SAMPLES, max_new_tokens=2).texts
+
+
+def test_a_device_map_of_one_device_is_no_spread() -> None:
+    system = team(SMALL.source).load(device_map="auto", max_memory={"cpu": "1GiB"})
+    assert system.backbone_of("solver").split is None and system.mesh is None
+    system.double()
+
+
+@pytest.mark.parametrize(
+    ("device_map", "found"),
+    [
+        ("autp", "did you mean 'auto'"),
+        ({"plannr": "auto"}, "did you mean 'planner'"),
+        ({"planner": "auto", "other": "auto"}, "unknown agent 'other'"),
+        ({"": "cuda:7"}, "device 'cuda:7' is not available"),
+        ({"": 1.5}, "neither one of auto"),
+        (3, "device_map is a int"),
+    ],
+)
+def test_device_maps_are_checked(device_map: Any, found: str) -> None:
+    assert found in refused(device_map=device_map)
+    assert "both device and device_map" in refused(device_map="auto", device="cpu")
+
+
+def test_the_command_line_takes_a_device_map(tmp_path: Path) -> None:
+    graph = team(SMALL.source).graph
+    lm.Graph.from_spec(graph).save(tmp_path / "team.yaml")
+    words = ["run", str(tmp_path / "team.yaml"), "Hi", "--max-new-tokens", "1"]
+    runner = CliRunner()
+    plain = runner.invoke(app, words)
+    spread = ["--device-map", "planner=auto", "--max-memory", "cpu=4GiB"]
+    found = runner.invoke(app, [*words, *spread])
+    assert (found.exit_code, found.stdout) == (plain.exit_code, plain.stdout) and plain.stdout
+    wrong = runner.invoke(app, [*words, "--device-map", "auto", "--device", "cuda:0"])
+    assert wrong.exit_code == 2 and "leave out --device" in wrong.output
+    wrong = runner.invoke(app, [*words, "--max-memory", "0=1GiB"])
+    assert wrong.exit_code == 2 and "--max-memory requires --device-map" in wrong.output
+    wrong = runner.invoke(app, [*words, "--device-map", "planner=atuo"])
+    assert wrong.exit_code == 1 and "unknown device_map 'atuo'" in wrong.output
+
+
+@pytest.mark.parametrize("strategy", [{"fsdp": True}, {"deepspeed": {"train_batch_size": 1}}])
+def test_sharding_what_is_trained_is_refused(strategy: Any, tmp_path: Path) -> None:
+    system = team(SMALL.source).load()
+    config = lm.OuterConfig(str(tmp_path), use_cpu=True)
+    for name, value in strategy.items():
+        setattr(config, name, value)
+    with pytest.raises(lm.LatentMASError, match=f"{name} is not supported"):
+        lm.OuterTrainer(system, config, train_dataset=ROWS)

@@ -137,7 +137,8 @@ class LinkTrainer(MeshTraining, Checkpointing):
         Ctrl-C lets the step finish, saves a checkpoint and raises; a second Ctrl-C ends at once.
 
         Args:
-            resume_from_checkpoint: Folder of a checkpoint, or True for the last complete one.
+            resume_from_checkpoint: Folder of a checkpoint; True for the last complete one; or
+                `"auto"` for that one if there is any, for jobs that are restarted.
             **options: Further arguments of `transformers.Trainer.train`.
 
         Raises:
