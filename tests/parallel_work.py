@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 import latentmas as lm
+from latentmas.evaluation import evaluate
 from latentmas.training.losses.outer import OuterLoss
 
 SAMPLES = ["What is 3 + 4?", "Name a river"]
@@ -76,7 +77,7 @@ def split_and_whole(source: str, link: str) -> dict[str, Any]:
     return found
 
 
-def different_calls(source: str) -> dict[str, str]:
+def different_calls(source: str, folder: str) -> dict[str, str]:
     """Messages where the two processes of a group make different calls, or impossible ones."""
     system = team(source).load(tensor_parallel=2)
     rank = dist.get_rank()
@@ -92,6 +93,12 @@ def different_calls(source: str) -> dict[str, str]:
     config: Any = lm.OuterConfig("unused", max_steps=1, use_cpu=True)
     rows = ROWS[rank : rank + 2]
     found["training"] = raised(lambda: lm.OuterTrainer(system, config, train_dataset=rows))
+    output = f"{folder}/rows.jsonl"
+    for count in (2, 4):  # the second continues the first
+        options: Any = {"output": output, "resume": count == 4, "max_new_tokens": 2}
+        done = evaluate(system, ROWS[:count], grader=lambda text, gold: True, **options)
+        found[f"evaluated {count}"] = str(done.score)
+    system.run(SAMPLES, max_new_tokens=1, manifest=f"{folder}/run-{rank}.json")
     same = twin.run(SAMPLES, max_new_tokens=2)  # processes still agree after all these errors
     found["after"] = str(same.token_ids)
     return found

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import latentmas as lm
 from latentmas.cli.app import app
+from latentmas.evaluation import read_records
 from latentmas.testing import tiny_backbone
 from tests.parallel_work import ROWS, SAMPLES, gradients, team, train
 from tests.processes import ROOT, run_processes
@@ -33,8 +34,8 @@ def test_two_processes_hold_one_backbone(link: str) -> None:
         assert difference <= (1e-9 if "float64" in name else 1e-5), (name, difference)
 
 
-def test_processes_of_a_group_that_differ_are_told_so() -> None:
-    first, second = run_processes(2, "different_calls", SMALL.source)
+def test_processes_of_a_group_that_differ_are_told_so(tmp_path: Path) -> None:
+    first, second = run_processes(2, "different_calls", SMALL.source, str(tmp_path))
     assert first == second
     for name in ("rows", "options"):
         assert f"were given different {name}" in first[name]
@@ -43,6 +44,10 @@ def test_processes_of_a_group_that_differ_are_told_so() -> None:
     for name in ("move", "offload", "static"):
         assert "split over 2 processes" in first[name], first[name]
     assert first["after"].startswith("[[")
+    assert first["evaluated 2"] == first["evaluated 4"] == "1.0"
+    rows = read_records(tmp_path / "rows.jsonl")  # the first of the group alone has written
+    assert [record.row for record in rows] == [0, 1, 2, 3]
+    assert [path.name for path in tmp_path.glob("run-*.json")] == ["run-0.json"]
 
 
 def test_groups_of_processes_train_the_links_of_one(tmp_path: Path) -> None:

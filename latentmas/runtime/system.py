@@ -258,7 +258,8 @@ class System(Costing, Sharing, nn.Module):
             watchers = (*watchers, TextWatcher(tokenizer, on_text, asked.stop))
         request = self._request(asked, objects, watchers, function("edit_message", edit_message))
         errors = judge_samples(self, plan, rows, unread, request)
-        recorder = self._recorder(manifest, rows, request)
+        writes = self.mesh is None or self.mesh.writes
+        recorder = self._recorder(manifest if writes else None, rows, request)
         result = run_batches(self, plan, rows, request=request, errors=errors)
         return self._recorded(recorder, result)
 
