@@ -97,6 +97,7 @@ FORWARDS = {
     ("plan/plan.py", "compiler"),
     ("plan/plan.py", "cost"),
     ("plan/plan.py", "runtime"),
+    ("plan/drawn.py", "viz"),
     ("plan/plan.py", "viz"),
     ("runtime/sharing.py", "io"),
     ("runtime/estimating.py", "cost"),

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from latentmas.backbones._chat import chat_text, render_turns
     from latentmas.backbones._given import adopt_models, given_info
     from latentmas.backbones._loaded import LoadedBackbone, load_backbone
+    from latentmas.backbones._mesh import Mesh, open_mesh
+    from latentmas.backbones._split import Split
+    from latentmas.backbones._spread import STRATEGIES, Spread
+    from latentmas.backbones._tensor_parallel import TensorSplit, check_tensor_parallel
     from latentmas.backbones._tokens import outside_ids, segment_ids
     from latentmas.backbones._views import lora_targets, with_adapter, with_lora
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
@@ -35,14 +39,21 @@ __all__ = [
     "KVCache",
     "StaticKVCache",
     "RefusedBackboneError",
+    "Mesh",
+    "STRATEGIES",
+    "Split",
+    "Spread",
+    "TensorSplit",
     "UnsuitableBackboneError",
     "adopt_models",
     "chat_text",
+    "check_tensor_parallel",
     "families",
     "given_info",
     "grown_columns",
     "load_backbone",
     "lora_targets",
+    "open_mesh",
     "outside_ids",
     "parts_of",
     "read_info",
@@ -63,13 +74,20 @@ _HOMES = {
     "ON_NEW": "kv_cache.state",
     "RowSelection": "kv_cache.state",
     "KVCache": "kv_cache.state",
+    "Mesh": "_mesh",
+    "STRATEGIES": "_spread",
+    "Split": "_split",
+    "Spread": "_spread",
     "StaticKVCache": "kv_cache.static",
     "adopt_models": "_given",
+    "TensorSplit": "_tensor_parallel",
     "chat_text": "_chat",
     "given_info": "_given",
+    "check_tensor_parallel": "_tensor_parallel",
     "grown_columns": "kv_cache.growing",
     "load_backbone": "_loaded",
     "lora_targets": "_views",
+    "open_mesh": "_mesh",
     "outside_ids": "_tokens",
     "render_turns": "_chat",
     "segment_ids": "_tokens",

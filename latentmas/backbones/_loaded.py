@@ -7,7 +7,7 @@ Shapes: `B` batch, `T` new positions, `L` positions so far (past and new), `D` w
 from __future__ import annotations
 
 import json
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -31,6 +31,8 @@ from latentmas.backbones._gguf import is_gguf, unpacked
 from latentmas.backbones._probe import probe, probe_static
 from latentmas.backbones._quantization import gradient_fault, keep_gradients
 from latentmas.backbones._registry import find_family
+from latentmas.backbones._split import Split
+from latentmas.backbones._spread import Spread, execution_device, is_spread
 from latentmas.backbones._tokenizers import check_ids_fit, load_tokenizer
 from latentmas.backbones._tokens import begin_ids
 from latentmas.backbones.kv_cache.masks import Masks
@@ -52,8 +54,17 @@ class LoadedBackbone:
         tokenizer: PreTrainedTokenizerBase,
         planned: PlanBackbone,
         commit: str | None = None,
+        split: Split | None = None,
     ) -> None:
-        """Freeze the model; `commit` is its commit on the hub, None for a folder."""
+        """Freeze the model.
+
+        Args:
+            model: The model, where it will run.
+            tokenizer: Its tokenizer.
+            planned: What the plan says of it.
+            commit: Its commit on the hub, None for a folder.
+            split: How it is put on several devices; None: it is on one.
+        """
         self.commit = commit
         self.adapter_commit: str | None = None
         """Commit of its adapter on the hub."""
@@ -61,6 +72,7 @@ class LoadedBackbone:
         """Loaded model whose weights this one shares, under an adapter. None: they are its own."""
         self.learned = False
         """Whether it has an adapter of an agent's own, which belongs to one system."""
+        self.split = split
         self.model = model.eval().requires_grad_(False)
         keep_gradients(model)
         self.tokenizer = tokenizer
@@ -75,7 +87,9 @@ class LoadedBackbone:
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
+        """Device of the input embeddings, where states enter and leave the model."""
+        if self.split is not None:
+            return execution_device(self.model.get_input_embeddings())
         return self.model.get_input_embeddings().weight.device
 
     @property
@@ -107,8 +121,18 @@ class LoadedBackbone:
 
         Equal to `weights_BV @ embed(arange(V))`, without a copy of the table.
         """
+        if self.split is not None:
+            table_VD = self._shown_table[: weights_BV.shape[-1]]
+            return weights_BV.to(table_VD.device, table_VD.dtype) @ table_VD
         table_VD = self.model.get_input_embeddings().weight[: weights_BV.shape[-1]]
         return weights_BV.to(table_VD.device, table_VD.dtype) @ table_VD * self._embedding_scale
+
+    @cached_property
+    @torch.no_grad()
+    def _shown_table(self) -> Tensor:
+        """All input embeddings, (V, D), of a split model, whose own table is in parts or away."""
+        ids_V = torch.arange(self.planned.info.vocab_size)
+        return torch.cat([self.embed(part) for part in ids_V.split(8192)])
 
     @cached_property
     def _embedding_scale(self) -> float:
@@ -172,7 +196,7 @@ class LoadedBackbone:
                 use_cache=state is not None,
             )
         states: Tensor = output.last_hidden_state
-        return states
+        return states.to(x_BTD.device)  # the last layer of a split model may be elsewhere
 
     def layer_kinds(self) -> list[str]:
         """Kind of each layer: `full_attention`, `sliding_attention` or `linear_attention`."""
@@ -184,13 +208,15 @@ class LoadedBackbone:
     @cached_property
     def static_reason(self) -> str | None:
         """Reason why the model cannot run with a `StaticKVCache`; None if it can."""
+        if self.split is not None:
+            return self.split.reason
         if self.masks is None or not KVCache(self).can_merge():
             return "its layers or its attention need their own masks or memory"
         return probe_static(self, lambda rows, capacity: StaticKVCache(self, rows, capacity))
 
     def logits(self, h_BD: Tensor) -> Tensor:
         """Logits over the vocabulary, `(…, D)` to `(…, V)`."""
-        return self.family.logits(self.model, h_BD)
+        return self.family.logits(self.model, h_BD).to(h_BD.device)
 
     @property
     def pad_id(self) -> int:
@@ -237,15 +263,17 @@ def load_backbone(
     device: str = "cpu",
     dtype: str | None = None,
     commit: str | None = None,
+    split: Split | None = None,
 ) -> LoadedBackbone:
     """Load a backbone's weights and tokenizer.
 
     Args:
         planned: The backbone, with the facts that its plan was compiled with. Its adapter is
             left out: `with_adapter` makes a view with it.
-        device: Target device.
+        device: Target device; a split model is where its split puts it.
         dtype: Data type that overrides the declared one.
         commit: Commit on the hub that overrides the declared revision.
+        split: How to put the model on several devices.
 
     Raises:
         WeightsError: The backbone cannot be loaded, its width differs from the plan's, or it is
@@ -262,7 +290,10 @@ def load_backbone(
         config = read_config(files, spec.load)
         tokenizer = load_tokenizer(spec, files)
         asked = loading_arguments(spec, files, config, dtype=dtype or spec.dtype, device=device)
-        loaded: Any = model_class(config).from_pretrained(
+        load = model_class(config).from_pretrained
+        if split is not None:
+            load = partial(split.load, model_class(config))
+        loaded: Any = load(
             files.source, output_loading_info=True, **asked, **_without_foreign_adapter(files)
         )
     except Exception as error:  # torch, transformers and model code may raise any exception
@@ -271,14 +302,16 @@ def load_backbone(
     if found["missing_keys"]:
         names = ", ".join(sorted(found["missing_keys"])[:5])
         raise WeightsError(f"cannot load backbone {spec.source!r}: its weights lack {names}")
+    if isinstance(split, Spread) and not is_spread(model):
+        split, device = None, str(next(model.parameters()).device)
     try:
-        model = model if "device_map" in asked else model.to(device)
+        model = model if split is not None or "device_map" in asked else model.to(device)
     except (MemoryError, RuntimeError) as error:
         reason = _reason(error)
         raise WeightsError(f"cannot move backbone {spec.source!r} to {device}: {reason}") from error
     if spec.tokenizer is not None:
         check_ids_fit(spec, tokenizer, model)
-    backbone = LoadedBackbone(model, tokenizer, planned, commit=_commit(files))
+    backbone = LoadedBackbone(model, tokenizer, planned, commit=_commit(files), split=split)
     probe(backbone, lambda: KVCache(backbone))
     return backbone
 

@@ -79,6 +79,11 @@ def with_lora(
         AdapterError: A module is not a linear layer of the model.
         WeightsError: peft is not installed.
     """
+    if backbone.split is not None:
+        raise AdapterError(
+            f"{backbone.planned.spec.source!r} takes no adapter: {backbone.split.reason}",
+            "load it on one device",
+        )
     model = shared_copy(backbone.model)
     names = lora_targets(backbone, target_modules)
     with torch.random.fork_rng(devices=[]):

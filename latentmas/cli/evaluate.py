@@ -19,6 +19,7 @@ from latentmas.cli.support.options import (
     files_of,
     pairs,
 )
+from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
@@ -50,6 +51,7 @@ Tables = Annotated[
 ]
 
 
+@takes_device_map
 @takes_run_options(executor="auto")
 def eval_(
     team: Team,

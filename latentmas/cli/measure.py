@@ -12,6 +12,7 @@ from latentmas.cli.support.options import (
     Json,
     Team,
 )
+from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.team import open_team
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
+@takes_device_map
 @takes_run_options("executor", "batch_size", max_new_tokens=16)
 def bench(
     team: Team,

@@ -21,6 +21,7 @@ from latentmas.cli.support.options import (
     pairs,
     unknown,
 )
+from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.rows import Row, jsonl
 from latentmas.cli.support.run_options import seed_of, takes_run_options
@@ -42,6 +43,7 @@ Output = Annotated[
 ]
 
 
+@takes_device_map
 @takes_run_options(executor="auto")
 def run(
     team: Team,

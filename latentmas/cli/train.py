@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from latentmas.atomic import check_writable
 from latentmas.cli.support.console import emit, emit_json, note
 from latentmas.cli.support.options import pairs, unknown
+from latentmas.cli.support.placing import spreads
 from latentmas.cli.support.team import open_plan, open_team
 from latentmas.cli.support.train_group import TrainGroup
 from latentmas.cli.support.training_data import answer_field_of, check_agents, read_training
@@ -50,7 +51,8 @@ def train_loop(
 
     make, kind = loops.get(name).parts()
     flags = {**_fields(**given), "output_dir": str(output_dir)}
-    config = make_config(kind, flags, set_ or [], {"use_cpu": device.startswith("cpu")})
+    use_cpu = device.startswith("cpu") and not spreads()
+    config = make_config(kind, flags, set_ or [], {"use_cpu": use_cpu})
     system = open_team(team, device=device, seed=given["seed"] or 0, answers=False)
     check_agents(rows, [agent.name for agent in system.plan.graph.agents], given.get("target"))
     trainer: Any = make(system, config, train_dataset=rows, eval_dataset=eval_rows)

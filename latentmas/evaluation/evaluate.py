@@ -17,9 +17,11 @@ from latentmas.evaluation.runner import (
     Results,
     Rows,
     Runner,
+    check_shard,
     even_batches,
     key_of_row,
     name_samples,
+    open_results,
 )
 from latentmas.evaluation.scoring import Evaluation, compare, score_records
 from latentmas.evaluation.settings import check_settings, settings_of, write_settings
@@ -117,6 +119,7 @@ def evaluate(
     whole = manifest is not None or "report" in asked.record
     if whole and shard is not None:
         raise LatentMASError("a manifest or a report takes one run of all rows; leave out shard")
+    check_shard(system.mesh, shard is not None)
     systems = _systems(system, controls, compare_with or {}, twin_tokens)
     table = _read(rows, answer_field, judge, shard, keep=asked.on_error == "keep")
     with ExitStack() as stack:
@@ -218,7 +221,10 @@ def _open(
     judge: Grader,
 ) -> Results:
     """The results file, with the rows of an earlier evaluation of the same settings."""
-    results = stack.enter_context(Results(output))
+    mesh = systems[TEAM].system.mesh
+    results = stack.enter_context(open_results(output, mesh))
+    if mesh is not None and not mesh.writes:
+        return results
     if output is None:
         if resume:
             raise LatentMASError("resume needs output, the file to continue")

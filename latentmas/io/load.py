@@ -20,7 +20,7 @@ from latentmas.io._tensors import load_tensors
 from latentmas.io._training import read_history, read_scores
 from latentmas.io.storage.folder import ADAPTERS, LINKS, part
 from latentmas.io.storage.steady import read_steadily
-from latentmas.plan import BackboneInfo, Plan
+from latentmas.plan import BackboneInfo, DeviceMap, MaxMemory, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.init_weights import meta_links
 from latentmas.runtime.placement import adapter_key
@@ -58,6 +58,9 @@ def load_system(
     tools: Mapping[str, Tool] | None = None,
     models: Mapping[str, object] | None = None,
     reuse: System | None = None,
+    device_map: DeviceMap | None = None,
+    max_memory: MaxMemory | None = None,
+    tensor_parallel: int = 1,
     token: str | None = None,
     trust_remote_code: bool = False,
 ) -> System:
@@ -82,6 +85,11 @@ def load_system(
         models: for each backbone `given:NAME`, NAME → (model, tokenizer).
         reuse: a system whose loaded backbones are shared if declaration, device and dtype are the
             same; the rest are loaded.
+        device_map: strategy or module map that puts the layers of backbones on several devices of
+            this process, for all agents or by agent.
+        max_memory: memory that `device_map` may use of each device.
+        tensor_parallel: number of processes, started by `torchrun`, that hold each backbone
+            together.
         token: Hub access token; None uses HF_TOKEN or the token stored by `hf auth login`.
         trust_remote_code: accept a team whose backbones run code from their repositories.
 
@@ -111,6 +119,9 @@ def load_system(
         tools=tools,
         models=models,
         reuse=reuse,
+        device_map=device_map,
+        max_memory=max_memory,
+        tensor_parallel=tensor_parallel,
         start=False,
         commits=commits,
     )

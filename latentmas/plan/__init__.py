@@ -10,6 +10,7 @@ from latentmas.plan.backbone import (
 )
 from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
 from latentmas.plan.links import LinkPlan
+from latentmas.plan.placement import DeviceMap, MaxMemory
 from latentmas.plan.plan import Plan
 from latentmas.plan.run_options import OnError, PositionMode, RunOptions
 from latentmas.plan.steps import (
@@ -36,7 +37,9 @@ __all__ = [
     "BackboneInfo",
     "Combine",
     "Decode",
+    "DeviceMap",
     "LinkPlan",
+    "MaxMemory",
     "OnError",
     "Plan",
     "PlanBackbone",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PrivateAttr, ValidationError
 
-from latentmas.atomic import write_atomically, write_text_atomically
+from latentmas.atomic import write_text_atomically
 from latentmas.errors import PlanError, UnknownNameError, missing_attribute, spelled
 from latentmas.plan._elsewhere import ELSEWHERE
 from latentmas.plan.backbone import PlanBackbone
+from latentmas.plan.drawn import Drawn
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.steps import Decode, Rollout, Step
 from latentmas.plan.verify import verify_links, verify_steps
@@ -31,6 +32,7 @@ from latentmas.tools import Tool
 if TYPE_CHECKING:
     from latentmas.cost import Explanation, Hardware
     from latentmas.plan.limits import TokenLimit
+    from latentmas.plan.placement import DeviceMap, MaxMemory
     from latentmas.runtime import System
 
 __all__ = ["Plan"]
@@ -41,7 +43,7 @@ LARGEST = 64 * 2**20
 MOST_ITEMS = 2_000_000
 
 
-class Plan(Frozen):
+class Plan(Drawn, Frozen):
     """A compiled team: the resolved graph, backbones, links and flat steps.
 
     Pure data: it saves, loads, compares, prints and draws without torch.
@@ -155,6 +157,9 @@ class Plan(Frozen):
         tools: Mapping[str, Tool] | None = None,
         models: Mapping[str, Any] | None = None,
         reuse: System | None = None,
+        device_map: DeviceMap | None = None,
+        max_memory: MaxMemory | None = None,
+        tensor_parallel: int = 1,
     ) -> System:
         """Load the backbones, create the links, and return a runnable team.
 
@@ -171,6 +176,12 @@ class Plan(Frozen):
                 given to `compile` or replacing them.
             reuse: System whose loaded backbones are shared if declaration, device and dtype are
                 the same; the others are loaded.
+            device_map: Puts the layers of a backbone on several devices of this process: `"auto"`,
+                `"balanced"`, `"balanced_low_0"` or `"sequential"`, or the device of each module by
+                name; for all agents, or by agent. Needs no `device` for these agents.
+            max_memory: Memory that `device_map` may use of each device (`{0: "20GiB"}`).
+            tensor_parallel: Number of processes, started by `torchrun`, that hold each backbone
+                together.
 
         Raises:
             WeightsError: A backbone cannot be loaded or does not match the plan.
@@ -199,6 +210,9 @@ class Plan(Frozen):
             tools={**own_tools, **(tools or {})},
             models={**self._models, **(models or {})},
             reuse=reuse,
+            device_map=device_map,
+            max_memory=max_memory,
+            tensor_parallel=tensor_parallel,
         )
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -316,71 +330,6 @@ class Plan(Frozen):
             executor=executor,
             characters_per_token=characters_per_token,
         )
-
-    def mermaid(self) -> str:
-        """The graph as Mermaid text."""
-        from latentmas.viz import to_mermaid
-
-        return to_mermaid(self)
-
-    def svg(self) -> str:
-        """The graph as an SVG picture."""
-        from latentmas.viz import to_svg
-
-        return to_svg(self)
-
-    def dot(self) -> str:
-        """The graph as DOT text, for Graphviz."""
-        from latentmas.viz import to_dot
-
-        return to_dot(self)
-
-    def html(self) -> str:
-        """The graph as a self-contained HTML page with the drawing and tables."""
-        from latentmas.viz import to_html
-
-        return to_html(self)
-
-    def png(self) -> bytes:
-        """The graph as a PNG picture.
-
-        Raises:
-            LatentMASError: matplotlib (the extra `viz`) is not installed.
-        """
-        from latentmas.viz import to_png
-
-        return to_png(self)
-
-    def draw(self, path: str | Path) -> Path:
-        """Write the drawing to a file, without network access; the suffix selects the format.
-
-        Args:
-            path: A file that ends in `.svg`, `.html`, `.png` (needs the extra `viz`), `.mmd`
-                (Mermaid) or `.dot` (Graphviz).
-
-        Raises:
-            PlanError: The suffix is not one of these.
-            LatentMASError: `.png` without matplotlib.
-        """
-        path = Path(path)
-        makers: dict[str, Callable[[], str | bytes]] = {
-            ".svg": self.svg,
-            ".html": self.html,
-            ".png": self.png,
-            ".mmd": self.mermaid,
-            ".dot": self.dot,
-        }
-        if path.suffix not in makers:
-            *most, last = makers
-            allowed = f"{', '.join(most)} or {last}"
-            raise PlanError(f"cannot draw {path.name!r}: the suffix must be {allowed}")
-        return write_atomically(path, makers[path.suffix]())
-
-    def _repr_svg_(self) -> str:
-        return self.svg()
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"image/svg+xml": self.svg(), "text/plain": self.summary()}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and self.digest == other.digest

@@ -1,5 +1,6 @@
 """Plan and weights to text: prompts, rollout, the interpreter, executors, the system."""
 
+from latentmas.backbones import Mesh
 from latentmas.engine import StepInput, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
 from latentmas.runtime.adapters import AgentAdapter
@@ -35,6 +36,7 @@ __all__ = [
     "Interpreter",
     "Origin",
     "LatentReading",
+    "Mesh",
     "RunBegin",
     "RunEnd",
     "Retry",

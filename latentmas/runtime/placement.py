@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import nn
 
-from latentmas.backbones import LoadedBackbone, adopt_models, load_backbone, with_adapter
+from latentmas.backbones import LoadedBackbone, Split, adopt_models, load_backbone, with_adapter
 from latentmas.errors import LatentMASError, UnknownNameError, closest
 from latentmas.plan import Plan, PlanBackbone
 from latentmas.spec import DType, Graph, full_dtype
@@ -23,6 +23,7 @@ __all__ = [
     "check_plan",
     "check_system",
     "each_model",
+    "find_device",
     "link_key",
     "load_backbones",
     "move_backbones",
@@ -103,11 +104,11 @@ def place_agents(
                     _same_spec(_base_of(planned), agent, reuse or {}), None
                 )
                 placed[agent] = "cpu" if old is None else str(old.device)
-    found = {name: _available(name) for name in sorted({str(name) for name in placed.values()})}
+    found = {name: find_device(name) for name in sorted({str(name) for name in placed.values()})}
     return {name: found[str(placed[name])] for name in names}
 
 
-def _available(name: str) -> str:
+def find_device(name: str) -> str:
     """The device's full name, index included.
 
     Raises:
@@ -145,6 +146,7 @@ def load_backbones(
     dtype: str | None = None,
     reuse: Mapping[str, LoadedBackbone] | None = None,
     commits: Mapping[str, str] | None = None,
+    splits: Mapping[str, Split] | None = None,
 ) -> dict[str, LoadedBackbone]:
     """The backbone of each agent; one is loaded once for each device it is needed on.
 
@@ -156,8 +158,9 @@ def load_backbones(
         reuse: Loaded backbones of another system, by agent, which are shared where they are equal.
         commits: Commits on the Hub, by key, which replace the declared revisions; those of adapters
             by `adapter_key`.
+        splits: How to put backbones on several devices, by agent.
     """
-    loader = _Loader(plan, dtype, reuse or {}, commits or {})
+    loader = _Loader(plan, dtype, reuse or {}, commits or {}, splits or {})
     return {
         agent: loader.backbone(key, agent, placed[agent])
         for key, planned in plan.backbones.items()
@@ -173,6 +176,7 @@ class _Loader:
     dtype: str | None
     reuse: Mapping[str, LoadedBackbone]
     commits: Mapping[str, str]
+    splits: Mapping[str, Split]
     loaded: dict[tuple[str, str], LoadedBackbone] = field(default_factory=dict)
 
     def backbone(self, key: str, agent: str, where: str) -> LoadedBackbone:
@@ -181,7 +185,7 @@ class _Loader:
         if planned.spec.adapter is None:
             return self._model(planned, agent, where, commit)
         of_adapter = self.commits.get(adapter_key(key))
-        place = planned.spec.fingerprint, where
+        place = planned.spec.fingerprint, self._where(agent, where)
         known = self.loaded.get(place)
         for old in self._fitting(planned, agent, where, commit):
             if known is None and of_adapter in (None, old.adapter_commit):
@@ -194,12 +198,21 @@ class _Loader:
     def _model(
         self, planned: PlanBackbone, agent: str, where: str, commit: str | None
     ) -> LoadedBackbone:
-        place = planned.spec.fingerprint, where
+        place = planned.spec.fingerprint, self._where(agent, where)
         known = self.loaded.get(place) or next(self._fitting(planned, agent, where, commit), None)
         if known is None:
-            known = load_backbone(planned, device=where, dtype=self.dtype, commit=commit)
-            self.loaded[place] = known
+            known = self.loaded[place] = load_backbone(
+                planned,
+                device=where,
+                dtype=self.dtype,
+                commit=commit,
+                split=self.splits.get(agent),
+            )
         return known
+
+    def _where(self, agent: str, device: str) -> str:
+        split = self.splits.get(agent)
+        return device if split is None else split.key
 
     def _fitting(
         self, planned: PlanBackbone, agent: str, where: str, commit: str | None
@@ -207,7 +220,8 @@ class _Loader:
         """Loaded backbones of the other system that serve as they are."""
         for old in _same_spec(planned, agent, self.reuse):
             same_type = self.dtype is None or str(old.dtype) == f"torch.{self.dtype}"
-            if str(old.device) == where and same_type and commit in (None, old.commit):
+            there = _is_there(old, where, self.splits.get(agent))
+            if there and same_type and commit in (None, old.commit):
                 yield old
 
     def _without_adapter(self, planned: PlanBackbone) -> PlanBackbone:
@@ -232,6 +246,13 @@ def each_model(agent_backbones: Mapping[str, LoadedBackbone]) -> list[LoadedBack
     found = {id(one): one for one in agent_backbones.values()}
     found |= {id(one.base): one.base for one in agent_backbones.values() if one.base is not None}
     return list(found.values())
+
+
+def _is_there(old: LoadedBackbone, where: str, split: Split | None) -> bool:
+    """Whether a loaded backbone is where it is wanted; one that is split may serve as it is."""
+    if split is None:
+        return str(old.device) == where
+    return old.split is not None and old.split.key == split.key
 
 
 def _same_spec(

@@ -11,29 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from latentmas.arguments import function, whole
-from latentmas.backbones import LoadedBackbone
+from latentmas.arguments import function
+from latentmas.backbones import LoadedBackbone, Mesh, TensorSplit
 from latentmas.engine import (
     AUTO,
     Choice,
     Executor,
-    check_chat_template,
     choose_executor,
     choose_refill_threshold,
     known_executor,
     make_executor,
 )
 from latentmas.errors import LatentMASError, UnknownNameError
-from latentmas.generation import tool_schemas
 from latentmas.links import Link
-from latentmas.plan import Plan, PositionMode, RunOptions, with_limits
+from latentmas.plan import (
+    DeviceMap,
+    MaxMemory,
+    Plan,
+    PositionMode,
+    RunOptions,
+    with_limits,
+)
 from latentmas.runtime.adapters import Adapters
 from latentmas.runtime.describing import describe
 from latentmas.runtime.estimating import Estimating
 from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.init_weights import attach_links, build_links, init_link_weights, meta_links
+from latentmas.runtime.init_weights import attach_links
 from latentmas.runtime.interpreter import Content, EditMessage
+from latentmas.runtime.loading import load_team
 from latentmas.runtime.observing.events import Watcher
 from latentmas.runtime.observing.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.observing.taps import Tap, TapEdit, Taps
@@ -46,19 +52,14 @@ from latentmas.runtime.options import (
     takes_options,
 )
 from latentmas.runtime.placement import (
-    check_dtype,
-    check_plan,
     link_key,
-    load_backbones,
     move_backbones,
-    place_agents,
-    place_links,
-    reusable_backbones,
 )
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
 from latentmas.runtime.samples import Sample, read_samples
 from latentmas.runtime.sharing import Sharing
+from latentmas.runtime.splitting import check_movable, check_same_run
 from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 
@@ -135,6 +136,9 @@ class System(Adapters, Estimating, Sharing, nn.Module):
         tools: Mapping[str, Tool] | None = None,
         models: Mapping[str, object] | None = None,
         reuse: System | None = None,
+        device_map: DeviceMap | None = None,
+        max_memory: MaxMemory | None = None,
+        tensor_parallel: int = 1,
         start: bool = True,
         commits: Mapping[str, str] | None = None,
     ) -> System:
@@ -153,6 +157,12 @@ class System(Adapters, Estimating, Sharing, nn.Module):
             models: NAME → (model, tokenizer), for each backbone `given:NAME`; it stays in place.
             reuse: System whose loaded backbones are shared where declaration, device and data type
                 are equal; other backbones are loaded.
+            device_map: Puts the layers of a backbone on several devices of this process: `"auto"`,
+                `"balanced"`, `"balanced_low_0"` or `"sequential"`, or the device of each module by
+                name; for all agents, or by agent. Needs no `device` for these agents.
+            max_memory: Memory that `device_map` may use of each device (`{0: "20GiB"}`).
+            tensor_parallel: Number of processes, started by `torchrun`, that hold each backbone
+                together.
             start: Whether to initialise the links; False if weights will be loaded.
             commits: Commits on the Hub, by backbone, which replace the declared revisions.
 
@@ -164,33 +174,23 @@ class System(Adapters, Estimating, Sharing, nn.Module):
             UnknownNameError: An executor, data type or tool is unknown.
             TypeError: `plan` is not a plan, or `reuse` is not a system.
         """
-        check_plan(plan)
-        known_executor(executor)
-        dtype = check_dtype(dtype)
-        seed = whole("seed", seed, least=None)
-        tools = resolve_tools(plan, tools or {})
-        check_text_functions(plan, text_functions or {})
-        old = reusable_backbones(plan, reuse, models or {})
-        placed = place_agents(plan, device, old)
-        meta_links(plan)
-        agent_backbones = load_backbones(plan, placed, dtype=dtype, reuse=old, commits=commits)
-        for agent in plan.graph.agents:
-            check_chat_template(agent_backbones[agent.name], agent, tool_schemas(agent, tools))
-        links = build_links(plan, seed)
-        system = cls(
+        return load_team(
+            cls,
             plan,
-            links,
-            agent_backbones,
+            device=device,
+            dtype=dtype,
+            seed=seed,
             executor=executor,
             text_functions=text_functions,
             tools=tools,
+            models=models,
+            reuse=reuse,
+            device_map=device_map,
+            max_memory=max_memory,
+            tensor_parallel=tensor_parallel,
+            start=start,
+            commits=commits,
         )
-        if start:
-            by_key = {agent.backbone: agent_backbones[agent.name] for agent in plan.graph.agents}
-            init_link_weights(plan, links, by_key, seed)
-        place_links(plan, system.links, system.agent_backbones)
-        system.origin = Origin(seed=seed)
-        return system
 
     def link(self, id: str) -> Link:
         """The link of that id; UnknownNameError when there is none."""
@@ -251,6 +251,8 @@ class System(Adapters, Estimating, Sharing, nn.Module):
             ExecutionError: a step failed.
         """
         asked, objects = merge_options("System.run", options, given)
+        edited = edit_message is not None or len(self.taps.edits) > 0
+        check_same_run(self, samples, asked, objects, edited=edited)
         plan = self.plan
         if asked.rounds is not None or asked.latent_steps is not None:
             plan = plan.replace(rounds=asked.rounds, latent_steps=asked.latent_steps)
@@ -263,7 +265,8 @@ class System(Adapters, Estimating, Sharing, nn.Module):
             watchers = (*watchers, TextWatcher(tokenizer, on_text, asked.stop))
         request = self._request(asked, objects, watchers, function("edit_message", edit_message))
         errors = judge_samples(self, plan, rows, unread, request)
-        recorder = self._recorder(manifest, rows, request)
+        writes = self.mesh is None or self.mesh.writes
+        recorder = self._recorder(manifest if writes else None, rows, request)
         result = run_batches(self, plan, rows, request=request, errors=errors)
         return self._recorded(recorder, result)
 
@@ -356,7 +359,14 @@ class System(Adapters, Estimating, Sharing, nn.Module):
     def __repr__(self) -> str:
         return describe(self)
 
+    @property
+    def mesh(self) -> Mesh | None:
+        """The processes that hold the backbones together; None without `tensor_parallel`."""
+        splits = (backbone.split for backbone in self.agent_backbones.values())
+        return next((one.mesh for one in splits if isinstance(one, TensorSplit)), None)
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> System:
+        check_movable(self.agent_backbones)
         move_backbones(self.agent_backbones, fn)
         super()._apply(fn, recurse)
         return self

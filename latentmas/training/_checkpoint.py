@@ -29,6 +29,8 @@ __all__ = [
 
 log = get_logger("latentmas.training")
 
+AUTO = "auto"
+"""Goes on from the last checkpoint, or begins where there is none: for jobs that are restarted."""
 STATE = "trainer_state.json"
 LARGEST_STATE = 64 * 2**20
 REQUIRED = {
@@ -87,11 +89,17 @@ def find_checkpoint(output_dir: str, resume: bool | str | None) -> str | None:
     over. It is set aside under another name, so that the training that goes on does not write over
     it; nothing is deleted.
 
+    Args:
+        output_dir: Folder of the training.
+        resume: Folder of a checkpoint; True for the last whole one of `output_dir`; `"auto"` for
+            that one if there is any, else None.
+
     Raises:
         DataError: there is none.
     """
-    if not resume:
+    if not resume or (resume == AUTO and not has_checkpoint(Path(output_dir))):
         return None
+    resume = resume == AUTO or resume
     if isinstance(resume, str):
         if not Path(resume).is_dir():
             raise DataError(f"cannot resume: there is no checkpoint folder {resume!r}")

@@ -9,11 +9,10 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from latentmas.atomic import check_writable
-from latentmas.errors import LatentMASError, TrainingInterrupted, WeightsError
-from latentmas.io import load_link_weights, save_system
+from latentmas.errors import LatentMASError, TrainingInterrupted
 from latentmas.runtime import System
 from latentmas.runtime.placement import check_system
 from latentmas.safe_data import inside
@@ -21,9 +20,10 @@ from latentmas.training._checkpoint import (
     check_checkpoint,
     find_checkpoint,
     set_aside_checkpoints,
-    writing_checkpoint,
 )
+from latentmas.training._checkpointing import Checkpointing
 from latentmas.training._interrupt import Interruption
+from latentmas.training._mesh import MeshTraining, check_same_training, check_strategy
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.monitoring.drift import rollout_accuracy, warn_of_drift
@@ -55,19 +55,20 @@ def check_parts(system: Any, config: Any, kind: type[LinkConfig]) -> None:
     """Refuse a plan in place of a system, another loop's arguments, and values out of range.
 
     Raises:
-        LatentMASError: `rollout_rows` is negative.
+        LatentMASError: `rollout_rows` is negative, or the loop cannot run with this strategy.
         TypeError: saying what was wanted.
     """
     check_system("what is trained", system)
     if not isinstance(config, kind):
         raise TypeError(f"this loop takes {kind.__name__}, not {type(config).__name__}")
+    check_strategy(config)
     if config.rollout_rows < 0:
         raise LatentMASError(
             f"rollout_rows is {config.rollout_rows}; it takes a whole number of 0 or more"
         )
 
 
-class LinkTrainer(Trainer):
+class LinkTrainer(MeshTraining, Checkpointing):
     """`transformers.Trainer` over a loss module that registers links only.
 
     A checkpoint is a saved team (links, graph, prompts) beside the optimizer's state, so
@@ -110,6 +111,7 @@ class LinkTrainer(Trainer):
         self._progress = ProgressLines(self.loop, self._pace) if config.progress else None
         self._interruption = Interruption()
         watchers = [self._progress, self._interruption]
+        check_same_training(system, config, train_dataset, eval_dataset)
         check_writable(Path(str(config.output_dir)) / "metrics.jsonl")  # the folder is made next
         super().__init__(
             model=loss,
@@ -135,7 +137,8 @@ class LinkTrainer(Trainer):
         Ctrl-C lets the step finish, saves a checkpoint and raises; a second Ctrl-C ends at once.
 
         Args:
-            resume_from_checkpoint: Folder of a checkpoint, or True for the last complete one.
+            resume_from_checkpoint: Folder of a checkpoint; True for the last complete one; or
+                `"auto"` for that one if there is any, for jobs that are restarted.
             **options: Further arguments of `transformers.Trainer.train`.
 
         Raises:
@@ -247,7 +250,7 @@ class LinkTrainer(Trainer):
         self._pace.begin_step(count)
         items = torch.tensor(count, device=device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            items = self.accelerator.gather(items).sum()
+            items = self.accelerator.gather(items).sum() // self.get_tp_size()
         return items
 
     # --- watching --------------------------------------------------------------------------------
@@ -260,6 +263,7 @@ class LinkTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss, which must be finite."""
+        self.check_same_batch(inputs)
         watching = model.training and self.telemetry is not None and self._logs_next()
         if watching:
             self._begin_watching()
@@ -318,58 +322,6 @@ class LinkTrainer(Trainer):
         if self.is_world_process_zero():
             self._log.write({"step": self.state.global_step, **logs})
 
-    # --- checkpoints -----------------------------------------------------------------------------
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """A saved team; never a backbone, never a pickle of the arguments."""
-        if self._recording is not None:
-            self._recording.update(self.state.log_history, self.state.global_step)
-        save_system(self.system, output_dir or str(self.args.output_dir), into=True)
-
-    def _save_checkpoint(self, *args: Any, **options: Any) -> None:
-        with writing_checkpoint(str(self.args.output_dir)):
-            super()._save_checkpoint(*args, **options)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_link_weights(self.system, resume_from_checkpoint)
-        if self._recording is not None:
-            self._recording.resume(resume_from_checkpoint)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        try:
-            super()._load_optimizer_and_scheduler(checkpoint)
-        except Exception as error:  # torch raises what it likes on a state that does not fit
-            self._put_back()
-            raise WeightsError(
-                f"cannot resume from {checkpoint!r}: it was trained with other links or another "
-                f"optimizer ({error!r:.300}); use the same train_links, or start again"
-            ) from error
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        try:
-            super()._load_rng_state(checkpoint)
-        except Exception as error:  # as above
-            self._put_back()
-            raise WeightsError(
-                f"LM502 cannot resume from {checkpoint!r}: its states of random generators are "
-                f"damaged ({error!r:.300}); take another checkpoint"
-            ) from error
-
-    @torch.no_grad()
-    def _put_back(self) -> None:
-        """Links and adapters as they were before a checkpoint was opened."""
-        for name, tensor in self.system.state_dict().items():
-            tensor.copy_(self._before[name])
-
-    def _load_best_model(self) -> None:
-        best = Path(str(self.state.best_model_checkpoint))
-        if not inside(Path(str(self.args.output_dir)), best):
-            raise WeightsError(
-                f"LM502 the best checkpoint {str(best)!r:.200} lies outside of the output folder "
-                f"{str(self.args.output_dir)!r}; load it with load_link_weights if you trust it"
-            )
-        load_link_weights(self.system, best)
-
     def prediction_step(
         self, model: nn.Module, inputs: Any, prediction_loss_only: bool, ignore_keys: Any = None
     ) -> tuple[Tensor, None, None]:
@@ -378,6 +330,7 @@ class LinkTrainer(Trainer):
         Rows of the held-out data are numbered apart from those that are trained on, and others not
         at all: what is kept of one must not be taken for another's.
         """
+        self.check_same_batch(inputs)
         numbers = [-2 - number for number in inputs["numbers"]] if self._held_out else None
         inputs = {**inputs, "numbers": numbers}
         with torch.no_grad():

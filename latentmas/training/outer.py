@@ -14,6 +14,7 @@ from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
+from latentmas.training._mesh import check_same_training
 from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
 from latentmas.training.data import Data, Reading, Row, TrainingRows, drop_long_rows, read_rows
@@ -112,6 +113,7 @@ class OuterTrainer(LinkTrainer):
         for agent, lora in adapters.items():
             system.add_adapter(agent, lora, seed=config.seed)
         freeze_all_but(system, [link.id for link in chosen], adapters)
+        check_same_training(system, config, rows, held_out)  # the estimate looks up embeddings
         first = [row for _, row in rows[: config.per_device_train_batch_size]]
         self.estimate: Estimate = estimate(system, plan, first, config.answer_field)
         """Estimated memory of a step."""

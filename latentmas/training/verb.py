@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import TrainerCallback
 
@@ -62,7 +62,7 @@ def train(
     eval_rows: Data | None = None,
     loops: Collection[str] | None = None,
     settings: Settings | None = None,
-    resume: bool = False,
+    resume: bool | Literal["auto"] = False,
     callbacks: Sequence[TrainerCallback] = (),
     **common: Any,
 ) -> Training:
@@ -80,7 +80,8 @@ def train(
         eval_rows: Held-out rows, on which each loop is evaluated at its end.
         loops: Names of the loops to run; None chooses them (`plan_training` says how).
         settings: fields of single configurations by loop: `{"outer": {"learning_rate": 1e-3}}`.
-        resume: continue the training of the same team and rows in `output_dir`.
+        resume: continue the training of the same team and rows in `output_dir`; `"auto"` continues
+            it if there is one, for jobs that are restarted.
         callbacks: Callbacks of `transformers`, for every loop.
         **common: fields of the configurations of all loops that have them, such as `max_steps`,
             `seed`, `answer_field`, `columns` or `progress=False`, which shows nothing.
@@ -94,6 +95,7 @@ def train(
     folder, data = Path(output_dir), read_rows(rows, common.get("columns"))
     main = os.environ.get("RANK", "0") == "0"  # of several processes, one writes
     check_writable(folder / FILE)
+    resume = (folder / FILE).exists() if resume == "auto" else resume
     if resume:
         plan = _resumed(folder, system, data)
     else:

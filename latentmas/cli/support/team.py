@@ -13,6 +13,7 @@ import typer
 
 from latentmas import templates
 from latentmas.cli.support.console import note
+from latentmas.cli.support.placing import places
 from latentmas.errors import LatentMASError, closest
 from latentmas.plan import Plan
 from latentmas.spec import Graph
@@ -112,7 +113,8 @@ def open_team(
             raise typer.BadParameter("--text takes a graph file, not a saved team")
         from latentmas.runtime import System
 
-        system = System.from_pretrained(team, device=device, trust_remote_code=_trust)
+        where = places(device, [])
+        system = System.from_pretrained(team, trust_remote_code=_trust, **where)
         if check is not None:
             check(system.plan)
         return system
@@ -122,7 +124,8 @@ def open_team(
         check(plan)
     if any(link.n_parameters and "head" not in link.needs for link in plan.links):
         note(f"{team}: {(UNTRAINED if answers else NEW_LINKS).format(seed=seed)}")
-    return plan.load(device=device, seed=seed)
+    where = places(device, [agent.name for agent in plan.graph.agents])
+    return plan.load(seed=seed, **where)
 
 
 def _compiled(graph: Graph) -> Plan:

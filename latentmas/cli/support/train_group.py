@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from latentmas.cli.support.options import Device, Json, Rounds, Team
+from latentmas.cli.support.placing import DeviceMap, MaxMemory, use_device_map
 from latentmas.training.loops import Loop, in_order, loops
 
 __all__ = ["WHOLE", "TrainGroup", "trains_loop", "trains_team"]
@@ -108,7 +109,8 @@ _FIRST: Options = {"team": (Team, ...), "data": (Data, ...), "output_dir": (Outp
 _FIRST |= {"eval_data": (EvalData, None), "columns": (Columns, None)}
 _THEN: Options = {"steps": (Steps, None), "epochs": (Epochs, None), "batch_size": (Batch, None)}
 _THEN |= {"learning_rate": (Rate, None), "answer_field": (Answer, None), "seed": (Seed, None)}
-_THEN |= {"device": (Device, "cpu"), "resume": (Resume, False)}
+_THEN |= {"device": (Device, "cpu"), "device_map": (DeviceMap, None)}
+_THEN |= {"max_memory": (MaxMemory, None), "resume": (Resume, False)}
 _LAST: Options = {"set_": (Sets, None), "json": (Json, False)}
 _OWN: dict[str, Options] = {
     "targets": {"target": (Target, None)},
@@ -134,6 +136,7 @@ def trains_loop(name: str, loop: type[Loop], run: Command) -> Command:
     """
 
     def command(**given: Any) -> None:
+        use_device_map(given["device"], given.pop("device_map"), given.pop("max_memory"))
         run(name, **given)
 
     own = {key: value for flag in loop.flags for key, value in _OWN[flag].items()}
@@ -145,6 +148,7 @@ def trains_team(run: Command) -> Command:
     """The command for a team: the loops are chosen."""
 
     def command(**given: Any) -> None:
+        use_device_map(given["device"], given.pop("device_map"), given.pop("max_memory"))
         run(**given)
 
     own = {"loop": (Named, None), **_OWN["targets"], **_OWN["train_adapters"]}

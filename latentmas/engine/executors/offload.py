@@ -75,8 +75,13 @@ class Offload(Cached):
         """Have a backbone on the device, and make room for it.
 
         Raises:
-            LatentMASError: it alone is larger than the budget.
+            LatentMASError: it is on several devices, or it alone is larger than the budget.
         """
+        if backbone.split is not None:
+            raise LatentMASError(
+                f"executor 'offload' moves whole backbones, and {backbone.planned.spec.source!r} "
+                f"stays where it is: {backbone.split.reason}; choose executor='cached'"
+            )
         if id(backbone) in self._here:
             self._here[id(backbone)] = self._here.pop(id(backbone))  # the last used is the last
             return

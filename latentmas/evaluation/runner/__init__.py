@@ -9,6 +9,7 @@ from latentmas.evaluation.runner.records import (
 )
 from latentmas.evaluation.runner.results import Results
 from latentmas.evaluation.runner.run import Job, Rows, Runner, even_batches
+from latentmas.evaluation.runner.shared import check_shard, open_results
 from latentmas.evaluation.runner.store import RowStore, read_records
 
 __all__ = [
@@ -19,9 +20,11 @@ __all__ = [
     "RowStore",
     "Rows",
     "Runner",
+    "check_shard",
     "even_batches",
     "key_of_row",
     "name_samples",
+    "open_results",
     "read_records",
     "seed_of_row",
 ]
