@@ -73,7 +73,7 @@ def write_settings(output: str | Path, settings: Mapping[str, Any]) -> None:
     Raises:
         WriteError: the file cannot be written.
     """
-    if Path(output).is_file():
+    if Path(output).is_file() or not Path(output).exists():
         text = json.dumps(settings, indent=1, ensure_ascii=False)
         write_text_atomically(settings_path(output), text + "\n")
 

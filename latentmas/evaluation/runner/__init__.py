@@ -1,5 +1,6 @@
 """Evaluates rows one system after another; finished rows are kept, whatever happens after."""
 
+from latentmas.evaluation.runner.job import Job, Recipe, Rows, even_batches
 from latentmas.evaluation.runner.records import (
     Answer,
     RowRecord,
@@ -8,17 +9,22 @@ from latentmas.evaluation.runner.records import (
     seed_of_row,
 )
 from latentmas.evaluation.runner.results import Results
-from latentmas.evaluation.runner.run import Job, Rows, Runner, even_batches
+from latentmas.evaluation.runner.run import Runner
 from latentmas.evaluation.runner.store import RowStore, read_records
+from latentmas.evaluation.runner.work import CHUNK, Work, as_one_run
 
 __all__ = [
     "Answer",
+    "CHUNK",
     "Job",
+    "Recipe",
     "Results",
     "RowRecord",
     "RowStore",
     "Rows",
     "Runner",
+    "Work",
+    "as_one_run",
     "even_batches",
     "key_of_row",
     "name_samples",
