@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentmas.cli.support.console import emit, emit_json, note
+from latentmas.cli.support.engines import (
+    EngineName,
+    EngineOptions,
+    GpusPerWorker,
+    Workers,
+    make_engine,
+    shows_all,
+)
 from latentmas.cli.support.options import (
     Device,
     Json,
@@ -107,6 +115,10 @@ def eval_(
         bool, typer.Option("--resume", help="Keep the finished rows of --output; run the others.")
     ] = False,
     table: Tables = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    num_gpus_per_worker: GpusPerWorker = None,
+    engine_option: EngineOptions = None,
     *,
     options: RunOptions,
     device: Device = "cpu",
@@ -122,6 +134,14 @@ def eval_(
     if data is None and benchmark is None:
         raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
     check_outputs(output, manifest, *(table or []))
+    runs = make_engine(
+        engine,
+        device=device,
+        sharded=shard is not None,
+        workers=workers,
+        gpus=num_gpus_per_worker,
+        options=_values("--engine-option", engine_option),
+    )
     task = open_task(
         data,
         benchmark,
@@ -133,22 +153,21 @@ def eval_(
     keeps = options.on_error == "keep"
     system = open_team(
         team,
-        device=device,
+        device=device if isinstance(runs, str) else runs.place(device),
         seed=seed_of(options),
         check=lambda plan: task.fill(plan.graph.inputs, fields, keep=keeps),
     )
     from latentmas.evaluation import evaluate, open_grader, write_table
 
-    own = pairs("--grader-option", grader_option or [])
     judge = open_grader(
         grader or task.grader,
         **({} if grader else task.grader_options),
-        **{name: _value(text) for name, text in own.items()},
+        **_values("--grader-option", grader_option),
     )
     if options.max_new_tokens is not None and twin_tokens is not None:  # edges keep the twin's
         writers = sorted({s.agent for s in system.plan.steps if isinstance(s, Decode)})
         options = options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
-    with judge, run_progress() as watch, _kept(output):
+    with judge, run_progress(quiet=not shows_all(runs)) as watch, _kept(output):
         found = evaluate(
             system,
             task.rows,
@@ -159,11 +178,15 @@ def eval_(
             output=output,
             resume=resume,
             shard=_shard(shard),
+            engine=runs,
             manifest=manifest,
             data=data,
             on_event=watch,
             options=options,
         )
+    if shard is None and found.rows < len(task.rows):
+        note(f"{found.rows} of {len(task.rows)} rows are finished; the last process joins all")
+        return
     for path in table or []:
         note(f"wrote {write_table(found, path)}")
     emit_json(found.to_dict()) if json else emit(str(found))
@@ -210,6 +233,11 @@ def _shard(text: str | None) -> Shard | None:
     if not (slash and index.isdecimal() and count.isdecimal()):
         raise typer.BadParameter(f"--shard is I/N, such as 0/4, not {text!r}")
     return Shard(int(index), int(count))
+
+
+def _values(flag: str, given: list[str] | None) -> dict[str, Any]:
+    """Options by name, with their values."""
+    return {name: _value(text) for name, text in pairs(flag, given or []).items()}
 
 
 def _value(text: str) -> Any:

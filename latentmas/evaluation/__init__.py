@@ -3,6 +3,10 @@
 from latentmas.evaluation.benchmarks import Benchmark, benchmarks
 from latentmas.evaluation.controls import CONTROLS
 from latentmas.evaluation.difference import Difference, paired_difference
+from latentmas.evaluation.engines import Engine, engines, open_engine
+from latentmas.evaluation.engines.local import LocalEngine
+from latentmas.evaluation.engines.ray import RayEngine
+from latentmas.evaluation.engines.torchrun import TorchrunEngine
 from latentmas.evaluation.evaluate import Shard, evaluate
 from latentmas.evaluation.graders import Grade, Grader, graders, open_grader
 from latentmas.evaluation.inputs import fill_inputs
@@ -22,6 +26,8 @@ __all__ = [
     "benchmarks",
     "CONTROLS",
     "Difference",
+    "Engine",
+    "engines",
     "evaluate",
     "Evaluation",
     "exact_match",
@@ -31,13 +37,16 @@ __all__ = [
     "graders",
     "latex_table",
     "load_benchmark",
+    "LocalEngine",
     "majority_at",
     "markdown_table",
     "mean_interval",
     "merge_results",
+    "open_engine",
     "open_grader",
     "paired_difference",
     "pass_at",
+    "RayEngine",
     "read_evaluation",
     "read_records",
     "RowRecord",
@@ -46,6 +55,7 @@ __all__ = [
     "tango",
     "time_executors",
     "Timing",
+    "TorchrunEngine",
     "wilson",
     "write_table",
 ]

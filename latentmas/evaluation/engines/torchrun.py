@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["TorchrunEngine", "launched"]
-
-
-def launched() -> bool:
-    """Whether a launcher such as torchrun has started this process as one of several."""
-    return "RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+__all__ = ["TorchrunEngine"]
 
 
 @engines.register("torchrun")

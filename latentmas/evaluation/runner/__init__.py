@@ -8,6 +8,7 @@ from latentmas.evaluation.runner.records import (
     name_samples,
     seed_of_row,
 )
+from latentmas.evaluation.runner.relay import Lap
 from latentmas.evaluation.runner.results import Results
 from latentmas.evaluation.runner.run import Runner
 from latentmas.evaluation.runner.store import RowStore, read_records
@@ -17,6 +18,7 @@ __all__ = [
     "Answer",
     "CHUNK",
     "Job",
+    "Lap",
     "Recipe",
     "Results",
     "RowRecord",
