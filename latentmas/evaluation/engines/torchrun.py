@@ -81,7 +81,7 @@ class TorchrunEngine(Engine):
         """
         if output is None:
             raise LatentMASError("engine 'torchrun' needs output, the file that its parts join to")
-        own = output.with_name(f"{output.name}.part-{self.rank}-of-{self.world_size}")
+        own = self._own(output)
         others = [path for path in (output, *_parts(output)) if path != own and path.is_file()]
         if resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0):
             return own, others
@@ -92,6 +92,9 @@ class TorchrunEngine(Engine):
                 "name another output, or delete it"
             )
         return own, []
+
+    def _own(self, output: Path) -> Path:
+        return output.with_name(f"{output.name}.part-{self.rank}-of-{self.world_size}")
 
     def run(self, works: Iterable[Work]) -> None:
         """Run this process's rows, one job after another."""
@@ -105,7 +108,8 @@ class TorchrunEngine(Engine):
         parts = _parts(output)
         if any(_is_open(path) for path in parts):
             return None
-        files = [*([output] if output.is_file() and output.stat().st_size else []), *parts]
+        # This process's part holds all systems in their order, so that it comes first.
+        files = sorted([*parts, *_filled(output)], key=lambda path: path != self._own(output))
         joined = output.with_name(f"{output.name}.joined-by-{self.rank}")
         joined.unlink(missing_ok=True)
         try:
@@ -138,10 +142,15 @@ def _parts(output: Path) -> list[Path]:
     return sorted(path for path in output.parent.iterdir() if name.fullmatch(path.name))
 
 
+def _filled(path: Path) -> list[Path]:
+    """The file, if it holds rows."""
+    return [path] if path.is_file() and path.stat().st_size else []
+
+
 def _is_old(path: Path, output: Path, world_size: int, own: Path) -> bool:
     """Whether a file with rows cannot be the work of a process that was started with this one."""
     beside = path not in (own, output) and path.name.endswith(f"-of-{world_size}")
-    return not beside and path.is_file() and path.stat().st_size > 0
+    return not beside and bool(_filled(path))
 
 
 def _is_open(path: Path) -> bool:
