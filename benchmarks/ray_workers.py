@@ -29,7 +29,7 @@ from latentmas.environment import hardware, versions
 from latentmas.testing import tiny_backbone
 
 ROWS = 2000
-OPTIONS = ["--do-sample", "--temperature", "2.0", "--batch-size", "8", "--max-new-tokens", "8"]
+OPTIONS = ["--do-sample", "--temperature", "2.0", "--batch-size", "8", "--max-new-tokens", "4"]
 RANKS = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
 SEED = 7
 
@@ -109,7 +109,7 @@ def compare(folder: Path, output: str) -> dict[str, int]:
 
     def read(name: str) -> list[dict[str, Any]]:
         text = (folder / name).read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        return [json.loads(line) for line in text.split("\n") if line]
 
     def answers(row: dict[str, Any]) -> Any:
         return row["key"], row["answers"], row["prompt"], row["new_tokens"], row["error"]

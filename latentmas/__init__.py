@@ -25,6 +25,8 @@ from latentmas.spec import Backbone, Graph, GraphSpec, prompt_file
 
 if TYPE_CHECKING:
     from latentmas.cost import Explanation, Hardware
+    from latentmas.evaluation import RayEngine, TorchrunEngine
+    from latentmas.evaluation.evaluate import evaluate
     from latentmas.interop import load_release
     from latentmas.io import (
         Comparison,
@@ -58,6 +60,7 @@ _LAZY = {
     "EdgeConfig": "latentmas.training",
     "EdgeTrainer": "latentmas.training",
     "Explanation": "latentmas.cost",
+    "evaluate": "latentmas.evaluation",
     "Hardware": "latentmas.cost",
     "InnerConfig": "latentmas.training",
     "InnerTrainer": "latentmas.training",
@@ -65,6 +68,7 @@ _LAZY = {
     "LinkReport": "latentmas.io",
     "OuterConfig": "latentmas.training",
     "OuterTrainer": "latentmas.training",
+    "RayEngine": "latentmas.evaluation",
     "RolloutConfig": "latentmas.training",
     "RolloutTrainer": "latentmas.training",
     "RunResult": "latentmas.runtime",
@@ -72,6 +76,7 @@ _LAZY = {
     "System": "latentmas.runtime",
     "TeamDifference": "latentmas.io",
     "TeamReport": "latentmas.io",
+    "TorchrunEngine": "latentmas.evaluation",
     "diff_teams": "latentmas.io",
     "inspect_team": "latentmas.io",
     "link_kinds": "latentmas.links",
@@ -90,6 +95,7 @@ __all__ = [
     "diff_teams",
     "EdgeConfig",
     "EdgeTrainer",
+    "evaluate",
     "ExecutionError",
     "Explanation",
     "Graph",
@@ -110,6 +116,7 @@ __all__ = [
     "PlanError",
     "Problem",
     "prompt_file",
+    "RayEngine",
     "rerun",
     "RolloutConfig",
     "RolloutTrainer",
@@ -120,6 +127,7 @@ __all__ = [
     "TeamDifference",
     "TeamReport",
     "templates",
+    "TorchrunEngine",
     "train",
     "training_report",
     "TrainingInterrupted",

@@ -6,13 +6,22 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas.errors import DataError, LatentMASError, UnknownNameError, WeightsError
+from latentmas.cli.app import app
+from latentmas.errors import (
+    DataError,
+    ExecutionError,
+    LatentMASError,
+    UnknownNameError,
+    WeightsError,
+)
 from latentmas.evaluation import (
     Engine,
     TorchrunEngine,
@@ -34,7 +43,8 @@ from latentmas.evaluation.engines._cluster import Needs
 from latentmas.evaluation.engines._packing import Payload, pack_works
 from latentmas.evaluation.engines._worker import TeamWorker, lost_reply
 from latentmas.evaluation.runner import RowStore, Work, as_one_run
-from latentmas.tools import Tool
+from latentmas.runtime import SampleEnd, ToolCall
+from latentmas.tools import Tool, tools
 from tests.contracts.test_engines import GIVEN, ROWS, plain
 from tests.teams import sequential, tiny
 
@@ -172,7 +182,7 @@ def test_plugins_travel(tmp_path):
         "    return text.upper()\n"
     )
     payload = Payload(
-        version=lm.__version__,
+        version=version("latentmas"),
         device="cpu",
         plugins={"shouting.py": source.encode()},
         modules=[],
@@ -181,15 +191,9 @@ def test_plugins_travel(tmp_path):
         objects=b"\x80\x04}\x94.",
     )
     reply = TeamWorker(payload).answer(Call(number=0, job="x", rows=[0], samples=[{}], options={}))
-    assert reply.failure is not None and reply.failure.kind == "KeyError"  # no such job: after it
-    assert "shout" in lm_tools()
-    del sys.modules["latentmas_plugin_shouting"]
-
-
-def lm_tools() -> list[str]:
-    from latentmas.tools import tools
-
-    return tools.names()
+    assert reply.failure is not None and reply.failure.kind == "KeyError"  # the code comes first
+    assert "shout" in tools.names()
+    del sys.modules["latentmas_plugin_shouting"], tools._entries["shout"]
 
 
 def test_what_cannot_travel_is_refused():
@@ -208,7 +212,15 @@ def test_what_cannot_travel_is_refused():
 
 def test_replies_survive_json():
     reply = Reply(number=3, job="team", rows=[1, 2], worker="here:1", failure=Failure("X", "y"))
-    assert Reply.from_json(reply.to_json()) == reply
+    error = ExecutionError("sample 1: it failed", step=2, agent="solver", round=1)
+    call = ToolCall("add", {"a": 1}, "2", 0.5)
+    reply.add(1, SampleEnd(0, error=error), 0.25)
+    reply.add(2, SampleEnd(1, texts=("\ud800é",), token_ids=((5, 6),), tool_calls=(call,)), 0.5)
+    found = Reply.from_json(reply.to_json())
+    assert found.to_json() == reply.to_json() and found.failure == reply.failure
+    (one, failed, _), (two, end, seconds) = found.ends()
+    assert (one, two, seconds) == (1, 2, 0.5) and str(failed.error) == str(error)
+    assert (end.texts, end.token_ids, end.tool_calls) == (("\ud800é",), ((5, 6),), (call,))
 
 
 def test_a_missing_row_is_noticed(team, tmp_path):
@@ -289,6 +301,46 @@ def test_without_ray_the_error_says_what_to_install(team, monkeypatch, tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(LatentMASError, match=r"pip install 'latentmas\[ray\]'"):
         evaluate(team, ROWS, engine="ray", output=tmp_path / "rows.jsonl")
+
+
+# --- the command line ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(team: lm.System, tmp_path: Path) -> tuple[str, ...]:
+    team.save_pretrained(tmp_path / "team")
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return ("eval", str(tmp_path / "team"), "--data", str(data), "-o", str(tmp_path / "own.jsonl"))
+
+
+def call(*arguments: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, f"{result.stdout}\n{result.stderr}\n{result.exception!r}"
+    return result
+
+
+def test_processes_of_a_launcher_share_the_rows(files, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    first = call(*files)
+    assert first.stdout == "" and "5 of 10 rows are finished" in first.stderr
+    monkeypatch.setenv("RANK", "0")
+    assert json.loads(call(*files, "--json").stdout)["rows"] == 10
+    assert len(plain(tmp_path / "own.jsonl")) == 10
+    error = call(*files, "--shard", "0/2", "--engine", "torchrun", code=2).stderr
+    assert "leave out --shard" in " ".join(error.replace("│", " ").split())
+
+
+def test_options_reach_the_engine(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ray = ("--engine", "ray", "--workers", "2", "--num-gpus-per-worker", "1")
+    assert "pip install 'latentmas[ray]'" in call(*files, *ray, code=1).stderr
+    wrong = call(*files, *ray, "--engine-option", "attempt=2", code=1).stderr
+    assert "did you mean 'attempts'" in wrong
+    error = call(*files, "--workers", "2", code=2).stderr
+    assert "--workers requires --engine ray" in " ".join(error.replace("│", " ").split())
+    assert "did you mean 'torchrun'" in call(*files, "--engine", "torchrum", code=1).stderr
 
 
 # --- torchrun -----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
 from latentmas.cli.support.team import open_team
-from latentmas.plan import Decode, RunOptions
+from latentmas.plan import Decode, Plan, RunOptions
 from latentmas.safe_data import parse_json
 
 if TYPE_CHECKING:
@@ -129,10 +129,7 @@ def eval_(
     names = _controls(controls, twin)
     if twin_tokens is not None and "twin" not in names:
         raise typer.BadParameter("--twin-tokens requires --twin")
-    if resume and output is None:
-        raise typer.BadParameter("--resume requires --output, the file to continue")
-    if data is None and benchmark is None:
-        raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
+    _check_files(data, benchmark, output, resume)
     check_outputs(output, manifest, *(table or []))
     runs = make_engine(
         engine,
@@ -164,9 +161,8 @@ def eval_(
         **({} if grader else task.grader_options),
         **_values("--grader-option", grader_option),
     )
-    if options.max_new_tokens is not None and twin_tokens is not None:  # edges keep the twin's
-        writers = sorted({s.agent for s in system.plan.steps if isinstance(s, Decode)})
-        options = options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
+    if twin_tokens is not None:
+        options = _without_edges(options, system.plan)
     with judge, run_progress(quiet=not shows_all(runs)) as watch, _kept(output):
         found = evaluate(
             system,
@@ -212,6 +208,24 @@ def merge(
         note(f"wrote {write_table(found, path)}")
     emit_json(found.to_dict()) if json else emit(str(found))
     note(f"wrote {output}")
+
+
+def _check_files(
+    data: Path | None, benchmark: str | None, output: Path | None, resume: bool
+) -> None:
+    """Whether there are rows, and a file to continue."""
+    if resume and output is None:
+        raise typer.BadParameter("--resume requires --output, the file to continue")
+    if data is None and benchmark is None:
+        raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
+
+
+def _without_edges(options: RunOptions, plan: Plan) -> RunOptions:
+    """The limit of tokens for agents that answer only, since edges have that of the twin."""
+    if options.max_new_tokens is None:
+        return options
+    writers = sorted({step.agent for step in plan.steps if isinstance(step, Decode)})
+    return options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
 
 
 def _controls(names: str, twin: bool) -> list[str]:

@@ -14,7 +14,7 @@ from latentmas.evaluation.intervals import mean_interval, tango, wilson
 from latentmas.evaluation.loading import Samples, load_benchmark
 from latentmas.evaluation.match import accuracy, exact_match
 from latentmas.evaluation.merge import merge_results, read_evaluation
-from latentmas.evaluation.runner import RowRecord, read_records
+from latentmas.evaluation.runner import RowRecord, Work, as_one_run, read_records
 from latentmas.evaluation.sampling import majority_at, pass_at
 from latentmas.evaluation.scoring import Evaluation
 from latentmas.evaluation.tables import latex_table, markdown_table, write_table
@@ -22,6 +22,7 @@ from latentmas.evaluation.timing import Timing, time_executors
 
 __all__ = [
     "accuracy",
+    "as_one_run",
     "Benchmark",
     "benchmarks",
     "CONTROLS",
@@ -57,5 +58,6 @@ __all__ = [
     "Timing",
     "TorchrunEngine",
     "wilson",
+    "Work",
     "write_table",
 ]

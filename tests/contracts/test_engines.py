@@ -26,7 +26,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "ray": {"workers": 2},
 }
 NEEDS = {"ray": "ray"}
-pytestmark = pytest.mark.filterwarnings("default")  # Ray's own, and those that it causes
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # Ray's own, and those that it causes
+    pytest.mark.timeout(600),  # a cluster starts, and each worker imports torch
+]
 
 
 def opened(name: str) -> Engine:

@@ -89,5 +89,5 @@ def make_engine(
 
 
 def shows_all(engine: Engine | str) -> bool:
-    """Whether this process shows progress: of several that a launcher has started, the first."""
+    """Whether this process shows progress: the first of those that a launcher has started."""
     return isinstance(engine, str) or getattr(engine, "rank", 0) == 0

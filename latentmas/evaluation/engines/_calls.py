@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from latentmas.errors import DataError, LatentMASError, PlanError, WeightsError
@@ -67,7 +67,8 @@ class Reply:
 
     def add(self, row: int, end: SampleEnd, seconds: float) -> None:
         """Write down the end of a row."""
-        told = asdict(end) | {"error": None if end.error is None else str(end.error)}
+        error = None if end.error is None else str(end.error)
+        told = asdict(replace(end, error=None)) | {"error": error}
         self.ended.append({"row": row, "seconds": seconds, "end": told})
 
     def ends(self) -> Iterator[tuple[int, SampleEnd, float]]:

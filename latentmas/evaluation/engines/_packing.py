@@ -9,6 +9,7 @@ import pickle
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,10 @@ def pack_works(
     Raises:
         LatentMASError: a team has something that cannot be sent to another process.
     """
-    from latentmas import __version__
-
     bases = list({id(work.job.recipe.base): work.job.recipe.base for work in works}.values())
     places = {id(base): place for place, base in enumerate(bases)}
     return Payload(
-        version=__version__,
+        version=version("latentmas"),
         device=device,
         plugins={path.name: path.read_bytes() for path in plugins},
         modules=tuple(modules),

@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import traceback
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,10 @@ class TeamWorker:
         Raises:
             LatentMASError: the version of latentmas differs, or code cannot be imported.
         """
-        from latentmas import __version__
-
-        wanted = self._payload.version
-        if __version__ != wanted:
+        wanted, found = self._payload.version, version("latentmas")
+        if found != wanted:
             raise LatentMASError(
-                f"this worker has latentmas {__version__}, and the evaluation was started with "
+                f"this worker has latentmas {found}, and the evaluation was started with "
                 f"{wanted}; install the same version on all machines"
             )
         for name, source in self._payload.plugins.items():

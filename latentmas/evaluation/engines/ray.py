@@ -7,8 +7,8 @@ results file with one writer. Ray starts workers that die again and repeats thei
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,8 @@ class RayEngine(Engine):
             workers = self.needs.settle(ray.cluster_resources(), gpu=device.startswith("cuda"))
             batches = sum(work.batch_count for work in todo)
             calls = list(make_calls(todo, task_size(batches, workers.count)))
-            take_replies(_stream(ray, workers, payload, calls, self.attempts), todo)
+            with closing(_stream(ray, workers, payload, calls, self.attempts)) as replies:
+                take_replies(replies, todo)
 
     def _device(self, work: Work) -> str:
         if self.device is not None:
@@ -139,7 +140,7 @@ class _Actor:
 
 def _stream(
     ray: Any, workers: Workers, payload: Any, calls: Sequence[Call], attempts: int
-) -> Iterator[str]:
+) -> Generator[str]:
     """Replies to calls, as they come; closing the iterator ends the work."""
     held = ray.put(payload)  # a list around the reference keeps Ray from resolving it
     ledger = ray.remote(num_cpus=0)(Ledger).remote()
@@ -171,6 +172,5 @@ def _stream(
             "rows are kept, continue with resume"
         ) from error
     finally:
-        with suppress(AttributeError):
-            rows.close()
+        rows.close()
         ray.kill(ledger)

@@ -174,7 +174,7 @@ def as_one_run(works: Sequence[Work], *, steps: int = 1) -> Iterator[None]:
 
     Args:
         works: the jobs.
-        steps: number of steps that watchers are told of; 1 if only the ends of rows are known.
+        steps: number of steps of a row; 1 if only the ends of rows are known.
 
     Raises:
         DataError: as for `Work.end`.
