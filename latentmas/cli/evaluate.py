@@ -139,13 +139,7 @@ def eval_(
         gpus=num_gpus_per_worker,
         options=_values("--engine-option", engine_option),
     )
-    task = open_task(
-        data,
-        benchmark,
-        limit=limit,
-        few_shot=few_shot,
-        answer_field=answer_field,
-    )
+    task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     fields = pairs("--field", field or [])
     keeps = options.on_error == "keep"
     system = open_team(
