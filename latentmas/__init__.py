@@ -32,6 +32,8 @@ from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, promp
 
 if TYPE_CHECKING:
     from latentmas.cost import Explanation, Hardware
+    from latentmas.evaluation import RayEngine, TorchrunEngine
+    from latentmas.evaluation.evaluate import evaluate
     from latentmas.interop import load_release
     from latentmas.io import (
         Comparison,
@@ -65,6 +67,7 @@ _LAZY = {
     "EdgeConfig": "latentmas.training",
     "EdgeTrainer": "latentmas.training",
     "Explanation": "latentmas.cost",
+    "evaluate": "latentmas.evaluation",
     "Hardware": "latentmas.cost",
     "InnerConfig": "latentmas.training",
     "InnerTrainer": "latentmas.training",
@@ -72,6 +75,7 @@ _LAZY = {
     "LinkReport": "latentmas.io",
     "OuterConfig": "latentmas.training",
     "OuterTrainer": "latentmas.training",
+    "RayEngine": "latentmas.evaluation",
     "RolloutConfig": "latentmas.training",
     "RolloutTrainer": "latentmas.training",
     "RunResult": "latentmas.runtime",
@@ -79,6 +83,7 @@ _LAZY = {
     "System": "latentmas.runtime",
     "TeamDifference": "latentmas.io",
     "TeamReport": "latentmas.io",
+    "TorchrunEngine": "latentmas.evaluation",
     "diff_teams": "latentmas.io",
     "inspect_team": "latentmas.io",
     "link_kinds": "latentmas.links",
@@ -98,6 +103,7 @@ __all__ = [
     "diff_teams",
     "EdgeConfig",
     "EdgeTrainer",
+    "evaluate",
     "ExecutionError",
     "Explanation",
     "Graph",
@@ -121,6 +127,7 @@ __all__ = [
     "prompt_file",
     "Quantization",
     "QuantizedCosts",
+    "RayEngine",
     "rerun",
     "RolloutConfig",
     "RolloutTrainer",
@@ -131,6 +138,7 @@ __all__ = [
     "TeamDifference",
     "TeamReport",
     "templates",
+    "TorchrunEngine",
     "train",
     "training_report",
     "TrainingInterrupted",

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentmas.cli.support.console import emit, emit_json, note
+from latentmas.cli.support.engines import (
+    EngineName,
+    EngineOptions,
+    GpusPerWorker,
+    Workers,
+    make_engine,
+    shows_all,
+)
 from latentmas.cli.support.options import (
     Device,
     Json,
@@ -24,7 +32,7 @@ from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
 from latentmas.cli.support.team import open_team
-from latentmas.plan import Decode, RunOptions
+from latentmas.plan import Decode, Plan, RunOptions
 from latentmas.safe_data import parse_json
 
 if TYPE_CHECKING:
@@ -109,6 +117,10 @@ def eval_(
         bool, typer.Option("--resume", help="Keep the finished rows of --output; run the others.")
     ] = False,
     table: Tables = None,
+    engine: EngineName = None,
+    workers: Workers = None,
+    num_gpus_per_worker: GpusPerWorker = None,
+    engine_option: EngineOptions = None,
     *,
     options: RunOptions,
     device: Device = "cpu",
@@ -119,38 +131,35 @@ def eval_(
     names = _controls(controls, twin)
     if twin_tokens is not None and "twin" not in names:
         raise typer.BadParameter("--twin-tokens requires --twin")
-    if resume and output is None:
-        raise typer.BadParameter("--resume requires --output, the file to continue")
-    if data is None and benchmark is None:
-        raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
+    _check_files(data, benchmark, output, resume)
     check_outputs(output, manifest, *(table or []))
-    task = open_task(
-        data,
-        benchmark,
-        limit=limit,
-        few_shot=few_shot,
-        answer_field=answer_field,
+    runs = make_engine(
+        engine,
+        device=device,
+        sharded=shard is not None,
+        workers=workers,
+        gpus=num_gpus_per_worker,
+        options=_values("--engine-option", engine_option),
     )
+    task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     fields = pairs("--field", field or [])
     keeps = options.on_error == "keep"
     system = open_team(
         team,
-        device=device,
+        device=device if isinstance(runs, str) else runs.place(device),
         seed=seed_of(options),
         check=lambda plan: task.fill(plan.graph.inputs, fields, keep=keeps),
     )
     from latentmas.evaluation import evaluate, open_grader, write_table
 
-    own = pairs("--grader-option", grader_option or [])
     judge = open_grader(
         grader or task.grader,
         **({} if grader else task.grader_options),
-        **{name: _value(text) for name, text in own.items()},
+        **_values("--grader-option", grader_option),
     )
-    if options.max_new_tokens is not None and twin_tokens is not None:  # edges keep the twin's
-        writers = sorted({s.agent for s in system.plan.steps if isinstance(s, Decode)})
-        options = options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
-    with judge, run_progress() as watch, _kept(output):
+    if twin_tokens is not None:
+        options = _without_edges(options, system.plan)
+    with judge, run_progress(quiet=not shows_all(runs)) as watch, _kept(output):
         found = evaluate(
             system,
             task.rows,
@@ -161,11 +170,15 @@ def eval_(
             output=output,
             resume=resume,
             shard=_shard(shard),
+            engine=runs,
             manifest=manifest,
             data=data,
             on_event=watch,
             options=options,
         )
+    if shard is None and found.rows < len(task.rows):
+        note(f"{found.rows} of {len(task.rows)} rows are finished; the last process joins all")
+        return
     for path in table or []:
         note(f"wrote {write_table(found, path)}")
     emit_json(found.to_dict()) if json else emit(str(found))
@@ -193,6 +206,24 @@ def merge(
     note(f"wrote {output}")
 
 
+def _check_files(
+    data: Path | None, benchmark: str | None, output: Path | None, resume: bool
+) -> None:
+    """Whether there are rows, and a file to continue."""
+    if resume and output is None:
+        raise typer.BadParameter("--resume requires --output, the file to continue")
+    if data is None and benchmark is None:
+        raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
+
+
+def _without_edges(options: RunOptions, plan: Plan) -> RunOptions:
+    """The limit of tokens for agents that answer only, since edges have that of the twin."""
+    if options.max_new_tokens is None:
+        return options
+    writers = sorted({step.agent for step in plan.steps if isinstance(step, Decode)})
+    return options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
+
+
 def _controls(names: str, twin: bool) -> list[str]:
     """Names of controls, each once."""
     from latentmas.evaluation import CONTROLS
@@ -212,6 +243,11 @@ def _shard(text: str | None) -> Shard | None:
     if not (slash and index.isdecimal() and count.isdecimal()):
         raise typer.BadParameter(f"--shard is I/N, such as 0/4, not {text!r}")
     return Shard(int(index), int(count))
+
+
+def _values(flag: str, given: list[str] | None) -> dict[str, Any]:
+    """Options by name, with their values."""
+    return {name: _value(text) for name, text in pairs(flag, given or []).items()}
 
 
 def _value(text: str) -> Any:

@@ -3,6 +3,10 @@
 from latentmas.evaluation.benchmarks import Benchmark, benchmarks
 from latentmas.evaluation.controls import CONTROLS
 from latentmas.evaluation.difference import Difference, paired_difference
+from latentmas.evaluation.engines import Engine, engines, open_engine
+from latentmas.evaluation.engines.local import LocalEngine
+from latentmas.evaluation.engines.ray import RayEngine
+from latentmas.evaluation.engines.torchrun import TorchrunEngine
 from latentmas.evaluation.evaluate import Shard, evaluate
 from latentmas.evaluation.graders import Grade, Grader, graders, open_grader
 from latentmas.evaluation.inputs import fill_inputs
@@ -10,7 +14,7 @@ from latentmas.evaluation.intervals import mean_interval, tango, wilson
 from latentmas.evaluation.loading import Samples, load_benchmark
 from latentmas.evaluation.match import accuracy, exact_match
 from latentmas.evaluation.merge import merge_results, read_evaluation
-from latentmas.evaluation.runner import RowRecord, read_records
+from latentmas.evaluation.runner import RowRecord, Work, as_one_run, read_records
 from latentmas.evaluation.sampling import majority_at, pass_at
 from latentmas.evaluation.scoring import Evaluation
 from latentmas.evaluation.tables import latex_table, markdown_table, write_table
@@ -18,10 +22,13 @@ from latentmas.evaluation.timing import Timing, time_executors
 
 __all__ = [
     "accuracy",
+    "as_one_run",
     "Benchmark",
     "benchmarks",
     "CONTROLS",
     "Difference",
+    "Engine",
+    "engines",
     "evaluate",
     "Evaluation",
     "exact_match",
@@ -31,13 +38,16 @@ __all__ = [
     "graders",
     "latex_table",
     "load_benchmark",
+    "LocalEngine",
     "majority_at",
     "markdown_table",
     "mean_interval",
     "merge_results",
+    "open_engine",
     "open_grader",
     "paired_difference",
     "pass_at",
+    "RayEngine",
     "read_evaluation",
     "read_records",
     "RowRecord",
@@ -46,6 +56,8 @@ __all__ = [
     "tango",
     "time_executors",
     "Timing",
+    "TorchrunEngine",
     "wilson",
+    "Work",
     "write_table",
 ]

@@ -2,56 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from latentmas.errors import DataError, LatentMASError
-from latentmas.evaluation.controls import Control, make_control
+from latentmas.errors import LatentMASError
+from latentmas.evaluation.controls import CONTROLS
+from latentmas.evaluation.engines import Engine, open_engine
 from latentmas.evaluation.graders import Grader, GraderFunction, open_grader
-from latentmas.evaluation.runner import (
-    Job,
-    Results,
-    Rows,
-    Runner,
-    check_shard,
-    even_batches,
-    key_of_row,
-    name_samples,
+from latentmas.evaluation.prepare import (
+    TEAM,
+    Row,
+    Shard,
+    make_job,
+    make_systems,
     open_results,
+    read_rows,
+    take_share,
 )
+from latentmas.evaluation.runner import Job, Recipe, Runner, Work, check_shard
 from latentmas.evaluation.scoring import Evaluation, compare, score_records
-from latentmas.evaluation.settings import check_settings, settings_of, write_settings
+from latentmas.evaluation.settings import settings_of
 from latentmas.plan import RunOptions
-from latentmas.redact import get_logger
-from latentmas.runtime import RunResult, System, bad_samples, check_system, merge_options
-from latentmas.spec import field_problem
+from latentmas.runtime import RunResult, System, check_system, merge_options
 
 __all__ = ["TEAM", "Shard", "evaluate", "gather"]
-
-Row = Mapping[str, Any]
-TEAM = "team"
-log = get_logger("latentmas.evaluation")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A part of the rows: every `count`-th one, beginning with `index`."""
-
-    index: int
-    """Number of the shard, from 0."""
-    count: int
-    """Number of shards."""
-
-    def __post_init__(self) -> None:
-        if not (self.count >= 1 and 0 <= self.index < self.count):
-            raise LatentMASError(
-                f"shard {self.index}/{self.count} does not exist; the first of {self.count} is "
-                f"0/{self.count} and the last {self.count - 1}/{self.count}"
-            )
 
 
 def evaluate(
@@ -66,6 +44,7 @@ def evaluate(
     output: str | Path | None = None,
     resume: bool = False,
     shard: Shard | None = None,
+    engine: str | Engine = "local",
     manifest: str | Path | None = None,
     data: str | Path | None = None,
     options: RunOptions | None = None,
@@ -87,6 +66,9 @@ def evaluate(
         resume: whether to keep the finished rows of `output` and run the missing ones. Otherwise
             `output` must not hold rows.
         shard: part of the rows to run; `latentmas merge` joins the files of all shards.
+        engine: `"local"`, `"ray"`, `"torchrun"` or another registered name, or an `Engine` such as
+            `RayEngine(workers=4)`: where the rows run. Engines keep the same rows under the same
+            keys, so an evaluation that one has begun can be continued by another.
         manifest: path for the manifest of the team's run, with its score, which `latentmas.rerun`
             can repeat. It does not include other systems.
         data: file that the rows come from, for the manifest to refer to; without one, the manifest
@@ -100,12 +82,14 @@ def evaluate(
             `record=("report",)`, `Evaluation.report` can write a page of the run.
 
     Returns:
-        Score with interval and cost, and those of controls with their paired differences.
+        Score with interval and cost, and those of controls with their paired differences. With the
+        engine `torchrun`, the process that ends last has all rows, and the others have their own.
 
     Raises:
         DataError: the rows are empty; some lack an answer or an input or cannot be graded, and the
             error lists them all; or `output` cannot be used.
-        UnknownNameError: the grader or a control is unknown.
+        UnknownNameError: the grader, a control or the engine is unknown.
+        LatentMASError: the engine cannot run, or options do not fit together.
     """
     for name, team in {"system": system, **(compare_with or {})}.items():
         check_system(name, team)
@@ -115,17 +99,30 @@ def evaluate(
             f"evaluate takes no {sorted(extra)[0]}; to edit messages, use system.tap, or a control"
         )
     asked, objects = merge_options("evaluate", options, given)
-    judge = open_grader(grader)
+    judge, runs = open_grader(grader), open_engine(engine)
     whole = manifest is not None or "report" in asked.record
-    if whole and shard is not None:
-        raise LatentMASError("a manifest or a report takes one run of all rows; leave out shard")
-    check_shard(system.mesh, shard is not None)
-    systems = _systems(system, controls, compare_with or {}, twin_tokens)
-    table = _read(rows, answer_field, judge, shard, keep=asked.on_error == "keep")
+    if whole and (shard is not None or not runs.runs_whole):
+        what = "shard" if shard is not None else f"engine {runs.name!r}"
+        raise LatentMASError(f"a manifest or a report takes one run of all rows; leave out {what}")
+    check_shard(system.mesh, shard is not None, runs.name)
+    path = None if output is None else Path(output)
+    systems = make_systems(system, controls, compare_with or {}, twin_tokens)
+    group_size = asked.batch_size if any(one.shuffles for one in systems.values()) else None
+    table = read_rows(rows, answer_field, judge, keep=asked.on_error == "keep")
+    table = take_share(table, judge, shard=shard, engine=runs, group_size=group_size)
     with ExitStack() as stack:
         if not isinstance(grader, Grader):
             stack.callback(judge.close)
-        results = _open(stack, output, resume, systems, asked, judge)
+        settings = settings_of(systems, asked, judge)
+        results = open_results(
+            stack,
+            path,
+            resume=resume,
+            engine=runs,
+            rows=table,
+            settings=settings,
+            mesh=system.mesh,
+        )
         runner = Runner(
             rows=table,
             grader=judge,
@@ -134,139 +131,63 @@ def evaluate(
             objects=objects,
             watchers=_watchers(hooks.get("on_event", ())),
         )
-        evaluations = {}
-        for name, control in systems.items():
-            job = _job(name, control, table, asked, whole=whole)
-            recorder = None
-            if manifest is not None and name == TEAM:
-                recorder = system.recorder(
-                    manifest, data=data, score=partial(_scores_of, runner, job)
-                )
-            evaluations[name] = _evaluated(runner, job, recorder)
-        results.finish({name: place for place, name in enumerate(systems)})
-        if (error := results.error) is not None:
-            evaluations = {n: replace(one, output_error=error) for n, one in evaluations.items()}
-        return gather(
-            {
-                name: replace(one, read=partial(results.again, name, table.numbers))
-                for name, one in evaluations.items()
-            }
-        )
+        jobs = [
+            make_job(
+                name,
+                control,
+                _recipe(name, system, control.system, controls, twin_tokens),
+                table,
+                asked,
+                whole=whole,
+            )
+            for name, control in systems.items()
+        ]
+        recorder = None if manifest is None else partial(system.recorder, manifest, data=data)
+        runs.run(_works(runner, jobs, recorder))
+        found = _gathered(runner, jobs)
+    joined = None if found.output_error else runs.join(path)
+    return found if joined is None else joined
 
 
-def _systems(
-    system: System,
-    controls: Sequence[str],
-    others: Mapping[str, System],
-    twin_tokens: int | None,
-) -> dict[str, Control]:
-    """All systems by name, the team first."""
-    if isinstance(controls, str):
-        raise LatentMASError(f"controls is a sequence of names, such as [{controls!r}]")
-    found = {TEAM: Control(system)}
-    for name in controls:
-        found[name] = make_control(name, system, twin_tokens=twin_tokens)
-    for name, other in others.items():
-        if name in found:
-            raise LatentMASError(f"compare_with has a system named {name!r}; choose another name")
-        found[name] = Control(other)
-    return found
+def _recipe(
+    name: str, team: System, own: System, controls: Sequence[str], twin_tokens: int | None
+) -> Recipe:
+    """How a system is made: a control of the team, or as it is."""
+    if name in controls and name in CONTROLS:
+        return Recipe(team, name, twin_tokens)
+    return Recipe(own)
 
 
-def _read(
-    rows: Sequence[Row], answer_field: str, judge: Grader, shard: Shard | None, *, keep: bool
-) -> Rows:
-    """The rows with their correct answers; those that cannot be graded have errors."""
-    if not rows:
-        raise DataError("there are no rows to evaluate")
-    errors, gold = dict[int, LatentMASError](), list[Any]()
-    for number, row in enumerate(rows):
-        problem = field_problem(f"sample {number}", row, answer_field)
-        for name in judge.needs:
-            problem = problem or field_problem(f"sample {number}", row, name)
-        gold.append(None if problem is not None else row[answer_field])
-        if problem is not None:
-            errors[number] = DataError(problem)
-    if errors and not keep:
-        raise bad_samples(errors, len(rows))
-    numbers = range(len(rows)) if shard is None else range(shard.index, len(rows), shard.count)
-    if not numbers:
-        raise DataError(f"shard {shard} holds none of {len(rows)} rows")
-    _warn_of_gold(rows, gold, [number for number in numbers if number not in errors], judge)
-    samples = [row if isinstance(row, Mapping) else {} for row in rows]
-    return Rows(samples, gold, name_samples(samples), errors, numbers)
+def _works(runner: Runner, jobs: Sequence[Job], recorder: Any) -> Iterator[Work]:
+    """What the results lack of each job, made when it is asked for."""
+    for job in jobs:
+        work = runner.work(job)
+        if work is None:
+            continue
+        if recorder is not None and job.name == TEAM:
+            work.manifest = recorder(score=partial(_scores_of, runner, job))
+        yield work
 
 
-def _warn_of_gold(
-    rows: Sequence[Row], gold: Sequence[Any], numbers: Sequence[int], judge: Grader
-) -> None:
-    """Warn of correct answers that the grader cannot read."""
-    found = {n: judge.gold_problem(gold[n], rows[n]) for n in numbers}
-    unread = {number: problem for number, problem in found.items() if problem is not None}
-    if unread:
-        first = min(unread)
-        log.warning(
-            "grader %r cannot read the correct answers of %d of %d rows; answers to them count as "
-            "wrong (row %d: %s)",
-            *(judge.name, len(unread), len(numbers), first, unread[first]),
-        )
-
-
-def _open(
-    stack: ExitStack,
-    output: str | Path | None,
-    resume: bool,
-    systems: Mapping[str, Control],
-    options: RunOptions,
-    judge: Grader,
-) -> Results:
-    """The results file, with the rows of an earlier evaluation of the same settings."""
-    mesh = systems[TEAM].system.mesh
-    results = stack.enter_context(open_results(output, mesh))
-    if mesh is not None and not mesh.writes:
-        return results
-    if output is None:
-        if resume:
-            raise LatentMASError("resume needs output, the file to continue")
-        return results
-    settings = settings_of(systems, options, judge)
-    if results.on_disk and not resume:
-        raise DataError(
-            f"{str(output)!r} holds {results.on_disk} rows of an earlier evaluation; continue it "
-            "with resume, name another file, or delete it"
-        )
-    if results.on_disk:
-        check_settings(output, settings)
-    write_settings(output, settings)
-    return results
-
-
-def _job(name: str, control: Control, table: Rows, options: RunOptions, *, whole: bool) -> Job:
-    settings = settings_of({name: control}, options, None)
-    digest = settings["digest"]
-    keys = [key_of_row(digest, one) for one in table.names]
-    if control.shuffles:  # the answer depends on the other rows of the batch too
-        for batch in even_batches(list(table.numbers), options.batch_size):
-            for number, before in zip(batch, [batch[-1], *batch], strict=False):
-                keys[number] = key_of_row(digest, table.names[number], table.names[before])
-    return Job(
-        name=name,
-        system=control.system,
-        keys=keys,
-        edit=control.edit,
-        inputs=control.inputs,
-        group=control.shuffles,
-        whole=whole and not control.shuffles,
+def _gathered(runner: Runner, jobs: Sequence[Job]) -> Evaluation:
+    """The evaluations of all jobs, which can be read again from the ordered file."""
+    results, numbers = runner.results, runner.rows.numbers
+    evaluations = {job.name: _evaluated(runner, job) for job in jobs}
+    results.finish({job.name: place for place, job in enumerate(jobs)})
+    return gather(
+        {
+            name: replace(
+                one, output_error=results.error, read=partial(results.again, name, numbers)
+            )
+            for name, one in evaluations.items()
+        }
     )
 
 
-def _evaluated(runner: Runner, job: Job, recorder: Any) -> Evaluation:
-    result = runner.run(job, manifest=recorder)
-    found = _scored(runner, job)
-    if found.errors and runner.options.on_error == "raise":
-        raise bad_samples(dict(found.errors), len(runner.rows.samples))
+def _evaluated(runner: Runner, job: Job) -> Evaluation:
+    result = runner.works[job.name].result if job.name in runner.works else None
     error = None if result is None else result.manifest_error
-    return replace(found, result=result, manifest_error=error)
+    return replace(_scored(runner, job), result=result, manifest_error=error)
 
 
 def _scored(runner: Runner, job: Job) -> Evaluation:

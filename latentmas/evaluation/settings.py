@@ -16,7 +16,7 @@ from latentmas.plan import RunOptions
 from latentmas.runtime import System, link_digests
 from latentmas.spec import canonical_json
 
-__all__ = ["check_settings", "settings_of", "settings_path", "write_settings"]
+__all__ = ["check_settings", "settings_of", "settings_path", "system_settings", "write_settings"]
 
 WITHOUT_EFFECT = ("batch_size", "executor", "on_error", "record", "refill_threshold")
 """Options of a run that do not change what a row is answered, up to rounding."""
@@ -35,7 +35,7 @@ def settings_of(
     told = options.model_dump(mode="json")
     settings: dict[str, Any] = {
         "options": {name: value for name, value in told.items() if name not in WITHOUT_EFFECT},
-        "systems": {name: _system(one.system) for name, one in systems.items()},
+        "systems": {name: system_settings(one.system) for name, one in systems.items()},
     }
     if any(one.shuffles for one in systems.values()):
         settings["options"]["batch_size"] = options.batch_size
@@ -49,7 +49,12 @@ def _label(grader: Grader) -> str:
     return f"{grader.name}({told})" if told else grader.name
 
 
-def _system(system: System) -> dict[str, Any]:
+def system_settings(system: System) -> dict[str, Any]:
+    """What the answers of a system depend on: digests of its plan and links, and data types.
+
+    Args:
+        system: the system.
+    """
     plan = system.plan
     return {
         "plan": plan.digest,
@@ -73,7 +78,7 @@ def write_settings(output: str | Path, settings: Mapping[str, Any]) -> None:
     Raises:
         WriteError: the file cannot be written.
     """
-    if Path(output).is_file():
+    if Path(output).is_file() or not Path(output).exists():
         text = json.dumps(settings, indent=1, ensure_ascii=False)
         write_text_atomically(settings_path(output), text + "\n")
 

@@ -8,7 +8,14 @@ from pathlib import Path
 
 from latentmas.errors import LatentMASError
 
-__all__ = ["import_plugin"]
+__all__ = ["import_plugin", "imported_plugins"]
+
+_imported: list[Path] = []
+
+
+def imported_plugins() -> list[Path]:
+    """The files that have been imported, in their order."""
+    return list(_imported)
 
 
 def import_plugin(path: Path) -> None:
@@ -33,6 +40,8 @@ def import_plugin(path: Path) -> None:
         raise LatentMASError(
             f"--plugin {str(path)!r} fails{where}: {type(error).__name__}: {error}"
         ) from error
+    if path not in _imported:
+        _imported.append(path)
 
 
 def _line(error: Exception, path: Path) -> str:

@@ -9,15 +9,21 @@ from latentmas.evaluation.runner.results import Results
 from latentmas.evaluation.runner.store import read_records
 from latentmas.runtime import Mesh
 
-__all__ = ["check_shard", "open_results"]
+__all__ = ["check_shard", "shared_results"]
 
 
-def check_shard(mesh: Mesh | None, given: bool) -> None:
-    """Check that groups of processes have different rows.
+def check_shard(mesh: Mesh | None, given: bool, engine: str) -> None:
+    """Check that groups of processes that hold one model together have different rows.
 
     Raises:
-        LatentMASError: There are several groups, and no shard is given.
+        LatentMASError: There are several groups, and no shard is given, or an engine would divide
+            the rows among the processes of a group.
     """
+    if mesh is not None and engine != "local":
+        raise LatentMASError(
+            f"engine {engine!r} gives each process rows of its own, and with tensor_parallel "
+            "processes run the same rows together; use engine 'local', with shard for each group"
+        )
     if mesh is not None and mesh.replicas > 1 and not given:
         raise LatentMASError(
             f"this job has {mesh.replicas} groups of processes, which would all run all rows and "
@@ -27,7 +33,7 @@ def check_shard(mesh: Mesh | None, given: bool) -> None:
         )
 
 
-def open_results(output: str | Path | None, mesh: Mesh | None) -> Results:
+def shared_results(output: str | Path | None, mesh: Mesh | None) -> Results:
     """The results file; a process that does not write keeps its rows in memory.
 
     Raises:
