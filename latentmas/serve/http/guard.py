@@ -73,7 +73,7 @@ class Guard:
     def _has_key(self, headers: Headers) -> bool:
         """Whether a key was sent; every key is compared, in constant time."""
         scheme, _, sent = headers.get("authorization", "").partition(" ")
-        given = sent.strip().encode() if scheme.lower() == "bearer" else b""
+        given = sent.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
         return sum(hmac.compare_digest(given, key) for key in self._keys) > 0
 
 
