@@ -1,4 +1,8 @@
-"""A small team behind a real server, in this process."""
+"""A small team behind a real server, in this process.
+
+Teams are loaded in fp64: in fp32 the rounding of a batch differs from that of a row alone, which
+now and then, in thousands of tokens, moves a draw to the next token.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ DRAWN = {"do_sample": True, "temperature": 1.3}
 def pair(family: str = "qwen3", **config: Any) -> lm.Graph:
     """A reader that thinks and a writer; weights are large enough for answers to differ."""
     tiny = tiny_backbone(family, 32, initializer_range=0.12, **config)
+    tiny = lm.Backbone(tiny.source, dtype="float64")
     graph = lm.Graph("pair", inputs=["question"], rounds=1, latent_steps=2)
     graph.add_agent("reader", tiny, prompt="Read: {{ question }}")
     graph.add_agent("writer", tiny, prompt="{{ reader }} {{ question }}", max_new_tokens=12)
@@ -46,7 +51,7 @@ async def texts(inbox: Inbox) -> list[list[str]]:
     return [list(result.end.texts) for result in await inbox.finished()]
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for something in another thread."""
     end = time.monotonic() + seconds
     while not condition():
@@ -54,7 +59,7 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
         time.sleep(0.005)
 
 
-async def soon(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def soon(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """`until`, in an event loop."""
     await asyncio.to_thread(until, condition, seconds)
 

@@ -18,6 +18,7 @@ import latentmas as lm
 from latentmas.backbones import LoadedBackbone
 from latentmas.serve import ServeSettings, create_app, open_socket
 from tests.served import pair, served, until
+from tests.teams import load64
 
 SAY = [{"role": "user", "content": "hello"}]
 CHAT = {"model": "pair", "messages": SAY}
@@ -26,7 +27,7 @@ HOT = {"temperature": 1.3, "seed": 3}
 
 @pytest.fixture(scope="module")
 def system() -> lm.System:
-    return pair().compile().load()
+    return load64(pair())
 
 
 @asynccontextmanager
@@ -162,7 +163,7 @@ def several_inputs() -> lm.System:
     graph = lm.Graph("two", inputs=["topic", "question"], rounds=1, latent_steps=1)
     tiny = next(iter(pair().spec().backbones.values()))
     graph.add_agent("only", lm.Backbone(tiny.source), prompt="{{ topic }}: {{ question }}")
-    return graph.output("only").compile().load()
+    return load64(graph.output("only"))
 
 
 def test_inputs_of_a_graph_by_name() -> None:

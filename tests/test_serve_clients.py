@@ -10,6 +10,7 @@ import pytest
 
 import latentmas as lm
 from tests.served import pair, served
+from tests.teams import load64
 
 HELLO = [{"role": "user", "content": "hello"}]
 HOT: dict[str, Any] = {"temperature": 1.3, "seed": 3, "max_tokens": 20}
@@ -17,7 +18,7 @@ HOT: dict[str, Any] = {"temperature": 1.3, "seed": 3, "max_tokens": 20}
 
 @pytest.fixture(scope="module")
 def system() -> lm.System:
-    return pair().compile().load()
+    return load64(pair())
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +140,7 @@ def test_langchain(system: lm.System, url: str) -> None:
     assert more.response_metadata["token_usage"]["latent_steps"] == 3
 
 
+@pytest.mark.filterwarnings("ignore")  # of the client's own modules
 def test_pydantic_ai(system: lm.System, url: str) -> None:
     pytest.importorskip("pydantic_ai")
     from pydantic_ai import Agent
@@ -158,7 +160,9 @@ def test_pydantic_ai(system: lm.System, url: str) -> None:
     assert asyncio.run(streamed()) == result.output
 
 
-def test_litellm(system: lm.System, url: str) -> None:
+@pytest.mark.filterwarnings("ignore")  # of the client's own modules
+def test_litellm(system: lm.System, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it asks the network
     litellm = pytest.importorskip("litellm")
     how = {"model": "openai/pair", "api_base": url, "api_key": "a-secret-key"}
     answer = litellm.completion(messages=HELLO, **how, **HOT)

@@ -17,11 +17,12 @@ from latentmas.serve import Engine, RequestError, ServeSettings
 from latentmas.serve.tickets import Begun, Inbox, Text
 from latentmas.testing import TINY_FAMILIES
 from tests.served import DRAWN, alone, asked, engine, pair, soon, texts
+from tests.teams import load64
 
 
 @pytest.fixture(scope="module")
 def system() -> lm.System:
-    return pair().compile().load()
+    return load64(pair())
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 def test_samples_that_join_one_another_equal_themselves_alone(family: str) -> None:
     window = {"sliding_window": 16} if family in ("mistral", "gemma3_text") else {}
-    system = pair(family, **window).compile().load(dtype="float64").double()
+    system = load64(pair(family, **window))
     batch, found = OpenBatch(system, executor="cached"), dict[str, str]()
     joins = {0: "a question of some length " * 2, 3: "b", 9: "a third", 14: "and c", 21: "the last"}
     options = lm.RunOptions(**DRAWN, max_new_tokens=11)
