@@ -156,18 +156,16 @@ def sequential(system: lm.System, load: Load, seconds: float) -> dict[str, float
     wrong, tokens, began, cpu = 0, 0, time.perf_counter(), time.process_time()
     timed: tuple[int, int, float, float] | None = None
 
-    def now() -> tuple[int, int, float, float]:
+    def now(done: int) -> tuple[int, int, float, float]:
         return done, tokens, time.perf_counter() - began, time.process_time() - cpu
 
-    done = 0
-    for asked, text in load.answers.values():
+    for done, (asked, text) in enumerate(load.answers.values(), start=1):
         want, count = alone(system, asked)
-        done += 1
         wrong += want != text
         tokens += count
         if timed is None and time.perf_counter() - began > seconds:
-            timed = now()
-    timed = timed or now()
+            timed = now(done)
+    timed = timed or now(len(load.answers))
     return {
         "wrong_answers": wrong,
         "tokens": tokens,
