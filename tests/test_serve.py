@@ -153,7 +153,7 @@ def test_options_of_a_team_and_records(system: lm.System) -> None:
     (messages,), (states,) = body["latentmas"]["messages"], body["latentmas"]["states"]
     assert messages.keys() == run.messages.keys() and states.keys() == run.states.keys()
     for name, value in run.messages.items():
-        torch.testing.assert_close(torch.tensor(messages[name]), value[0])
+        torch.testing.assert_close(torch.tensor(messages[name]), value[0].float())
     streamed = chunks(post(system, CHAT | more | {"stream": True}).text)
     assert streamed[-1]["latentmas"]["messages"] == [messages]
 

@@ -34,11 +34,13 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the open batch ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
-def test_samples_that_join_one_another_equal_themselves_alone(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "executor"), [*((name, "cached") for name in TINY_FAMILIES), ("qwen3", "static")]
+)
+def test_samples_that_join_one_another_equal_themselves_alone(family: str, executor: str) -> None:
     window = {"sliding_window": 16} if family in ("mistral", "gemma3_text") else {}
     system = load64(pair(family, **window))
-    batch, found = OpenBatch(system, executor="cached"), dict[str, str]()
+    batch, found = OpenBatch(system, executor=executor), dict[str, str]()
     joins = {0: "a question of some length " * 2, 3: "b", 9: "a third", 14: "and c", 21: "the last"}
     options = lm.RunOptions(**DRAWN, max_new_tokens=11)
     with batch.active():
