@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -243,6 +244,8 @@ def test_conversations_that_cannot_be_answered(system: lm.System) -> None:
         ({"record": ["report"]}, "record.0", "'messages' or 'states'"),
         ({"messages": "hello"}, "messages", "valid list"),
         ({"messages": [{"content": "x"}]}, "messages.0.role", "missing"),
+        ({"stop": ["x"] * 17}, "stop", "at most 16 items"),
+        ({"stop": ["x" * 1001]}, "stop.0", "at most 1000 characters"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"logprobs": True}, "logprobs", "not supported"),
@@ -279,6 +282,27 @@ def test_what_is_not_a_request(system: lm.System) -> None:
     other = CHAT | {"model": "gpt-9"}
     assert "'pair'" in refused(post(system, other), 404, param="model", code="model_not_found")
     assert "POST /v1/embeddings" in refused(post(system, {}, "embeddings"), 404)
+
+
+def test_a_slow_body_is_given_up(system: lm.System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentmas.serve.http.completions._BODY_SECONDS", 0.1)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(5)
+
+    async def ask() -> Any:
+        async with client(system) as made:
+            kind = {"content-type": "application/json"}
+            return await made.post("/v1/completions", content=slow(), headers=kind)
+
+    assert "0.1 seconds" in refused(asyncio.run(ask()), 408)
+
+
+def test_a_missing_extra_is_named(system: lm.System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(lm.LatentMASError, match=r"pip install 'latentmas\[serve\]'"):
+        create_app(system)
 
 
 def test_an_error_of_our_own_is_not_shown(

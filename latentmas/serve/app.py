@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from latentmas.errors import LatentMASError
 from latentmas.runtime import System
 from latentmas.serve.engine import Engine
 from latentmas.serve.settings import ServeSettings
@@ -31,13 +32,13 @@ def create_app(system: System, settings: ServeSettings | None = None) -> FastAPI
         loses no request.
 
     Raises:
-        ModuleNotFoundError: fastapi is not installed.
+        LatentMASError: fastapi is not installed.
         TypeError: `system` is not a system.
     """
     try:
         import fastapi  # noqa: F401  # asked for first, so that the message names the extra
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(EXTRA, name=error.name) from error
+    except ImportError as error:
+        raise LatentMASError(EXTRA) from error
     from latentmas.serve.http.application import build
 
     return build(Engine(system, settings))

@@ -14,7 +14,7 @@ from typing import TypeVar
 from latentmas.errors import ExecutionError, LatentMASError
 from latentmas.runtime import Event as RunEvent
 from latentmas.runtime import OpenBatch, System, TextWatcher, Token, check_system
-from latentmas.serve.errors import busy, overdue, request_error, shutting_down
+from latentmas.serve.errors import bad_request, busy, overdue, request_error, shutting_down
 from latentmas.serve.metrics import EngineMetrics
 from latentmas.serve.settings import ServeSettings
 from latentmas.serve.tickets import Asked, Begun, Event, Inbox, Text, Ticket
@@ -242,7 +242,8 @@ class Engine:
             self._fail(tickets, error)
             return
         for place, wrong in errors.items():
-            self._fail([tickets[place]], wrong)
+            message = str(wrong).removeprefix(f"sample {place}: ")
+            self._fail([tickets[place]], bad_request(message))
         tickets = [ticket for place, ticket in enumerate(tickets) if place not in errors]
         if not tickets:
             return

@@ -68,13 +68,13 @@ def run_server(
         on_start: Called with the server's URL when it takes requests.
 
     Raises:
-        ModuleNotFoundError: uvicorn is not installed.
-        LatentMASError: The address is taken, or is not one of this machine.
+        LatentMASError: uvicorn is not installed, or the address is taken or is not one of this
+            machine.
     """
     try:
         import uvicorn
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(EXTRA, name=error.name) from error
+    except ImportError as error:
+        raise LatentMASError(EXTRA) from error
     sock = sock or open_socket(host, port)
     config = uvicorn.Config(
         app,

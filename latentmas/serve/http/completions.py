@@ -25,6 +25,8 @@ from latentmas.serve.tickets import Inbox, Text
 
 __all__ = ["Completions"]
 
+_BODY_SECONDS = 60
+"""Seconds for which a body may arrive."""
 _PATIENCE = 10.0
 """Seconds for which a stream waits for its request to begin, so that an error has its status."""
 
@@ -68,20 +70,27 @@ async def _body(http: HttpRequest, most: int) -> bytes:
     """The body of a request, of JSON and of a bounded size.
 
     Raises:
-        RequestError: It is something else (415), or too large (413).
+        RequestError: It is something else (415), too large (413), or too slow (408).
     """
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # what a form on a web page sends needs no leave of the browser
         raise RequestError(415, f"the content type is {kind!r:.60}; send JSON, as application/json")
     raw = bytearray()
-    async for chunk in http.stream():
-        raw += chunk
-        if len(raw) > most:
-            raise RequestError(
-                413,
-                f"the body is larger than {most:,} bytes, the limit of this server; send less text",
-                code="request_too_large",
-            )
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in http.stream():
+                raw += chunk
+                if len(raw) > most:
+                    raise RequestError(
+                        413,
+                        f"the body is larger than {most:,} bytes, the limit of this server; send "
+                        "less text",
+                        code="request_too_large",
+                    )
+    except TimeoutError:
+        raise RequestError(
+            408, f"the body did not arrive within {_BODY_SECONDS} seconds; send it again"
+        ) from None
     return bytes(raw)
 
 

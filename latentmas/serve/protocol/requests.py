@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 R = TypeVar("R", bound="Request")
+StopString = Annotated[str, Field(max_length=1000)]
 
 IGNORED = frozenset(
     ("user", "metadata", "store", "service_tier", "parallel_tool_calls", "prompt_cache_key")
@@ -80,7 +81,7 @@ class Request(_Strict):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1)
-    stop: str | list[str] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
     seed: int | None = None
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, gt=0, le=1)
@@ -165,7 +166,13 @@ def _check_names(kind: type[Request], fields: Mapping[str, Any]) -> None:
 
 def _field_error(error: ValidationError) -> RequestError:
     """The first problem that pydantic found, in OpenAI's form."""
-    item = error.errors(include_url=False, include_context=False)[0]
+    items = error.errors(include_url=False, include_context=False)
+    first = items[0]["loc"][0]
+    # Of a union, the alternative whose type is right says what is wrong.
+    item = max(
+        (item for item in items if item["loc"][0] == first),
+        key=lambda item: (len(item["loc"]), not item["type"].endswith("_type")),
+    )
     where = [str(part) for part in item["loc"] if not _names_a_type(part)]
     param = ".".join(where)
     if item["type"] == "missing":
@@ -178,7 +185,8 @@ def _field_error(error: ValidationError) -> RequestError:
 
 def _names_a_type(part: str | int) -> bool:
     """Whether a part of a location names an alternative of a union rather than a field."""
-    return isinstance(part, str) and (part in ("str", "int") or "[" in part)
+    kinds = ("str", "int", "constrained-str")
+    return isinstance(part, str) and (part in kinds or "[" in part)
 
 
 def _kind(value: Any) -> str:
