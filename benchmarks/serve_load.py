@@ -37,6 +37,8 @@ from latentmas.testing import tiny_backbone
 
 KINDS = ("whole", "stream", "leave")
 """What a client does: waits for the whole answer, reads a stream, or leaves in the middle of it."""
+WARM = 4
+"""Requests of each client before memory is measured."""
 TEMPERATURES = (0.0, 0.7, 1.0, 1.3)
 
 
@@ -145,10 +147,27 @@ def served(system: lm.System) -> Iterator[tuple[str, Engine]]:
         thread.join()
 
 
-async def drive(url: str, clients: int, load: Load) -> None:
-    """All clients at once."""
+async def drive(url: str, clients: int, load: Load) -> list[float]:
+    """All clients at once; resident memory at the beginning, at each quarter and at the end."""
     async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600) as api:
-        await asyncio.gather(*(load.client(api, name) for name in range(clients)))
+        asked = [asyncio.ensure_future(load.client(api, name)) for name in range(clients)]
+        memory = [resident()]
+        for _ in range(4):
+            await asyncio.sleep(load.seconds / 4)
+            memory.append(resident())
+        await asyncio.gather(*asked)
+    return [*memory, resident()]
+
+
+async def warm(url: str, clients: int) -> None:
+    """Requests that let the process take the memory that it keeps for good."""
+    load = Load(0.0)
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600) as api:
+        for block in range(WARM):
+            draw = random.Random(block)
+            asked = [load.question(draw, f"warm {i}") | {"max_tokens": 16} for i in range(clients)]
+            answers = (api.chat.completions.create(model="tiny", **one) for one in asked)
+            await asyncio.gather(*answers)
 
 
 def sequential(system: lm.System, load: Load, seconds: float) -> dict[str, float]:
@@ -179,14 +198,12 @@ def measure(seconds: float, clients: int, dtype: str) -> dict[str, Any]:
     """Serve, load, compare."""
     system = team(dtype)
     with served(system) as (url, engine):
-        asyncio.run(drive(url, clients, Load(seconds / 8)))  # warm: memory that is kept for good
-        before, cpu, began = resident(), time.process_time(), time.perf_counter()
-        load = Load(seconds)
-        asyncio.run(drive(url, clients, load))
+        asyncio.run(warm(url, clients))
+        load, cpu, began = Load(seconds), time.process_time(), time.perf_counter()
+        memory = asyncio.run(drive(url, clients, load))
         took, cpu = time.perf_counter() - began, time.process_time() - cpu
         while engine._active or engine._waiting:
             time.sleep(0.01)
-        after = resident()
     found = sequential(system, load, seconds)
     waits = sorted(load.waits)
     return {
@@ -203,8 +220,7 @@ def measure(seconds: float, clients: int, dtype: str) -> dict[str, Any]:
         **{name: round(value, 2) for name, value in found.items() if name.startswith("sequential")},
         "seconds_median": round(waits[len(waits) // 2], 2),
         "seconds_p95": round(waits[int(len(waits) * 0.95)], 2),
-        "rss_mib_before": round(before, 1),
-        "rss_mib_after": round(after, 1),
+        "rss_mib": [round(value, 1) for value in memory],
         "rows_left": engine._batch.rows,
     }
 

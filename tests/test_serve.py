@@ -279,6 +279,9 @@ def test_what_is_not_a_request(system: lm.System) -> None:
     assert "1,000 bytes" in refused(
         post(system, b" " * 1001, settings={"max_body_bytes": 1000}), 413, code="request_too_large"
     )
+    many = {"model": "pair", "prompt": ["a"] * 3}
+    response = post(system, many, "completions", settings={"max_waiting": 2})
+    assert "3 prompts" in refused(response, 400, param="prompt")
     other = CHAT | {"model": "gpt-9"}
     assert "'pair'" in refused(post(system, other), 404, param="model", code="model_not_found")
     assert "POST /v1/embeddings" in refused(post(system, {}, "embeddings"), 404)

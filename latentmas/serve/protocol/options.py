@@ -71,6 +71,9 @@ def read_question(
     _check_limits(request, plan, settings)
     seed = secrets.randbits(31) if request.seed is None else request.seed
     samples = tuple(_samples(request, plan, settings))
+    if len(samples) > settings.max_waiting:
+        most = settings.max_waiting
+        raise bad_request(f"{len(samples)} prompts; this server allows at most {most}", "prompt")
     return Question(request, model, _options(request, plan), seed, samples)
 
 
