@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": DATA
     | {"links", "backbones", "engine", "generation", "runtime", "io", "evaluation", "environment"}
     | {"tables"},
+    "serve": DATA | {"arguments", "runtime"},
     "testing": DATA | {"backbones", "engine", "runtime"},
 }
 # Of backbones the compiler may use the facts, which are read from a config, and what a family says

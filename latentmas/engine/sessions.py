@@ -250,6 +250,7 @@ class CachedSession(DecoderSession):
         """Choose rows of mask and cache."""
         self._select_columns(rows)
         self._state = self._state.assemble([RowSelection(self._state, rows)])
+        self._drop_padding()
 
     def can_merge(self) -> bool:
         """Whether the cache's layers are of known kinds."""
@@ -267,6 +268,19 @@ class CachedSession(DecoderSession):
         ]
         self._state = self._state.assemble(parts)
         self._join_columns(other)
+        self._drop_padding()
+
+    def _drop_padding(self) -> None:
+        """Forget the columns on the left that are padding in every row.
+
+        Rows that leave leave their columns behind: without this, a batch that others keep joining
+        would grow for as long as it is never empty.
+        """
+        assert self.mask_BL is not None
+        cut = int(self.mask_BL.any(dim=0).long().argmax())
+        if cut and self._state.can_merge():
+            self.mask_BL = self.mask_BL[:, cut:]
+            self._state.keep_last(self.mask_BL.shape[1])
 
 
 class RecomputedSession(DecoderSession):

@@ -43,6 +43,8 @@ class GenerationRequest:
     """Number of tokens that fit into each row's context after its prompt; None for no limit."""
     streams: Sequence[str]
     """Names of the rows' random streams."""
+    sampling: Sampling | None = None
+    """How these rows choose tokens; None: as the batch does."""
     controller: GenerationController = field(default_factory=GenerationController)
     on_token: Callable[[int, int], None] = lambda row, token: None
     """Called with (row, token id) for each token, chosen or not."""
@@ -87,6 +89,10 @@ class GeneratedSequence:
             self.context_left is not None and len(self.ids) >= self.context_left
         )
 
+    def end(self) -> None:
+        """End the row here, whatever its controller would do: nobody wants its text any more."""
+        self.open = False
+
     def lead(self, continuation: Continuation) -> None:
         """Go on with tokens that it did not choose, or end where its context has no room."""
         self.open = self._take(continuation)
@@ -120,7 +126,7 @@ class GenerationBatch:
         Args:
             executor: Executor that feeds the backbone.
             backbone: Backbone of the agent that writes.
-            sampling: Sampling settings of all rows.
+            sampling: Sampling settings of rows whose request has none of its own.
         """
         self._executor, self._backbone, self._sampling = executor, backbone, sampling
         self._feed: DecoderSession | None = None
@@ -194,18 +200,31 @@ class GenerationBatch:
 
     def _choose(self, feed: DecoderSession, h_BD: Tensor, ready: list[int]) -> list[int]:
         """The next token of each of some rows."""
-        logits_BV, seen_BV = feed.backbone.logits(h_BD), None
-        if self._sampling.repetition_penalty != 1.0:
+        logits_BV, tokens = feed.backbone.logits(h_BD), dict[int, int]()
+        for sampling, rows in self._by_sampling(ready):
+            tokens |= zip(rows, self._pick(logits_BV, sampling, rows), strict=True)
+        return [tokens[i] for i in ready]
+
+    def _by_sampling(self, ready: list[int]) -> list[tuple[Sampling, list[int]]]:
+        """Rows that choose in the same way."""
+        found: dict[Sampling, list[int]] = {}
+        for i in ready:
+            found.setdefault(self._rows[i].request.sampling or self._sampling, []).append(i)
+        return list(found.items())
+
+    def _pick(self, logits_BV: Tensor, sampling: Sampling, rows: list[int]) -> list[int]:
+        """The next token of each of some rows that choose in the same way."""
+        if len(rows) < len(logits_BV):
+            logits_BV = logits_BV[rows]
+        seen_BV, uniform_B = None, None
+        if sampling.repetition_penalty != 1.0:
             seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
-            for i in ready:
-                seen_BV[i, self._rows[i].ids] = True
-        uniform_B = None
-        if self._sampling.do_sample:
-            uniform_B = torch.zeros(len(self._rows))
-            for i in ready:
-                uniform_B[i] = torch.rand((), generator=self._rows[i].stream)
-        tokens_B: list[int] = pick(logits_BV, self._sampling, uniform_B, seen_BV).tolist()
-        return [tokens_B[i] for i in ready]
+            for place, i in enumerate(rows):
+                seen_BV[place, self._rows[i].ids] = True
+        if sampling.do_sample:
+            uniform_B = torch.stack([torch.rand((), generator=self._rows[i].stream) for i in rows])
+        tokens: list[int] = pick(logits_BV, sampling, uniform_B, seen_BV).tolist()
+        return tokens
 
     def _settle(self, chosen: Mapping[int, int]) -> None:
         """Take in the chosen tokens, and what the controllers make of them."""

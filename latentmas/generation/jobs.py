@@ -86,6 +86,8 @@ class DecodeJob:
             context_left=context_left,
             streams=streams,
             num_return_sequences=num_return_sequences,
+            # Only what concerns a single token, so that rows with equal settings choose together.
+            sampling=replace(sampling, seed=0, stop=(), max_new_tokens=1),
             controller=self._controller,
             **({} if on_token is None else {"on_token": on_token}),
         )
@@ -95,6 +97,12 @@ class DecodeJob:
     def begin(self, pool: GenerationBatch) -> None:
         """Read the prompts; the rows write as the pool advances."""
         self._rows = pool.add(self.turn.prompt, self._writing)
+
+    def cancel(self, prompt: int) -> None:
+        """End the texts of a prompt; their rows leave the pool, and the others write on."""
+        count = self._num_return_sequences
+        for row in self._rows[prompt * count : (prompt + 1) * count]:
+            row.end()
 
     @property
     def done(self) -> bool:

@@ -21,7 +21,9 @@ from latentmas.runtime.observing.events import (
     Watcher,
 )
 from latentmas.runtime.observing.recording import LatentReading, RunRecord, StepTimes
+from latentmas.runtime.observing.streaming import TextWatcher
 from latentmas.runtime.observing.taps import Tap
+from latentmas.runtime.open_batch import Finished, JoinedSamples, OpenBatch
 from latentmas.runtime.options import HOOKS, RunRequest, merge_options
 from latentmas.runtime.placement import check_system
 from latentmas.runtime.result import RunResult
@@ -32,7 +34,11 @@ from latentmas.runtime.system import System
 __all__ = [
     "AgentAdapter",
     "Event",
+    "Finished",
     "HOOKS",
+    "JoinedSamples",
+    "OpenBatch",
+    "TextWatcher",
     "Interpreter",
     "Origin",
     "LatentReading",

@@ -18,7 +18,7 @@ from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.observing.events import SampleEnd
 from latentmas.runtime.samples import Errors
 
-__all__ = ["Flow", "by_length"]
+__all__ = ["Flow", "by_length", "sample_end"]
 
 
 def by_length(
@@ -148,7 +148,7 @@ class Flow:
         for walk in list(self._open):
             ended = {} if walk.draft is None else walk.draft.ended()
             for i, answers in ended.items():
-                self._tell(_ended(walk, i, answers))
+                self._tell(sample_end(walk, i, answers))
             if walk.draft is None or walk.draft.done:
                 if walk.draft is not None:
                     self.interpreter.complete(walk)
@@ -164,7 +164,7 @@ class Flow:
             self.interpreter.on_event(event)
 
 
-def _ended(walk: BatchState, row: int, answers: Sequence[Answer]) -> SampleEnd:
+def sample_end(walk: BatchState, row: int, answers: Sequence[Answer]) -> SampleEnd:
     """The end of a sample whose final texts are written, though others of its batch write on."""
     assert walk.draft is not None
     prompt, calls, cost = walk.draft.turn.prompt, walk.calls[row], walk.costs[row]

@@ -25,7 +25,7 @@ from latentmas.runtime.samples import Errors, bad_samples, check_prompts
 if TYPE_CHECKING:
     from latentmas.runtime.system import System
 
-__all__ = ["judge_samples", "run_batches"]
+__all__ = ["judge_samples", "make_interpreter", "run_batches"]
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def run_batches(
     asked = tuple(kind for name in record if name != "report" for kind in RECORDABLE[name])
     kept = {step.output for step in plan.steps if isinstance(step, asked)}
     flow = Flow(
-        _interpreter(system, plan, request, executor, announce),
+        make_interpreter(system, plan, request, executor, announce),
         samples,
         batch_size=options.batch_size,
         refill_threshold=1.0 if options.refill_threshold is None else options.refill_threshold,
@@ -118,9 +118,10 @@ def run_batches(
     return result
 
 
-def _interpreter(
+def make_interpreter(
     system: System, plan: Plan, request: RunRequest, executor: Executor, announce: Watcher
 ) -> Interpreter:
+    """The interpreter of a run, which tells `announce` of each event."""
     kinds = tuple(kind for name in request.options.record for kind in RECORDABLE[name])
     return Interpreter(
         team=system,

@@ -87,6 +87,10 @@ class Growing(DynamicLayer):
         self.values = values.hand_out(values.append(self.values, value_states, *sizes))
         return self.keys, self.values
 
+    def keep_last(self, columns: int) -> None:
+        """Forget all but the last columns."""
+        _keep_last(self, columns)
+
 
 class GrowingWindow(DynamicSlidingWindowLayer):
     """The last columns of a window."""
@@ -119,6 +123,21 @@ class GrowingWindow(DynamicSlidingWindowLayer):
         self.keys = keys.hand_out(seen[0][:, :, last])
         self.values = values.hand_out(seen[1][:, :, last])
         return seen
+
+    def keep_last(self, columns: int) -> None:
+        """Forget all but the last columns; the window may hold fewer."""
+        self.cumulative_length = columns
+        _keep_last(self, columns)
+
+
+def _keep_last(layer: Growing | GrowingWindow, columns: int) -> None:
+    assert layer.keys is not None
+    assert layer.values is not None
+    # Copied, so that the buffer with the forgotten columns is freed.
+    if layer.keys.shape[-2] > columns:
+        layer.keys = layer.keys[:, :, -columns:].clone()
+        layer.values = layer.values[:, :, -columns:].clone()
+        layer.rooms = CacheBuffer(), CacheBuffer()
 
 
 def with_room(layer: Any) -> Any:

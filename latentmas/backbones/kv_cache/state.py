@@ -84,6 +84,12 @@ class KVCache:
         for layer, fields in zip(self.cache.layers, snapshot, strict=True):
             _put(layer, copied(fields) if is_recurrent(layer) else fields)
 
+    def keep_last(self, columns: int) -> None:
+        """Forget all but the last columns; those before must be masked in every row."""
+        for layer in self.cache.layers:
+            if isinstance(layer, (Growing, GrowingWindow)):
+                layer.keep_last(columns)
+
     def can_merge(self) -> bool:
         """Whether `assemble` supports all layers of this model's states."""
         known = (Growing, GrowingWindow, LinearAttentionLayer)

@@ -1,0 +1,1 @@
+"""The HTTP side of a server; it needs the extra `serve`."""
