@@ -61,6 +61,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"links", "backbones", "engine", "generation", "runtime", "io", "evaluation", "environment"}
     | {"tables"},
     "testing": DATA | {"backbones", "engine", "runtime"},
+    "serve": DATA
+    | {"arguments", "backbones", "engine", "generation", "runtime", "viz", "__init__"},
 }
 # Of backbones the compiler may use the facts, which are read from a config, and what a family says
 # of its models; never the weights.
