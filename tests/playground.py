@@ -13,10 +13,22 @@ from typing import Any
 
 from fastapi import FastAPI
 
+import latentmas as lm
 from latentmas.runtime import System
 from latentmas.serve.playground import router
+from latentmas.testing import tiny_backbone
+from tests.teams import RECURSIVE
 
-__all__ = ["Engine", "make_app", "served"]
+__all__ = ["Engine", "lively", "make_app", "served"]
+
+
+def lively() -> System:
+    """Three agents with weights so large that each message matters to the answer."""
+    wild = {"initializer_range": 0.4, "tie_word_embeddings": False}
+    small, wide = tiny_backbone("llama", 16, **wild), tiny_backbone("llama", 32, seed=1, **wild)
+    sizes = {"rounds": 2, "latent_steps": 3, "max_new_tokens": 8}
+    graph = lm.templates.sequential(planner=small, critic=wide, solver=small, **RECURSIVE, **sizes)
+    return graph.compile().load()
 
 
 class Engine:
