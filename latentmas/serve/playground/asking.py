@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from latentmas.errors import DataError
 from latentmas.plan import Plan
+from latentmas.serve.limits import beyond, limits_of
 
-__all__ = ["Ask", "Change", "Limits", "limits_of", "read_ask"]
+__all__ = ["Ask", "Change", "read_ask"]
 
 Text = Annotated[str, Field(max_length=200_000)]
 Count = Annotated[int, Field(ge=1)]
@@ -50,25 +51,6 @@ class Ask(_Sent):
     """Inputs of another question, for changes of the kind `question`."""
 
 
-class Limits(BaseModel):
-    """Largest sizes of a run, for the page's sliders and for requests."""
-
-    rounds: int
-    latent_steps: int
-    max_new_tokens: int
-
-
-def limits_of(plan: Plan) -> Limits:
-    """Limits of a plan: some room above what it declares."""
-    declared = [plan.graph.steps_of(agent) for agent in plan.graph.agents]
-    written = [agent.max_new_tokens or 0 for agent in plan.graph.agents]
-    return Limits(
-        rounds=max(8, 2 * plan.graph.rounds),
-        latent_steps=max(64, 2 * max(declared)),
-        max_new_tokens=max(1024, *written),
-    )
-
-
 def read_ask(body: bytes, plan: Plan) -> Ask:
     """Read what the page has sent.
 
@@ -84,7 +66,9 @@ def read_ask(body: bytes, plan: Plan) -> Ask:
         ask = Ask.model_validate_json(body)
     except ValidationError as error:
         raise DataError("; ".join(_problem(item) for item in error.errors())) from None
-    problems = [*_beyond(ask, limits_of(plan)), *_lost(ask, plan)]
+    sizes = {"rounds": ask.rounds, "latent_steps": ask.latent_steps}
+    sizes["max_new_tokens"] = ask.max_new_tokens
+    problems = [*beyond(sizes, limits_of(plan)), *_lost(ask, plan)]
     if problems:
         raise DataError("; ".join(problems))
     return ask
@@ -93,15 +77,6 @@ def read_ask(body: bytes, plan: Plan) -> Ask:
 def _problem(item: Any) -> str:
     where = ".".join(map(str, item["loc"])) or "the request"
     return f"{where}: {item['msg'][:1].lower()}{item['msg'][1:]}"
-
-
-def _beyond(ask: Ask, limits: Limits) -> list[str]:
-    asked = {name: getattr(ask, name) for name in Limits.model_fields}
-    return [
-        f"{name} is {value}; the playground allows at most {getattr(limits, name)}"
-        for name, value in asked.items()
-        if value is not None and value > getattr(limits, name)
-    ]
 
 
 def _lost(ask: Ask, plan: Plan) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
 from latentmas.runtime import RunResult
-from latentmas.serve.playground.asking import limits_of
+from latentmas.serve.limits import limits_of
 from latentmas.spec import TEXT
 
 __all__ = ["described", "read_result", "step_facts"]
@@ -36,7 +36,7 @@ def described(plan: Plan) -> dict[str, Any]:
             }
             for edge in graph.edges
         ],
-        "limits": limits_of(plan).model_dump(),
+        "limits": limits_of(plan),
     }
 
 
