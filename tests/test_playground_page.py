@@ -228,6 +228,11 @@ def test_the_page_fits_and_can_be_read(visit: Open, width: int, scheme: str):
     ask(page)
     page.locator("details").evaluate_all("(all) => all.forEach((part) => { part.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth - innerWidth") == 0
+    frame = page.get_by_role("region", name="Drawing of the team")
+    page.get_by_text("The run is complete.").wait_for()
+    box = page.locator("[data-part='agent solver'] rect.box").bounding_box()
+    seen = frame.bounding_box()
+    assert seen["x"] <= box["x"] and box["x"] + box["width"] <= seen["x"] + seen["width"]
     ratios = page.evaluate(FAINT)
     assert len(ratios) > 60
     assert [found for found in ratios if found[0] < 4.5] == []

@@ -15,6 +15,7 @@ from latentmas.errors import DataError, LatentMASError, closest
 from latentmas.plan import Plan, RunOptions
 from latentmas.redact import get_logger
 from latentmas.runtime import Event, RunEnd, RunResult, StepEnd, System
+from latentmas.serve.costs import COSTS, costs_of
 from latentmas.serve.limits import beyond, limits_of
 
 if TYPE_CHECKING:
@@ -120,8 +121,6 @@ def team_server(system: System, options: RunOptions | None = None) -> Server[Any
 
 # --- the tool ---------------------------------------------------------------------------------
 
-_COSTS = ("prompt_tokens", "latent_steps", "new_tokens", "tool_calls")
-
 
 def tool_of(plan: Plan) -> dict[str, Any]:
     """Name, description and schemas of a team's tool."""
@@ -147,8 +146,8 @@ def tool_of(plan: Plan) -> dict[str, Any]:
                 "finish_reason": {"type": "string"},
                 "seconds": {"type": "number"},
             }
-            | {name: {"type": "integer"} for name in _COSTS},
-            "required": ["answer", "finish_reason", "seconds", *_COSTS],
+            | {name: {"type": "integer"} for name in COSTS},
+            "required": ["answer", "finish_reason", "seconds", *COSTS],
         },
     }
 
@@ -211,13 +210,11 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _structured(result: RunResult) -> dict[str, Any]:
-    costs = {name: sum(getattr(r, name) for r in result.accounting) for name in _COSTS}
-    reason = result.finish_reasons[0][0]
     return {
         "answer": result.text,
-        "finish_reason": reason,
+        "finish_reason": result.finish_reasons[0][0],
         "seconds": round(result.seconds, 6),
-        **costs,
+        **costs_of(result),
     }
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from latentmas.plan import Decode, Plan, Rollout, Step, Transfer
 from latentmas.runtime import RunResult
+from latentmas.serve.costs import costs_of
 from latentmas.serve.limits import limits_of
 from latentmas.spec import TEXT
 
 __all__ = ["described", "read_result", "step_facts"]
-
-_COSTS = ("prompt_tokens", "latent_steps", "new_tokens", "tool_calls")
 
 
 def described(plan: Plan) -> dict[str, Any]:
@@ -75,7 +74,7 @@ def read_result(plan: Plan, result: RunResult) -> dict[str, Any]:
         "text": result.text,
         "finish": result.finish_reasons[0][0],
         "seconds": sum(turn.seconds for turn in record.turns),
-        "costs": {name: sum(getattr(r, name) for r in result.accounting) for name in _COSTS},
+        "costs": costs_of(result),
         "texts": list(_texts(plan, result)),
         "latents": [
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,7 +76,8 @@ class _Desk:
         loop, messages = asyncio.get_running_loop(), asyncio.Queue[dict[str, Any]]()
 
         def tell(message: dict[str, Any]) -> None:
-            loop.call_soon_threadsafe(messages.put_nowait, message)
+            with suppress(RuntimeError):  # the loop has ended, and nobody reads
+                loop.call_soon_threadsafe(messages.put_nowait, message)
 
         run = Run(ask, self._twin_of, tell)
         task = loop.create_task(_supervised(engine, run, messages))

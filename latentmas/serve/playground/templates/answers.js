@@ -1,4 +1,5 @@
 const TITLES = { before: "The team", after: "The team, with the changes", twin: "The text twin" };
+const COLUMNS = { before: "team", after: "changed", twin: "text twin" };
 const COSTS = {
   prompt_tokens: "prompt positions",
   latent_steps: "latent steps",
@@ -64,7 +65,9 @@ function compare(runs) {
 
 function showNumbers(runs) {
   const kinds = Object.keys(TITLES).filter((kind) => runs[kind]);
-  const head = kinds.map((kind) => make("th", { scope: "col", className: "n", textContent: TITLES[kind] }));
+  const head = kinds.map((kind) =>
+    make("th", { scope: "col", className: "n", textContent: COLUMNS[kind] }),
+  );
   const row = (name, values) =>
     make(
       "tr",

@@ -51,10 +51,19 @@ function begin({ index }, step) {
   const turn = graph.turns[index];
   if (!turn) return;
   light([`agent ${step.agent}`], "now", true);
+  bringIntoView(partsOf(`agent ${step.agent}`)[0]);
   turn.className = "turn now";
   turn.textContent = `${step.agent}: running`;
   const what = step.op === "decode" ? "is writing" : "is thinking";
   byId("now").textContent = `Round ${step.round}: ${step.agent} ${what}`;
+}
+
+// Where the drawing is wider than its frame, as on a phone, the frame follows the agent that runs.
+function bringIntoView(part) {
+  const frame = document.querySelector(".graph .scroll");
+  if (!part || frame.scrollWidth <= frame.clientWidth) return;
+  const [inner, outer] = [part.getBoundingClientRect(), frame.getBoundingClientRect()];
+  frame.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
 }
 
 function end({ index, seconds }, step) {
