@@ -165,6 +165,9 @@ def test_errors_are_shown_in_words(visit: Open):
     text = page.get_by_role("alert").text_content()
     assert "the words for 'planner->critic.plan' are empty; write some" in text
     assert page.get_by_role("button", name="Ask").is_enabled()
+    assert card(page, "The team, with the changes").locator(".note").text_content() == "failed"
+    assert page.get_by_role("columnheader", name="team", exact=True).count() == 1
+    assert page.get_by_role("columnheader", name="changed").count() == 0
     page.get_by_label("What arrives").first.select_option("nothing: all zeros")
     page.get_by_role("button", name="Ask").click()
     page.get_by_text("All answers are there.").wait_for()

@@ -65,6 +65,7 @@ function compare(runs) {
 
 function showNumbers(runs) {
   const kinds = Object.keys(TITLES).filter((kind) => runs[kind]);
+  byId("numbers").hidden = !kinds.length;
   const head = kinds.map((kind) =>
     make("th", { scope: "col", className: "n", textContent: COLUMNS[kind] }),
   );

@@ -53,10 +53,9 @@ async function askAll() {
   try {
     for (const [kind, request] of planned(readForm())) {
       delete shown.runs[kind];
+      showRuns();
       shown.runs[kind] = await runOne(kind, request, signal);
-      byId("verdict").textContent = compare(shown.runs);
-      showNumbers(shown.runs);
-      showLatents(shown.runs);
+      showRuns();
     }
     endGraph("The run is complete.");
     byId("status").textContent = "All answers are there.";
@@ -72,6 +71,13 @@ async function askAll() {
   }
   running = null;
   setBusy(false);
+}
+
+// All that compares the runs that are complete.
+function showRuns() {
+  byId("verdict").textContent = compare(shown.runs);
+  showNumbers(shown.runs);
+  showLatents(shown.runs);
 }
 
 function setBusy(busy) {
