@@ -444,6 +444,8 @@ REACHED |= {"testing.random_system", "links.LinkOptions", "backbones.Family"}
 REACHED |= {"training.rollout_accuracy", "links.LinkBackbone", "links.LinkReads"}
 REACHED |= {f"training.{name}" for name in ("Choice", "LinkConfig", "LinkTrainer", "Loop", "Start")}
 REACHED |= {f"training.{name}" for name in ("Training", "TrainingPlan", "plan_training")}
+REACHED |= {f"serve.mcp.{name}" for name in ("serve_http", "serve_stdio", "team_server")}
+REACHED |= {"serve.playground.router"}
 REACHED |= {f"training.{name}" for name in ("PublishedRows", "PublishedSet", "read_published")}
 
 

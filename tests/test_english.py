@@ -25,7 +25,7 @@ ROOMS = (
     *("cli", "errors.py", "spec/agent.py", "spec/backbone.py", "spec/rows.py"),
     *("plan/run_options.py", "plan/_option_errors.py"),
     *("runtime", "engine", "generation", "training", "cost", "viz"),
-    *("io", "interop", "evaluation", "environment.py", "templates", "testing", "demo"),
+    *("io", "interop", "evaluation", "environment.py", "templates", "testing", "demo", "serve"),
 )
 """Folders and files of the package whose strings and docstrings are checked."""
 ALLOWED = (

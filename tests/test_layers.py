@@ -62,6 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"tables"},
     "serve": DATA | {"arguments", "runtime"},
     "testing": DATA | {"backbones", "engine", "runtime"},
+    "serve": DATA
+    | {"arguments", "backbones", "engine", "generation", "runtime", "viz", "__init__"},
 }
 # Of backbones the compiler may use the facts, which are read from a config, and what a family says
 # of its models; never the weights.

@@ -20,6 +20,7 @@ from latentmas.cli import (
     graph,
     inspect,
     interop,
+    mcp,
     measure,
     run,
     seeing,
@@ -124,6 +125,7 @@ app.command(epilog="Example: latentmas draw my-team.yaml -o my-team.svg")(graph.
 app.command(epilog='Example: latentmas run my-team.yaml "What is 3 + 4?"')(run.run)
 app.command(epilog="Example: latentmas rerun run.json")(share.rerun)
 app.command(epilog="Example: latentmas serve out/outer/team --port 8000")(serve.serve)
+app.command(epilog="Example: latentmas mcp out/outer/team")(mcp.mcp)
 app.add_typer(_training, name="train", no_args_is_help=True)
 app.command(epilog="Example: latentmas report out/outer --png out/pictures")(seeing.report)
 app.command(epilog="Example: latentmas inspect out/outer/team")(inspect.inspect)

@@ -61,7 +61,8 @@ class Guard:
                 f"{', '.join(hosts)}",
                 code="wrong_host",
             )
-        if path in _OPEN or not self._keys or self._has_key(headers):
+        page = path == "/" and self._settings.playground  # it asks for the key, and sends it
+        if page or path in _OPEN or not self._keys or self._has_key(headers):
             return None
         return RequestError(
             401,

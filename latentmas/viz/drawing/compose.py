@@ -136,7 +136,8 @@ def _facts(plan: Plan, agent: str) -> list[str]:
 def _node(plan: Plan, box: Box) -> Group:
     if any(source.name == box.name for source in plan.graph.text_sources):
         inside = Text("note", _short(box.name), box.middle, box.y + 4)
-        return Group(f"{box.name}: text from outside", (_rect(box, "source", 13), inside))
+        parts = (_rect(box, "source", 13), inside)
+        return Group(f"{box.name}: text from outside", parts, f"source {box.name}")
     facts, tools = _facts(plan, box.name), agent_tools(plan, box.name)
     tip = [f"{box.name}: {facts[0]}", facts[1], *[f"tools: {tools}"] * bool(tools)]
     output = box.name == plan.output
@@ -147,7 +148,8 @@ def _node(plan: Plan, box: Box) -> Group:
         Text(kind, text, box.middle, top + LINE * i) for i, (kind, text) in enumerate(lines)
     )
     tip += ["decodes the answer"] * output
-    return Group("; ".join(tip), (_rect(box, style + " output" * output, 9), *words))
+    rect = _rect(box, style + " output" * output, 9)
+    return Group("; ".join(tip), (rect, *words), f"agent {box.name}")
 
 
 def _rect(box: Box, style: str, radius: float) -> Rect:
@@ -162,7 +164,7 @@ def _line(plan: Plan, edge: EdgeSpec, pen: Pen) -> Group:
     what = f"{link.kind}, {link.n_parameters:,} parameters" if link else TEXT
     when = "; used in the next round" if edge.delay else ""
     line = Line(line_class(edge), tuple(pen.path), arrow=True)
-    return Group(f"{edge.id}: {what}{when}", (line,))
+    return Group(f"{edge.id}: {what}{when}", (line,), f"edge {edge.id}")
 
 
 def _label(text: str, width: float, spot: tuple[float, float] | None) -> Iterator[Rect | Text]:

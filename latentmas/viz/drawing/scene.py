@@ -67,6 +67,8 @@ class Group:
 
     tip: str
     parts: tuple[Rect | Text | Line, ...]
+    about: str = ""
+    """What it draws: `agent planner`, `edge planner->critic.plan`, `source notes`."""
 
     def moved(self, dx: float, dy: float) -> Group:
         """The same elsewhere."""

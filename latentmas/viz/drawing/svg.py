@@ -38,7 +38,7 @@ text{fill:#e6edf3}
 .edge,.bold{stroke:#9da7b3}"""
 
 
-def to_svg(plan: Plan, *, inline: bool = False) -> str:
+def to_svg(plan: Plan, *, inline: bool = False, nonce: str | None = None) -> str:
     """The plan as an SVG document.
 
     Columns are the layers of the forward edges, colours are backbones. Latent edges are solid and
@@ -47,17 +47,19 @@ def to_svg(plan: Plan, *, inline: bool = False) -> str:
 
     Args:
         plan: what to draw.
-        inline: for a place inside an HTML page, which needs no name space.
+        inline: for a place inside an HTML page, which needs no name space. Groups then say what
+            they draw: `data-part="agent planner"`.
+        nonce: Nonce of the page's content security policy, for the drawing's style.
     """
     scene, key = compose(plan), f"lm{plan.digest[:8]}"
     size: dict[str, str | float] = {"width": scene.width, "height": scene.height}
     parts = [
         element("title", escape_text(scene.title), id=f"{key}-t"),
         element("desc", escape_text(scene.description), id=f"{key}-d"),
-        _css(len(plan.backbones), key),
+        _css(len(plan.backbones), key, nonce),
         _arrow_head(key),
         element("rect", class_="paper", **size, rx=8),
-        *(_part(part, key) for part in scene.parts),
+        *(_part(part, key, named=inline) for part in scene.parts),
     ]
     view = _view(scene, inline) | size
     names = {"role": "img", "aria_labelledby": f"{key}-t {key}-d"}
@@ -69,12 +71,10 @@ def _view(scene: Scene, inline: bool) -> dict[str, str | float]:
     return {**space, "viewBox": f"0 0 {scene.width:.1f} {scene.height:.1f}"}
 
 
-def _part(part: Part, key: str) -> str:
+def _part(part: Part, key: str, *, named: bool = False) -> str:
     if isinstance(part, Group):
-        return element(
-            "g",
-            element("title", escape_text(part.tip)) + "".join(_part(p, key) for p in part.parts),
-        )
+        inner = element("title", escape_text(part.tip)) + "".join(_part(p, key) for p in part.parts)
+        return element("g", inner, **({"data_part": part.about} if named else {}))
     if isinstance(part, Text):
         return element("text", escape_text(part.text), class_=part.style, x=part.x, y=part.y)
     if isinstance(part, Line):
@@ -97,7 +97,7 @@ def _arrow_head(key: str) -> str:
     return element("defs", element("marker", path, id=f"{key}-tip", **view, **size))
 
 
-def _css(backbones: int, key: str) -> str:
+def _css(backbones: int, key: str, nonce: str | None) -> str:
     """Rules that hold inside this drawing only, as several may stand on one page."""
     light, dark = _STYLE.splitlines(), _DARK.splitlines()
     for index in range(backbones):
@@ -107,7 +107,8 @@ def _css(backbones: int, key: str) -> str:
         ):
             rules.append(f".b{index}{{fill:{fill};stroke:{stroke}}}")
     day, night = _scoped(light, key), _scoped(dark, key)
-    return element("style", f"\n{day}\n@media (prefers-color-scheme:dark){{\n{night}\n}}\n")
+    text = f"\n{day}\n@media (prefers-color-scheme:dark){{\n{night}\n}}\n"
+    return element("style", text, **({} if nonce is None else {"nonce": nonce}))
 
 
 def _scoped(rules: Sequence[str], key: str) -> str:
