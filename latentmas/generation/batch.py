@@ -17,6 +17,7 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import Packed
 from latentmas.generation.controllers import Continuation, GenerationController
+from latentmas.generation.penalty import WrittenTokens
 from latentmas.generation.sampling import Sampling, pick, random_stream
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ class GenerationBatch:
         self._executor, self._backbone, self._sampling = executor, backbone, sampling
         self._feed: DecoderSession | None = None
         self._rows: list[GeneratedSequence] = []
+        self._written = WrittenTokens() if sampling.repetition_penalty != 1.0 else None
         self._h_BD: Tensor | None = None
 
     @property
@@ -159,6 +161,8 @@ class GenerationBatch:
             self._feed.join(feed)
             self._h_BD = torch.cat([self._h_BD, h_BD])
         self._rows += rows
+        if self._written is not None:
+            self._written.add_rows(len(rows))
         _charge(rows, began)
         return rows
 
@@ -191,20 +195,20 @@ class GenerationBatch:
         if self._feed is not None:
             self._feed.close()
         self._feed, self._h_BD, self._rows = None, None, []
+        if self._written is not None:
+            self._written.select([])
 
     def _choose(self, feed: DecoderSession, h_BD: Tensor, ready: list[int]) -> list[int]:
         """The next token of each of some rows."""
-        logits_BV, seen_BV = feed.backbone.logits(h_BD), None
-        if self._sampling.repetition_penalty != 1.0:
-            seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
-            for i in ready:
-                seen_BV[i, self._rows[i].ids] = True
+        logits_BV = feed.backbone.logits(h_BD)
+        if self._written is not None:
+            self._written.penalise(logits_BV, self._sampling.repetition_penalty)
         uniform_B = None
         if self._sampling.do_sample:
             uniform_B = torch.zeros(len(self._rows))
             for i in ready:
                 uniform_B[i] = torch.rand((), generator=self._rows[i].stream)
-        tokens_B: list[int] = pick(logits_BV, self._sampling, uniform_B, seen_BV).tolist()
+        tokens_B: list[int] = pick(logits_BV, self._sampling, uniform_B).tolist()
         return [tokens_B[i] for i in ready]
 
     def _settle(self, chosen: Mapping[int, int]) -> None:
@@ -252,18 +256,20 @@ class GenerationBatch:
         if feed.should_compact(len(kept), len(self._rows)):
             feed.select(kept)
             self._rows = [self._rows[i] for i in kept]
+            if self._written is not None:
+                self._written.select(kept)
 
     def _feed_waiting(self, feed: DecoderSession) -> Tensor:
         """Feed as many tokens as every open row has waiting; ended rows read padding."""
         count = min(len(row.waiting) for row in self._rows if row.open)
         pad = self._backbone.pad_id
-        ids_BN = torch.tensor(
-            [
-                [row.waiting.popleft() for _ in range(count)] if row.open else [pad] * count
-                for row in self._rows
-            ]
-        )
-        return feed.feed(self._backbone.embed(ids_BN))
+        ids_BN = [
+            [row.waiting.popleft() for _ in range(count)] if row.open else [pad] * count
+            for row in self._rows
+        ]
+        if self._written is not None:
+            self._written.write([(i, ids_BN[i]) for i, row in enumerate(self._rows) if row.open])
+        return feed.feed(self._backbone.embed(torch.tensor(ids_BN)))
 
 
 def _charge(rows: Sequence[GeneratedSequence], began: float) -> None:
