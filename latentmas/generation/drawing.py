@@ -20,10 +20,13 @@ __all__ = ["Filters", "draw"]
 CANDIDATES = 512
 """Likeliest tokens of a row that are looked at first."""
 CUT_MARGIN = 1e-4
-"""How far rounding may shift the probabilities at which `top_p` and `min_p` cut: the sum over a whole
-vocabulary in single precision is off by up to 3e-5."""
+"""How far rounding may shift the probabilities at which `top_p` and `min_p` cut: the sum over a
+large vocabulary in single precision is off by up to 3e-5."""
 DRAW_MARGIN = 1e-5
 """How far it may shift a token's place among those that are kept."""
+
+AT_ONCE = 2**18
+"""Scores that a CPU works on at once, so that they stay in its cache."""
 
 
 class Filters(NamedTuple):
@@ -37,20 +40,28 @@ class Filters(NamedTuple):
     """Tokens at least this likely, relative to the likeliest."""
 
 
-def draw(scores_BV: Tensor, filters: Filters, uniform_B: Tensor) -> Tensor:
+def draw(logits_BV: Tensor, temperature: float, filters: Filters, uniform_B: Tensor) -> Tensor:
     """Draw a token for each row.
 
     A row's token depends on its own scores and its own random number alone.
 
     Args:
-        scores_BV: Scores in single precision, already divided by the temperature.
+        logits_BV: Scores.
+        temperature: Sampling temperature.
         filters: Tokens to draw from.
         uniform_B: One number from [0, 1) for each row.
 
     Returns:
         Token ids, (B,).
     """
-    uniform_B1 = uniform_B.to(scores_BV.device, torch.float32)[:, None]
+    at_once = AT_ONCE // logits_BV.shape[-1] if logits_BV.device.type == "cpu" else len(logits_BV)
+    uniform_B1 = uniform_B.to(logits_BV.device, torch.float32)[:, None]
+    parts = zip(logits_BV.split(max(1, at_once)), uniform_B1.split(max(1, at_once)), strict=True)
+    return torch.cat([_draw(own.float() / temperature, filters, u) for own, u in parts])
+
+
+def _draw(scores_BV: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
+    """Draw from candidates, and from all tokens where that leaves a row undecided."""
     count = filters.top_k or CANDIDATES
     if scores_BV.shape[-1] <= 4 * count:
         return _draw_sorted(scores_BV, filters, uniform_B1)
@@ -58,8 +69,10 @@ def draw(scores_BV: Tensor, filters: Filters, uniform_B: Tensor) -> Tensor:
     if filters.top_k is not None:
         return _token_ids(scores_BV, top_BK, _ranks(top_BK, filters, uniform_B1))
     ranks_B1, decided_B = _decide(scores_BV, top_BK, filters, uniform_B1)
-    ids_B = _token_ids(scores_BV, top_BK, ranks_B1)
     rest = (~decided_B).nonzero().squeeze(-1)
+    if len(rest) == len(scores_BV):
+        return _draw_sorted(scores_BV, filters, uniform_B1)
+    ids_B = _token_ids(scores_BV, top_BK, ranks_B1)
     if len(rest):
         ids_B[rest] = _draw_sorted(scores_BV[rest], filters, uniform_B1[rest])
     return ids_B
@@ -73,15 +86,17 @@ def _draw_sorted(scores_BV: Tensor, filters: Filters, uniform_B1: Tensor) -> Ten
 
 def _ranks(sorted_BK: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
     """Places of the drawn tokens in the order of scores, where no token outside can be drawn."""
-    probabilities = sorted_BK.softmax(dim=-1)
-    outside = probabilities.cumsum(dim=-1) - probabilities >= filters.top_p
+    p_BK = sorted_BK.softmax(dim=-1)
+    outside_BK = p_BK.cumsum(dim=-1).sub_(p_BK) >= filters.top_p
     if filters.min_p is not None:
-        outside |= probabilities < filters.min_p * probabilities[:, :1]
-    outside[:, 0] = False
-    kept = probabilities.masked_fill(outside, 0.0)
-    cumulative = (kept / kept.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
-    last = (~outside).sum(dim=-1, keepdim=True) - 1
-    return (cumulative <= uniform_B1).sum(dim=-1, keepdim=True).minimum(last)
+        outside_BK |= p_BK < filters.min_p * p_BK[:, :1]
+    outside_BK[:, 0] = False
+    p_BK.masked_fill_(outside_BK, 0.0)
+    upto_BK = p_BK.div_(p_BK.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
+    ranks_B1 = torch.searchsorted(upto_BK, uniform_B1, right=True)
+    last_B1 = (~outside_BK).sum(dim=-1, keepdim=True) - 1
+    # A search in a row of NaN may end anywhere; a comparison with it would never hold.
+    return ranks_B1.minimum(last_B1).masked_fill(upto_BK[:, :1].isnan(), 0)
 
 
 def _decide(
@@ -132,16 +147,18 @@ def _largest(scores_BV: Tensor, count: int) -> Tensor:
 
 def _token_ids(scores_BV: Tensor, sorted_BK: Tensor, ranks_B1: Tensor) -> Tensor:
     """Tokens at places in the order of scores; equal scores are ordered by their ids."""
+    if scores_BV.device.type == "cpu":
+        rows = zip(scores_BV.numpy(), sorted_BK.numpy(), ranks_B1.tolist(), strict=True)
+        return torch.tensor([_token_id(scores, ordered, rank) for scores, ordered, [rank] in rows])
     score_B1 = sorted_BK.gather(-1, ranks_B1)
     nth_B1 = ranks_B1 - (sorted_BK > score_B1).sum(dim=-1, keepdim=True)
-    if scores_BV.device.type != "cpu":
-        equal_BV = (scores_BV == score_B1) | (scores_BV.isnan() & score_B1.isnan())
-        return (equal_BV & (equal_BV.cumsum(dim=-1) == nth_B1 + 1)).int().argmax(dim=-1)
-    rows = zip(scores_BV.numpy(), score_B1.tolist(), nth_B1.tolist(), strict=True)
-    return torch.tensor([_nth(row, np.float32(score), nth) for row, [score], [nth] in rows])
+    equal_BV = (scores_BV == score_B1) | (scores_BV.isnan() & score_B1.isnan())
+    return (equal_BV & (equal_BV.cumsum(dim=-1) == nth_B1 + 1)).int().argmax(dim=-1)
 
 
-def _nth(row: np.ndarray, score: np.float32, nth: int) -> int:
-    """Where a score stands in a row for the nth time, counted from 0."""
-    found = np.flatnonzero(np.isnan(row) if np.isnan(score) else row == score)
-    return int(found[nth])
+def _token_id(scores: np.ndarray, ordered: np.ndarray, rank: int) -> int:
+    """The token at a place of one row."""
+    score = ordered[rank]
+    nth = np.count_nonzero(ordered[:rank] == score)
+    equal = np.flatnonzero(np.isnan(scores) if np.isnan(score) else scores == score)
+    return int(equal[nth])

@@ -1,4 +1,4 @@
-"""The repetition penalty, at a cost for each step that does not grow with what is written.
+"""The repetition penalty, without going through histories or the vocabulary at each step.
 
 Shapes: `B` rows, `V` vocabulary, `N` pairs of a row and a token that it has written.
 """
@@ -18,8 +18,7 @@ FIRST_CAPACITY = 1024
 class WrittenTokens:
     """The distinct tokens that each row of a batch has written.
 
-    A step adds the newest tokens and changes the scores of written tokens alone, so that neither
-    the histories nor the vocabulary are gone through.
+    A step adds the newest tokens and changes the scores of written tokens alone.
     """
 
     def __init__(self) -> None:
@@ -73,8 +72,9 @@ class WrittenTokens:
         if self._pairs_2N.device != logits_BV.device:
             self._pairs_2N = self._pairs_2N.to(logits_BV.device)
         rows_N, ids_N = self._pairs_2N[:, : self._count]
-        own_N = logits_BV[rows_N, ids_N]
-        logits_BV[rows_N, ids_N] = torch.where(own_N < 0, own_N * penalty, own_N / penalty)
+        places_N = rows_N * logits_BV.shape[-1] + ids_N
+        own_N = logits_BV.take(places_N)
+        logits_BV.put_(places_N, torch.where(own_N < 0, own_N * penalty, own_N / penalty))
 
     def _reserve(self, count: int) -> None:
         """Make room, by doubling, so that each pair is copied a bounded number of times."""

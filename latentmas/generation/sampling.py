@@ -80,4 +80,4 @@ def pick(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor | None) -> Ten
     if not sampling.do_sample or uniform_B is None:
         return logits_BV.argmax(dim=-1)
     filters = Filters(sampling.top_k, sampling.top_p, sampling.min_p)
-    return draw(logits_BV.detach().float() / sampling.temperature, filters, uniform_B)
+    return draw(logits_BV.detach(), sampling.temperature, filters, uniform_B)
