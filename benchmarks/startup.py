@@ -1,29 +1,25 @@
-"""How long `import latentmas` and `latentmas --help` take, in fresh processes.
+"""How long imports and light commands take in fresh processes, beside an import of pydantic.
 
     python benchmarks/startup.py [--tiny] [--json]
 
-Each runs several times. The time of an import is taken inside the process and leaves the start of
-Python out; the others are whole processes, beside one that does nothing. It ends with 1 when an
-import takes 0.15 s or more, a help text 0.5 s or more, or torch is imported; the least time is held
-to these bounds, since what else runs on a machine only adds to it.
+Processes take turns; times are medians of whole processes. CPU seconds and the ratios of them to
+`from pydantic import BaseModel` hardly depend on what else runs on the machine; wall seconds do. It
+ends with 1 when a ratio exceeds its bound, or torch or transformers is imported.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-IMPORT = """
-import sys, time
-began = time.perf_counter()
-import latentmas
-print(time.perf_counter() - began, "torch" in sys.modules)
-"""
+from latentmas.environment import hardware, versions
+
 COMMAND = """
 import sys
 sys.argv = ["latentmas", *{words!r}]
@@ -33,47 +29,71 @@ try:
 except SystemExit:
     pass
 sys.stdout.flush()
-sys.stderr.write(str("torch" in sys.modules))
 """
-COMMANDS: dict[str, tuple[list[str] | None, float | None]] = {
-    "python -c pass": (None, None),
-    "latentmas --help": (["--help"], 0.5),
-    "latentmas run --help": (["run", "--help"], 0.5),
-    "latentmas templates": (["templates"], 0.5),
+IMPORTED = """
+import sys
+sys.stderr.write("\\n" + " ".join({"torch", "transformers"} & set(sys.modules)))
+"""
+BASE = "from pydantic import BaseModel"
+PROGRAMS: dict[str, tuple[str, float | None]] = {
+    "python -c pass": ("pass", None),
+    BASE: (BASE, None),
+    "import latentmas": ("import latentmas", 2.0),
+    "from latentmas import Graph, templates": ("from latentmas import Graph, templates", None),
+    **{
+        f"latentmas {' '.join(words)}": (COMMAND.format(words=words), most)
+        for words, most in [
+            (["--help"], 4.0),
+            (["run", "--help"], None),
+            (["templates"], None),
+            (["plan", "sequential_light"], None),
+        ]
+    },
 }
-"""Name → words after `latentmas`, and most seconds."""
+"""Name → program, and the largest ratio of its CPU seconds to those of pydantic's import."""
 
 
-def run(code: str) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Seconds of a process, and what it wrote."""
-    began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return time.perf_counter() - began, done
+class Run(NamedTuple):
+    """One process."""
+
+    cpu_s: float
+    wall_s: float
+    heavy: str
+    """The heavy packages that it imported."""
 
 
-def importing(times: int) -> dict[str, Any]:
-    """The import alone."""
-    told = [run(IMPORT)[1].stdout.split() for _ in range(times)]
-    return _row("import latentmas", [float(seconds) for seconds, _ in told], 0.15, told[0][1])
+def run(code: str) -> Run:
+    """Run a program in a fresh process."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code + IMPORTED], capture_output=True, text=True, check=True
+    )
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(cpu, wall, done.stderr.rsplit("\n", 1)[-1])
 
 
-def command(name: str, times: int) -> dict[str, Any]:
-    """A whole process."""
-    words, most = COMMANDS[name]
-    found = [run("pass" if words is None else COMMAND.format(words=words)) for _ in range(times)]
-    return _row(name, [seconds for seconds, _ in found], most, found[0][1].stderr)
+def measure(times: int) -> list[dict[str, Any]]:
+    """All programs, in turns; a first turn, which may compile modules, is not counted."""
+    runs: dict[str, list[Run]] = {name: [] for name in PROGRAMS}
+    for turn in range(times + 1):
+        for name, (code, _) in PROGRAMS.items():
+            found = run(code)
+            runs[name] += [found] if turn else []
+    base = statistics.median(own.cpu_s for own in runs[BASE])
+    return [_row(name, runs[name], base) for name in PROGRAMS]
 
 
-def _row(name: str, seconds: list[float], most: float | None, torch: str) -> dict[str, Any]:
-    heavy = torch.strip() == "True"
-    fine = (most is None or min(seconds) < most) and not heavy
+def _row(name: str, runs: list[Run], base: float) -> dict[str, Any]:
+    cpu, most = statistics.median(own.cpu_s for own in runs), PROGRAMS[name][1]
     return {
         "what": name,
-        "median_s": round(statistics.median(seconds), 3),
-        "least_s": round(min(seconds), 3),
-        "bound_s": most,
-        "imports_torch": heavy,
-        "fine": fine,
+        "cpu_s": round(cpu, 3),
+        "wall_s": round(statistics.median(own.wall_s for own in runs), 3),
+        "ratio": round(cpu / base, 2),
+        "bound": most,
+        "imports": runs[0].heavy,
+        "fine": (most is None or cpu <= most * base) and not runs[0].heavy,
     }
 
 
@@ -83,18 +103,16 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help="three runs of each, not eleven")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
-    times = 3 if given.tiny else 11
-    rows = [importing(times), *(command(name, times) for name in COMMANDS)]
+    rows = measure(3 if given.tiny else 11)
     if given.json:
-        print(json.dumps({"rows": rows}, indent=2))
+        machine = {"hardware": hardware(), "versions": versions()}
+        print(json.dumps({**machine, "rows": rows}, indent=1))
     else:
-        print(f"{'what':<24}{'median':>9}{'least':>9}{'bound':>9}  torch")
+        print(f"{'what':<42}{'CPU':>9}{'wall':>9}{'ratio':>7}{'bound':>7}  imports")
         for row in rows:
-            bound = "–" if row["bound_s"] is None else f"{row['bound_s']:.2f} s"
-            times_of = f"{row['median_s']:>7.3f} s{row['least_s']:>7.3f} s"
-            print(
-                f"{row['what']:<24}{times_of}{bound:>9}  {'yes' if row['imports_torch'] else 'no'}"
-            )
+            bound = "–" if row["bound"] is None else f"{row['bound']:g}"
+            seconds = f"{row['cpu_s']:>7.3f} s{row['wall_s']:>7.3f} s"
+            print(f"{row['what']:<42}{seconds}{row['ratio']:>7.2f}{bound:>7}  {row['imports']}")
     return 0 if all(row["fine"] for row in rows) else 1
 
 

@@ -8,30 +8,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from latentmas import templates
-from latentmas.errors import (
-    DataError,
-    ExecutionError,
-    GraphError,
-    LatentMASError,
-    PlanError,
-    Problem,
-    TrainingInterrupted,
-    UnknownNameError,
-    WeightsError,
-)
-from latentmas.plan import (
-    AdapterInfo,
-    BackboneCosts,
-    BackboneInfo,
-    Plan,
-    QuantizedCosts,
-    RunOptions,
-)
-from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, prompt_file
-
 if TYPE_CHECKING:
+    from latentmas import templates
     from latentmas.cost import Explanation, Hardware
+    from latentmas.errors import (
+        DataError,
+        ExecutionError,
+        GraphError,
+        LatentMASError,
+        PlanError,
+        Problem,
+        TrainingInterrupted,
+        UnknownNameError,
+        WeightsError,
+    )
     from latentmas.evaluation import RayEngine, TorchrunEngine
     from latentmas.evaluation.evaluate import evaluate
     from latentmas.interop import load_release
@@ -45,7 +35,16 @@ if TYPE_CHECKING:
         rerun,
     )
     from latentmas.links import Link, link_kinds
+    from latentmas.plan import (
+        AdapterInfo,
+        BackboneCosts,
+        BackboneInfo,
+        Plan,
+        QuantizedCosts,
+        RunOptions,
+    )
     from latentmas.runtime import RunResult, Score, System
+    from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, prompt_file
     from latentmas.training import (
         EdgeConfig,
         EdgeTrainer,
@@ -61,37 +60,60 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# Names that need torch are imported when first used, so that `import latentmas` stays light.
+# Names are imported when first used, so that `import latentmas` costs nothing by itself.
 _LAZY = {
+    "AdapterInfo": "latentmas.plan",
+    "Backbone": "latentmas.spec",
+    "BackboneCosts": "latentmas.plan",
+    "BackboneInfo": "latentmas.plan",
     "Comparison": "latentmas.io",
+    "DataError": "latentmas.errors",
     "EdgeConfig": "latentmas.training",
     "EdgeTrainer": "latentmas.training",
+    "ExecutionError": "latentmas.errors",
     "Explanation": "latentmas.cost",
     "evaluate": "latentmas.evaluation",
+    "Graph": "latentmas.spec",
+    "GraphError": "latentmas.errors",
+    "GraphSpec": "latentmas.spec",
     "Hardware": "latentmas.cost",
     "InnerConfig": "latentmas.training",
     "InnerTrainer": "latentmas.training",
+    "LatentMASError": "latentmas.errors",
     "Link": "latentmas.links",
     "LinkReport": "latentmas.io",
     "OuterConfig": "latentmas.training",
     "OuterTrainer": "latentmas.training",
+    "Plan": "latentmas.plan",
+    "PlanError": "latentmas.errors",
+    "Problem": "latentmas.errors",
+    "QuantizedCosts": "latentmas.plan",
+    "Quantization": "latentmas.spec",
     "RayEngine": "latentmas.evaluation",
     "RolloutConfig": "latentmas.training",
     "RolloutTrainer": "latentmas.training",
+    "RunOptions": "latentmas.plan",
     "RunResult": "latentmas.runtime",
     "Score": "latentmas.runtime",
     "System": "latentmas.runtime",
     "TeamDifference": "latentmas.io",
     "TeamReport": "latentmas.io",
     "TorchrunEngine": "latentmas.evaluation",
+    "TrainingInterrupted": "latentmas.errors",
+    "UnknownNameError": "latentmas.errors",
+    "WeightsError": "latentmas.errors",
     "diff_teams": "latentmas.io",
     "inspect_team": "latentmas.io",
     "link_kinds": "latentmas.links",
     "load_release": "latentmas.interop",
+    "prompt_file": "latentmas.spec",
     "rerun": "latentmas.io",
     "train": "latentmas.training",
     "training_report": "latentmas.viz",
 }
+
+# Packages that are attributes without being imported by name.
+_PACKAGES = {"errors", "plan", "prompts", "registry", "spec", "templates"}
 
 __all__ = [
     "AdapterInfo",
@@ -150,6 +172,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"latentmas.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

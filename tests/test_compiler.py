@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from latentmas import Backbone, Graph, GraphError, GraphSpec, Plan
+from latentmas.compiler import wire
 from latentmas.errors import CODES
-from latentmas.links import link_kinds
+from latentmas.links import LinkSketch, link_sketch
 from latentmas.plan import Decode, Rollout, Transfer
 from tests.strategies import info
 
@@ -303,16 +304,19 @@ def test_depth_can_change_after_compiling() -> None:
         plan.replace(rounds=0)
 
 
-def test_links_of_one_form_are_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[tuple[int, int]] = []
-    kind = link_kinds.get("soft_token")
-    init = kind.__init__
+def test_links_of_one_form_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[tuple[int, int]] = []
 
-    def counted(self: Any, options: Any, in_dim: int, out_dim: int) -> None:
-        built.append((in_dim, out_dim))
-        init(self, options, in_dim, out_dim)
+    def counting(name: str) -> LinkSketch:
+        sketch = link_sketch(name)
 
-    monkeypatch.setattr(kind, "__init__", counted)
+        def measure(options: Any, in_dim: int, out_dim: int) -> tuple[int, bool]:
+            measured.append((in_dim, out_dim))
+            return sketch.measure(options, in_dim, out_dim)
+
+        return sketch._replace(measure=measure)
+
+    monkeypatch.setattr(wire, "link_sketch", counting)
     graph = Graph("chain", inputs=["q"], rounds=1)
     for i in range(6):
         graph.add_agent(
@@ -322,7 +326,7 @@ def test_links_of_one_form_are_built_once(monkeypatch: pytest.MonkeyPatch) -> No
         graph.connect(f"a{i}", f"a{i + 1}")
     plan = graph.output("a5").compile(facts={"org/m": info(8)})
     assert len(plan.links) == 10
-    assert len(built) == 2  # an inner one and an outer one
+    assert len(measured) == 2  # an inner one and an outer one
 
 
 def test_facts_come_from_the_configuration_alone(tmp_path: Path) -> None:

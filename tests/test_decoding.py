@@ -19,6 +19,7 @@ from transformers import (
 )
 
 import latentmas as lm
+from latentmas.generation.penalty import WrittenTokens
 from latentmas.generation.sampling import Sampling, pick
 from latentmas.runtime import Retry
 from tests.scripted import says, scripted
@@ -78,9 +79,11 @@ def test_filters_are_those_of_transformers(
         min_p=min_p,
         repetition_penalty=penalty,
     )
-    seen = torch.zeros_like(logits, dtype=torch.bool)
-    seen[0, written] = True
-    token = int(pick(logits, sampling, torch.tensor([u]), seen))
+    seen = WrittenTokens()
+    seen.add_rows(1)
+    seen.write([(0, written)])
+    seen.penalise(logits, [penalty] * len(logits))
+    token = int(pick(logits, sampling, torch.tensor([u])))
     order = theirs.sort(descending=True, stable=True).indices.tolist()
     before = float(theirs[order[: order.index(token)]].sum())
     assert theirs[token] > 0

@@ -60,7 +60,6 @@ ALLOWED: dict[str, set[str]] = {
     "training": DATA
     | {"links", "backbones", "engine", "generation", "runtime", "io", "evaluation", "environment"}
     | {"tables"},
-    "serve": DATA | {"arguments", "runtime"},
     "testing": DATA | {"backbones", "engine", "runtime"},
     "serve": DATA
     | {"arguments", "backbones", "engine", "generation", "runtime", "viz", "__init__"},

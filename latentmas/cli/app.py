@@ -1,4 +1,4 @@
-"""Assembly of the command line: commands, global options, errors."""
+"""Assembly of the command line: global options, errors, commands on demand."""
 
 from __future__ import annotations
 
@@ -11,26 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from latentmas import __version__
-from latentmas.cli import (
-    benchmarks,
-    demo,
-    env,
-    errors,
-    evaluate,
-    graph,
-    inspect,
-    interop,
-    mcp,
-    measure,
-    run,
-    seeing,
-    serve,
-    share,
-    train,
-)
+from latentmas.cli.commands import Commands
 from latentmas.cli.support.console import emit, report
-from latentmas.cli.support.plugins import import_plugin
-from latentmas.cli.support.team import trust_files
 from latentmas.redact import redact
 
 __all__ = ["app"]
@@ -42,6 +24,31 @@ _UsageError: Any = typer.BadParameter.__base__
 
 class _Guarded(TyperGroup):
     """The outermost group: turns every exception of a command into a message and an exit code."""
+
+    commands: Any
+
+    def __init__(self, *, commands: Any = None, **attrs: Any) -> None:
+        super().__init__(commands=commands, **attrs)
+        further, self.commands, self._listing = dict(self.commands), Commands(), False
+        self.commands.update(further)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names."""
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command; while the help is written, its summary, so that nothing is imported."""
+        if self._listing:
+            return self.commands.summary(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help from the commands' summaries."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; usage errors and a closed pipe are left to typer."""
@@ -97,56 +104,11 @@ def _global_options(
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
+    from latentmas.cli.support.plugins import import_plugin
+    from latentmas.cli.support.team import trust_files
+
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     trust_files(trust_remote_code)
     for path in plugin or []:
         import_plugin(path)
-
-
-_training = typer.Typer(
-    cls=train.Training,
-    help="Train the links of a team, with the loops that suit it or with one loop.",
-)
-
-
-@_training.callback()
-def _train_options() -> None:
-    """Nothing of its own: a group without a command needs a callback."""
-
-
-app.command(epilog="Example: latentmas templates --json")(graph.templates)
-app.command(epilog="Example: latentmas new my-team --template mixture --backbone Qwen/Qwen3-0.6B")(
-    graph.new
-)
-app.command(epilog="Example: latentmas check my-team.yaml")(graph.check)
-app.command(epilog="Example: latentmas plan my-team.yaml --rounds 5")(graph.plan)
-app.command(epilog="Example: latentmas draw my-team.yaml -o my-team.svg")(graph.draw)
-app.command(epilog='Example: latentmas run my-team.yaml "What is 3 + 4?"')(run.run)
-app.command(epilog="Example: latentmas rerun run.json")(share.rerun)
-app.command(epilog="Example: latentmas serve out/outer/team --port 8000")(serve.serve)
-app.command(epilog="Example: latentmas mcp out/outer/team")(mcp.mcp)
-app.add_typer(_training, name="train", no_args_is_help=True)
-app.command(epilog="Example: latentmas report out/outer --png out/pictures")(seeing.report)
-app.command(epilog="Example: latentmas inspect out/outer/team")(inspect.inspect)
-app.command(epilog="Example: latentmas diff out/inner/team out/outer/team")(inspect.diff)
-app.command(epilog="Example: latentmas push out/outer/team me/math-team --private")(share.push)
-app.command(
-    "eval",
-    epilog="Example: latentmas eval out/outer/team --benchmark gsm8k --limit 100 -o gsm8k.jsonl",
-)(evaluate.eval_)
-app.command(epilog="Example: latentmas merge all.jsonl shard-0.jsonl shard-1.jsonl")(evaluate.merge)
-app.command(epilog="Example: latentmas benchmarks gsm8k")(benchmarks.benchmarks)
-app.command(epilog='Example: latentmas bench my-team.yaml "What is 3 + 4?" --samples 8')(
-    measure.bench
-)
-app.command(
-    epilog="Example: latentmas import-release sequential_light math-team --prompts pack.yaml"
-)(interop.import_release)
-app.command(
-    epilog="Example: latentmas import-prompts path/to/clone --style mixture -o published.yaml"
-)(interop.import_prompts)
-app.command(epilog="Example: latentmas demo --output /tmp/demo")(demo.demo)
-app.command(epilog="Example: latentmas errors LM103")(errors.errors)
-app.command(epilog="Example: latentmas env --json")(env.env)
-app.command(epilog="Example: latentmas schema > graph.schema.json")(graph.schema)

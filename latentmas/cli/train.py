@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from latentmas.atomic import check_writable
 from latentmas.cli.support.console import emit, emit_json, note
 from latentmas.cli.support.options import pairs, unknown
@@ -24,7 +26,7 @@ from latentmas.viz import training_report
 if TYPE_CHECKING:
     from latentmas.runtime import System, TrainingRecord
 
-__all__ = ["Training", "train_loop", "train_team"]
+__all__ = ["Training", "train_loop", "train_team", "training"]
 
 
 def train_loop(
@@ -132,6 +134,18 @@ class Training(TrainGroup):
     """The group `latentmas train`."""
 
     run_loop, run_team = staticmethod(train_loop), staticmethod(train_team)
+
+
+training = typer.Typer(
+    cls=Training,
+    help="Train the links of a team, with the loops that suit it or with one loop.",
+    no_args_is_help=True,
+)
+
+
+@training.callback()
+def _train_options() -> None:
+    """Nothing of its own: a group without a command needs a callback."""
 
 
 def _fields(

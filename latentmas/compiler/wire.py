@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from latentmas.backbones import parts_of
 from latentmas.errors import Problem, UnknownNameError, closest
-from latentmas.links import Link, link_kinds
+from latentmas.links import LinkSketch, link_sketch
 from latentmas.plan import LinkPlan, PlanBackbone
 from latentmas.spec import TEXT, GraphSpec, LinkSpec
 
@@ -85,8 +85,8 @@ def _requests(graph: GraphSpec) -> list[_Request]:
     return inner + outer
 
 
-_Probed = dict[tuple[type[Link], str, int, int], tuple[int, bool]]
-"""Results of `_probe` by its arguments, so that links of the same shape are built once."""
+_Probed = dict[tuple[str, str, int, int], tuple[int, bool]]
+"""Results of `LinkSketch.measure` by kind, options and widths, so that each is measured once."""
 
 
 def _make(
@@ -96,7 +96,7 @@ def _make(
     out_dim = backbones[request.target].info.hidden_size
     spec = request.spec
     try:
-        kind = link_kinds.get(spec.kind)
+        kind = link_sketch(spec.kind)
     except UnknownNameError as error:
         hint = "use one of these, or register your own with @link_kinds.register"
         in_file = "use one of these; `latentmas --plugin FILE.py` adds a kind of your own"
@@ -115,10 +115,10 @@ def _make(
         found = f"choose one of {', '.join(sorted(kind.inits))}, or another kind"
         hint, in_file = (f"{found}, such as {other}" for other in _recursive(request))
         return Problem("LM121", request.path, message, hint, in_file)
-    form = (kind, options.model_dump_json(), in_dim, out_dim)
+    form = (spec.kind, options.model_dump_json(), in_dim, out_dim)
     try:
         if form not in probed:
-            probed[form] = _probe(kind, options, in_dim, out_dim)
+            probed[form] = kind.measure(options, in_dim, out_dim)
     except (RuntimeError, OverflowError) as error:
         message = f"kind {spec.kind!r} cannot be built with these options: {error}"
         return Problem("LM121", request.path, message, _known(kind))
@@ -162,7 +162,7 @@ def _lack(
 ) -> Problem | None:
     """LM124 if the families of the two backbones lack a part that the kind needs."""
     try:
-        needs = link_kinds.get(request.spec.kind).needs
+        needs = link_sketch(request.spec.kind).needs
     except UnknownNameError:  # LM121 says so
         return None
     for key, parts in ((request.source, {"head", "tokenizer"}), (request.target, _READ)):
@@ -186,15 +186,6 @@ def _recursive(request: _Request) -> tuple[str, str]:
     return f'{keyword}="recursive"', f"`{keyword}: {{kind: recursive}}`"
 
 
-def _probe(kind: type[Link], options: Any, in_dim: int, out_dim: int) -> tuple[int, bool]:
-    """Exact number of weights, and whether the output can be scaled; allocates no memory."""
-    import torch
-
-    with torch.device("meta"):
-        link = kind(options, in_dim, out_dim)
-    return sum(p.numel() for p in link.parameters()), link.scale_output(1.0)
-
-
 def _disagreement(first: LinkPlan, other: LinkPlan, request: _Request) -> Problem | None:
     fields = ("role", "kind", "options", "init", "norm", "in_dim", "out_dim", "source", "target")
     for field in fields:
@@ -214,10 +205,10 @@ KEYWORDS = ("link", "init", "norm", "share", "replace")
 """Arguments of `Graph.connect` other than the options of a kind."""
 
 
-def _option_problem(request: _Request, kind: type[Link], error: ValidationError) -> Problem:
+def _option_problem(request: _Request, kind: LinkSketch, error: ValidationError) -> Problem:
     """LM121 for options that are unknown to the kind or invalid."""
     told = error.errors(include_url=False)
-    options = list(kind.Options.model_fields)
+    options = list(kind.options.model_fields)
     unknown = [str(e["loc"][0]) for e in told if e["type"] == "extra_forbidden"]
     parts = [f"unknown option {name!r}" for name in unknown]
     parts += [
@@ -236,6 +227,6 @@ def _option_problem(request: _Request, kind: type[Link], error: ValidationError)
     )
 
 
-def _known(kind: type[Link]) -> str:
-    names = ", ".join(kind.Options.model_fields) or "none"
+def _known(kind: LinkSketch) -> str:
+    names = ", ".join(kind.options.model_fields) or "none"
     return f"the options of this kind are: {names}"

@@ -17,6 +17,7 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import Packed
 from latentmas.generation.controllers import Continuation, GenerationController
+from latentmas.generation.penalty import WrittenTokens
 from latentmas.generation.sampling import Sampling, pick, random_stream
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ class GenerationBatch:
         self._executor, self._backbone, self._sampling = executor, backbone, sampling
         self._feed: DecoderSession | None = None
         self._rows: list[GeneratedSequence] = []
+        self._written: WrittenTokens | None = None
+        """Tokens of all rows, once a row with a repetition penalty has joined."""
         self._h_BD: Tensor | None = None
 
     @property
@@ -165,8 +168,17 @@ class GenerationBatch:
             self._feed.join(feed)
             self._h_BD = torch.cat([self._h_BD, h_BD])
         self._rows += rows
+        self._note_rows(len(rows), request.sampling or self._sampling)
         _charge(rows, began)
         return rows
+
+    def _note_rows(self, count: int, sampling: Sampling) -> None:
+        """Keep account of what the newest rows write, if a row is penalised for repetitions."""
+        if self._written is not None:
+            self._written.add_rows(count)
+        elif sampling.repetition_penalty != 1.0:
+            self._written = WrittenTokens()
+            self._written.add_rows(len(self._rows))  # earlier rows have no penalty
 
     def advance(self) -> None:
         """Let every row that is ready choose a token; feed what waits."""
@@ -197,33 +209,37 @@ class GenerationBatch:
         if self._feed is not None:
             self._feed.close()
         self._feed, self._h_BD, self._rows = None, None, []
+        if self._written is not None:
+            self._written.select([])
 
     def _choose(self, feed: DecoderSession, h_BD: Tensor, ready: list[int]) -> list[int]:
         """The next token of each of some rows."""
         logits_BV, tokens = feed.backbone.logits(h_BD), dict[int, int]()
+        if self._written is not None:
+            penalties = [self._sampling_of(row).repetition_penalty for row in self._rows]
+            self._written.penalise(logits_BV, penalties)
         for sampling, rows in self._by_sampling(ready):
             tokens |= zip(rows, self._pick(logits_BV, sampling, rows), strict=True)
         return [tokens[i] for i in ready]
+
+    def _sampling_of(self, row: GeneratedSequence) -> Sampling:
+        return row.request.sampling or self._sampling
 
     def _by_sampling(self, ready: list[int]) -> list[tuple[Sampling, list[int]]]:
         """Rows that choose in the same way."""
         found: dict[Sampling, list[int]] = {}
         for i in ready:
-            found.setdefault(self._rows[i].request.sampling or self._sampling, []).append(i)
+            found.setdefault(self._sampling_of(self._rows[i]), []).append(i)
         return list(found.items())
 
     def _pick(self, logits_BV: Tensor, sampling: Sampling, rows: list[int]) -> list[int]:
         """The next token of each of some rows that choose in the same way."""
         if len(rows) < len(logits_BV):
             logits_BV = logits_BV[rows]
-        seen_BV, uniform_B = None, None
-        if sampling.repetition_penalty != 1.0:
-            seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
-            for place, i in enumerate(rows):
-                seen_BV[place, self._rows[i].ids] = True
+        uniform_B = None
         if sampling.do_sample:
             uniform_B = torch.stack([torch.rand((), generator=self._rows[i].stream) for i in rows])
-        tokens: list[int] = pick(logits_BV, sampling, uniform_B, seen_BV).tolist()
+        tokens: list[int] = pick(logits_BV, sampling, uniform_B).tolist()
         return tokens
 
     def _settle(self, chosen: Mapping[int, int]) -> None:
@@ -271,18 +287,20 @@ class GenerationBatch:
         if feed.should_compact(len(kept), len(self._rows)):
             feed.select(kept)
             self._rows = [self._rows[i] for i in kept]
+            if self._written is not None:
+                self._written.select(kept)
 
     def _feed_waiting(self, feed: DecoderSession) -> Tensor:
         """Feed as many tokens as every open row has waiting; ended rows read padding."""
         count = min(len(row.waiting) for row in self._rows if row.open)
         pad = self._backbone.pad_id
-        ids_BN = torch.tensor(
-            [
-                [row.waiting.popleft() for _ in range(count)] if row.open else [pad] * count
-                for row in self._rows
-            ]
-        )
-        return feed.feed(self._backbone.embed(ids_BN))
+        ids_BN = [
+            [row.waiting.popleft() for _ in range(count)] if row.open else [pad] * count
+            for row in self._rows
+        ]
+        if self._written is not None:
+            self._written.write([(i, ids_BN[i]) for i, row in enumerate(self._rows) if row.open])
+        return feed.feed(self._backbone.embed(torch.tensor(ids_BN)))
 
 
 def _charge(rows: Sequence[GeneratedSequence], began: float) -> None:

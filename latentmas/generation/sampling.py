@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from latentmas.generation.drawing import Filters, draw
 from latentmas.plan import DEFAULT_MAX_NEW_TOKENS, RunOptions
 
 __all__ = ["Sampling", "pick", "random_stream"]
@@ -65,41 +66,18 @@ def random_stream(name: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pick(
-    logits_BV: Tensor,
-    sampling: Sampling,
-    uniform_B: Tensor | None,
-    seen_BV: Tensor | None = None,
-) -> Tensor:
+def pick(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor | None) -> Tensor:
     """Choose a token for each row.
 
     Args:
-        logits_BV: scores.
-        sampling: how.
-        uniform_B: one draw from [0, 1) for each row, when sampling.
-        seen_BV: whether a row has written a token, for the repetition penalty.
+        logits_BV: Scores, after the repetition penalty.
+        sampling: How tokens are chosen.
+        uniform_B: One number from [0, 1) for each row, when sampling.
 
     Returns:
         Token ids, (B,).
     """
-    if seen_BV is not None:
-        penalty = sampling.repetition_penalty
-        punished = torch.where(logits_BV < 0, logits_BV * penalty, logits_BV / penalty)
-        logits_BV = torch.where(seen_BV, punished, logits_BV)
     if not sampling.do_sample or uniform_B is None:
         return logits_BV.argmax(dim=-1)
-    scores, order = (logits_BV.float() / sampling.temperature).sort(dim=-1, descending=True)
-    if sampling.top_k is not None:
-        scores = scores[:, : sampling.top_k]
-    probabilities = scores.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    outside = before >= sampling.top_p
-    if sampling.min_p is not None:
-        outside |= probabilities < sampling.min_p * probabilities[:, :1]
-    outside[:, 0] = False
-    kept = probabilities.masked_fill(outside, 0.0)
-    cumulative = (kept / kept.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
-    uniform = uniform_B.to(cumulative.device, cumulative.dtype)[:, None]
-    last = (~outside).sum(dim=-1, keepdim=True) - 1
-    chosen = (cumulative <= uniform).sum(dim=-1, keepdim=True).minimum(last)
-    return order.gather(-1, chosen).squeeze(-1)
+    filters = Filters(sampling.top_k, sampling.top_p, sampling.min_p)
+    return draw(logits_BV.detach(), sampling.temperature, filters, uniform_B)

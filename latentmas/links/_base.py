@@ -9,9 +9,9 @@ from abc import abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from latentmas.links._options import LinkOptions
 from latentmas.plan import BackboneInfo
 
 __all__ = [
@@ -85,12 +85,6 @@ class LinkReads(NamedTuple):
     """Of the sender's backbone, such as its vocabulary head."""
     target: int = 0
     """Of the receiver's backbone, such as its embedding table."""
-
-
-class LinkOptions(BaseModel):
-    """Options of a kind; subclasses add fields with defaults. Unknown options are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Link(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from latentmas.links._base import Link, LinkOptions
+from latentmas.links._options import resolve_equal_widths
 from latentmas.links._registry import link_kinds
 
 __all__ = ["Identity"]
@@ -28,9 +29,7 @@ class Identity(Link):
     @classmethod
     def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
         """No options; equal widths."""
-        if in_dim != out_dim:
-            raise ValueError(f"identity cannot bridge widths {in_dim} and {out_dim}")
-        return LinkOptions.model_validate(options)
+        return resolve_equal_widths(role, options, in_dim, out_dim)
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """The input."""

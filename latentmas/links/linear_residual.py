@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from latentmas.links._base import Link, LinkOptions, make_residual, scale_, zero_
+from latentmas.links._options import ResidualOptions, resolve_residual
 from latentmas.links._registry import link_kinds
-from latentmas.links._residual import ResidualOptions, resolve_residual
 
 __all__ = ["LinearResidual"]
 
@@ -37,7 +37,7 @@ class LinearResidual(Link):
     @classmethod
     def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
         """Default residual: identity for inner links, projection for outer ones."""
-        return ResidualOptions.model_validate(resolve_residual(role, options, in_dim, out_dim))
+        return resolve_residual(role, options, in_dim, out_dim)
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """`(B, K, S)` to `(B, K, D)`."""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from latentmas.links._base import Link, LinkOptions, scale_
+from latentmas.links._base import Link, scale_
+from latentmas.links._options import MLPOptions
 from latentmas.links._registry import link_kinds
 
 __all__ = ["MLP"]
-
-
-class _Options(LinkOptions):
-    expansion: int = Field(default=1, ge=1, le=64)
-    """Ratio of the hidden width to the output width."""
 
 
 @link_kinds.register("mlp")
@@ -29,9 +24,9 @@ class MLP(Link):
     Example: `graph.connect("a", "b", link="mlp", expansion=2)`
     """
 
-    Options = _Options
+    Options = MLPOptions
 
-    def __init__(self, options: _Options, in_dim: int, out_dim: int) -> None:
+    def __init__(self, options: MLPOptions, in_dim: int, out_dim: int) -> None:
         super().__init__(options, in_dim, out_dim)
         hidden = options.expansion * out_dim
         self.proj1 = nn.Linear(in_dim, hidden)

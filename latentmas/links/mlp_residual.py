@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from latentmas.links._base import Link, LinkOptions, make_residual, scale_, zero_
+from latentmas.links._options import ExpandedResidualOptions, resolve_expanded_residual
 from latentmas.links._registry import link_kinds
-from latentmas.links._residual import ResidualOptions, resolve_residual
 
 __all__ = ["MLPResidual"]
-
-
-class _Options(ResidualOptions):
-    expansion: int = Field(default=1, ge=1, le=64)
-    """Ratio of the hidden width to the output width."""
 
 
 @link_kinds.register("mlp_residual")
@@ -32,10 +26,10 @@ class MLPResidual(Link):
     Example: `graph.connect("a", "b", link="mlp_residual", init="ridge")`
     """
 
-    Options = _Options
+    Options = ExpandedResidualOptions
     inits = frozenset({"default", "near_identity", "ridge"})
 
-    def __init__(self, options: _Options, in_dim: int, out_dim: int) -> None:
+    def __init__(self, options: ExpandedResidualOptions, in_dim: int, out_dim: int) -> None:
         super().__init__(options, in_dim, out_dim)
         hidden = options.expansion * out_dim
         self.proj1 = nn.Linear(in_dim, hidden)
@@ -46,7 +40,7 @@ class MLPResidual(Link):
     @classmethod
     def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
         """Default residual: identity for inner links, projection for outer ones."""
-        return _Options.model_validate(resolve_residual(role, options, in_dim, out_dim))
+        return resolve_expanded_residual(role, options, in_dim, out_dim)
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """`(B, K, S)` to `(B, K, D)`."""

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
 from torch import Tensor, nn
 
 from latentmas.links._base import Link, LinkOptions, make_residual, scale_, zero_
+from latentmas.links._options import ExpandedResidualOptions, resolve_recursive
 from latentmas.links._registry import link_kinds
-from latentmas.links._residual import ResidualOptions, resolve_residual
 
 __all__ = ["Recursive"]
-
-
-class _Options(ResidualOptions):
-    expansion: int = Field(default=2, ge=1, le=64)
-    """Ratio of the hidden width to the output width."""
 
 
 @link_kinds.register("recursive")
@@ -34,10 +28,10 @@ class Recursive(Link):
     Example: `graph.connect("a", "b", link="recursive", expansion=4, init="ridge")`
     """
 
-    Options = _Options
+    Options = ExpandedResidualOptions
     inits = frozenset({"default", "near_identity", "ridge"})
 
-    def __init__(self, options: _Options, in_dim: int, out_dim: int) -> None:
+    def __init__(self, options: ExpandedResidualOptions, in_dim: int, out_dim: int) -> None:
         super().__init__(options, in_dim, out_dim)
         hidden = options.expansion * out_dim
         self.norm_in = nn.LayerNorm(in_dim)
@@ -50,8 +44,7 @@ class Recursive(Link):
     @classmethod
     def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
         """Defaults: expansion 1 for inner links, 2 for outer ones."""
-        resolved = resolve_residual(role, options, in_dim, out_dim)
-        return _Options.model_validate({"expansion": 1 if role == "inner" else 2} | resolved)
+        return resolve_recursive(role, options, in_dim, out_dim)
 
     def forward(self, h_BKS: Tensor) -> Tensor:
         """`(B, K, S)` to `(B, K, D)`; the residual branch takes the raw input."""

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from latentmas.links._base import Link, LinkBackbone, LinkOptions, zero_
+from latentmas.links._options import SoftTokenOptions, resolve_soft_token
 from latentmas.links._pieces import Pieces, find_pieces, same_vocabulary
 from latentmas.links._registry import link_kinds
 
@@ -17,17 +17,6 @@ __all__ = ["SoftToken"]
 
 AT_ONCE = 2**25
 """Maximum number of logits (rows times vocabulary) computed at once."""
-
-
-class _Options(LinkOptions):
-    temperature: float = Field(default=0.5, gt=0.0, le=100.0)
-    """Temperature of the softmax; low values approach the most likely token's embedding."""
-    top_k: int | None = Field(default=None, ge=1)
-    """Number of most likely tokens to mix. None: all."""
-    residual: bool | None = None
-    """Add a trainable correction that starts at exactly zero. None: on edges, not inside agents."""
-    expansion: int = Field(default=2, ge=1, le=64)
-    """Ratio of the correction's hidden width to its output width."""
 
 
 class _Attached(NamedTuple):
@@ -84,12 +73,12 @@ class SoftToken(Link):
     Example: `graph.connect("a", "b", link="soft_token", temperature=0.5)`
     """
 
-    Options = _Options
+    Options = SoftTokenOptions
     needs = frozenset({"head", "embeddings", "tokenizer", "states"})
     shortens = True
     prepares = True
 
-    def __init__(self, options: _Options, in_dim: int, out_dim: int) -> None:
+    def __init__(self, options: SoftTokenOptions, in_dim: int, out_dim: int) -> None:
         super().__init__(options, in_dim, out_dim)
         self.temperature, self.top_k = options.temperature, options.top_k
         self.correction = _Correction(out_dim, options.expansion) if options.residual else None
@@ -98,8 +87,7 @@ class SoftToken(Link):
     @classmethod
     def resolve(cls, role: str, options: dict[str, Any], in_dim: int, out_dim: int) -> LinkOptions:
         """Fill in `residual`: a correction on edges, none inside agents."""
-        given = {name: value for name, value in options.items() if value is not None}
-        return super().resolve(role, {"residual": role == "outer"} | given, in_dim, out_dim)
+        return resolve_soft_token(role, options, in_dim, out_dim)
 
     def attach(self, source: LinkBackbone, target: LinkBackbone) -> None:
         """Store the backbones; map the sender's tokens if the receiver's vocabulary differs.

@@ -1,14 +1,21 @@
 """Drawings of plans, and HTML pages over plans, runs and trainings, from plain data. No torch."""
 
-from latentmas.viz.depths import DepthMap
-from latentmas.viz.drawing.markup import to_dot, to_mermaid
-from latentmas.viz.drawing.png import to_png
-from latentmas.viz.drawing.svg import to_svg
-from latentmas.viz.evaluation_page import AnsweredRow, SystemAnswer, report_evaluation
-from latentmas.viz.pages import Table, to_html
-from latentmas.viz.run_page import report_run
-from latentmas.viz.summary import summarise
-from latentmas.viz.training_page import training_report
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from latentmas.lazy import imported_when_used
+
+if TYPE_CHECKING:
+    from latentmas.viz.depths import DepthMap
+    from latentmas.viz.drawing.markup import to_dot, to_mermaid
+    from latentmas.viz.drawing.png import to_png
+    from latentmas.viz.drawing.svg import to_svg
+    from latentmas.viz.evaluation_page import AnsweredRow, SystemAnswer, report_evaluation
+    from latentmas.viz.pages import Table, to_html
+    from latentmas.viz.run_page import report_run
+    from latentmas.viz.summary import summarise
+    from latentmas.viz.training_page import training_report
 
 __all__ = [
     "AnsweredRow",
@@ -25,3 +32,21 @@ __all__ = [
     "to_svg",
     "training_report",
 ]
+
+_HOMES = {
+    "AnsweredRow": "evaluation_page",
+    "DepthMap": "depths",
+    "SystemAnswer": "evaluation_page",
+    "Table": "pages",
+    "report_evaluation": "evaluation_page",
+    "report_run": "run_page",
+    "summarise": "summary",
+    "to_dot": "drawing.markup",
+    "to_html": "pages",
+    "to_mermaid": "drawing.markup",
+    "to_png": "drawing.png",
+    "to_svg": "drawing.svg",
+    "training_report": "training_page",
+}
+
+__getattr__ = imported_when_used(__name__, _HOMES)
