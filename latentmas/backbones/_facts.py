@@ -49,7 +49,16 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         from latentmas.backbones._quantization import check_not_quantized
 
         check_not_quantized(quantization, config)
-    return info_of(files.source, config, backbone)
+    info = info_of(files.source, config, backbone)
+    part = None if info.costs is None else info.costs.quantized
+    if quantization is not None and part is not None and not part.body_parameters:
+        raise RefusedBackboneError(
+            "LM204",
+            f"quantization {quantization.kind!r} changes linear layers, and {config.model_type} has "
+            "none that it changes",
+            "leave quantization out, or choose another model",
+        )
+    return info
 
 
 def info_of(source: str, config: Any, backbone: Backbone) -> BackboneInfo:
