@@ -54,8 +54,8 @@ def read_info(backbone: Backbone) -> BackboneInfo:
     if quantization is not None and part is not None and not part.body_parameters:
         raise RefusedBackboneError(
             "LM204",
-            f"quantization {quantization.kind!r} changes linear layers, and {config.model_type} has "
-            "none that it changes",
+            f"quantization {quantization.kind!r} changes linear layers, and "
+            f"{config.model_type} has none",
             "leave quantization out, or choose another model",
         )
     return info
