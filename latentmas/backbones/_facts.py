@@ -52,7 +52,16 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         from latentmas.backbones._quantization import check_not_quantized
 
         check_not_quantized(quantization, config)
-    return with_adapter_facts(backbone, info_of(files.source, config, backbone), config)
+    info = info_of(files.source, config, backbone)
+    part = None if info.costs is None else info.costs.quantized
+    if quantization is not None and part is not None and not part.body_parameters:
+        raise RefusedBackboneError(
+            "LM204",
+            f"quantization {quantization.kind!r} changes linear layers, and "
+            f"{config.model_type} has none",
+            "leave quantization out, or choose another model",
+        )
+    return with_adapter_facts(backbone, info, config)
 
 
 def with_adapter_facts(backbone: Backbone, info: BackboneInfo, config: Any = None) -> BackboneInfo:

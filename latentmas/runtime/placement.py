@@ -62,7 +62,7 @@ def check_system(name: str, system: System) -> System:
 def reusable_backbones(
     plan: Plan, reuse: System | None, models: Mapping[str, object]
 ) -> dict[str, LoadedBackbone]:
-    """Loaded backbones that may serve a plan: of another system by agent, and models handed over.
+    """Loaded backbones that may serve a plan: another system's by agent, and models handed over.
 
     Raises:
         TypeError: `reuse` is not a system, or a model is not a pair of a model and a tokenizer.
