@@ -1,6 +1,6 @@
 """LoRA adapters on a real model: memory of two agents, steps of training, the LoRA baseline.
 
-    python benchmarks/adapters.py [--steps 8] [--output FILE] [--tiny]
+    python benchmarks/adapters.py [--steps 10] [--output FILE] [--tiny]
 
 On SmolLM2-135M-Instruct in float32, one thread. A LoRA adapter is trained by PEFT alone and saved;
 the reader of the relay takes it as `adapter=`, while the answerer runs on the model itself. Then
@@ -33,6 +33,7 @@ from latentmas.demo.real import ANSWERS, READ, SMOLLM2
 from latentmas.demo.relay import make_rows
 from latentmas.environment import hardware, versions
 from latentmas.testing import tiny_backbone
+from latentmas.training.losses.outer import OuterLoss
 
 LORA = {"r": 8, "alpha": 16, "target_modules": ["q_proj", "v_proj"]}
 
@@ -74,7 +75,7 @@ def peft_adapter(source: str, folder: str, seed: int, steps: int) -> list[float]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **fields))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-4)
     rows, losses = make_rows(4 * steps, facts=1, seed=seed), []
     for step in range(steps):
         texts = [row["passage"] for row in rows[4 * step : 4 * step + 4]]
@@ -104,17 +105,26 @@ def tensors(system: lm.System) -> dict[str, int]:
 
 
 def trained(system: lm.System, rows: list[dict[str, Any]], steps: int, **options: Any) -> Any:
-    """Losses of a few steps, and CPU seconds of each."""
+    """Losses of a few steps, CPU seconds of each, and the loss on held-out rows around them."""
     base = {"max_steps": steps, "per_device_train_batch_size": 4, "logging_steps": 1}
     base |= {"use_cpu": True, "probe_stability": False, "save_strategy": "no", "progress": False}
     with tempfile.TemporaryDirectory() as folder:
-        config = lm.OuterConfig(folder, warmup_steps=0, **(base | options))
+        config = lm.OuterConfig(folder, warmup_steps=steps // 3, **(base | options))
         trainer = lm.OuterTrainer(system, config, train_dataset=rows)
+        held_out = [unseen(system)]
         began = time.process_time()
         trainer.train()
         seconds = (time.process_time() - began) / steps
+    held_out.append(unseen(system))
     losses = [round(entry["loss"], 3) for entry in trainer.state.log_history if "loss" in entry]
-    return {"losses": losses, "cpu_seconds_per_step": round(seconds, 2)}
+    return {"losses": losses, "held_out": held_out, "cpu_seconds_per_step": round(seconds, 2)}
+
+
+@torch.no_grad()
+def unseen(system: lm.System) -> float:
+    """Loss of the answers to 16 questions that are not trained on."""
+    rows = make_rows(16, facts=1, seed=99)
+    return round(float(OuterLoss(system, system.plan)(rows)["loss"]), 3)
 
 
 def measure(backbone: lm.Backbone, steps: int) -> dict[str, Any]:
@@ -142,12 +152,12 @@ def measure(backbone: lm.Backbone, steps: int) -> dict[str, Any]:
         texts = {e: system.run(rows[:4], executor=e).texts for e in ("reference", "cached")}
         found["executors_agree"] = texts["reference"] == texts["cached"]
         team = relay(under[one], backbone).compile().load(reuse=single)
-        found["links_alone"] = trained(team, rows, steps, learning_rate=1e-3)
+        found["links_alone"] = trained(team, rows, steps, learning_rate=5e-4)
         both = {"train_links": "outer", "train_adapters": LORA}
-        rates = {"learning_rate": 1e-3, "adapter_learning_rate": 2e-3}
+        rates = {"learning_rate": 5e-4, "adapter_learning_rate": 1e-3}
         found["links_and_adapters"] = trained(team, rows, steps, **both, **rates)
         found["bytes_after"] = tensors(team)
-        baseline = {"train_adapters": LORA, "adapter_learning_rate": 2e-3}
+        baseline = {"train_adapters": LORA, "adapter_learning_rate": 1e-3}
         found["lora_baseline"] = trained(single, rows, steps, **baseline)
     return found
 
@@ -155,7 +165,7 @@ def measure(backbone: lm.Backbone, steps: int) -> dict[str, Any]:
 def main() -> None:
     """Run, and print or write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()

@@ -37,4 +37,9 @@ def save_lora(backbone: lm.Backbone, folder: Path, seed: int = 1, **fields: Any)
 def edit_config(folder: str, **fields: Any) -> None:
     """Change fields of an adapter's configuration."""
     path = Path(folder) / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    write_config(folder, json.loads(path.read_text()) | fields)
+
+
+def write_config(folder: str, data: Any) -> None:
+    """Replace an adapter's configuration."""
+    (Path(folder) / "adapter_config.json").write_text(json.dumps(data))

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 import latentmas as lm
 from latentmas.errors import GraphError, LatentMASError, WeightsError
 from latentmas.runtime import System
-from tests.adapters import edit_config, save_lora
+from tests.adapters import edit_config, save_lora, write_config
 from tests.teams import QUESTIONS, RECURSIVE, load64, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -61,7 +61,10 @@ def logits_of(system: System, agent: str, ids: torch.Tensor) -> torch.Tensor:
         {},
         {"use_dora": True},
         {"use_rslora": True},
-        {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.self_attn.v_proj": 32}},
+        {
+            "rank_pattern": {"q_proj": 2, "^model.layers.0.mlp.down_proj": 3},
+            "alpha_pattern": {"layers.1.self_attn.v_proj": 32},
+        },
         {"layers_to_transform": [1]},
         {"target_modules": r".*\.1\..*_proj"},
         {"lora_bias": True, "target_modules": ["q_proj"]},
@@ -214,7 +217,7 @@ def _without_weights(folder: str) -> None:
 
 REFUSED: dict[str, tuple[Callable[[str], None], str]] = {
     "pickle": (_without_weights, "is a pickle, which may run code .*safe_serialization=True"),
-    "type": (lambda f: edit_config(f, peft_type="IA3"), "of type 'IA3', and only LoRA"),
+    "type": (lambda f: write_config(f, {"peft_type": "IA3"}), "of type 'IA3', and only LoRA"),
     "modules": (
         lambda f: edit_config(f, modules_to_save=["lm_head"]),
         r"replaces whole modules \(lm_head.*merge_and_unload",
@@ -236,6 +239,8 @@ REFUSED: dict[str, tuple[Callable[[str], None], str]] = {
         lambda f: edit_config(f, target_modules=["q_prj"]),
         "no linear layer of that name; did you mean 'q_proj'",
     ),
+    "no type": (lambda f: write_config(f, {"r": 4}), "peft_type: Field required"),
+    "list": (lambda f: write_config(f, []), "not that of a LoRA adapter"),
     "json": (lambda f: (Path(f) / "adapter_config.json").write_text("{"), "is not JSON"),
     "config": (lambda f: (Path(f) / "adapter_config.json").unlink(), "has no adapter_config.json"),
     "rank": (lambda f: edit_config(f, r=0), "r: Input should be greater"),

@@ -26,7 +26,8 @@ MERGE = (
     "merge the adapter into its model with peft (model.merge_and_unload(), then save_pretrained) "
     "and give the folder as source"
 )
-_PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
+_PLAIN = re.compile(r"\^?[A-Za-z0-9_.-]+")
+"""Names of modules in patterns; a leading `^` makes one a full name."""
 _SAFE_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
 """Initialisations that leave the model's own weights as they are."""
 _WITHOUT_EFFECT = frozenset(
@@ -51,6 +52,10 @@ class AdapterError(WeightsError):
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(f"LM208 {message}; {hint}")
         self.message, self.hint = message, hint
+
+    def __reduce__(self) -> Any:
+        """Pickle both parts, for workers that hand errors back."""
+        return type(self), (self.message, self.hint)
 
 
 class AdapterConfig(BaseModel):
@@ -102,13 +107,15 @@ class AdapterFiles(NamedTuple):
     """An adapter that was found and judged."""
 
     name: str
-    """As it was declared."""
+    """Name as declared."""
     config: AdapterConfig
+    """Judged configuration."""
     folder: Path | None
     """Folder on this machine; None for one on the hub."""
     revision: str | None
+    """Branch, tag or commit that was asked for."""
     commit: str | None
-    """Commit on the hub."""
+    """Commit on the hub that its configuration was read at."""
 
     def weights(self) -> Path:
         """Path of the weights; downloaded if they are on the hub.
@@ -116,11 +123,12 @@ class AdapterFiles(NamedTuple):
         Raises:
             AdapterError: The adapter has no weights in safetensors format.
         """
-        return _file(self.name, self.folder, WEIGHTS, self.revision)
+        return _file(self.name, self.folder, WEIGHTS, self.commit or self.revision)
 
 
 def _of(pattern: dict[str, Any], module: str, default: Any) -> Any:
-    keys = (key for key in pattern if module == key or module.endswith(f".{key}"))
+    """The value for a module: of the first key that is its name, or the end of it."""
+    keys = (key for key in pattern if module == key.lstrip("^") or module.endswith(f".{key}"))
     key = next(keys, None)
     return default if key is None else pattern[key]
 
@@ -139,7 +147,9 @@ def find_adapter(name: str, resolved: str, revision: str | None) -> AdapterFiles
     folder = Path(resolved) if Path(resolved).is_dir() else None
     path = _file(name, folder, CONFIG, revision)
     try:
-        config = AdapterConfig.model_validate(read_json(path, LARGEST_CONFIG, numbers="any"))
+        data = read_json(path, LARGEST_CONFIG, numbers="any")
+        _judge_type(name, data)
+        config = AdapterConfig.model_validate(data)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise AdapterError(
@@ -147,6 +157,8 @@ def find_adapter(name: str, resolved: str, revision: str | None) -> AdapterFiles
             "give a folder or a hub id of a LoRA adapter that PEFT saved",
         ) from error
     except WeightsError as error:
+        if isinstance(error, AdapterError):
+            raise
         raise AdapterError(f"adapter {name!r}: {error}", "save it again with PEFT") from error
     _judge(name, config)
     commit = path.parent.name if folder is None else None
@@ -185,18 +197,21 @@ def _lacking(name: str, wanted: str, *, pickled: bool) -> AdapterError:
     )
 
 
+def _judge_type(name: str, data: Any) -> None:
+    kind = data.get("peft_type") if isinstance(data, dict) else None
+    if isinstance(kind, str) and kind.upper() != "LORA":
+        raise AdapterError(
+            f"adapter {name!r} is of type {kind!r:.40}, and only LoRA adapters are supported",
+            f"train a LoRA adapter, or {MERGE}",
+        )
+
+
 def _judge(name: str, config: AdapterConfig) -> None:
     """Refuse what is not a plain LoRA adapter over frozen weights.
 
     Raises:
         AdapterError: Saying which field stands in the way.
     """
-    if config.peft_type.upper() != "LORA":
-        raise AdapterError(
-            f"adapter {name!r} is of type {config.peft_type!r:.40}, and only LoRA adapters can be "
-            "switched over one model",
-            f"train a LoRA adapter, or {MERGE}",
-        )
     if config.modules_to_save:
         modules = ", ".join(config.modules_to_save)
         raise AdapterError(

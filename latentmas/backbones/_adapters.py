@@ -69,7 +69,7 @@ def inject(model: Any, name: str, **fields: Any) -> None:
     before = _versions(model)
     inject_adapter_in_model(LoraConfig(**fields), model, adapter_name=name)
     model.__dict__.pop("peft_config", None)  # PEFT warns of a second adapter where it finds one
-    if [pair for pair in before if pair not in set(_versions(model))]:
+    if not before <= _versions(model):
         raise WeightsError("PEFT changed the weights of the model below an adapter; please report")
     for module in model.modules():
         if isinstance(module, LoraLayer):
@@ -77,8 +77,8 @@ def inject(model: Any, name: str, **fields: Any) -> None:
     model.eval().requires_grad_(False)
 
 
-def _versions(model: nn.Module) -> list[tuple[int, int]]:
-    return [(id(weight), weight._version) for weight in model.parameters()]
+def _versions(model: nn.Module) -> set[tuple[int, int]]:
+    return {(id(weight), weight._version) for weight in model.parameters()}
 
 
 def lora_weights(model: Any, name: str) -> dict[str, nn.Parameter]:

@@ -15,6 +15,7 @@ from latentmas.backbones._facts import resolve_source
 from latentmas.backbones._loaded import LoadedBackbone
 from latentmas.backbones._probe import probe
 from latentmas.backbones.kv_cache.state import KVCache
+from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
 
 __all__ = ["lora_targets", "with_adapter", "with_lora"]
@@ -39,7 +40,7 @@ def with_adapter(
     try:
         load_adapter(model, files)
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, AdapterError):
+        if isinstance(error, WeightsError):
             raise
         reason = " ".join(str(error).split("\n", 1)[0].split()) or repr(error)
         raise AdapterError(

@@ -69,7 +69,7 @@ def check_parts(system: Any, config: Any, kind: type[LinkConfig]) -> None:
 
 
 class LinkTrainer(MeshTraining, Checkpointing):
-    """`transformers.Trainer` over a loss module that registers links only.
+    """`transformers.Trainer` over a loss module that registers links and agents' adapters only.
 
     A checkpoint is a saved team (links, graph, prompts) beside the optimizer's state, so
     `System.from_pretrained(checkpoint)` opens it. `metrics.jsonl` in the output folder holds every
