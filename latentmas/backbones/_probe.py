@@ -25,6 +25,10 @@ __all__ = ["probe", "probe_static"]
 
 TOLERANCE = 0.05
 """Maximum relative difference between results that should agree; bf16 gives about 0.01."""
+SPLIT_TOLERANCE = 0.2
+"""The same for half precision over several processes: the order in which the parts of a sum are
+added depends on its length. SmolLM2 in bf16 over three processes differs by 0.07, in fp32 by 1e-6.
+"""
 LENGTH, PADDING = 6, 3
 
 
@@ -101,7 +105,7 @@ def _check_padding(backbone: LoadedBackbone, x: Tensor, whole: Tensor, name: str
     mask = torch.tensor([[0] * PADDING + [1] * LENGTH], device=x.device)
     positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
     padded = backbone.step(torch.cat([pad, x], dim=1), positions, mask)[:, PADDING:]
-    if not _close(padded, whole):
+    if not _close(padded, whole, _tolerance(backbone)):
         attention = getattr(backbone.model.config, "_attn_implementation", "unknown")
         raise WeightsError(
             f"{name} gives different states when its prompt is padded on the left "
@@ -127,7 +131,7 @@ def _choose_masks(backbone: LoadedBackbone, x: Tensor, new_state: Callable[[], K
         ours = read()  # if this fails, only the model's own masks can be used
     backbone.masks = None
     wanted = read()
-    if ours is not None and _close(ours, wanted):
+    if ours is not None and _close(ours, wanted, _tolerance(backbone)):
         backbone.masks = backbone_masks
 
 
@@ -168,15 +172,20 @@ def _check_memory(
         one = slice(i, i + 1)
         pieces.append(backbone.step(x[:, one], positions[:, one], mask[:, : i + 1], state))
     joined = torch.cat(pieces, dim=1)
-    if not _close(joined, whole):
+    if not _close(joined, whole, _tolerance(backbone)):
         raise WeightsError(
             f"{name} gives different states when the prompt is read in pieces (relative "
             f"difference {_distance(joined, whole):.3g}); it needs a family with its own cache"
         )
 
 
-def _close(found: Tensor, wanted: Tensor) -> bool:
-    return found.shape == wanted.shape and _distance(found, wanted) < TOLERANCE
+def _tolerance(backbone: LoadedBackbone) -> float:
+    halves = backbone.dtype in (torch.bfloat16, torch.float16)
+    return SPLIT_TOLERANCE if backbone.split is not None and halves else TOLERANCE
+
+
+def _close(found: Tensor, wanted: Tensor, tolerance: float = TOLERANCE) -> bool:
+    return found.shape == wanted.shape and _distance(found, wanted) < tolerance
 
 
 def _distance(found: Tensor, wanted: Tensor) -> float:
