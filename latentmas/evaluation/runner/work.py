@@ -73,8 +73,9 @@ class Work:
         size, wanted = self.options.batch_size, set(self.missing)
         if self.job.group:
             for batch in self.rows.groups:
-                if wanted.intersection(batch):
-                    yield [[n for n in batch if n not in self.refused]]
+                runs = [n for n in batch if n not in self.refused]
+                if runs and wanted.intersection(runs):
+                    yield [runs]
             return
         inputs = self.job.system.plan.graph.inputs
         runs = [n for n in self.rows.numbers if n not in self.refused]
