@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas import evaluation
+from latentmas import evaluation, serve
 from latentmas.backbones import _libraries, families
 from latentmas.backbones.auto import Auto
 from latentmas.cli.app import app
@@ -459,6 +459,7 @@ def test_every_public_name_is_in_the_reference():
         "evaluation.engines",
         *(f"evaluation.{name}" for name in lm.__all__),  # shown under the shorter name
     }
+    names |= {f"serve.{name}" for name in serve.__all__}
     homes = lm.templates.PRESETS
     assert shown == names | {f"templates.{homes.get(n, n)}.{n}" for n in lm.templates.names()}
     listed = set(re.findall(r"`\]\[latentmas\.([\w.]+)\]", (DOCS / "api/index.md").read_text()))
