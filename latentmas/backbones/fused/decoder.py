@@ -5,6 +5,7 @@ Shapes: `B` batch, `D` width, `E` width of a head, `C` columns, `N` outputs, `K`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -209,10 +210,13 @@ class FusedDecoder:
 def _packs(weight: Tensor) -> bool:
     """Whether products run on packed weights: on CPUs that have instructions for bf16.
 
-    There, SmolLM2's products took 7.3 ms packed and 9.6 ms plain for 1 row, and 8.8 and 12.8 ms for
+    The packed weights are a second copy. `LATENTMAS_PACK=0` in the environment does without it.
+    SmolLM2's products took 7.3 ms packed and 9.6 ms plain for 1 row, and 8.8 and 12.8 ms for
     4 rows (one thread of a Xeon with AVX-512).
     """
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+        return False
+    if os.environ.get("LATENTMAS_PACK") == "0":
         return False
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and torch.backends.mkldnn.is_available() and bool(supported())
