@@ -100,7 +100,10 @@ class Oracle:
         folder = self.folder / name
         files = [folder / f"adapter({self.data['task']}).pt", folder / "adapter.pt"]
         inner = torch.load(next(f for f in files if f.exists()), weights_only=True)
-        model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        # Where peft is installed, transformers takes the release's adapter_config.json for a peft
+        # adapter, which it is not; so it is told to look elsewhere.
+        elsewhere = {"subfolder": "not-a-peft-adapter"}
+        model = AutoModelForCausalLM.from_pretrained(folder, adapter_kwargs=elsewhere).eval()
         return model, PreTrainedTokenizerFast.from_pretrained(folder), inner
 
     def prompt(self, name: str, question: str, slots: Mapping[str, Tensor]) -> Tensor:

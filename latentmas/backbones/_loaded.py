@@ -35,6 +35,7 @@ from latentmas.backbones._split import Split
 from latentmas.backbones._spread import Spread, execution_device, is_spread
 from latentmas.backbones._tokenizers import check_ids_fit, load_tokenizer
 from latentmas.backbones._tokens import begin_ids
+from latentmas.backbones.fused import FusedDecoder, fuse, layout_of, may_merge, merge_decoder
 from latentmas.backbones.kv_cache.masks import Masks
 from latentmas.backbones.kv_cache.state import KVCache
 from latentmas.backbones.kv_cache.static import StaticKVCache
@@ -43,6 +44,10 @@ from latentmas.plan import PlanBackbone
 from latentmas.prompts import ChatMessage
 
 __all__ = ["LoadedBackbone", "load_backbone"]
+
+
+FUSED = "fused decoder"
+"""Key of the fused step in a backbone's workspace."""
 
 
 class LoadedBackbone:
@@ -79,6 +84,10 @@ class LoadedBackbone:
         self.planned = planned
         self.family: Family = find_family(planned.info.model_type, planned.spec.family)
         self._decoder = self.family.decoder(model)
+        if layout_of(self._decoder) is not None and may_merge(planned.spec, split):
+            # At once, not with the first step: the layout of weights decides how products round,
+            # and a training that is resumed must round as the one that was not interrupted.
+            merge_decoder(list(self._decoder.layers))  # type: ignore[arg-type]
         masks = Masks(self.family.text_config(model))
         self.masks: Masks | None = masks if masks.possible else None
         """Builds attention masks without a device sync. None: the model builds its own."""
@@ -178,15 +187,40 @@ class LoadedBackbone:
         Raises:
             WeightsError: A gradient is wanted, and quantised layers do not give it.
         """
+        single = x_BTD.shape[1] == 1 and not torch.is_grad_enabled()
+        if single and state is not None and self.masks is not None:
+            fused = self.fused
+            if isinstance(fused, FusedDecoder) and fused.current():
+                mask = self.mask_for(mask_BL, 1, state, padded)
+                x_BD = x_BTD[:, 0].to(self.dtype)
+                return fused.step(x_BD, positions_BT, mask, state.cache)[:, None]
+        return self.run_modules(x_BTD, positions_BT, mask_BL, state, padded=padded)
+
+    def mask_for(self, mask_BL: Tensor, new: int, state: KVCache, padded: bool = True) -> Any:
+        """The decoder's attention mask for T new positions after those that a state holds."""
+        if self.masks is None:
+            return mask_BL
+        self.masks.dtype = self.dtype
+        return state.masks(self.masks, mask_BL, new, padded)
+
+    def run_modules(
+        self,
+        x_BTD: Tensor,
+        positions_BT: Tensor,
+        mask_BL: Tensor,
+        state: KVCache | None = None,
+        *,
+        padded: bool = True,
+    ) -> Tensor:
+        """Same as `step`, always through the model's own modules."""
         if x_BTD.requires_grad and torch.is_grad_enabled() and self._gradient_fault:
             raise WeightsError(
                 f"backbone {self.planned.spec.source!r} cannot train links: {self._gradient_fault};"
                 " use a weight-only quantization, such as 'torchao:int8_weight_only'"
             )
         mask: Any = mask_BL
-        if state is not None and self.masks is not None:
-            self.masks.dtype = self.dtype
-            mask = state.masks(self.masks, mask_BL, x_BTD.shape[1], padded)
+        if state is not None:
+            mask = self.mask_for(mask_BL, x_BTD.shape[1], state, padded)
         with exact_attention(self.device, self.dtype):
             output = self._decoder(
                 inputs_embeds=x_BTD.to(self.dtype),
@@ -197,6 +231,17 @@ class LoadedBackbone:
             )
         states: Tensor = output.last_hidden_state
         return states.to(x_BTD.device)  # the last layer of a split model may be elsewhere
+
+    @property
+    def fused(self) -> FusedDecoder | str:
+        """The fused step for single positions without gradients, or the reason why there is none.
+
+        It is built when it is first needed, and again after the weights have moved.
+        """
+        if FUSED not in self.workspace:
+            self.workspace[FUSED] = fuse(self)
+        found: FusedDecoder | str = self.workspace[FUSED]
+        return found
 
     def layer_kinds(self) -> list[str]:
         """Kind of each layer: `full_attention`, `sliding_attention` or `linear_attention`."""
