@@ -98,9 +98,9 @@ MUTATIONS = (
         ("tests/test_compiler_properties.py",),
     ),
     Mutation(
-        "generation/sampling.py",
-        "outside = before >= sampling.top_p",
-        "outside = probabilities.cumsum(dim=-1) >= sampling.top_p",
+        "generation/drawing.py",
+        "outside_BK = p_BK.cumsum(dim=-1).sub_(p_BK) >= filters.top_p",
+        "outside_BK = p_BK.cumsum(dim=-1) >= filters.top_p",
         ("tests/test_decoding.py", "tests/test_runtime.py"),
     ),
     Mutation(

@@ -3,8 +3,8 @@
     python benchmarks/sampling.py [--rows 32] [--vocabulary 151936] [--threads 1]
         [--backbone NAME] [--tiny] [--json]
 
-`plain` is the sampling of version 0.1, which sorts all scores with their ids and goes through whole
-histories for the repetition penalty; the tests compare draws with it. Both take turns in one
+`plain` sorts all scores with their ids and goes through whole histories for the repetition penalty,
+as version 0.1 did, but for a stable sort; the tests compare draws with it. Both take turns in one
 process. Times are medians in CPU milliseconds of a step for all rows. `sorted` is the share of rows
 that the likeliest 512 tokens do not decide. Scores are normal with the given standard deviation,
 or, with --backbone, those of a language model after each word of a text.

@@ -11,7 +11,7 @@ from latentmas.generation import Sampling
 
 
 def plain_pick(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> Tensor:
-    """Draw a token for each row from all scores in order."""
+    """Draw a token for each row from all scores in order; equal scores are in the order of ids."""
     scores = logits_BV.float() / sampling.temperature
     scores, order = scores.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k is not None:
