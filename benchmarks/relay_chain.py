@@ -39,8 +39,8 @@ from latentmas.evaluation import wilson
 from latentmas.io import load_link_weights
 from latentmas.testing import tiny_backbone
 from latentmas.training import rollout_accuracy
-from latentmas.training._checkpoint import has_checkpoint
 from latentmas.training.speech import Speech
+from latentmas.training.trainer.checkpoint import has_checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

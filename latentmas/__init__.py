@@ -81,6 +81,7 @@ _LAZY = {
     "InnerTrainer": "latentmas.training",
     "LatentMASError": "latentmas.errors",
     "Link": "latentmas.links",
+    "LoRA": "latentmas.spec",
     "LinkReport": "latentmas.io",
     "OuterConfig": "latentmas.training",
     "OuterTrainer": "latentmas.training",

@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 import latentmas as lm
 from latentmas import evaluation, serve
-from latentmas.backbones import _libraries, families
+from latentmas.backbones import families
 from latentmas.backbones.auto import Auto
+from latentmas.backbones.loading import libraries as _libraries
 from latentmas.cli.app import app
 from latentmas.compiler import compile_graph
 from latentmas.errors import CODES, GraphError, LatentMASError

@@ -12,7 +12,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, GgufConfig
 
 import latentmas as lm
-from latentmas.backbones import _gguf, read_info
+from latentmas.backbones import read_info
+from latentmas.backbones.loading import gguf as _gguf
 from latentmas.testing._tiny import CHAT_TEMPLATE
 
 gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, load_backbone, read_info
 from latentmas.plan import PlanBackbone
-from latentmas.runtime.init_weights import RIDGE, embedding_norm, ridge_alignment
+from latentmas.runtime.loading.init_weights import RIDGE, embedding_norm, ridge_alignment
 from latentmas.testing import tiny_backbone
 from latentmas.training.losses.outer import OuterLoss
 from tests.teams import QUESTIONS, sequential, tiny

@@ -214,7 +214,7 @@ def test_a_gguf_file_takes_neither_quantization_nor_subfolder(tmp_path: Path) ->
 def test_a_library_that_is_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "latentmas.backbones._libraries.find_spec",
+        "latentmas.backbones.loading.libraries.find_spec",
         lambda name: None if name == "bitsandbytes" else find(name),
     )
     refused(

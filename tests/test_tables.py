@@ -77,7 +77,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("a.csv", b"a,b\n1,2,3\n", "row 0: its columns are not those of the header"),
         ("a.csv", b"a\n\xff\n", "not UTF-8"),
         ("a.jsonl.gz", b"not gzip", "cannot read"),
-        ("a.jsonl.gz", gzip.compress(b'{"q": 1}\n' * 9)[:-9], "cannot read"),
+        ("a.jsonl.gz", gzip.compress(b'{"q": 1}\n' * 9, mtime=0)[:-9], "cannot read"),
         ("a.txt", b"x", r"unknown ending; give a file that ends in \.jsonl"),
         ("a.parquet.gz", b"x", "unknown ending"),
         ("a", b"x", "unknown ending"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import latentmas as lm
-from latentmas.runtime import placement
+from latentmas.runtime.loading import placement
 from latentmas.training.speech import text_twin
 from tests.teams import QUESTIONS, sequential, tiny
 

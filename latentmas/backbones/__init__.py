@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from latentmas.backbones._adapter_config import AdapterError
 from latentmas.backbones._facts import read_info, with_adapter_facts
-from latentmas.backbones._files import resolve_source
-from latentmas.backbones._refusals import RefusedBackboneError, UnsuitableBackboneError
 from latentmas.backbones._registry import families, parts_of
+from latentmas.backbones.adapters.config import AdapterError
+from latentmas.backbones.loading.files import resolve_source
+from latentmas.backbones.loading.refusals import RefusedBackboneError, UnsuitableBackboneError
 from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from latentmas.backbones._base import Family
     from latentmas.backbones._chat import chat_text, render_turns
-    from latentmas.backbones._given import adopt_models, given_info
-    from latentmas.backbones._loaded import LoadedBackbone, load_backbone
-    from latentmas.backbones._mesh import Mesh, open_mesh
-    from latentmas.backbones._split import Split
-    from latentmas.backbones._spread import STRATEGIES, Spread
-    from latentmas.backbones._tensor_parallel import TensorSplit, check_tensor_parallel
+    from latentmas.backbones._loaded import LoadedBackbone
     from latentmas.backbones._tokens import outside_ids, segment_ids
-    from latentmas.backbones._views import lora_targets, with_adapter, with_lora
+    from latentmas.backbones.adapters.views import lora_targets, with_adapter, with_lora
+    from latentmas.backbones.devices.mesh import Mesh, open_mesh
+    from latentmas.backbones.devices.split import Split
+    from latentmas.backbones.devices.spread import STRATEGIES, Spread
+    from latentmas.backbones.devices.tensor_parallel import TensorSplit, check_tensor_parallel
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones.kv_cache.masks import FULL
     from latentmas.backbones.kv_cache.state import ON_NEW, KVCache, RowSelection
     from latentmas.backbones.kv_cache.static import StaticKVCache
+    from latentmas.backbones.loading.given import adopt_models, given_info
+    from latentmas.backbones.loading.load import load_backbone
 
 __all__ = [
     "AdapterError",
@@ -74,25 +75,25 @@ _HOMES = {
     "ON_NEW": "kv_cache.state",
     "RowSelection": "kv_cache.state",
     "KVCache": "kv_cache.state",
-    "Mesh": "_mesh",
-    "STRATEGIES": "_spread",
-    "Split": "_split",
-    "Spread": "_spread",
+    "Mesh": "devices.mesh",
+    "STRATEGIES": "devices.spread",
+    "Split": "devices.split",
+    "Spread": "devices.spread",
     "StaticKVCache": "kv_cache.static",
-    "adopt_models": "_given",
-    "TensorSplit": "_tensor_parallel",
+    "adopt_models": "loading.given",
+    "TensorSplit": "devices.tensor_parallel",
     "chat_text": "_chat",
-    "given_info": "_given",
-    "check_tensor_parallel": "_tensor_parallel",
+    "given_info": "loading.given",
+    "check_tensor_parallel": "devices.tensor_parallel",
     "grown_columns": "kv_cache.growing",
-    "load_backbone": "_loaded",
-    "lora_targets": "_views",
-    "open_mesh": "_mesh",
+    "load_backbone": "loading.load",
+    "lora_targets": "adapters.views",
+    "open_mesh": "devices.mesh",
     "outside_ids": "_tokens",
     "render_turns": "_chat",
     "segment_ids": "_tokens",
-    "with_adapter": "_views",
-    "with_lora": "_views",
+    "with_adapter": "adapters.views",
+    "with_lora": "adapters.views",
 }
 
 __getattr__ = imported_when_used(__name__, _HOMES)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from latentmas.backbones._classes import model_class
-from latentmas.backbones._quantization import quantized_costs
 from latentmas.backbones._registry import find_family
+from latentmas.backbones.loading.classes import model_class
+from latentmas.backbones.loading.quantization import quantized_costs
 from latentmas.plan import BackboneCosts
 from latentmas.spec import Quantization
 

@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from latentmas.backbones._adapter_config import AdapterError
-from latentmas.backbones._adapter_facts import read_adapter
-from latentmas.backbones._files import Files, files_of, resolve_source, tokenizer_files
-from latentmas.backbones._gguf import gguf_config, is_gguf
 from latentmas.backbones._known import KNOWN
-from latentmas.backbones._refusals import RefusedBackboneError
+from latentmas.backbones.adapters.config import AdapterError
+from latentmas.backbones.adapters.facts import read_adapter
+from latentmas.backbones.loading.files import Files, files_of, resolve_source, tokenizer_files
+from latentmas.backbones.loading.gguf import gguf_config, is_gguf
+from latentmas.backbones.loading.refusals import RefusedBackboneError
 from latentmas.errors import WeightsError
 from latentmas.plan import BackboneCosts, BackboneInfo, QuantizedCosts
 from latentmas.spec import Backbone
@@ -33,7 +33,7 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         raise _not_given(backbone.source, backbone.given)
     quantization = backbone.quantization
     if quantization is not None:
-        from latentmas.backbones._libraries import check_library
+        from latentmas.backbones.loading.libraries import check_library
 
         check_library(quantization)
     files = files_of(backbone)
@@ -49,7 +49,7 @@ def read_info(backbone: Backbone) -> BackboneInfo:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise WeightsError(f"no configuration for {files.source!r}: {reason}") from error
     if quantization is not None:
-        from latentmas.backbones._quantization import check_not_quantized
+        from latentmas.backbones.loading.quantization import check_not_quantized
 
         check_not_quantized(quantization, config)
     info = info_of(files.source, config, backbone)
@@ -100,8 +100,8 @@ def info_of(source: str, config: Any, backbone: Backbone) -> BackboneInfo:
         UnsuitableBackboneError: The model is not a decoder.
         WeightsError: A size is invalid.
     """
-    from latentmas.backbones._classes import check_decoder
     from latentmas.backbones._costs import measure_costs
+    from latentmas.backbones.loading.classes import check_decoder
 
     check_decoder(source, config)
     text = config.get_text_config(decoder=True)
@@ -139,8 +139,10 @@ def _quantized(info: BackboneInfo, backbone: Backbone) -> BackboneInfo:
 
 
 def _config(backbone: Backbone, files: Files) -> Any:
-    from latentmas.backbones._config import read_config
-    from latentmas.backbones._sizes import judge_sizes  # imported late: it imports transformers
+    from latentmas.backbones.loading.config import read_config
+    from latentmas.backbones.loading.sizes import (
+        judge_sizes,  # imported late: it imports transformers
+    )
 
     if not is_gguf(files.source):
         return read_config(files, backbone.load)

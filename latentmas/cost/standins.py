@@ -17,7 +17,7 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.cost.prompts import EstimatingTokenizer, Field, WritingTokenizer, mark
 from latentmas.links import Link, LinkReads
 from latentmas.plan import LinkPlan, Plan, PlanBackbone
-from latentmas.runtime.init_weights import meta_link
+from latentmas.runtime.loading.init_weights import meta_link
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 

@@ -14,7 +14,7 @@ from latentmas.interop._sources import FolderSource, HubSource, Source
 from latentmas.interop._styles import Style, find_style
 from latentmas.plan import Plan
 from latentmas.runtime import System
-from latentmas.runtime.init_weights import meta_links
+from latentmas.runtime.loading.init_weights import meta_links
 from latentmas.spec import Backbone, DType, GraphSpec
 from latentmas.tools import Tool
 

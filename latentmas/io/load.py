@@ -22,8 +22,8 @@ from latentmas.io.storage.folder import ADAPTERS, LINKS, part
 from latentmas.io.storage.steady import read_steadily
 from latentmas.plan import BackboneInfo, DeviceMap, MaxMemory, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
-from latentmas.runtime.init_weights import meta_links
-from latentmas.runtime.placement import adapter_key
+from latentmas.runtime.loading.init_weights import meta_links
+from latentmas.runtime.loading.placement import adapter_key
 from latentmas.safe_data import compare_header, read_header
 from latentmas.spec import Backbone, LoRA, TextFunction
 from latentmas.tools import Tool

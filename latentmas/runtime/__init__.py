@@ -8,6 +8,7 @@ from latentmas.runtime.describing import link_digests
 from latentmas.runtime.flow import by_length
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import BatchState, Interpreter
+from latentmas.runtime.loading.placement import check_system
 from latentmas.runtime.observing.events import (
     Event,
     RunBegin,
@@ -25,7 +26,6 @@ from latentmas.runtime.observing.streaming import TextWatcher
 from latentmas.runtime.observing.taps import Tap
 from latentmas.runtime.open_batch import Finished, JoinedSamples, OpenBatch
 from latentmas.runtime.options import HOOKS, RunRequest, merge_options
-from latentmas.runtime.placement import check_system
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.samples import bad_samples
 from latentmas.runtime.sharing import load_beside

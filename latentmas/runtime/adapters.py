@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from latentmas.atomic import check_writable, write_text_atomically
 from latentmas.backbones import with_lora
 from latentmas.errors import LatentMASError
-from latentmas.runtime.init_weights import attach_links
+from latentmas.runtime.loading.init_weights import attach_links
 from latentmas.spec import LoRA
 
 if TYPE_CHECKING:

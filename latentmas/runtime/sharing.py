@@ -216,7 +216,7 @@ class Sharing:
 
         The commit of a backbone's adapter is under `"<key>/adapter"`.
         """
-        from latentmas.runtime.placement import adapter_key
+        from latentmas.runtime.loading.placement import adapter_key
 
         found: dict[str, str | None] = {}
         for key, planned in self._system.plan.backbones.items():

@@ -37,9 +37,14 @@ from latentmas.runtime.describing import describe
 from latentmas.runtime.estimating import Estimating
 from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
 from latentmas.runtime.history import Origin, Score, TrainingRecord
-from latentmas.runtime.init_weights import attach_links
 from latentmas.runtime.interpreter import Content, EditMessage
-from latentmas.runtime.loading import load_team
+from latentmas.runtime.loading.init_weights import attach_links
+from latentmas.runtime.loading.placement import (
+    link_key,
+    move_backbones,
+)
+from latentmas.runtime.loading.splitting import check_movable, check_same_run
+from latentmas.runtime.loading.team import load_team
 from latentmas.runtime.observing.events import Watcher
 from latentmas.runtime.observing.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.observing.taps import Tap, TapEdit, Taps
@@ -51,15 +56,10 @@ from latentmas.runtime.options import (
     read_watchers,
     takes_options,
 )
-from latentmas.runtime.placement import (
-    link_key,
-    move_backbones,
-)
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
 from latentmas.runtime.samples import Sample, read_samples
 from latentmas.runtime.sharing import Sharing
-from latentmas.runtime.splitting import check_movable, check_same_run
 from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 

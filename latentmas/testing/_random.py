@@ -35,7 +35,7 @@ def random_system(
         LatentMASError: a backbone is not one of the paper's models.
     """
     from latentmas.runtime import System
-    from latentmas.runtime.init_weights import build_links
+    from latentmas.runtime.loading.init_weights import build_links
 
     agent_backbones: dict[str, LoadedBackbone] = {}
     for planned in plan.backbones.values():

@@ -14,7 +14,6 @@ from latentmas.training.published import (
 )
 
 if TYPE_CHECKING:
-    from latentmas.training._trainer import LinkTrainer
     from latentmas.training.config import (
         EdgeConfig,
         InnerConfig,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from latentmas.training.outer import OuterTrainer
     from latentmas.training.planning import Stage, TrainingPlan, plan_training
     from latentmas.training.rollouts import RolloutTrainer
+    from latentmas.training.trainer.trainer import LinkTrainer
     from latentmas.training.verb import TrainedStage, Training, train
 
 # Imported when first used: the registry of loops is of use without torch.

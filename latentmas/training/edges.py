@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from transformers import TrainerCallback
 
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import EdgeConfig
 from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
 from latentmas.training.losses.edge import EdgeLoss
 from latentmas.training.select import choose_links, freeze_all_but
 from latentmas.training.targets import find_targets
+from latentmas.training.trainer.trainer import LinkTrainer, check_parts
 
 __all__ = ["EdgeTrainer"]
 

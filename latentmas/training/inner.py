@@ -9,13 +9,13 @@ from transformers import TrainerCallback
 
 from latentmas.errors import LatentMASError
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import InnerConfig
 from latentmas.training.data import Data, Reading, Row, drop_long_rows, read_rows
 from latentmas.training.losses.inner import InnerLoss
 from latentmas.training.select import freeze_all_but
 from latentmas.training.speech import Speech
 from latentmas.training.targets import find_targets
+from latentmas.training.trainer.trainer import LinkTrainer, check_parts
 
 __all__ = ["InnerTrainer"]
 

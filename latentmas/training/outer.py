@@ -14,8 +14,6 @@ from latentmas.evaluation import accuracy
 from latentmas.plan import Plan
 from latentmas.redact import get_logger
 from latentmas.runtime import System
-from latentmas.training._mesh import check_same_training
-from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import OuterConfig
 from latentmas.training.data import Data, Reading, Row, TrainingRows, drop_long_rows, read_rows
 from latentmas.training.losses.outer import OuterLoss
@@ -30,6 +28,8 @@ from latentmas.training.select import (
 )
 from latentmas.training.speech import Speech
 from latentmas.training.targets import find_targets
+from latentmas.training.trainer.mesh import check_same_training
+from latentmas.training.trainer.trainer import LinkTrainer, check_parts
 
 __all__ = ["OuterTrainer"]
 

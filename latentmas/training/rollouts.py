@@ -12,12 +12,12 @@ from transformers import TrainerCallback
 from latentmas.errors import LatentMASError, WeightsError
 from latentmas.io import load_tensors, save_tensors
 from latentmas.runtime import System
-from latentmas.training._trainer import LinkTrainer, check_parts
 from latentmas.training.config import RolloutConfig
 from latentmas.training.data import Data, Reading, drop_long_rows, read_rows
 from latentmas.training.losses.rollout import RolloutLoss
 from latentmas.training.select import choose_links, freeze_all_but
 from latentmas.training.targets import find_targets
+from latentmas.training.trainer.trainer import LinkTrainer, check_parts
 
 __all__ = ["RolloutTrainer"]
 

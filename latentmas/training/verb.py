@@ -17,10 +17,10 @@ from latentmas.errors import DataError, TrainingInterrupted, WeightsError
 from latentmas.io import digest_rows, load_link_weights, read_history, save_system
 from latentmas.runtime import System
 from latentmas.safe_data import read_json
-from latentmas.training._checkpoint import has_checkpoint
 from latentmas.training.data import Data, TrainingRows, read_rows
 from latentmas.training.loops import loops as registry
 from latentmas.training.planning import Settings, Stage, TrainingPlan, plan_training
+from latentmas.training.trainer.checkpoint import has_checkpoint
 
 __all__ = ["TrainedStage", "Training", "train"]
 

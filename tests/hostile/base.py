@@ -14,7 +14,7 @@ import latentmas as lm
 from latentmas.interop._pickles import read_link
 from latentmas.io import load_link_weights, load_links, rerun
 from latentmas.prompts.packs import read_prompt_pack
-from latentmas.runtime.init_weights import meta_links
+from latentmas.runtime.loading.init_weights import meta_links
 from latentmas.spec import read_jsonl
 from latentmas.testing import tiny_backbone
 

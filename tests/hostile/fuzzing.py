@@ -20,10 +20,10 @@ from latentmas.io import RunManifest, load_link_weights, load_links
 from latentmas.io.runs.rerun import _check_team, _samples
 from latentmas.plan import BackboneInfo
 from latentmas.prompts.packs import read_prompt_pack
-from latentmas.runtime.init_weights import meta_links
+from latentmas.runtime.loading.init_weights import meta_links
 from latentmas.spec import GraphSpec, read_jsonl
-from latentmas.training._checkpoint import check_checkpoint, find_checkpoint
 from latentmas.training.data import read_rows as read_training_rows
+from latentmas.training.trainer.checkpoint import check_checkpoint, find_checkpoint
 from tests.hostile.base import ADAPTER, PROMPT, RELEASE, Base
 from tests.hostile.mutations import (
     Seeds,

@@ -14,7 +14,7 @@ from latentmas.spec import Backbone
 
 if TYPE_CHECKING:
     from latentmas.backbones._loaded import LoadedBackbone
-    from latentmas.backbones._split import Split
+    from latentmas.backbones.devices.split import Split
 
 __all__ = ["fuse", "may_merge"]
 

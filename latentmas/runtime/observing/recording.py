@@ -16,8 +16,8 @@ from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.plan import Plan, Rollout, Step, Transfer
-from latentmas.runtime.init_weights import embedding_norm
 from latentmas.runtime.interpreter import BatchState
+from latentmas.runtime.loading.init_weights import embedding_norm
 from latentmas.runtime.observing.events import Event, StepBegin, StepEnd
 from latentmas.runtime.observing.logit_lens import Near, nearest_embeddings, nearest_outputs
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from latentmas.plan import LinkPlan, Plan
 
 if TYPE_CHECKING:
-    from latentmas.training._trainer import LinkTrainer
     from latentmas.training.config import LinkConfig
+    from latentmas.training.trainer.trainer import LinkTrainer
 
 __all__ = ["Choice", "Loop", "Start", "listed"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from latentmas.backbones._files import Files
-from latentmas.backbones._libraries import check_library
-from latentmas.backbones._quantization import check_not_quantized, quantization_config
-from latentmas.backbones._refusals import RefusedBackboneError
+from latentmas.backbones.loading.files import Files
+from latentmas.backbones.loading.libraries import check_library
+from latentmas.backbones.loading.quantization import check_not_quantized, quantization_config
+from latentmas.backbones.loading.refusals import RefusedBackboneError
 from latentmas.spec import Backbone
 
 __all__ = ["is_quantized", "loading_arguments"]

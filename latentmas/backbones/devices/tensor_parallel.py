@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers.distributed import DistributedConfig
 
-from latentmas.backbones._config import read_config
-from latentmas.backbones._files import files_of
-from latentmas.backbones._mesh import Mesh
+from latentmas.backbones.devices.mesh import Mesh
+from latentmas.backbones.loading.config import read_config
+from latentmas.backbones.loading.files import files_of
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone
 

@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from latentmas.backbones._gguf import is_gguf
-from latentmas.backbones._refusals import RefusedBackboneError
+from latentmas.backbones.loading.gguf import is_gguf
+from latentmas.backbones.loading.refusals import RefusedBackboneError
 from latentmas.errors import WeightsError
 from latentmas.spec import Backbone
 

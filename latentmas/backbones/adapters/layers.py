@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from latentmas.backbones._adapter_config import (
+from latentmas.backbones.adapters.config import (
     AdapterConfig,
     AdapterError,
     AdapterFiles,

@@ -10,7 +10,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import cached_file
 
-from latentmas.backbones._files import Files, tokenizer_files
+from latentmas.backbones.loading.files import Files, tokenizer_files
 from latentmas.errors import WeightsError
 from latentmas.safe_data import parse_json
 from latentmas.spec import Backbone

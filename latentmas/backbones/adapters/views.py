@@ -8,12 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from latentmas.backbones._adapter_config import AdapterError
-from latentmas.backbones._adapter_facts import adapter_of
-from latentmas.backbones._adapters import LEARNED, inject, load_adapter, lora_weights, shared_copy
 from latentmas.backbones._facts import resolve_source
 from latentmas.backbones._loaded import LoadedBackbone
 from latentmas.backbones._probe import probe
+from latentmas.backbones.adapters.config import AdapterError
+from latentmas.backbones.adapters.facts import adapter_of
+from latentmas.backbones.adapters.layers import (
+    LEARNED,
+    inject,
+    load_adapter,
+    lora_weights,
+    shared_copy,
+)
 from latentmas.backbones.kv_cache.state import KVCache
 from latentmas.errors import WeightsError
 from latentmas.plan import PlanBackbone

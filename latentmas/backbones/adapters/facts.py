@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from latentmas.backbones._adapter_config import (
+from latentmas.backbones.adapters.config import (
     AdapterError,
     AdapterFiles,
     find_adapter,

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from latentmas.backbones._refusals import RefusedBackboneError
+from latentmas.backbones.loading.refusals import RefusedBackboneError
 from latentmas.plan import QuantizedCosts
 from latentmas.spec import Quantization
 

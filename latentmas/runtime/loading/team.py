@@ -11,8 +11,8 @@ from latentmas.generation import tool_schemas
 from latentmas.plan import DeviceMap, MaxMemory, Plan
 from latentmas.runtime.functions import check_text_functions, resolve_tools
 from latentmas.runtime.history import Origin
-from latentmas.runtime.init_weights import build_links, init_link_weights, meta_links
-from latentmas.runtime.placement import (
+from latentmas.runtime.loading.init_weights import build_links, init_link_weights, meta_links
+from latentmas.runtime.loading.placement import (
     check_dtype,
     check_plan,
     load_backbones,
@@ -20,7 +20,7 @@ from latentmas.runtime.placement import (
     place_links,
     reusable_backbones,
 )
-from latentmas.runtime.splitting import choose_splits
+from latentmas.runtime.loading.splitting import choose_splits
 from latentmas.spec import TextFunction
 from latentmas.tools import Tool
 

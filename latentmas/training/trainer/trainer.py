@@ -14,16 +14,8 @@ from transformers import PrinterCallback, TrainerCallback
 from latentmas.atomic import check_writable
 from latentmas.errors import LatentMASError, TrainingInterrupted
 from latentmas.runtime import System
-from latentmas.runtime.placement import check_system
+from latentmas.runtime.loading.placement import check_system
 from latentmas.safe_data import inside
-from latentmas.training._checkpoint import (
-    check_checkpoint,
-    find_checkpoint,
-    set_aside_checkpoints,
-)
-from latentmas.training._checkpointing import Checkpointing
-from latentmas.training._interrupt import Interruption
-from latentmas.training._mesh import MeshTraining, check_same_training, check_strategy
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
 from latentmas.training.monitoring.drift import rollout_accuracy, warn_of_drift
@@ -33,6 +25,14 @@ from latentmas.training.monitoring.recording import Recording
 from latentmas.training.monitoring.settings import write_settings
 from latentmas.training.monitoring.telemetry import Telemetry
 from latentmas.training.speech import Speech
+from latentmas.training.trainer.checkpoint import (
+    check_checkpoint,
+    find_checkpoint,
+    set_aside_checkpoints,
+)
+from latentmas.training.trainer.checkpointing import Checkpointing
+from latentmas.training.trainer.interrupt import Interruption
+from latentmas.training.trainer.mesh import MeshTraining, check_same_training, check_strategy
 
 __all__ = ["LinkTrainer", "check_parts"]
 

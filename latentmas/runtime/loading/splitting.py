@@ -18,7 +18,7 @@ from latentmas.backbones import (
 from latentmas.engine import AUTO
 from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.plan import DeviceMap, MaxMemory, Plan, RunOptions
-from latentmas.runtime.placement import find_device
+from latentmas.runtime.loading.placement import find_device
 
 if TYPE_CHECKING:
     from latentmas.runtime.system import System

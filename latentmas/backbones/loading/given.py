@@ -12,8 +12,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from latentmas.backbones._facts import info_of
 from latentmas.backbones._loaded import LoadedBackbone
 from latentmas.backbones._probe import probe
-from latentmas.backbones._tokenizers import check_ids_fit
 from latentmas.backbones.kv_cache.state import KVCache
+from latentmas.backbones.loading.tokenizers import check_ids_fit
 from latentmas.plan import BackboneInfo, PlanBackbone
 from latentmas.spec import Backbone
 

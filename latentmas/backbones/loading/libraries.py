@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from latentmas.backbones._refusals import RefusedBackboneError
+from latentmas.backbones.loading.refusals import RefusedBackboneError
 from latentmas.spec import Quantization
 
 __all__ = ["check_library"]

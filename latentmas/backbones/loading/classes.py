@@ -7,7 +7,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from latentmas.backbones._refusals import UnsuitableBackboneError
+from latentmas.backbones.loading.refusals import UnsuitableBackboneError
 
 __all__ = ["check_decoder", "model_class"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from latentmas.backbones._files import Files
-from latentmas.backbones._refusals import RefusedBackboneError
-from latentmas.backbones._sizes import check_sizes, judge_sizes
+from latentmas.backbones.loading.files import Files
+from latentmas.backbones.loading.refusals import RefusedBackboneError
+from latentmas.backbones.loading.sizes import check_sizes, judge_sizes
 from latentmas.errors import closest
 from latentmas.spec import refused_arguments
 

@@ -12,7 +12,7 @@ from transformers import Trainer
 from latentmas.errors import WeightsError
 from latentmas.io import load_link_weights, save_system
 from latentmas.safe_data import inside
-from latentmas.training._checkpoint import writing_checkpoint
+from latentmas.training.trainer.checkpoint import writing_checkpoint
 
 if TYPE_CHECKING:
     from latentmas.runtime import System

@@ -1,0 +1,1 @@
+"""LoRA adapters over loaded models."""

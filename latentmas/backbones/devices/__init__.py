@@ -1,0 +1,1 @@
+"""Backbones on several devices, of one process or of many."""

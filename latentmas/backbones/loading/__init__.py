@@ -1,0 +1,1 @@
+"""Reading a declaration: files, configuration, class, arguments and tokenizer of a model."""

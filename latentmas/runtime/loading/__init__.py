@@ -1,0 +1,1 @@
+"""From a plan to a system: where backbones go, and how links start."""
