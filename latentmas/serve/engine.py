@@ -267,7 +267,7 @@ class Engine:
             ticket.group, ticket.place = group, place
 
     def _advance(self) -> None:
-        """Write a token of each row; tell of the requests that are finished by it."""
+        """Write a token of each row, and resolve the requests that it finishes."""
         self.metrics.stepped(self._batch.rows)
         try:
             self._batch.advance()

@@ -15,7 +15,9 @@ class LocalEngine(Engine):
     """Runs all rows in this process."""
 
     name = "local"
+    """Registered name."""
     runs_whole = True
+    """Whether it can run all rows at once, for a manifest or a report."""
 
     def run(self, works: Iterable[Work]) -> None:
         """Run the jobs one after another."""

@@ -38,6 +38,7 @@ class RayEngine(Engine):
     """
 
     name = "ray"
+    """Registered name."""
 
     def __init__(
         self,
@@ -71,11 +72,17 @@ class RayEngine(Engine):
             LatentMASError: an option is out of range.
         """
         self.needs = Needs(workers, gpus_per_worker, cpus_per_worker)
+        """What workers ask of the cluster."""
         self.device = device
+        """Device of the workers' teams; None: chosen by the team and `gpus_per_worker`."""
         self.address = address
+        """Address of the cluster; None: RAY_ADDRESS, or a cluster on this machine."""
         self.attempts = attempts
+        """Number of workers that may die of the same rows."""
         self.plugins = [Path(path) for path in plugins]
+        """Python files that workers import first."""
         self.modules = list(modules)
+        """Modules that workers import first."""
         if attempts < 1:
             raise LatentMASError(f"attempts is {attempts}; it is a whole number of at least 1")
 

@@ -37,6 +37,7 @@ class TorchrunEngine(Engine):
     """
 
     name = "torchrun"
+    """Registered name."""
 
     def __init__(self, *, rank: int | None = None, world_size: int | None = None) -> None:
         """Take the place of this process among others.
@@ -49,7 +50,9 @@ class TorchrunEngine(Engine):
             LatentMASError: the numbers are not given, or do not fit together.
         """
         self.rank = _number("RANK", rank)
+        """Number of this process, from 0."""
         self.world_size = _number("WORLD_SIZE", world_size)
+        """Number of processes."""
         self._rows = 0
         if not 0 <= self.rank < self.world_size:
             raise LatentMASError(

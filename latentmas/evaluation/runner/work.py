@@ -30,8 +30,11 @@ class Work:
     """Rows of one job that an engine is to run; each is taken once, however often it comes."""
 
     job: Job
+    """System that runs, and the keys of its rows."""
     rows: Rows
+    """All rows of the evaluation."""
     options: RunOptions
+    """Options of `System.run`."""
     objects: Mapping[str, Any]
     """Further arguments of `System.run`."""
     missing: Sequence[int]
@@ -39,7 +42,9 @@ class Work:
     refused: Mapping[int, LatentMASError]
     """Those of them that cannot run."""
     writer: Writer
+    """Takes finished rows, grades them and keeps them."""
     watchers: Sequence[Watcher] = ()
+    """Called with each event of the runs."""
     manifest: Any = None
     """Manifest of a whole run."""
     result: RunResult | None = None
