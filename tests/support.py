@@ -17,6 +17,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import latentmas as lm
+from latentmas.backbones import check_tensor_parallel, read_info
+from latentmas.plan import PlanBackbone
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from tests.gguf_files import ARCHITECTURES, write_gguf
 from tests.image_text import PLAIN_TYPES, write_pair
@@ -113,6 +115,24 @@ def _of_gguf(family: str) -> None:
         agree(system_of(family, source=str(path), dtype="float32"), "cached", 1e-3)
 
 
+def _with_adapter(family: str) -> None:
+    system = system_of(family, dtype="float32")
+    plain = system.run(QUESTIONS, record=("messages",)).messages
+    system.add_adapter("one", lm.LoRA(r=2))
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in system.adapters.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            weight.data.normal_(std=0.1, generator=generator)
+    agree(system, "cached", 1e-3)
+    found = system.run(QUESTIONS, record=("messages",)).messages
+    assert any(not torch.allclose(found[name], plain[name]) for name in plain), "no effect"
+
+
+def _in_two_parts(family: str) -> None:
+    backbone = lm.Backbone(folder_of(family))
+    check_tensor_parallel(PlanBackbone(spec=backbone, info=read_info(backbone), agents=("a",)), 2)
+
+
 def _static(family: str) -> None:
     agree(system_of(family, dtype="float32"), "static", 1e-3)
 
@@ -134,6 +154,8 @@ COLUMNS: dict[str, tuple[Callable[[str], None], str | None]] = {
     "int8 (torchao)": (_quantised("torchao:int8_weight_only"), "torchao"),
     "4-bit (bitsandbytes)": (_quantised("bitsandbytes:nf4"), "bitsandbytes"),
     "GGUF": (_of_gguf, "gguf"),
+    "adapter": (_with_adapter, "peft"),
+    "tensor parallel": (_in_two_parts, None),
     "static executor": (_static, None),
     "training": (_training, None),
 }
