@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from latentmas.backbones.fused.decoder import FusedDecoder, Unfusable
 from latentmas.backbones.fused.layouts import layout_of
@@ -21,12 +22,15 @@ __all__ = ["fuse", "may_merge"]
 TOLERANCE = {
     torch.float64: 1e-6,
     torch.float32: 1e-4,
-    torch.bfloat16: 0.05,
-    torch.float16: 0.01,
+    torch.bfloat16: 0.1,
+    torch.float16: 0.05,
 }
-"""Maximum relative difference from the modules' states. In float64 it is not smaller because norms
-and rotations are rounded to fp32 there, too."""
-LENGTH, PADDING = 7, 2
+"""Maximum difference from the modules' states, relative to their norm. In float64 it is not smaller
+because norms and rotations are rounded to fp32 there, too. In bfloat16, states of SmolLM2's modules
+differ from float32 by 0.014 to 0.026 and those of the fused step by 0.012 to 0.022, but some inputs
+are chaotic (2.3 and 0.5): the median of several states is judged there, and the largest
+elsewhere. A decoder with a quirk is off in all of them."""
+ROWS, LENGTH, STEPS, PADDING = 3, 8, 3, 2
 
 
 def may_merge(spec: Backbone, split: Split | None) -> bool:
@@ -68,21 +72,22 @@ def fuse(backbone: LoadedBackbone) -> FusedDecoder | str:
 
 
 def _difference(backbone: LoadedBackbone, fused: FusedDecoder) -> float:
-    """Largest difference between both ways in two steps after a padded prompt, relative."""
-    ids = torch.arange(4, 4 + 2 * LENGTH).view(2, LENGTH) % backbone.planned.info.vocab_size
-    x, cut = backbone.embed(ids), LENGTH - 2
-    mask = torch.ones(2, LENGTH, dtype=torch.long, device=x.device)
+    """Difference of both ways in some steps after a padded prompt, relative."""
+    ids = torch.arange(4, 4 + ROWS * LENGTH).view(ROWS, LENGTH) % backbone.planned.info.vocab_size
+    x, cut = backbone.embed(ids), LENGTH - STEPS
+    x = (x + x.roll(1, dims=1)) / 2  # latent steps are not embeddings of tokens either
+    mask = torch.ones(ROWS, LENGTH, dtype=torch.long, device=x.device)
     mask[1, :PADDING] = 0
     positions = (mask.cumsum(dim=1) - 1).clamp_min(0)
-    worst = torch.zeros((), device=x.device)
-    states = [KVCache(backbone), KVCache(backbone)]
+    states, apart = [KVCache(backbone), KVCache(backbone)], list[Tensor]()
     for state in states:
         backbone.run_modules(x[:, :cut], positions[:, :cut], mask[:, :cut], state)
     for i in range(cut, LENGTH):
         new, seen = slice(i, i + 1), mask[:, : i + 1]
-        wanted = backbone.run_modules(x[:, new], positions[:, new], seen, states[0])[:, 0]
+        wanted = backbone.run_modules(x[:, new], positions[:, new], seen, states[0])[:, 0].float()
         shown = backbone.mask_for(seen, 1, states[1])
-        found = fused.step(x[:, i], positions[:, new], shown, states[1].cache)
-        apart = (found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-6)
-        worst = torch.maximum(worst, apart.nan_to_num(nan=float("inf")))
-    return float(worst)
+        found = fused.step(x[:, i], positions[:, new], shown, states[1].cache).float()
+        apart.append((found - wanted).norm(dim=-1) / wanted.norm(dim=-1).clamp_min(1e-6))
+    all_apart = torch.cat(apart).nan_to_num(nan=float("inf"))
+    half = backbone.dtype in (torch.bfloat16, torch.float16)
+    return float(all_apart.median() if half else all_apart.max())
