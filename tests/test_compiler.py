@@ -147,7 +147,7 @@ CASES: list[tuple[str, Build, str]] = [
     ("LM123", lambda: plus(TEXT, ("feedback", "t", "critic.t")), 'graph.connect("t", "critic.t")'),
     ("LM201", lambda: edit(backbones__wide={"source": "./none"}), "wide|./none|compile(facts"),
     ("LM203", lambda: edit(backbones__idle={"source": "org/idle"}), "backbone idle|remove it"),
-    ("LM204", lambda: edit(backbones__wide=ADAPTED), "backbone wide|'./none' does not exist"),
+    ("LM208", lambda: edit(backbones__wide=ADAPTED), "backbone wide|'./none' does not exist"),
     ("LM301", lambda: edit(critic__prompt="{{ planner }}\n{% if x"), "agent critic|line 2"),
     ("LM302", lambda: edit(planner__prompt="{{ question }}{{ feedback }}"), "{% if feedback %}"),
     ("LM303", lambda: edit(critic__prompt="{{ planner|upper }}"), "agent critic|{{ slot }}"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import latentmas as lm
 from latentmas.backbones import KVCache, LoadedBackbone, StaticKVCache, load_backbone, read_info
 from latentmas.backbones.fused import FusedDecoder, layouts
+from latentmas.backbones.fused import decoder as decoder_of_fused
 from latentmas.plan import PlanBackbone
 from latentmas.testing import tiny_backbone
 
@@ -197,6 +198,12 @@ def test_a_model_that_computes_otherwise_is_not_fused(monkeypatch: pytest.Monkey
     mlp: Any = backbone.model.get_decoder().layers[0].mlp
     plain = type(mlp).forward
     monkeypatch.setattr(type(mlp), "forward", lambda self, x: 1.01 * plain(self, x))
+    backbone.workspace.clear()
+    assert "replaced methods" in (reason(backbone) or "")
+    monkeypatch.undo()
+    norm = decoder_of_fused._norm
+    scaled = lambda *given: lambda x: 1.01 * norm(*given)(x)  # noqa: E731
+    monkeypatch.setattr(decoder_of_fused, "_norm", scaled)
     backbone.workspace.clear()
     assert "changes its states" in (reason(backbone) or "")
     monkeypatch.undo()

@@ -49,7 +49,8 @@ def test_it_runs_as_the_folder_that_it_came_from() -> None:
     found, wanted = answers(system), answers(team(PATH).compile().load())
     assert found.token_ids == wanted.token_ids
     for name, message in wanted.messages.items():
-        assert torch.equal(found.messages[name], message)
+        # Up to rounding: the weights of an object are left in their layout.
+        assert float((found.messages[name] - message).abs().max() / message.abs().max()) < 1e-5
     assert not any(weight.requires_grad for weight in given[0].parameters())
 
 

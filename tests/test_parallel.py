@@ -129,6 +129,11 @@ LAYERS: dict[str, str | int] = {
 }
 
 
+def close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Equal but for rounding: weights of a model in one piece are stored in another layout."""
+    assert float((found - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max())
+
+
 @pytest.mark.parametrize("link", ["recursive", "soft_token"])
 def test_layers_may_be_on_several_devices(link: str) -> None:
     """Here: memory and disk, by the hooks that also move states between GPUs."""
@@ -144,9 +149,11 @@ def test_layers_may_be_on_several_devices(link: str) -> None:
         one, other = spread.run(SAMPLES, **options), whole.run(SAMPLES, **options)
         assert one.token_ids == other.token_ids
         for name, message in one.messages.items():
-            assert torch.equal(message, other.messages[name]), name
+            close(message, other.messages[name])
     (loss, grads), (loss_, grads_) = gradients(spread), gradients(whole)
-    assert loss == loss_ and all(map(torch.equal, grads, grads_))
+    assert loss == pytest.approx(loss_, rel=1e-6)
+    for found, wanted in zip(grads, grads_, strict=True):
+        close(found, wanted)
     with pytest.raises(lm.LatentMASError, match="its layers are on several devices"):
         spread.run(SAMPLES, executor="offload")
     with pytest.raises(lm.LatentMASError, match="stays as it was loaded"):

@@ -140,7 +140,7 @@ def test_a_link_config_beside_the_model_is_not_taken_for_peft(
 ) -> None:
     for module in ("transformers.models.auto.auto_factory", "transformers.integrations.peft"):
         monkeypatch.setattr(f"{module}.is_peft_available", lambda: True)
-    monkeypatch.setattr("latentmas.backbones._loaded.is_peft_available", lambda: True)
+    monkeypatch.setattr("latentmas.backbones.loading.load.is_peft_available", lambda: True)
     (release / "planner" / "adapter_config.json").write_text('{"adapter_type": "ln_res_adapter"}')
     assert lm.load_release(CHAIN, release).run(["?"], max_new_tokens=1).token_ids
 

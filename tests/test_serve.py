@@ -414,3 +414,26 @@ def test_a_client_that_goes_frees_its_row(
         assert time.monotonic() - began < 5
         text = "\n".join(engine.metrics.lines())
         assert 'outcome="cancelled"} 1' in text and 'outcome="finished"} 0' in text
+
+
+def test_the_playground_opens_without_a_key_and_asks_with_it(system: lm.System) -> None:
+    async def ask() -> tuple[Any, Any, Any]:
+        async with client(system, api_keys=("a-key",), playground=True) as made:
+            page, body = await made.get("/"), {"inputs": {"question": "hello"}}
+            without = await made.post("/playground/ask", json=body)
+            key = {"authorization": "Bearer a-key"}
+            return page, without, await made.post("/playground/ask", json=body, headers=key)
+
+    page, without, with_key = asyncio.run(ask())
+    assert page.status_code == 200 and "<title>" in page.text
+    assert without.status_code == 401
+    assert with_key.status_code == 200 and '"begin"' in with_key.text
+
+
+def test_without_the_playground_there_is_no_page(system: lm.System) -> None:
+    async def ask() -> tuple[Any, Any]:
+        async with client(system, api_keys=("a-key",)) as locked, client(system) as made:
+            return await locked.get("/"), await made.get("/")
+
+    locked, found = asyncio.run(ask())
+    assert (locked.status_code, found.status_code) == (401, 404)

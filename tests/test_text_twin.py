@@ -113,16 +113,21 @@ class Loads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[str, str, str | None]] = []
         full = {"cuda": "cuda:0"}
-        monkeypatch.setattr(placement, "_available", lambda name: full.get(name, name))
+        monkeypatch.setattr(placement, "find_device", lambda name: full.get(name, name))
         monkeypatch.setattr(placement, "load_backbone", self)
 
-    def __call__(self, planned: Any, *, device: str, dtype: str | None, commit: Any) -> Any:
+    def __call__(
+        self, planned: Any, *, device: str, dtype: str | None, commit: Any, split: Any
+    ) -> Any:
         self.asked.append((planned.agents[0], device, dtype))
         return SimpleNamespace(
             planned=planned,
             device=torch.device(device),
             dtype=getattr(torch, dtype or "bfloat16"),
             commit=commit,
+            split=split,
+            base=None,
+            learned=False,
         )
 
     def load(self, plan: lm.Plan, device: Any = None, **options: Any) -> Any:

@@ -148,7 +148,7 @@ def _checkpoint(fuzz: Fuzz, path: Path) -> object:
 
     found = find_checkpoint("", str(path.parent))
     check_checkpoint(path.parent, fuzz.base.learner)
-    fuzz.trainer._before = fuzz.base.learner.link_state()
+    fuzz.trainer._before = {k: v.clone() for k, v in fuzz.base.learner.state_dict().items()}
     fuzz.trainer.state = TrainerState.load_from_json(str(path.parent / "trainer_state.json"))
     fuzz.trainer._load_optimizer_and_scheduler(found)
     fuzz.trainer._load_rng_state(found)

@@ -76,7 +76,7 @@ class FusedDecoder:
             raise Unfusable(f"its attention is {config._attn_implementation!r}, not 'sdpa'")
         if getattr(config, "attn_logit_softcapping", None) is not None:
             raise Unfusable("its attention scores are capped")
-        if not self.current() or any("forward" in child.__dict__ for _, _, child in self._watched):
+        if not self.current() or not all(_is_original(child) for _, _, child in self._watched):
             raise Unfusable("its modules have hooks or replaced methods")
         weight: Tensor = parts[0][0][0].weight  # type: ignore[assignment]
         self._pack = _packs(weight)
@@ -239,6 +239,12 @@ def _norm(module: Any, offset: float, dtype: torch.dtype) -> Map:
     if dtype == torch.float64:
         return lambda x: weight * F.rms_norm(x.float(), size, None, eps).to(dtype)
     return lambda x: F.rms_norm(x, size, weight, eps)
+
+
+def _is_original(module: nn.Module) -> bool:
+    """Whether a module computes what its library defines."""
+    home = str(getattr(type(module).forward, "__module__", ""))
+    return "forward" not in module.__dict__ and home.startswith(("torch.", "transformers."))
 
 
 def _modules(

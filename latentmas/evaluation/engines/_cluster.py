@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from latentmas.errors import LatentMASError
+from latentmas.redact import get_logger
 
 __all__ = ["Needs", "Workers", "connected", "import_ray", "quiet"]
 
@@ -120,7 +121,7 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
 @contextmanager
 def quiet(ray: Any) -> Iterator[None]:
     """Ray Data without its own bars and messages, as it was before at the end."""
-    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    context, logger = ray.data.DataContext.get_current(), get_logger("ray.data")
     bars, level = context.enable_progress_bars, logger.level
     context.enable_progress_bars = False
     logger.setLevel(logging.ERROR)
