@@ -101,7 +101,7 @@ def test_what_cannot_be_split_is_refused_before_weights_load(tmp_path: Path) -> 
 @pytest.mark.timeout(400)
 def test_a_job_that_loses_a_process_resumes_and_gives_the_same_links(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words += ["--max-restarts=1", "--monitor-interval=0.1", "-m", "tests.elastic_job"]
+    words += ["--max-restarts=3", "--monitor-interval=0.1", "-m", "tests.elastic_job"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [*words, SMALL.source, str(tmp_path)],
