@@ -63,6 +63,7 @@ function bringIntoView(part) {
   const frame = document.querySelector(".graph .scroll");
   if (!part || frame.scrollWidth <= frame.clientWidth) return;
   const [inner, outer] = [part.getBoundingClientRect(), frame.getBoundingClientRect()];
+  if (inner.left >= outer.left && inner.right <= outer.right) return;
   frame.scrollLeft += inner.left + inner.width / 2 - outer.left - outer.width / 2;
 }
 
