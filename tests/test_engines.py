@@ -119,8 +119,8 @@ def test_rows_that_kill_their_workers_are_given_up(team, tmp_path, caplog):
     found = evaluate(team, ROWS, engine=kept, resume=True, on_error="keep", **options)
     assert found.rows == len(ROWS) and 2 <= len(found.errors) <= 4
     assert "killed, or out of memory" in str(next(iter(found.errors.values())))
-    mended = evaluate(team, ROWS, resume=True, **options)
-    assert not mended.errors
+    resumed = evaluate(team, ROWS, resume=True, **options)
+    assert not resumed.errors
 
 
 def broken(job: str = "team", **changes: Any) -> Callable[[Payload], Payload]:

@@ -246,8 +246,8 @@ def test_the_order_that_forbids_reuse_is_named():
     assert "reads its slot `plan` before `question`: 40 of about 198 positions" in said.obstacles[0]
     assert "put `question` first to reuse about 166" in said.obstacles[0]
     assert said.obstacles[0][:60] in str(said)
-    mended = {"solver": "Question: {{ question }}\nPlan: {{ plan }}\nSolve it."}
-    said = lm.templates.sequential_light(prompts=mended).compile().explain(batch=32)
+    prompts = {"solver": "Question: {{ question }}\nPlan: {{ plan }}\nSolve it."}
+    said = lm.templates.sequential_light(prompts=prompts).compile().explain(batch=32)
     assert said.obstacles == ()
     assert said.rows[-1].op == "decode" and said.rows[-1].reused > 120
 

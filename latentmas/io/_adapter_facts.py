@@ -34,7 +34,7 @@ class AdapterFacts:
 
 
 def adapters_header(folder: Path) -> tuple[Path, Header | None]:
-    """Path and header of the file of adapters; None for the header if there is no file.
+    """Path and header of the adapters file. The header is None if the file does not exist.
 
     Raises:
         WeightsError: LM502 or LM503 when the file cannot be read.

@@ -35,7 +35,7 @@ def save_adapters(system: System, folder: Path) -> None:
 
 
 def adapters_digest(folder: Path) -> str | None:
-    """SHA-256 of the file of adapters; None where there is none."""
+    """SHA-256 of the adapters file, or None if the team has no adapters."""
     path = folder / ADAPTERS
     return file_digest(path) if path.is_file() else None
 

@@ -24,7 +24,7 @@ class Quantization(Frozen):
     """Quantization of linear layers; embeddings, norms and the vocabulary head keep their type.
 
     Example:
-        >>> Quantization(kind="bitsandbytes:nf4", double_quant=True).library
+        >>> Quantization(kind="bitsandbytes:nf4", double_quant=True).package
         'bitsandbytes'
     """
 
@@ -54,7 +54,7 @@ class Quantization(Frozen):
         return self
 
     @property
-    def library(self) -> str:
+    def package(self) -> str:
         """The Python package that quantises."""
         return self.kind.partition(":")[0]
 

@@ -57,7 +57,7 @@ class Target(NamedTuple):
 
 
 class Fuzz:
-    """Sound files in a scratch folder; one of them is damaged, loaded and mended again."""
+    """Sound files in a scratch folder; one of them is damaged, loaded and restored."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

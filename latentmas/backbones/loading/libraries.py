@@ -16,10 +16,10 @@ def check_library(quantization: Quantization) -> None:
     Raises:
         RefusedBackboneError: LM206, it is not.
     """
-    library = quantization.library
-    if find_spec(library) is None:
+    package = quantization.package
+    if find_spec(package) is None:
         raise RefusedBackboneError(
             "LM206",
-            f"quantization {quantization.kind!r} needs the package {library}",
+            f"quantization {quantization.kind!r} needs the package {package}",
             "install it with pip install 'latentmas[quantization]'",
         )

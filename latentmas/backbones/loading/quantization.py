@@ -56,7 +56,7 @@ def quantization_config(quantization: Quantization, dtype: torch.dtype | None) -
         dtype: Data type of the products of 4-bit layers; None uses bfloat16.
     """
     skipped = [*quantization.skip_modules, *HEADS] if quantization.skip_modules else None
-    if quantization.library == "torchao":
+    if quantization.package == "torchao":
         from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
         from transformers import TorchAoConfig
 
