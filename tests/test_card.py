@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import latentmas as lm
 from latentmas.evaluation import wilson
-from latentmas.io._card import merge_person, model_card
-from latentmas.io._card_merge import BEGIN, END
+from latentmas.io.card.card import merge_person, model_card
+from latentmas.io.card.merge import BEGIN, END
 from latentmas.runtime import TrainingRecord
 from tests.teams import sequential, tiny
 

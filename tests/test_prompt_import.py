@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from latentmas import templates
-from latentmas.cli.interop import import_prompts as command
+from latentmas.cli.saved.interop import import_prompts as command
 from latentmas.errors import DataError, LatentMASError, UnknownNameError
 from latentmas.interop._prompt_jinja import branch, literal, pieces, quoted
 from latentmas.interop._prompt_layouts import FILES, TASKS, Role, layout_of
@@ -568,7 +568,7 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path: Path, clone: Path) ->
 
 
 def test_the_import_is_light() -> None:
-    code = "import latentmas.cli.interop, latentmas.interop.prompts\n"
+    code = "import latentmas.cli.saved.interop, latentmas.interop.prompts\n"
     code += "import sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

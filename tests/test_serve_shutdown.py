@@ -107,7 +107,7 @@ def test_the_command_takes_its_address_first(team: Path, monkeypatch: pytest.Mon
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the team was loaded first")
 
-    monkeypatch.setattr("latentmas.cli.serve.open_team", never)
+    monkeypatch.setattr("latentmas.cli.serving.serve.open_team", never)
     done = CliRunner().invoke(app, ["serve", str(team), "--host", "192.0.2.1"])
     assert done.exit_code == 1
     assert "cannot listen on 192.0.2.1:8000" in done.output
@@ -126,7 +126,7 @@ def test_who_may_connect(
     monkeypatch: pytest.MonkeyPatch, words: str, warns: bool, hosts: tuple[str, ...]
 ) -> None:
     system, found = load64(pair()), list[Any]()
-    monkeypatch.setattr("latentmas.cli.serve.open_team", lambda *_, **__: system)
+    monkeypatch.setattr("latentmas.cli.serving.serve.open_team", lambda *_, **__: system)
     monkeypatch.setattr("latentmas.serve.run_server", lambda app, **_: found.append(app))
     done = CliRunner().invoke(app, ["serve", "team", "--port", "0", *words.split()])
     assert done.exit_code == 0, done.output

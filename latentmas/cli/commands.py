@@ -54,17 +54,17 @@ COMMANDS: dict[str, Entry] = {
         'latentmas run my-team.yaml "What is 3 + 4?"',
     ),
     "rerun": Entry(
-        "share:rerun",
+        "saved.share:rerun",
         "Repeat a recorded run and compare it token by token; exit code 1 on a difference.",
         "latentmas rerun run.json",
     ),
     "serve": Entry(
-        "serve:serve",
+        "serving.serve:serve",
         "Serve a team over HTTP, with the endpoints of the OpenAI API.",
         "latentmas serve out/outer/team --port 8000",
     ),
     "mcp": Entry(
-        "mcp:mcp",
+        "serving.mcp:mcp",
         "Serve a team as a tool for assistants and agents (Model Context Protocol).",
         "latentmas mcp out/outer/team",
     ),
@@ -74,17 +74,17 @@ COMMANDS: dict[str, Entry] = {
         "latentmas report out/outer --png out/pictures",
     ),
     "inspect": Entry(
-        "inspect:inspect",
+        "saved.inspect:inspect",
         "Describe a saved team: links, norms, base models, trainings; exit code 1 on a problem.",
         "latentmas inspect out/outer/team",
     ),
     "diff": Entry(
-        "inspect:diff",
+        "saved.inspect:diff",
         "Compare two saved teams, plan and weights; exit code 1 on a difference.",
         "latentmas diff out/inner/team out/outer/team",
     ),
     "push": Entry(
-        "share:push",
+        "saved.share:push",
         "Push a saved team to the hub in one commit, with the token of HF_TOKEN or "
         "`hf auth login`.",
         "latentmas push out/outer/team me/math-team --private",
@@ -110,12 +110,12 @@ COMMANDS: dict[str, Entry] = {
         'latentmas bench my-team.yaml "What is 3 + 4?" --samples 8',
     ),
     "import-release": Entry(
-        "interop:import_release",
+        "saved.interop:import_release",
         "Write a published RecursiveMAS system as a saved team, which only names its backbones.",
         "latentmas import-release sequential_light math-team --prompts pack.yaml",
     ),
     "import-prompts": Entry(
-        "interop:import_prompts",
+        "saved.interop:import_prompts",
         "Import the published prompts from a clone of RecursiveMAS; this runs code from the clone.",
         "latentmas import-prompts path/to/clone --style mixture -o published.yaml",
     ),

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from latentmas.io._digest import digest_rows, weights_digest
     from latentmas.io._format import read_manifest
     from latentmas.io._hub import push_folder
-    from latentmas.io._tensors import load_tensors, save_tensors
     from latentmas.io._training import read_history
     from latentmas.io.diff import TeamDifference, diff_teams
     from latentmas.io.inspect import TeamReport, inspect_team
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from latentmas.io.runs.rerun import Comparison, rerun
     from latentmas.io.save import push_system, save_system
     from latentmas.io.storage.steady import read_steadily
+    from latentmas.io.weights.tensors import load_tensors, save_tensors
 
 # Imported on first use, so that inspecting a team does not import torch.
 _HOMES = {

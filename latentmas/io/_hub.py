@@ -111,8 +111,8 @@ def push_folder(
         WeightsError: LM501 or LM502 when the folder does not hold a valid team.
         LatentMASError: LM511 when the push fails; the repository is left unchanged.
     """
-    from latentmas.io._card import merge_person, model_card  # imported late: they import torch
     from latentmas.io._training import read_history, read_scores
+    from latentmas.io.card.card import merge_person, model_card  # imported late: they import torch
 
     folder = Path(folder)
     if not is_repository(repo_id):

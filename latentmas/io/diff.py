@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.errors import WeightsError
-from latentmas.io._adapter_facts import adapters_header
-from latentmas.io._weights import distance, measure
 from latentmas.io.inspect import link_entries
 from latentmas.io.storage.folder import LINKS, part
 from latentmas.io.storage.steady import read_steadily
+from latentmas.io.weights.adapter_facts import adapters_header
+from latentmas.io.weights.links import distance, measure
 from latentmas.safe_data import Header, inside, read_header
 
 __all__ = ["LinkDifference", "TeamDifference", "diff_teams"]

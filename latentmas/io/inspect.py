@@ -12,11 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from latentmas.errors import WeightsError
-from latentmas.io._adapter_facts import AdapterFacts, adapter_facts, adapter_problems
 from latentmas.io._format import LARGEST_MANIFEST, Manifest
-from latentmas.io._weights import measure
 from latentmas.io.storage.folder import LINKS, MANIFEST, part, part_names
 from latentmas.io.storage.steady import read_steadily
+from latentmas.io.weights.adapter_facts import AdapterFacts, adapter_facts, adapter_problems
+from latentmas.io.weights.links import measure
 from latentmas.plan import LinkPlan
 from latentmas.safe_data import Entry, Header, inside, read_header, read_json
 

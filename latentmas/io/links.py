@@ -16,10 +16,10 @@ from latentmas.errors import DataError, UnknownNameError, WeightsError
 from latentmas.io._format import HEADER, VERSION, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._newer import is_newer, say_left_out, without_unknown
-from latentmas.io._tensors import save_tensors
 from latentmas.io.load import check_links, read_links
 from latentmas.io.save import links_header, refuse_secrets
 from latentmas.io.storage.steady import read_steadily
+from latentmas.io.weights.tensors import save_tensors
 from latentmas.plan import LinkPlan
 from latentmas.runtime import System
 from latentmas.safe_data import parse_json, read_header

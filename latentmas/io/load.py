@@ -12,14 +12,14 @@ from torch import Tensor
 from latentmas.backbones import read_info
 from latentmas.compiler import compile_graph
 from latentmas.errors import WeightsError
-from latentmas.io._adapters import fill_adapters, read_adapters
 from latentmas.io._format import Manifest, file_digest, inside, read_manifest
 from latentmas.io._hub import find_team
 from latentmas.io._swap import Swap, swap_backbones
-from latentmas.io._tensors import load_tensors
 from latentmas.io._training import read_history, read_scores
 from latentmas.io.storage.folder import ADAPTERS, LINKS, part
 from latentmas.io.storage.steady import read_steadily
+from latentmas.io.weights.adapters import fill_adapters, read_adapters
+from latentmas.io.weights.tensors import load_tensors
 from latentmas.plan import BackboneInfo, DeviceMap, MaxMemory, Plan
 from latentmas.runtime import Origin, Score, System, TrainingRecord
 from latentmas.runtime.loading.init_weights import meta_links

@@ -11,13 +11,13 @@ from typing import Any
 from latentmas import __version__
 from latentmas.atomic import write_error, write_text_atomically
 from latentmas.errors import LatentMASError, WeightsError
-from latentmas.io._adapters import adapters_digest, save_adapters
-from latentmas.io._card import merge_person, model_card
 from latentmas.io._format import HEADER, VERSION, Manifest, file_digest
 from latentmas.io._hub import push_folder
-from latentmas.io._tensors import save_tensors
 from latentmas.io._training import plain, write_history
+from latentmas.io.card.card import merge_person, model_card
 from latentmas.io.storage.folder import CARD, COMMIT, LINKS, MANIFEST, holds_team, part, replacing
+from latentmas.io.weights.adapters import adapters_digest, save_adapters
+from latentmas.io.weights.tensors import save_tensors
 from latentmas.plan import LinkPlan, Plan
 from latentmas.redact import secrets_in
 from latentmas.runtime import Score, System

@@ -3,12 +3,13 @@
 from latentmas.backbones import Mesh
 from latentmas.engine import StepInput, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
-from latentmas.runtime.adapters import AgentAdapter
-from latentmas.runtime.describing import link_digests
 from latentmas.runtime.flow import by_length
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import BatchState, Interpreter
 from latentmas.runtime.loading.placement import check_system
+from latentmas.runtime.methods.adapters import AgentAdapter
+from latentmas.runtime.methods.describing import link_digests
+from latentmas.runtime.methods.sharing import load_beside
 from latentmas.runtime.observing.events import (
     Event,
     RunBegin,
@@ -28,7 +29,6 @@ from latentmas.runtime.open_batch import Finished, JoinedSamples, OpenBatch
 from latentmas.runtime.options import HOOKS, RunRequest, merge_options
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.samples import bad_samples
-from latentmas.runtime.sharing import load_beside
 from latentmas.runtime.system import System
 
 __all__ = [

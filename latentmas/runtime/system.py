@@ -32,9 +32,6 @@ from latentmas.plan import (
     RunOptions,
     with_limits,
 )
-from latentmas.runtime.adapters import Adapters
-from latentmas.runtime.describing import describe
-from latentmas.runtime.estimating import Estimating
 from latentmas.runtime.functions import check_text_functions, outside_text, resolve_tools
 from latentmas.runtime.history import Origin, Score, TrainingRecord
 from latentmas.runtime.interpreter import Content, EditMessage
@@ -45,6 +42,10 @@ from latentmas.runtime.loading.placement import (
 )
 from latentmas.runtime.loading.splitting import check_movable, check_same_run
 from latentmas.runtime.loading.team import load_team
+from latentmas.runtime.methods.adapters import Adapters
+from latentmas.runtime.methods.describing import describe
+from latentmas.runtime.methods.estimating import Estimating
+from latentmas.runtime.methods.sharing import Sharing
 from latentmas.runtime.observing.events import Watcher
 from latentmas.runtime.observing.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.observing.taps import Tap, TapEdit, Taps
@@ -59,7 +60,6 @@ from latentmas.runtime.options import (
 from latentmas.runtime.result import RunResult
 from latentmas.runtime.run import judge_samples, run_batches
 from latentmas.runtime.samples import Sample, read_samples
-from latentmas.runtime.sharing import Sharing
 from latentmas.spec import TextFunction, class_only
 from latentmas.tools import Tool
 

@@ -17,7 +17,7 @@ from latentmas.engine import Packed, pack
 from latentmas.generation import tool_schemas
 from latentmas.plan import Transfer
 from latentmas.runtime import System
-from latentmas.runtime.sharing import load_beside
+from latentmas.runtime.methods.sharing import load_beside
 from latentmas.spec import TEXT, EdgeSpec, Graph
 from latentmas.training.data import Row
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from latentmas.backbones import lora_targets
 from latentmas.errors import WeightsError
 from latentmas.io._format import Manifest, file_digest
-from latentmas.io._tensors import load_tensors, save_tensors
 from latentmas.io.storage.folder import ADAPTERS, MANIFEST, part
+from latentmas.io.weights.tensors import load_tensors, save_tensors
 from latentmas.runtime import System
 from latentmas.safe_data import inside, read_header
 from latentmas.spec import LoRA, canonical_json

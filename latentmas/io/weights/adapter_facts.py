@@ -8,8 +8,8 @@ from pathlib import Path
 
 from latentmas.errors import WeightsError
 from latentmas.io._format import Manifest, file_digest
-from latentmas.io._weights import measure
 from latentmas.io.storage.folder import ADAPTERS, MANIFEST, part
+from latentmas.io.weights.links import measure
 from latentmas.safe_data import Header, inside, read_header
 
 __all__ = ["AdapterFacts", "adapter_facts", "adapter_problems", "adapters_header"]

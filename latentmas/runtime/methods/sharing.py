@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from latentmas.arguments import refuse, whole
 from latentmas.errors import missing_attribute
 from latentmas.redact import get_logger
-from latentmas.runtime.adapters import share_adapters
 from latentmas.runtime.history import Score
+from latentmas.runtime.methods.adapters import share_adapters
 from latentmas.spec import Graph
 
 if TYPE_CHECKING:

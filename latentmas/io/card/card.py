@@ -7,7 +7,7 @@ from typing import Any
 
 from latentmas import __version__
 from latentmas.evaluation import wilson
-from latentmas.io._card_merge import BEGIN, END, merge_person
+from latentmas.io.card.merge import BEGIN, END, merge_person
 from latentmas.plan import Plan
 from latentmas.redact import redact
 from latentmas.runtime import Score, TrainingRecord

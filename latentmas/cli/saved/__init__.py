@@ -1,0 +1,1 @@
+"""Commands on saved teams, and on what is imported as one."""

@@ -1,0 +1,1 @@
+"""Commands that offer a team to other programs."""

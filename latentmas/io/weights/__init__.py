@@ -1,0 +1,1 @@
+"""Weights of links and adapters, as files."""

@@ -1,0 +1,1 @@
+"""Methods of `System` by what they are for, and its text form."""
