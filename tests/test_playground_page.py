@@ -131,9 +131,12 @@ def test_agents_light_up_while_they_run(visit: Open):
     page = visit(reduced_motion="no-preference")
     page.evaluate("""() => {
       window.seen = [];
-      new MutationObserver((list) => list.forEach(({ target }) => {
-        if (target.dataset.part) seen.push([target.dataset.part, target.getAttribute("class")]);
-      })).observe(document.querySelector("svg"), { subtree: true, attributeFilter: ["class"] });
+      // Old values, too: events that arrive together change a class twice before this is called.
+      new MutationObserver((list) => list.forEach(({ target, oldValue }) => {
+        const part = target.dataset.part;
+        if (part) seen.push([part, oldValue], [part, target.getAttribute("class")]);
+      })).observe(document.querySelector("svg"),
+        { subtree: true, attributeFilter: ["class"], attributeOldValue: true });
     }""")
     ask(page)
     page.get_by_text("The run is complete.").wait_for()

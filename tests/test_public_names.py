@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 
 import pytest
 
@@ -14,6 +16,22 @@ def test_all_is_sorted_and_resolves():
     assert set(dir(lm)) == set(lm.__all__)
     for name in lm.__all__:
         assert getattr(lm, name) is not None
+
+
+def packages_with_faces() -> list[str]:
+    """All packages that list public names."""
+    found = pkgutil.walk_packages(lm.__path__, "latentmas.")
+    return [
+        m.name for m in found if m.ispkg and hasattr(importlib.import_module(m.name), "__all__")
+    ]
+
+
+@pytest.mark.parametrize("name", packages_with_faces())
+def test_every_name_of_a_package_resolves(name: str):
+    """Many are imported when used, from modules that are named in strings."""
+    package = importlib.import_module(name)
+    for public in package.__all__:
+        assert getattr(package, public) is not None, public
 
 
 def test_nothing_public_is_left_out():

@@ -36,7 +36,7 @@ _HOMES = {
     "load_link_weights": "load",
     "load_links": "links",
     "load_system": "load",
-    "load_tensors": "_tensors",
+    "load_tensors": "weights.tensors",
     "push_folder": "_hub",
     "push_system": "save",
     "read_history": "_training",
@@ -45,7 +45,7 @@ _HOMES = {
     "rerun": "runs.rerun",
     "save_links": "links",
     "save_system": "save",
-    "save_tensors": "_tensors",
+    "save_tensors": "weights.tensors",
     "weights_digest": "_digest",
 }
 

@@ -41,7 +41,7 @@ _HOMES = {
     "InnerConfig": "config",
     "InnerTrainer": "inner",
     "LinkConfig": "config",
-    "LinkTrainer": "_trainer",
+    "LinkTrainer": "trainer.trainer",
     "OuterConfig": "config",
     "OuterTrainer": "outer",
     "RolloutConfig": "config",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from latentmas.viz.drawing.png import to_png
     from latentmas.viz.drawing.svg import to_svg
     from latentmas.viz.evaluation_page import AnsweredRow, SystemAnswer, report_evaluation
-    from latentmas.viz.pages import Table, to_html
+    from latentmas.viz.pages import Table, page_environment, to_html
     from latentmas.viz.run_page import report_run
     from latentmas.viz.summary import summarise
     from latentmas.viz.training_page import training_report
@@ -22,6 +22,7 @@ __all__ = [
     "DepthMap",
     "SystemAnswer",
     "Table",
+    "page_environment",
     "report_evaluation",
     "report_run",
     "summarise",
@@ -38,6 +39,7 @@ _HOMES = {
     "DepthMap": "depths",
     "SystemAnswer": "evaluation_page",
     "Table": "pages",
+    "page_environment": "pages",
     "report_evaluation": "evaluation_page",
     "report_run": "run_page",
     "summarise": "summary",

@@ -29,6 +29,7 @@ __all__ = [
     "Cell",
     "GraphView",
     "Table",
+    "page_environment",
     "printable",
     "render",
     "render_table",
@@ -79,7 +80,7 @@ def render(template: str, **values: Any) -> str:
         template: name of a file in `templates`.
         **values: what it shows; text is escaped unless it is `Markup`.
     """
-    return _environment().get_template(template).render(values)
+    return page_environment().get_template(template).render(values)
 
 
 def text_cell(text: str) -> Cell:
@@ -89,7 +90,7 @@ def text_cell(text: str) -> Cell:
 
 def render_table(table: Table) -> Markup:
     """A table alone, for a page that shows it among other things."""
-    parts: Any = _environment().get_template("parts.html.jinja").module
+    parts: Any = page_environment().get_template("parts.html.jinja").module
     return Markup(parts.table(table))
 
 
@@ -101,9 +102,14 @@ def printable(value: Any) -> Any:
 
 
 @functools.cache
-def _environment() -> Environment:
+def page_environment(package: str = "latentmas.viz") -> Environment:
+    """The environment that renders pages; every value is escaped.
+
+    Args:
+        package: Package with a folder `templates`.
+    """
     return Environment(
-        loader=PackageLoader("latentmas.viz"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=printable,

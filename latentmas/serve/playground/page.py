@@ -6,12 +6,11 @@ import functools
 import secrets
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from latentmas.plan import Plan
 from latentmas.serve.playground.reading import described
-from latentmas.viz import to_svg
+from latentmas.viz import page_environment, to_svg
 
 __all__ = ["make_page"]
 
@@ -27,7 +26,7 @@ def make_page(plan: Plan) -> tuple[str, dict[str, str]]:
     """
     nonce = secrets.token_urlsafe(16)
     text = (
-        _environment()
+        page_environment("latentmas.serve.playground")
         .get_template("page.html.jinja")
         .render(
             nonce=nonce,
@@ -66,15 +65,3 @@ def _joined(names: tuple[str, ...]) -> Markup:
     """Files of the package as one text; they are ours, and need no escapes."""
     folder = files("latentmas.serve.playground") / "templates"
     return Markup("\n".join((folder / name).read_text(encoding="utf-8") for name in names))
-
-
-@functools.cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("latentmas.serve.playground"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
