@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -196,11 +197,16 @@ def test_calls_run_one_after_another(system: System, monkeypatch: pytest.MonkeyP
 
 
 def test_a_cancelled_call_ends_its_run(system: System, monkeypatch: pytest.MonkeyPatch):
-    run, ended = System.run, list[str]()
+    run, begun, ended = System.run, threading.Event(), list[str]()
 
-    def noted(self: System, *given: Any, **options: Any) -> Any:
+    def noted(self: System, *given: Any, on_event: Any, **options: Any) -> Any:
+        def slowed(event: Any) -> None:  # so that the run is not over before it is cancelled
+            begun.set()
+            time.sleep(0.05)
+            on_event(event)
+
         try:
-            result = run(self, *given, **options)
+            result = run(self, *given, on_event=slowed, **options)
         except BaseException:
             ended.append("stopped")
             raise
@@ -211,9 +217,11 @@ def test_a_cancelled_call_ends_its_run(system: System, monkeypatch: pytest.Monke
 
     async def ask(client: Client) -> Any:
         call = {"question": QUESTION, "max_new_tokens": 1024}
-        with anyio.move_on_after(1.0):
-            await client.call_tool("sequential", call)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(client.call_tool, "sequential", call)
+                await anyio.to_thread.run_sync(begun.wait)
+                group.cancel_scope.cancel()
             while not ended:
                 await anyio.sleep(0.05)
         short = {"question": QUESTION, "max_new_tokens": 1}
