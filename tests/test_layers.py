@@ -61,6 +61,9 @@ ALLOWED: dict[str, set[str]] = {
     "training": DATA
     | {"links", "backbones", "engine", "generation", "runtime", "io", "evaluation", "environment"}
     | {"tables"},
+    "studies": DATA
+    | {"arguments", "links", "backbones", "compiler", "engine", "generation", "runtime", "cost"}
+    | {"evaluation", "environment", "io", "training", "viz", "tables", "templates"},
     "testing": DATA | {"backbones", "engine", "runtime"},
     "serve": DATA
     | {"arguments", "backbones", "engine", "generation", "runtime", "viz", "__init__"},
@@ -71,7 +74,7 @@ OF_BACKBONES = {"read_info", "_facts", "UnsuitableBackboneError", "RefusedBackbo
 OF_BACKBONES |= {"AdapterError", "given_info", "parts_of", "with_adapter_facts"}
 PARTS = {("compiler", "backbones"): OF_BACKBONES}
 # Of these, other layers import only what `latentmas.<layer>` itself offers.
-FACES = {"safe_data", "tables", "sandbox", "prompts", "engine", "generation", "viz"}
+FACES = {"safe_data", "studies", "tables", "sandbox", "prompts", "engine", "generation", "viz"}
 FREE = {"__init__", "__main__", "cli", "demo"}
 LIGHT = {
     "redact",
