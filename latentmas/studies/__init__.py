@@ -3,5 +3,26 @@
 from __future__ import annotations
 
 from latentmas.studies.cells import Cell, CellResult, read_cells, run_cell
+from latentmas.studies.grid import Grid
+from latentmas.studies.jobs import FailedCell, Job, JobEnd, run_jobs
+from latentmas.studies.summary import StudyRow
+from latentmas.studies.sweep import Sweep, read_sweep, sweep
+from latentmas.studies.tables import StudyTable, study_table
 
-__all__ = ["Cell", "CellResult", "read_cells", "run_cell"]
+__all__ = [
+    "Cell",
+    "CellResult",
+    "FailedCell",
+    "Grid",
+    "Job",
+    "JobEnd",
+    "StudyRow",
+    "StudyTable",
+    "Sweep",
+    "read_cells",
+    "read_sweep",
+    "run_cell",
+    "run_jobs",
+    "study_table",
+    "sweep",
+]
