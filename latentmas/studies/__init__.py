@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from latentmas.studies.cells import Cell, CellResult, read_cells, run_cell
-from latentmas.studies.grid import Grid
+from latentmas.studies.grid import Grid, PlannedCell
 from latentmas.studies.jobs import FailedCell, Job, JobEnd, run_jobs
+from latentmas.studies.study import StudyInterrupted
 from latentmas.studies.summary import StudyRow
-from latentmas.studies.sweep import Sweep, read_sweep, sweep
+from latentmas.studies.sweeps import Sweep, plan_sweep, read_sweep, sweep
 from latentmas.studies.tables import StudyTable, study_table
 
 __all__ = [
@@ -16,9 +17,12 @@ __all__ = [
     "Grid",
     "Job",
     "JobEnd",
+    "PlannedCell",
+    "StudyInterrupted",
     "StudyRow",
     "StudyTable",
     "Sweep",
+    "plan_sweep",
     "read_cells",
     "read_sweep",
     "run_cell",

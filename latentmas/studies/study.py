@@ -22,7 +22,7 @@ from latentmas.studies.jobs import FailedCell, Job, JobEnd, run_jobs
 from latentmas.studies.origins import Origin
 from latentmas.training import train
 
-__all__ = ["Evaluating", "Loader", "run_planned"]
+__all__ = ["Evaluating", "Loader", "StudyInterrupted", "run_planned"]
 
 Row = Mapping[str, Any]
 OWN = {
@@ -36,6 +36,21 @@ OWN = {
 """Options of `evaluate` that a study does not take → why."""
 _ASIDE = ("grader", "answer_field", "controls", "twin_tokens", "engine", "options", "on_event")
 _WITHOUT_EFFECT = {"batch_size", "executor", "on_error", "record", "refill_threshold", "seed"}
+
+
+class StudyInterrupted(KeyboardInterrupt):
+    """Ctrl-C stopped a study; what its cells have done is kept.
+
+    `finished` and `total`: numbers of cells. `folder`: the folder of the study. `resume`: the call
+    or command that continues.
+    """
+
+    def __init__(self, finished: int, total: int, folder: Path, resume: str) -> None:
+        super().__init__(
+            f"interrupted; {finished} of {total} cells are finished, and what the others have done "
+            f"is kept in {str(folder)!r}; to continue:\n  {resume}"
+        )
+        self.finished, self.total, self.folder, self.resume = finished, total, folder, resume
 
 
 @dataclass(frozen=True)
@@ -160,7 +175,7 @@ def run_planned(
         What came out of each cell, in their order.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; the message says what is kept.
+        StudyInterrupted: Ctrl-C was pressed.
     """
 
     def job(one: PlannedCell) -> Job:
@@ -185,10 +200,8 @@ def run_planned(
         )
     except KeyboardInterrupt:
         done = sum(isinstance(end.found, CellResult) for end in ended)
-        raise KeyboardInterrupt(
-            f"interrupted; {done} of {len(planned)} cells are finished, and {str(folder)!r} keeps "
-            "them and what the others have done; to continue, repeat the call with resume=True"
-        ) from None
+        again = f"lm.sweep(…, folder={str(folder)!r}, resume=True)"
+        raise StudyInterrupted(done, len(planned), folder, again) from None
     by_place = dict(zip(order, found, strict=True))
     return [by_place[place] for place in range(len(planned))]
 

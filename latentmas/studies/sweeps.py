@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from latentmas.io import digest_rows
 from latentmas.safe_data import read_json
 from latentmas.spec import Graph
 from latentmas.studies.cells import Cell, CellResult, Setting, read_cell
-from latentmas.studies.grid import Grid, plan_cells
+from latentmas.studies.grid import Grid, PlannedCell, plan_cells
 from latentmas.studies.jobs import FailedCell, check_cells, read_failure
-from latentmas.studies.origins import open_origin
+from latentmas.studies.origins import Origin, open_origin
+from latentmas.studies.pictures import plots_of, write_page
 from latentmas.studies.study import Evaluating, Loader, run_planned
 from latentmas.studies.tables import StudyTable, study_table
+from latentmas.viz import HeatMap, LinePlot
 
-__all__ = ["Sweep", "read_sweep", "sweep"]
+__all__ = ["Sweep", "plan_sweep", "read_sweep", "sweep"]
 
 FILE = "study.json"
 FORMAT = 1
 LARGEST = 2**22
 RUN_ROUNDS = "run_rounds"
+FORMATS = (".md", ".tex", ".csv", ".json")
 LONGEST = 200
 """Maximum length of an error below a table."""
 UNTRAINED = "The teams are not trained."
@@ -71,6 +75,33 @@ class Sweep:
         for error, count in errors.items():
             remarks.append(f"{count} cell{'s' * (count > 1)} failed: {error}")
         return study_table(self.results, runs=runs or {"": ""}, run=RUN_ROUNDS, remarks=remarks)
+
+    def plots(self) -> dict[str, HeatMap | LinePlot]:
+        """Plots by the names of their files: a heat map of two settings, scores over numbers."""
+        return plots_of(self.table())
+
+    def write(self, folder: str | Path | None = None) -> list[Path]:
+        """Write the table, the plots and the page.
+
+        The table is `table.md`, `.tex`, `.csv` and `.json`; plots are `.svg`, and `.png` where
+        matplotlib is installed (the extra `viz`); the page is `index.html`.
+
+        Args:
+            folder: Where to write; None: the folder of the study.
+
+        Returns:
+            The files.
+
+        Raises:
+            DataError: no cell has been run, or a file cannot be written.
+        """
+        place, table = Path(folder or self.folder), self.table()
+        written = [table.write(place / f"table{suffix}") for suffix in FORMATS]
+        suffixes = (".svg", ".png") if find_spec("matplotlib") else (".svg",)
+        for name, plot in plots_of(table).items():
+            written += [plot.save(place / f"{name}{suffix}") for suffix in suffixes]
+        page = write_page(place / "index.html", f"Sweep of {self.name}", table, self.results)
+        return [*written, page]
 
     def __str__(self) -> str:
         return str(self.table())
@@ -137,18 +168,65 @@ def sweep(
             any weights are loaded.
         DataError: rows lack fields; or the folder holds these cells for another team, other data
             or another training.
-        KeyboardInterrupt: Ctrl-C was pressed; finished cells are kept.
+        StudyInterrupted: Ctrl-C was pressed; what the cells have done is kept.
     """
     place = Path(folder)
     check_writable(place / FILE)
-    origin = open_origin(team, trust_remote_code=trust_remote_code)
     grid = read_grid(over, seeds=seeds, run_rounds=run_rounds)
+    origin = open_origin(team, trust_remote_code=trust_remote_code)
     evaluating = Evaluating.read(rows, evaluation)
+    loading = {**(load or {}), "device": device}
+    planned = _plan(origin, grid, evaluating, train_rows, training, loading)
+    check_cells(place, [one.cell for one in planned])
+    name, trained = origin.spec.name, train_rows is not None
+    _write(place, name, grid, trained)
+    loader = Loader(origin, loading)
+    results = run_planned(
+        place, grid, planned, evaluating, train_rows, loader, retry=resume, progress=progress
+    )
+    return Sweep(place, name, grid, trained, results)
+
+
+def plan_sweep(
+    team: Graph | str | Path,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    folder: str | Path,
+    over: Mapping[str, Sequence[Setting]],
+    train_rows: Sequence[Mapping[str, Any]] | None = None,
+    run_rounds: Sequence[int] = (),
+    seeds: int | Sequence[int] = 1,
+    training: Mapping[str, Any] | None = None,
+    load: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+    **evaluation: Any,
+) -> list[PlannedCell]:
+    """Check a sweep and compile its cells; nothing is loaded, run or written.
+
+    Arguments and errors are those of `sweep`.
+    """
+    grid = read_grid(over, seeds=seeds, run_rounds=run_rounds)
+    origin = open_origin(team, trust_remote_code=trust_remote_code)
+    evaluating = Evaluating.read(rows, evaluation)
+    planned = _plan(origin, grid, evaluating, train_rows, training, load or {})
+    check_cells(Path(folder), [one.cell for one in planned])
+    return planned
+
+
+def _plan(
+    origin: Origin,
+    grid: Grid,
+    evaluating: Evaluating,
+    train_rows: Sequence[Mapping[str, Any]] | None,
+    training: Mapping[str, Any] | None,
+    loading: Mapping[str, Any],
+) -> list[PlannedCell]:
+    """The cells of a sweep, checked."""
     depends_on = {
         "evaluation": evaluating.facts(),
         "train_rows": None if train_rows is None else digest_rows(train_rows),
         "weights": origin.facts(),
-        "dtype": (load or {}).get("dtype"),
+        "dtype": loading.get("dtype"),
     }
     planned = plan_cells(
         origin,
@@ -159,14 +237,7 @@ def sweep(
         depends_on=depends_on,
     )
     evaluating.check(planned[0].plan)
-    check_cells(place, [one.cell for one in planned])
-    name, trained = origin.spec.name, train_rows is not None
-    _write(place, name, grid, trained)
-    loader = Loader(origin, {**(load or {}), "device": device})
-    results = run_planned(
-        place, grid, planned, evaluating, train_rows, loader, retry=resume, progress=progress
-    )
-    return Sweep(place, name, grid, trained, results)
+    return planned
 
 
 def read_grid(
