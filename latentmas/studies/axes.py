@@ -23,6 +23,7 @@ RESERVED = {
     "output_dir": "each cell has its own folder in the folder of the study",
 }
 """Fields of a training that the sweep itself sets → what to do."""
+_FROM_ONE = ("gradient_accumulation_steps", "max_steps", "per_device_train_batch_size")
 _SIMPLE = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -70,12 +71,15 @@ GRAPH: dict[str, Axis] = {
 TRAIN_ROUNDS = Axis("train_rounds", loop="outer", field="rounds", kinds=(int,), least=1)
 
 
-def read_axis(name: str, spec: GraphSpec) -> Axis:
+def read_axis(
+    name: str, spec: GraphSpec, over: Mapping[str, Iterable[Setting]] | None = None
+) -> Axis:
     """What a name stands for.
 
     Args:
         name: Name of what is varied, such as `"link"`, `"link.temperature"`, `"outer.max_steps"`.
         spec: The graph.
+        over: All names and values, since kinds of links that are varied too have other options.
 
     Raises:
         LatentMASError: the name is unknown, or belongs to what a sweep sets itself.
@@ -86,6 +90,8 @@ def read_axis(name: str, spec: GraphSpec) -> Axis:
         return TRAIN_ROUNDS
     head, dot, field = name.partition(".")
     if dot and head in ("link", "inner"):
+        kinds = [str(kind) for kind in (over or {}).get(head, ()) if kind in link_kinds]
+        _check_option(field, kinds or _kinds_of(spec, inner=head != "link", outer=head != "inner"))
         return Axis(name, field=field)
     if dot and head == "backbone":
         return Axis(name, field=_backbone_key(field, spec), kinds=(str,))
@@ -195,19 +201,32 @@ def _link_edit(what: str, option: str, value: Any) -> LinkEdit:
     return {"link": kind, "inner": kind, "init": init}.get(what, set_option)
 
 
+def _check_option(name: str, kinds: list[str]) -> None:
+    """Check that a kind has an option.
+
+    Raises:
+        LatentMASError: none of them has it.
+    """
+    known = sorted({one for kind in kinds for one in link_sketch(kind).options.model_fields})
+    if name in known:
+        return
+    guess = closest(name, known)
+    hint = f"did you mean {guess!r}?" if guess else f"their options: {', '.join(known) or 'none'}"
+    there = ", ".join(kinds) or "the graph has none"
+    raise LatentMASError(f"no link has the option {name!r} (kinds: {there}); {hint}")
+
+
 def _no_link(axis: Axis, option: str, value: Any, kinds: list[str]) -> str:
     """Why a setting of links changes nothing."""
     there = ", ".join(kinds) or "none"
+    if axis.name in ("link", "inner"):
+        return f"{axis.name} has no effect, since the graph has no latent edges"
     if axis.name == "init":
         known = sorted({one for kind in kinds for one in link_sketch(kind).inits})
-        return f"no link can start with {value!r}; the links ({there}) have {', '.join(known)}"
-    name = option or axis.name
-    known = sorted({one for kind in kinds for one in link_sketch(kind).options.model_fields})
-    guess = closest(name, known)
-    hint = f"did you mean {guess!r}?" if guess else f"they have: {', '.join(known) or 'none'}"
-    if axis.name in ("link", "inner"):
-        return "the graph has no latent edges"
-    return f"no link has the option {name!r}; the kinds are {there}; {hint}"
+        return f"no link can start with init={value!r} (kinds: {there}); known: {', '.join(known)}"
+    return f"{axis.name} has no effect, since no link has the option {option or axis.name!r} " + (
+        f"(kinds: {there})"
+    )
 
 
 def _kinds_of(spec: GraphSpec, *, inner: bool, outer: bool) -> list[str]:
@@ -245,7 +264,8 @@ def _loop_axis(loop: str, field: str) -> Axis:
     whole = get_origin(hint) in (Union, types.UnionType)
     kinds = get_args(hint) if whole else (hint,)
     simple = all(one in _SIMPLE or one is types.NoneType for one in kinds)
-    return Axis(f"{loop}.{field}", loop=loop, field=field, kinds=kinds if simple else ())
+    least = 1 if field in _FROM_ONE else None
+    return Axis(f"{loop}.{field}", loop, field, kinds=kinds if simple else (), least=least)
 
 
 def _kind_problem(value: str, *, text: bool) -> str | None:

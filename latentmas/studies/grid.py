@@ -82,22 +82,21 @@ def plan_cells(
         LatentMASError: something is wrong with the sweep; the error lists all problems.
     """
     problems = _Problems()
-    axes = _read_axes(origin, grid, problems)
-    problems.found += _conflicts(grid, train_rows is not None, training, options)
-    problems.stop()
+    trains = train_rows is not None
+    axes, over = _read_axes(origin, grid, trains, problems)
+    problems.found += _conflicts(grid, trains, training, options)
     made = []
-    for settings in combinations(grid.over):
+    for settings in combinations(over):  # of what is right, to find what else is wrong
         values = {axes[name]: value for name, value in settings.items()}
         one = _make(origin, settings, values, train_rows, training, problems)
         made += [one] if one is not None else []
     problems.stop()
     problems.found += _same_cells(made)
-    if len(grid.seeds) > 1 and not (
-        train_rows is not None or options.get("do_sample") or any(_random(p) for _, p, _, _ in made)
-    ):
+    random = trains or options.get("do_sample") or any(_random(m[1]) for m in made)
+    if len(grid.seeds) > 1 and not random:
         problems.found.append(
-            "seeds: several seeds have no effect, since nothing is trained, drawn at random or "
-            "started at random; leave out seeds (--seeds)"
+            "seeds: several seeds have no effect, since nothing is trained, sampled or started at "
+            "random; leave out seeds (--seeds)"
         )
     for rounds in grid.run_rounds:
         problems.found += _depth_problems(made[0][1], rounds)
@@ -138,28 +137,44 @@ class _Problems:
             raise LatentMASError("\n  ".join([head, *lines]))
 
 
-def _read_axes(origin: Origin, grid: Grid, problems: _Problems) -> dict[str, Axis]:
-    axes = {}
+def _read_axes(
+    origin: Origin, grid: Grid, trains: bool, problems: _Problems
+) -> tuple[dict[str, Axis], dict[str, list[Setting]]]:
+    """What names stand for, and the values that can be used."""
+    axes: dict[str, Axis] = {}
+    over: dict[str, list[Setting]] = {}
     for name, values in grid.over.items():
         try:
-            axis = axes[name] = read_axis(name, origin.spec)
+            axes[name] = read_axis(name, origin.spec, grid.over)
         except LatentMASError as error:
             problems.found.append(f"{name}: {error}")
             continue
+        if axes[name].loop and not trains:
+            problems.found.append(
+                f"{name}: has no effect without training; give train_rows (--train-data)"
+            )
+            continue
         if not values:
             problems.found.append(f"{name}: has no values; give at least one")
-        told = [axis.problem(value) for value in values]
-        problems.found += [f"{name}: {problem}" for problem in told if problem is not None]
+        told = {place: axes[name].problem(value) for place, value in enumerate(values)}
+        problems.found += [f"{name}: {text}" for text in told.values() if text is not None]
         twice = [value for place, value in enumerate(values) if value in values[:place]]
         problems.found += [f"{name}: {value!r} is listed twice" for value in dict.fromkeys(twice)]
-    for name, numbers in (("seeds", grid.seeds), ("run_rounds", grid.run_rounds)):
+        fine = [value for place, value in enumerate(values) if told[place] is None]
+        over |= {name: list(dict.fromkeys(fine))} if fine else {}
+    problems.found += _number_problems(grid)
+    return axes, over
+
+
+def _number_problems(grid: Grid) -> Iterable[str]:
+    """What is wrong with seeds and rounds."""
+    for name, numbers, least in (("seeds", grid.seeds, 0), ("run_rounds", grid.run_rounds, 1)):
         if len(set(numbers)) < len(numbers):
-            problems.found.append(f"{name}: a number is listed twice")
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in numbers):
-            problems.found.append(f"{name}: takes whole numbers, found {list(numbers)!r:.60}")
+            yield f"{name}: a number is listed twice"
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < least for n in numbers):
+            yield f"{name}: takes whole numbers from {least}, found {list(numbers)!r:.60}"
     if not grid.seeds:
-        problems.found.append("seeds: give at least one")
-    return axes
+        yield "seeds: give at least one"
 
 
 def _conflicts(
@@ -196,12 +211,7 @@ def _make(
     try:
         plan = origin.compile(changed_graph(origin.spec, values))
         keywords = changed_training(training, values)
-        loops = [axis for axis in values if axis.loop]
         if train_rows is None:
-            for axis in loops:
-                problems.found.append(
-                    f"{axis.name}: has no effect without training; give train_rows (--train-data)"
-                )
             return settings, plan, {}, None
         keywords = _within_reach(plan, keywords)
         stages = plan_training(plan, train_rows, history=origin.history, **keywords)
@@ -213,8 +223,8 @@ def _make(
         problems.add(str(error), settings)
         return None
     running = {stage.loop: stage for stage in stages.running}
-    for axis in loops:
-        if axis.loop not in running:
+    for axis in values:
+        if axis.loop and axis.loop not in running:
             why = next(one.reason for one in stages.stages if one.loop == axis.loop)
             problems.add(
                 f"{axis.name} has no effect, since the {axis.loop} loop does not run ({why})",

@@ -76,12 +76,11 @@ class StudyTable:
     def markdown(self) -> str:
         """The table in Markdown."""
         words = len(self.names)
-        lines = [
-            f"| {' | '.join(self.columns)} |",
-            "|" + "---|" * words + "---:|" * (len(self.columns) - words),
-        ]
-        for row in self.cells():
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
+        head, *body = (
+            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+            for row in (self.columns, *self.cells())
+        )
+        lines = [head, "|" + "---|" * words + "---:|" * (len(self.columns) - words), *body]
         return "\n".join([*lines, "", "\n\n".join(self.notes), ""])
 
     def latex(self) -> str:
