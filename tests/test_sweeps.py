@@ -265,7 +265,7 @@ def test_values_are_lists_of_plain_values(over: dict[str, Any], said: str) -> No
     assert said in str(error.value)
 
 
-def test_other_arguments_are_checked_too(tmp_path: Path) -> None:
+def test_other_arguments_are_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match="did you mean 'batch_size'"):
         planned({}, batch_sise=3)
     with pytest.raises(TypeError, match=r"save a system with system.save_pretrained"):
@@ -276,6 +276,9 @@ def test_other_arguments_are_checked_too(tmp_path: Path) -> None:
         plan_sweep(graph(), [], folder="unused", over={})
     with pytest.raises(DataError, match="does not hold the results of a sweep"):
         read_sweep(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(LatentMASError, match="torchrun has started 2; start the same sweep"):
+        lm.sweep(graph(), ROWS, folder=tmp_path / "new", over={})
 
 
 # --- running ----------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ __all__ = ["heat_maps", "line_plots", "plots_of", "write_page"]
 DEPTHS = ("train_rounds", "run_rounds")
 MOST_LINES = 6
 """Maximum number of lines of one plot: each has a dash and a sign of its own."""
+LEAST_RANGE = 20.0
+"""Minimum distance, in per cent, of the lightest and the darkest ground of a heat map: chance
+alone should not look like contrast."""
 MOST_PLOTS = 12
 """Maximum number of plots of one kind."""
 
@@ -47,7 +50,8 @@ def heat_maps(table: StudyTable) -> list[HeatMap]:
     row, column = DEPTHS if set(DEPTHS) <= varied.keys() else tuple(varied)[:2]
     rest = [name for name in varied if name not in (row, column)]
     scores = [100 * row.score for row in table.rows if row.score is not None]
-    bounds = (min(scores, default=0.0), max(scores, default=100.0))
+    low, high = min(scores, default=0.0), max(scores, default=100.0)
+    bounds = low, max(high, low + LEAST_RANGE)
     maps = []
     for key, rows in _groups(table.rows, rest).items():
         by_pair = {(one.settings[row], one.settings[column]): one for one in rows}

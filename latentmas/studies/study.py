@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentmas.errors import DataError, LatentMASError
+from latentmas.errors import DataError, LatentMASError, UnknownNameError
 from latentmas.evaluation import CONTROLS, open_grader
 from latentmas.io import digest_rows
 from latentmas.plan import Plan, RunOptions
@@ -82,7 +82,7 @@ class Evaluating:
             raise LatentMASError(f"controls is a sequence of names, such as [{controls!r}]")
         for name in controls:
             if name not in CONTROLS:
-                raise LatentMASError(f"unknown control {name!r}; known: {', '.join(CONTROLS)}")
+                raise UnknownNameError("control", name, CONTROLS)
         open_grader(given.get("grader", "exact"))
         return cls(rows, given, asked)
 
@@ -233,7 +233,6 @@ def _run(
     own = {"seed": one.seed} if evaluating.asked.do_sample else {}
     runs = {name: {**run, **own} for name, run in grid.runs.items()}
     facts = {"parameters": one.plan.n_parameters}
-    options = {"batch_size": evaluating.asked.batch_size, **evaluating.given}
     result = run_cell(
         folder,
         one.cell,
@@ -241,7 +240,7 @@ def _run(
         evaluating.rows,
         runs=runs,
         measure=lambda system: facts,
-        **options,
+        **evaluating.given,
     )
     for checkpoint in (folder / one.cell.name / "training").glob("*/checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,10 @@ class Sweep:
         Raises:
             DataError: no cell has been run.
         """
+        return self._table
+
+    @cached_property
+    def _table(self) -> StudyTable:
         runs: dict[str, Setting] = {f"rounds={n}": n for n in self.grid.run_rounds}
         remarks = [] if self.trained else [UNTRAINED]
         missing = len(self.grid.cells()) - len(self.results)
@@ -172,6 +178,7 @@ def sweep(
     """
     place = Path(folder)
     check_writable(place / FILE)
+    _check_alone()
     grid = read_grid(over, seeds=seeds, run_rounds=run_rounds)
     origin = open_origin(team, trust_remote_code=trust_remote_code)
     evaluating = Evaluating.read(rows, evaluation)
@@ -293,8 +300,28 @@ def read_sweep(folder: str | Path) -> Sweep:
         raise DataError(
             f"{str(place)!r} does not hold the results of a sweep: {error!r:.200}"
         ) from error
-    results = [read_cell(place, cell) or read_failure(place, cell) for cell in cells]
-    return Sweep(place, name, grid, trained, [one for one in results if one is not None])
+    results: list[CellResult | FailedCell] = []
+    for cell in cells:
+        result, failure = read_cell(place, cell), read_failure(place, cell)
+        if result is not None and result.evaluations.keys() >= grid.runs.keys():
+            results.append(result)
+        elif failure is not None:
+            results.append(failure)
+    return Sweep(place, name, grid, trained, results)
+
+
+def _check_alone() -> None:
+    """Check that this process is not one of a group, which would wait for each other's cells.
+
+    Raises:
+        LatentMASError: it was started by torchrun with others.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise LatentMASError(
+            "a sweep runs in one process, but torchrun has started "
+            f"{os.environ['WORLD_SIZE']}; start the same sweep several times without torchrun, "
+            "with a GPU for each (CUDA_VISIBLE_DEVICES), and they share the cells"
+        )
 
 
 def _write(folder: Path, name: str, grid: Grid, trained: bool) -> None:

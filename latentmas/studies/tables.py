@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class StudyTable:
             costs = [_count(n) if known else "" for n in (row.new_tokens, row.latent_steps)]
             yield (*settings, *_numbers(row), *others, *costs)
 
-    @property
+    @cached_property
     def notes(self) -> list[str]:
         """Sentences below the table: what the numbers are, and which row has the highest."""
         scored = [row for row in self.rows if row.score is not None]
