@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas import evaluation, serve
+from latentmas import evaluation, serve, studies
 from latentmas.backbones import families
 from latentmas.backbones.auto import Auto
 from latentmas.backbones.loading import libraries as _libraries
@@ -448,6 +448,7 @@ REACHED |= {f"training.{name}" for name in ("Training", "TrainingPlan", "plan_tr
 REACHED |= {f"serve.mcp.{name}" for name in ("serve_http", "serve_stdio", "team_server")}
 REACHED |= {"serve.playground.router"}
 REACHED |= {f"training.{name}" for name in ("PublishedRows", "PublishedSet", "read_published")}
+REACHED |= {f"studies.{name}" for name in studies.__all__} - {"studies.sweep"}
 
 
 def test_every_public_name_is_in_the_reference():

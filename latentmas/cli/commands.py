@@ -94,6 +94,12 @@ COMMANDS: dict[str, Entry] = {
         "Score a team's answers with a 95 % interval, beside its controls and the cost of each.",
         "latentmas eval out/outer/team --benchmark gsm8k --limit 100 -o gsm8k.jsonl",
     ),
+    "sweep": Entry(
+        "sweep:sweep",
+        "Train and evaluate a team at all combinations of settings, and compare them.",
+        "latentmas sweep my-team.yaml --data test.jsonl --train-data train.jsonl "
+        "--over link=soft_token,recursive --over latent_steps=8,16 --seeds 3 -o study",
+    ),
     "merge": Entry(
         "evaluate:merge",
         "Join the results files of all shards of an evaluation, and score them.",

@@ -38,7 +38,7 @@ from latentmas.safe_data import parse_json
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation, Shard
 
-__all__ = ["eval_", "merge"]
+__all__ = ["Controls", "control_names", "eval_", "merge", "option_values"]
 
 Controls = Annotated[
     str,
@@ -128,7 +128,7 @@ def eval_(
     json: Json = False,
 ) -> None:
     """Score a team's answers with a 95 % interval, beside its controls and the cost of each."""
-    names = _controls(controls, twin)
+    names = control_names(controls, twin)
     if twin_tokens is not None and "twin" not in names:
         raise typer.BadParameter("--twin-tokens requires --twin")
     _check_files(data, benchmark, output, resume)
@@ -139,7 +139,7 @@ def eval_(
         sharded=shard is not None,
         workers=workers,
         gpus=num_gpus_per_worker,
-        options=_values("--engine-option", engine_option),
+        options=option_values("--engine-option", engine_option),
     )
     task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     fields = pairs("--field", field or [])
@@ -155,7 +155,7 @@ def eval_(
     judge = open_grader(
         grader or task.grader,
         **({} if grader else task.grader_options),
-        **_values("--grader-option", grader_option),
+        **option_values("--grader-option", grader_option),
     )
     if twin_tokens is not None:
         options = _without_edges(options, system.plan)
@@ -224,7 +224,7 @@ def _without_edges(options: RunOptions, plan: Plan) -> RunOptions:
     return options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
 
 
-def _controls(names: str, twin: bool) -> list[str]:
+def control_names(names: str, twin: bool) -> list[str]:
     """Names of controls, each once."""
     from latentmas.evaluation import CONTROLS
 
@@ -245,7 +245,7 @@ def _shard(text: str | None) -> Shard | None:
     return Shard(int(index), int(count))
 
 
-def _values(flag: str, given: list[str] | None) -> dict[str, Any]:
+def option_values(flag: str, given: list[str] | None) -> dict[str, Any]:
     """Options by name, with their values."""
     return {name: _value(text) for name, text in pairs(flag, given or []).items()}
 

@@ -3,5 +3,30 @@
 from __future__ import annotations
 
 from latentmas.studies.cells import Cell, CellResult, read_cells, run_cell
+from latentmas.studies.grid import Grid, PlannedCell
+from latentmas.studies.jobs import FailedCell, Job, JobEnd, run_jobs
+from latentmas.studies.study import StudyInterrupted
+from latentmas.studies.summary import StudyRow
+from latentmas.studies.sweeps import Sweep, plan_sweep, read_sweep, sweep
+from latentmas.studies.tables import StudyTable, study_table
 
-__all__ = ["Cell", "CellResult", "read_cells", "run_cell"]
+__all__ = [
+    "Cell",
+    "CellResult",
+    "FailedCell",
+    "Grid",
+    "Job",
+    "JobEnd",
+    "PlannedCell",
+    "StudyInterrupted",
+    "StudyRow",
+    "StudyTable",
+    "Sweep",
+    "plan_sweep",
+    "read_cells",
+    "read_sweep",
+    "run_cell",
+    "run_jobs",
+    "study_table",
+    "sweep",
+]

@@ -13,18 +13,25 @@ if TYPE_CHECKING:
     from latentmas.viz.drawing.svg import to_svg
     from latentmas.viz.evaluation_page import AnsweredRow, SystemAnswer, report_evaluation
     from latentmas.viz.pages import Table, page_environment, to_html
+    from latentmas.viz.plots import HeatMap, LinePlot, Measured
     from latentmas.viz.run_page import report_run
+    from latentmas.viz.study_page import StudyCell, report_study
     from latentmas.viz.summary import summarise
     from latentmas.viz.training_page import training_report
 
 __all__ = [
     "AnsweredRow",
     "DepthMap",
+    "HeatMap",
+    "LinePlot",
+    "Measured",
+    "StudyCell",
     "SystemAnswer",
     "Table",
     "page_environment",
     "report_evaluation",
     "report_run",
+    "report_study",
     "summarise",
     "to_dot",
     "to_html",
@@ -37,11 +44,16 @@ __all__ = [
 _HOMES = {
     "AnsweredRow": "evaluation_page",
     "DepthMap": "depths",
+    "HeatMap": "plots",
+    "LinePlot": "plots",
+    "Measured": "plots",
+    "StudyCell": "study_page",
     "SystemAnswer": "evaluation_page",
     "Table": "pages",
     "page_environment": "pages",
     "report_evaluation": "evaluation_page",
     "report_run": "run_page",
+    "report_study": "study_page",
     "summarise": "summary",
     "to_dot": "drawing.markup",
     "to_html": "pages",
