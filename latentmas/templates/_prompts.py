@@ -13,7 +13,7 @@ from latentmas.spec import DEFAULT_LINK, Backbone
 
 __all__ = [
     "PAPER_LINK",
-    "SYSTEM",
+    "TEAM_SYSTEM",
     "Prompts",
     "Task",
     "backbones_of",
@@ -26,7 +26,7 @@ __all__ = [
 Prompts = Mapping[str, str | Mapping[str, str]] | str | Path
 """Agent → its prompt or `{"system": …, "prompt": …}`; or the path of a file with such a mapping."""
 
-SYSTEM = "You work in a team of language models that solve problems together, round by round."
+TEAM_SYSTEM = "You work in a team of language models that solve problems together, round by round."
 
 PAPER_LINK = "recursive"
 """Link kind of the paper's published systems."""
@@ -97,7 +97,7 @@ def title(name: str) -> str:
 
 
 def prompt_fields(
-    defaults: Mapping[str, str], prompts: Prompts | None, *, rounds: int, system: str = SYSTEM
+    defaults: Mapping[str, str], prompts: Prompts | None, *, rounds: int, system: str = TEAM_SYSTEM
 ) -> dict[str, dict[str, Any]]:
     """Return the arguments `prompt` and `system` of `Graph.add_agent` for each agent.
 
