@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 class BaselineOptions(BaseModel):
     """Options of a baseline; subclasses add fields with defaults. Unknown options are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -55,7 +55,7 @@ def run_baseline(
     grader: Any = "exact",
     answer_field: str = "answer",
     run_options: RunOptions | Mapping[str, Any] | None = None,
-    device: str | None = None,
+    load: Callable[[Plan], System] | None = None,
     progress: bool = False,
     on_event: Any = (),
     **options: Any,
@@ -81,7 +81,7 @@ def run_baseline(
             text and the correct answer.
         answer_field: Field with the correct answer.
         run_options: Options of all runs, as `RunOptions` or a mapping.
-        device: Device of a plan or graph that is loaded.
+        load: Function that loads the team from its plan; None uses `plan.load(seed=seed)`.
         progress: Whether trainers show their progress on stderr.
         on_event: Called with each event of the runs.
         **options: Options of the baseline.
@@ -118,7 +118,7 @@ def run_baseline(
         folder=Path(folder),
         given=team if isinstance(team, System) else None,
         plan=plan,
-        device=device,
+        load=load,
         seed=seed,
         rows=rows,
         train_rows=train_rows or [],
@@ -150,7 +150,7 @@ class _Study:
     folder: Path
     given: System | None
     plan: Plan
-    device: str | None
+    load: Callable[[Plan], System] | None
     seed: int
     rows: Sequence[Row]
     train_rows: Sequence[Row]
@@ -168,13 +168,13 @@ class _Study:
         """The loaded team."""
         if self.given is not None:
             return self.given
-        return self.plan.load(device=self.device, seed=self.seed)
+        return self.plan.load(seed=self.seed) if self.load is None else self.load(self.plan)
 
     def team_cell(self) -> CellResult:
         """The team, as it is."""
         state: Any = {"seed": self.seed}
-        if self.given is not None:
-            state = link_digests(self.given)
+        if self.given is not None or self.load is not None:
+            state = link_digests(self.team)
         cell = Cell({"system": TEAM}, {**self._common(), "plan": self.plan.digest, "links": state})
         return self._run(cell, lambda _: self.team, lambda _: _team_facts(self.team))
 
