@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import latentmas as lm
+from latentmas.cli.app import app
 from latentmas.errors import DataError, LatentMASError
 from latentmas.studies import BaselineReport, baselines, open_baseline, read_cells, run_baseline
 from latentmas.studies.baselines._training import rows_seen, single_texts
 from latentmas.testing import tiny_backbone
+from tests.looped_model import looped_model
 
 ROWS = [{"passage": f"{n} is a number.", "question": "Which?", "answer": str(n)} for n in range(6)]
 TRAIN = [{**row, "answer": "7"} for row in ROWS]
@@ -185,6 +194,159 @@ def test_graphs_and_plans_are_loaded_when_needed(tmp_path: Path, monkeypatch: An
 @pytest.mark.parametrize(("rows", "batch", "steps", "seen"), [(6, 4, 3, 10), (6, 8, 2, 12)])
 def test_rows_seen_are_those_of_the_loader(rows: int, batch: int, steps: int, seen: int):
     assert rows_seen(rows, batch, steps) == seen
+
+
+# --- others' work -----------------------------------------------------------------------------
+
+
+def test_mixture_of_agents_asks_all_what_the_single_agent_is_asked(team: lm.System, tmp_path: Path):
+    made = open_baseline("mixture_of_agents", layers=2, proposers=3).graph(team.plan)
+    plan = made.compile()
+    assert [agent.name for agent in plan.graph.agents] == [
+        *("proposer_1", "proposer_2", "proposer_3"),
+        "aggregator",
+    ]
+    (asked,) = open_baseline("single").graph(team.plan).spec().agents
+    assert {agent.prompt for agent in plan.graph.agents} == {asked.prompt}
+    found = compare("mixture_of_agents", team, tmp_path, with_team=False)
+    assert found.systems["mixture_of_agents"].new_tokens == 6 * 2 * (2 * 2 + 1)
+
+
+def test_a_looped_model_reads_its_layers_several_times(tmp_path: Path):
+    source = looped_model(tmp_path / "model")
+    with pytest.raises(lm.GraphError, match="LM201"):
+        compare("looplm", graph(), tmp_path / "study", source=source)
+    made = open_baseline("looplm", source=source, trust_remote_code=True, loops=2)
+    system = made.graph(graph().compile()).compile().load()
+    samples = [{"passage": "p" * n, "question": "q"} for n in (1, 5)]
+    cached, plain = (
+        system.run(samples, executor=name, max_new_tokens=6).token_ids
+        for name in ("cached", "reference")
+    )
+    assert cached == plain
+    model: Any = system.backbone_of("answerer").model
+    assert model.config.total_ut_steps == 2
+
+
+def test_a_finetuned_model_is_a_backbone(team: lm.System, tmp_path: Path, capsys: Any):
+    pytest.importorskip("trl", reason="needs trl (extra baselines)")
+    rows = [{**row, "answer": "7"} for row in ROWS]
+    given: dict[str, Any] = {"train_rows": rows, "with_team": False, "learning_rate": 0.005}
+    before = {name: w.clone() for name, w in team.backbone_of("answerer").model.named_parameters()}
+    found = run_baseline("sft", team, rows, folder=tmp_path, max_steps=30, **given)
+    sft = found.systems["sft"]
+    assert sft.score == 1
+    assert sft.effort.trained_parameters == sft.effort.parameters
+    assert capsys.readouterr().out == ""
+    (model,) = tmp_path.glob("*/model")
+    assert not list(tmp_path.glob("*/training"))
+    tuned = lm.Graph("tuned", inputs=["passage", "question"], rounds=1)
+    tuned.add_agent("one", lm.Backbone(str(model)), prompt=alone(graph()).spec().agents[0].prompt)
+    assert tuned.output("one").compile().load().run(rows[:1], max_new_tokens=2).texts == ["7"]
+    after = dict(team.backbone_of("answerer").model.named_parameters())
+    assert all(bool((after[name] == weight).all()) for name, weight in before.items())
+
+
+def test_sft_refuses_weights_that_it_cannot_train(tmp_path: Path):
+    model = lm.Backbone(tiny_backbone("llama", 16).source, quantization="torchao:int8_weight_only")
+    team = lm.Graph("one", inputs=["passage", "question"], rounds=1)
+    team.add_agent("one", model, prompt="{{ passage }} {{ question }}")
+    plan = team.output("one").compile()
+    said = list(open_baseline("sft").problems(plan))
+    assert "is declared with quantization" in said[-1]
+
+
+class _Rewriter(BaseHTTPRequestHandler):
+    """An endpoint whose model always proposes the same system turn."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        text = "Be exact. <IMPROVED_VARIABLE>Say {{ 7 }}.</IMPROVED_VARIABLE>"
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        told = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
+        body = json.dumps(told | {"choices": [choice]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), _Rewriter)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.mark.filterwarnings("ignore")  # textgrad and litellm warn while they are imported
+def test_textgrad_rewrites_system_turns(team: lm.System, tmp_path: Path, endpoint: str):
+    pytest.importorskip("textgrad", reason="needs textgrad (extra textgrad)")
+    given: dict[str, Any] = {"engine": endpoint, "validation_rows": 2, "with_team": False}
+    given |= {"max_steps": 2, "train_batch_size": 1}
+    found = run_baseline("textgrad", team, ROWS, folder=tmp_path, train_rows=TRAIN, **given)
+    textgrad = found.systems["textgrad"]
+    assert textgrad.facts["system_turns"] == {
+        "reader": "Say { { 7 }}.",
+        "answerer": "Say { { 7 }}.",
+    }
+    assert textgrad.facts["engine_calls"] == 2 * (1 + 2 + 2)  # answer, two criticisms, two turns
+    assert (textgrad.effort.steps, textgrad.effort.rows) == (2, 2)
+    assert "TEXTGRAD_LOG_DIR" not in os.environ
+
+
+def test_what_is_not_installed_is_named(monkeypatch: Any):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    plan = graph().compile()
+    said = [next(iter(open_baseline(n).problems(plan))) for n in ("sft", "textgrad", "lora")]
+    assert "pip install 'latentmas[baselines]'" in said[0]
+    assert "pip install 'latentmas[textgrad]'" in said[1]
+    assert "pip install 'latentmas[peft]'" in said[2]
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def call(*words: object, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_the_command_compares_and_resumes(tmp_path: Path):
+    graph().save(tmp_path / "team.yaml")
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    words = ("baseline", "single", tmp_path / "team.yaml", "--data", data, "-o", tmp_path / "study")
+    told = call(*words, "--limit", 3, "--option", "max_new_tokens=1").stdout
+    assert told.startswith("exact, 3 rows\nsystem  trained")
+    again = call(*words, "--limit", 3, "--option", "max_new_tokens=1", "--json").stdout
+    assert json.loads(again)["systems"]["single"]["new_tokens"] == 3
+    assert "made from another team" in call(*words, "--limit", 2, code=1).stderr
+
+
+def test_the_command_lists_baselines_and_their_options():
+    listed = call("baselines").stdout
+    assert {line.split()[0] for line in listed.splitlines()} == set(baselines.names())
+    assert "rank (default: None): Rank." in call("baselines", "lora").stdout
+    assert json.loads(call("baselines", "--json").stdout)["baselines"]
+    assert "did you mean 'lora'" in call("baselines", "lore", code=2).stderr
+
+
+def test_the_command_names_all_mistakes(tmp_path: Path):
+    graph().save(tmp_path / "team.yaml")
+    (tmp_path / "rows.jsonl").write_text('{"passage": "p", "question": "q"}\n')
+    words = ("baseline", "lora", tmp_path / "team.yaml", "--data", tmp_path / "rows.jsonl")
+    said = call(*words, "-o", tmp_path / "study", "--option", "rank=0", code=1).stderr
+    assert "2 problems:" in said and "lacks the field 'answer'" in said
+    assert "name rows" in call(*words[:3], "-o", tmp_path, code=2).stderr
 
 
 # --- mistakes ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from latentmas.errors import GraphError, Problem, spelled
-from latentmas.spec import TEXT, Backbone, Graph
+from latentmas.spec import DEFAULT_LINK, TEXT, Backbone, Graph
 from latentmas.templates import register
 from latentmas.templates._prompts import Prompts, prompt_fields, task_words
 
@@ -76,6 +76,7 @@ def mixture_of_agents(
         6
     """
     _check(proposers, name)
+    link, inner = link or TEXT, inner or DEFAULT_LINK
     inputs = [inputs] if isinstance(inputs, str) else list(inputs)
     words = task_words(task, inputs)
     ask = f"{words.shown}\n{words.ending[:1].upper()}{words.ending[1:]}"
@@ -83,11 +84,9 @@ def mixture_of_agents(
     heard = {own: _heard(list(proposers), guarded=own in proposers, rounds=rounds) for own in names}
     fields = prompt_fields(dict.fromkeys(names, ask), prompts, rounds=rounds, system=heard)
     graph = Graph(name, inputs=inputs, rounds=rounds, latent_steps=latent_steps)
-    more = {"inner": inner} if inner is not None else {}
     for own in names:
         backbone = proposers.get(own, aggregator)
-        graph.add_agent(own, backbone, max_new_tokens=max_new_tokens, **more, **fields[own])
-    link = link or TEXT
+        graph.add_agent(own, backbone, inner=inner, max_new_tokens=max_new_tokens, **fields[own])
     for source in proposers:
         graph.connect(source, f"aggregator.{source}", link=link)
         for target in proposers if rounds > 1 else ():

@@ -27,15 +27,20 @@ def logged_in(folder: Path) -> Iterator[Any]:
     Args:
         folder: Folder for its logs, unless TEXTGRAD_LOG_DIR names another.
     """
-    given = os.environ.get("TEXTGRAD_LOG_DIR")
-    os.environ.setdefault("TEXTGRAD_LOG_DIR", str(folder / "textgrad-logs"))
+    # litellm, which textgrad imports, would ask the network for a list of prices.
+    wanted = {
+        "TEXTGRAD_LOG_DIR": str(folder / "textgrad-logs"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+    added = [name for name in wanted if name not in os.environ]
+    os.environ.update({name: wanted[name] for name in added})
     try:
         import textgrad
 
         yield textgrad
     finally:
-        if given is None:
-            del os.environ["TEXTGRAD_LOG_DIR"]
+        for name in added:
+            os.environ.pop(name, None)
 
 
 def ask_endpoint(url: str, model: str, key_variable: str, most: int) -> Ask:

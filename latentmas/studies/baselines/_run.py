@@ -8,6 +8,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from latentmas.atomic import write_text_atomically
+from latentmas.errors import DataError
 from latentmas.evaluation import Grader
 from latentmas.evaluation.runner import name_samples
 from latentmas.evaluation.settings import WITHOUT_EFFECT
@@ -193,6 +195,7 @@ class _Study:
         cell = Cell(settings, depends_on)
 
         def prepare(folder: Path) -> System:
+            _check_begun(folder, cell)
             found = self.made[cell.name] = baseline.make(self._job(folder, seed))
             return found.system
 
@@ -237,6 +240,21 @@ class _Study:
             grader=self.grader,
             progress=self.progress,
         )
+
+
+def _check_begun(folder: Path, cell: Cell) -> None:
+    """Note what a cell is made from, so that another one does not continue it.
+
+    Raises:
+        DataError: The folder holds a training that was begun with something else.
+    """
+    path = folder / "begun.txt"
+    if path.exists() and path.read_text(encoding="utf-8") != cell.digest:
+        raise DataError(
+            f"{str(folder)!r} holds a training that was begun with another team, other rows or "
+            "other options; delete it, or choose another folder for the study"
+        )
+    write_text_atomically(path, cell.digest)
 
 
 def _setting(value: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from transformers import PrinterCallback
 
 from latentmas.atomic import check_writable
 from latentmas.backbones import LoadedBackbone
@@ -33,7 +35,7 @@ class SFTOptions(SingleOptions):
 
     max_grad_norm: float = 1.0
     """Maximum gradient norm."""
-    gradient_checkpointing: bool = False
+    activation_checkpointing: bool = False
     """Recompute activations in the backward pass, which takes less memory and more time."""
 
 
@@ -124,7 +126,7 @@ class SFT(Baseline):
             adam_beta2=0.95,
             weight_decay=0.0,
             max_grad_norm=asked.max_grad_norm,
-            gradient_checkpointing=asked.gradient_checkpointing,
+            **{_checkpointing(SFTConfig): asked.activation_checkpointing},
             completion_only_loss=True,
             max_length=None,
             bf16=False,
@@ -138,12 +140,39 @@ class SFT(Baseline):
             use_cpu=backbone.device.type == "cpu",
             dataloader_pin_memory=False,
         )
-        return SFTTrainer(
-            model=model,
-            args=config,
-            train_dataset=Dataset.from_dict(rows),
-            processing_class=backbone.tokenizer,
-        )
+        with _quiet_data_sets():
+            trainer = SFTTrainer(
+                model=model,
+                args=config,
+                train_dataset=Dataset.from_dict(rows),
+                processing_class=backbone.tokenizer,
+            )
+        trainer.remove_callback(PrinterCallback)  # stdout is for data
+        return trainer
+
+
+@contextmanager
+def _quiet_data_sets() -> Iterator[None]:
+    """Without the progress bars of datasets."""
+    from datasets.utils.logging import (
+        disable_progress_bar,
+        enable_progress_bar,
+        is_progress_bar_enabled,
+    )
+
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()
+
+
+def _checkpointing(kind: Any) -> str:
+    """Name of the argument in this version of transformers."""
+    new = "activation_checkpointing"
+    return new if new in kind.__dataclass_fields__ else "gradient_checkpointing"
 
 
 def _trainable_copy(backbone: LoadedBackbone) -> Any:

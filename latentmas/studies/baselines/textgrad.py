@@ -98,9 +98,10 @@ class TextGrad(Baseline):
     def make(self, job: BaselineJob) -> MadeBaseline:
         """Optimise the system turns, or continue, and load the best."""
         search = _Search.begun(self, job)
-        with logged_in(job.folder):
+        with logged_in(job.folder) as tg:
+            engine = engine_of(self._ask(job), search.counts)
             while search.step < job.budget.max_steps:
-                self._step(search, job)
+                _descend(tg, engine, search)
         system = search.system(search.texts)
         rows = job.budget.max_steps * min(job.budget.batch_size, len(job.train_rows))
         effort = Effort(
@@ -111,37 +112,34 @@ class TextGrad(Baseline):
         )
         return MadeBaseline(system, effort, {**search.counts, "system_turns": search.texts})
 
-    def _step(self, search: _Search, job: BaselineJob) -> None:
-        """One step of textual gradient descent."""
-        import textgrad as tg
-
-        batch = search.batch()
-        texts, right = search.answers(search.texts, batch)
-        variables = {
-            agent: tg.Variable(text, role_description=f"system prompt of the agent {agent}")
-            for agent, text in search.texts.items()
-        }
-        engine = engine_of(self._ask(job), search.counts)
-        losses = [
-            _loss(tg, variables, _shown(row, job.team.plan), text, str(row[job.answer_field]), mark)
-            for row, text, mark in zip(batch, texts, right, strict=True)
-        ]
-        tg.sum(losses).backward(engine)
-        descent = tg.TextualGradientDescent(
-            parameters=list(variables.values()), engine=engine, constraints=[LIMIT]
-        )
-        try:
-            descent.step()
-        except IndexError:  # the engine did not mark its new text, as weak models often fail to do
-            search.count("unreadable_updates")
-        new = {agent: str(variable.value) for agent, variable in variables.items()}
-        search.judge(new)
-
     def _ask(self, job: BaselineJob) -> Any:
         asked = self.options
         if asked.engine is None:
             return ask_own_model(job.team, asked.engine_tokens)
         return ask_endpoint(asked.engine, asked.engine_model, asked.engine_key, asked.engine_tokens)
+
+
+def _descend(tg: Any, engine: Any, search: _Search) -> None:
+    """One step of textual gradient descent."""
+    job, batch = search.job, search.batch()
+    texts, marks = search.answers(search.texts, batch)
+    variables = {
+        agent: tg.Variable(text, role_description=f"system prompt of the agent {agent}")
+        for agent, text in search.texts.items()
+    }
+    losses = [
+        _loss(tg, variables, _shown(row, job.team.plan), text, str(row[job.answer_field]), mark)
+        for row, text, mark in zip(batch, texts, marks, strict=True)
+    ]
+    tg.sum(losses).backward(engine)
+    descent = tg.TextualGradientDescent(
+        parameters=list(variables.values()), engine=engine, constraints=[LIMIT]
+    )
+    try:
+        descent.step()
+    except IndexError:  # the engine did not mark its new text, as weak models often fail to do
+        search.count("unreadable_updates")
+    search.judge({agent: str(variable.value) for agent, variable in variables.items()})
 
 
 @dataclass
