@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import latentmas as lm
 from latentmas.cli.app import app
 from latentmas.errors import DataError, LatentMASError
+from latentmas.plan import Decode
 from latentmas.studies import BaselineReport, baselines, open_baseline, read_cells, run_baseline
 from latentmas.studies.baselines._training import rows_seen, single_texts
 from latentmas.testing import tiny_backbone
@@ -24,6 +25,7 @@ from tests.looped_model import looped_model
 
 ROWS = [{"passage": f"{n} is a number.", "question": "Which?", "answer": str(n)} for n in range(6)]
 TRAIN = [{**row, "answer": "7"} for row in ROWS]
+TINY = tiny_backbone("llama", 16)
 QUICK: dict[str, Any] = {"max_steps": 2, "train_batch_size": 4}
 
 
@@ -288,7 +290,8 @@ def endpoint() -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore")  # textgrad and litellm warn while they are imported
 def test_textgrad_rewrites_system_turns(team: lm.System, tmp_path: Path, endpoint: str):
-    pytest.importorskip("textgrad", reason="needs textgrad (extra textgrad)")
+    if importlib.util.find_spec("textgrad") is None:  # importing it makes a folder for logs
+        pytest.skip("needs textgrad (extra textgrad)")
     given: dict[str, Any] = {"engine": endpoint, "validation_rows": 2, "with_team": False}
     given |= {"max_steps": 2, "train_batch_size": 1}
     found = run_baseline("textgrad", team, ROWS, folder=tmp_path, train_rows=TRAIN, **given)
@@ -401,4 +404,19 @@ def test_a_baseline_describes_itself(name: str):
     kind = baselines.get(name)
     assert kind.summary and kind.__doc__
     for option, field in kind.Options.model_fields.items():
-        assert not field.is_required(), option
+        assert not field.is_required() and field.description, option
+    with pytest.raises(TypeError, match="takes no argument 'colour'"):
+        open_baseline(name, colour="red")
+
+
+@pytest.mark.parametrize("name", baselines.names())
+def test_a_baseline_declares_a_graph_for_the_same_samples(name: str, tmp_path: Path):
+    options: dict[str, Any] = {}
+    if name == "looplm":
+        options = {"source": looped_model(tmp_path), "trust_remote_code": True}
+    for team in (graph(), lm.templates.mixture(experts={"a": TINY, "b": TINY}, summarizer=TINY)):
+        plan = team.compile()
+        made = open_baseline(name, **options).graph(plan).compile()
+        assert set(made.graph.inputs) == set(plan.graph.inputs)
+        assert any(isinstance(step, Decode) for step in made.steps)
+        assert plan == team.compile()

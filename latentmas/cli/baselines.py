@@ -16,9 +16,10 @@ from latentmas.cli.support.task import open_task
 from latentmas.cli.support.team import open_plan, open_team
 from latentmas.cli.support.training_data import read_training
 from latentmas.cli.support.training_flags import parse_value
-from latentmas.plan import RunOptions
+from latentmas.plan import Plan, RunOptions
 
 if TYPE_CHECKING:
+    from latentmas.runtime import System
     from latentmas.studies import Baseline
 
 __all__ = ["baseline", "baselines"]
@@ -144,7 +145,9 @@ def baseline(
     own = {key: parse_value(key, text) for key, text in pairs("--option", option or []).items()}
     task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     train_rows = None if train_data is None else read_training(train_data, None)
-    plan, seed = open_plan(team), seed_of(options)
+    seed = seed_of(options)
+    given: System | Plan = _only_on_hub(team, device, seed) or open_plan(team)
+    plan = given if isinstance(given, Plan) else given.plan
     fields = pairs("--field", field or [])
     if fields or benchmark is not None:
         task.fill(plan.graph.inputs, fields, keep=options.on_error == "keep")
@@ -164,7 +167,7 @@ def baseline(
     with judge, run_progress() as watch:
         found = run_baseline(
             name,
-            plan,
+            given,
             task.rows,
             folder=output,
             train_rows=train_rows,
@@ -184,6 +187,14 @@ def baseline(
         )
     emit_json(found.to_dict()) if json else emit(str(found))
     note(f"wrote {output}")
+
+
+def _only_on_hub(team: Path, device: str, seed: int) -> System | None:
+    """The team of a repository on the Hub, whose plan comes with it; None for local ones."""
+    named = len(team.parts) == 2 and not team.is_absolute() and not team.exists()
+    if not named or team.suffix.lower() in (".yaml", ".yml", ".json"):
+        return None
+    return open_team(team, device=device, seed=seed)
 
 
 def _described(name: str, kind: type[Baseline]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.atomic import write_text_atomically
-from latentmas.errors import DataError
+from latentmas.errors import DataError, TrainingInterrupted
 from latentmas.evaluation import Grader
 from latentmas.evaluation.runner import name_samples
 from latentmas.evaluation.settings import WITHOUT_EFFECT
@@ -39,6 +39,8 @@ from latentmas.studies.cells import Cell, CellResult, run_cell
 __all__ = ["TEAM", "run_baseline"]
 
 TEAM = "team"
+AGAIN = "run the same comparison again, with the same folder"
+"""What continues a training that was interrupted."""
 
 
 def run_baseline(
@@ -114,6 +116,8 @@ def run_baseline(
         answer_field=answer_field,
         problems=problems,
     )
+    if judge is not None and judge is not grader:
+        judge.close()  # it was opened to be checked; each evaluation opens its own
     problems.raise_all()
     assert baseline is not None and plan is not None and judge is not None
     study = _Study(
@@ -196,7 +200,10 @@ class _Study:
 
         def prepare(folder: Path) -> System:
             _check_begun(folder, cell)
-            found = self.made[cell.name] = baseline.make(self._job(folder, seed))
+            try:
+                found = self.made[cell.name] = baseline.make(self._job(folder, seed))
+            except TrainingInterrupted as stop:
+                raise TrainingInterrupted(stop.step, stop.checkpoint, AGAIN) from None
             return found.system
 
         def facts(system: System) -> dict[str, Any]:
