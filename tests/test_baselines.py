@@ -390,6 +390,8 @@ def test_a_single_mistake_is_raised_as_it_is(tmp_path: Path):
         run_baseline("lora", graph(), ROWS, folder=tmp_path)
     with pytest.raises(LatentMASError, match="they have no weights; give the rank"):
         compare("lora", graph(residual=False), tmp_path)
+    with pytest.raises(LatentMASError, match="learning_rate is 0; give a number above 0"):
+        compare("lora", graph(), tmp_path, learning_rate=0)
     with pytest.raises(TypeError, match="team is a str; give a System"):
         run_baseline("single", "team", ROWS, folder=tmp_path)  # type: ignore[arg-type]
     with pytest.raises(lm.GraphError, match="LM103"):

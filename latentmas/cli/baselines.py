@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentmas.cli.support.console import emit, emit_json, note
-from latentmas.cli.support.options import Device, Json, Team, files_of, pairs, unknown
+from latentmas.cli.support.options import Device, Json, Team, files_of, pairs, unknown, values
 from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
 from latentmas.cli.support.team import open_plan, open_team
 from latentmas.cli.support.training_data import read_training
-from latentmas.cli.support.training_flags import parse_value
 from latentmas.plan import Plan, RunOptions
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def baseline(
     """Compare a team with a baseline on the same rows, and say what each has cost."""
     if data is None and benchmark is None:
         raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
-    own = {key: parse_value(key, text) for key, text in pairs("--option", option or []).items()}
+    own = values("--option", option or [])
     task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     train_rows = None if train_data is None else read_training(train_data, None)
     seed = seed_of(options)
@@ -159,10 +158,7 @@ def baseline(
     judge = open_grader(
         grader or task.grader,
         **({} if grader else task.grader_options),
-        **{
-            k: parse_value(k, text)
-            for k, text in pairs("--grader-option", grader_option or []).items()
-        },
+        **values("--grader-option", grader_option or []),
     )
     with judge, run_progress() as watch:
         found = run_baseline(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
-from latentmas.arguments import whole
+from latentmas.arguments import refuse, whole
 from latentmas.atomic import check_writable
 from latentmas.errors import LatentMASError, unexpected_keyword
 from latentmas.evaluation import Grader, open_grader
@@ -76,14 +77,16 @@ def check_rows(what: str, rows: Sequence[Row], fields: Sequence[str], problems: 
         problems.add(f"{what}: {len(found) - _SHOWN} more fields are missing")
 
 
-def check_numbers(**numbers: Any) -> None:
-    """Whether numbers of steps, rows and seeds are whole and positive.
+def check_numbers(rate: float | None, **numbers: Any) -> None:
+    """Whether numbers of steps, rows and seeds are whole and positive, and the rate is positive.
 
     Raises:
         LatentMASError: One is not.
     """
     for name, value in numbers.items():
         whole(name, value)
+    if rate is not None and not (isinstance(rate, int | float) and 0 < rate < inf):
+        raise refuse("learning_rate", rate, "give a number above 0, or None")
 
 
 def read_run_options(given: RunOptions | Mapping[str, Any] | None) -> RunOptions:
@@ -110,9 +113,13 @@ def check_comparison(
     folder: Path,
     grader: Any,
     answer_field: str,
+    keep: bool,
     problems: Problems,
 ) -> tuple[Baseline | None, Plan | None, Grader | None]:
-    """Judge everything, and keep what is wrong in `problems`."""
+    """Judge everything, and keep what is wrong in `problems`.
+
+    With `keep`, rows that lack fields count as wrong.
+    """
     baseline: Baseline | None = None
     compiled: Plan | None = None
     judge: Grader | None = None
@@ -126,7 +133,7 @@ def check_comparison(
         check_writable(folder / "cell.json")
     inputs = () if compiled is None else compiled.graph.inputs
     needs = () if judge is None else judge.needs
-    check_rows("rows", rows, [*inputs, answer_field, *needs], problems)
+    check_rows("rows", rows, () if keep else [*inputs, answer_field, *needs], problems)
     if baseline is None:
         return baseline, compiled, judge
     if baseline.trains and train_rows is None:

@@ -105,7 +105,9 @@ def run_baseline(
     with problems.kept():
         asked = read_run_options(run_options)
     with problems.kept():
-        check_numbers(max_steps=max_steps, train_batch_size=train_batch_size, seeds=seeds)
+        check_numbers(
+            learning_rate, max_steps=max_steps, train_batch_size=train_batch_size, seeds=seeds
+        )
     baseline, plan, judge = check_comparison(
         open_baseline=partial(open_baseline, name, **options),
         plan=lambda: team.compile() if isinstance(team, Graph) else _plan_of(team),
@@ -114,6 +116,7 @@ def run_baseline(
         folder=Path(folder),
         grader=grader,
         answer_field=answer_field,
+        keep=asked.on_error == "keep",
         problems=problems,
     )
     if judge is not None and judge is not grader:
