@@ -261,13 +261,21 @@ def test_sft_refuses_weights_that_it_cannot_train(tmp_path: Path):
 class _Rewriter(BaseHTTPRequestHandler):
     """An endpoint whose model always proposes the same system turn."""
 
+    def do_GET(self) -> None:
+        model = {"id": "rewriter", "object": "model", "created": 0, "owned_by": "tests"}
+        self._send({"object": "list", "data": [model]})
+
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert asked["model"] == "rewriter"
         text = "Be exact. <IMPROVED_VARIABLE>Say {{ 7 }}.</IMPROVED_VARIABLE>"
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         told = {"id": "1", "object": "chat.completion", "created": 0, "model": "m"}
-        body = json.dumps(told | {"choices": [choice]}).encode()
+        self._send(told | {"choices": [choice]})
+
+    def _send(self, told: dict[str, Any]) -> None:
+        body = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

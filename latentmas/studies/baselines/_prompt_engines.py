@@ -43,24 +43,34 @@ def logged_in(folder: Path) -> Iterator[Any]:
             os.environ.pop(name, None)
 
 
-def ask_endpoint(url: str, model: str, key_variable: str, most: int) -> Ask:
+def ask_endpoint(url: str, model: str | None, key_variable: str, most: int) -> Ask:
     """A model behind an endpoint with OpenAI's API.
 
     Args:
         url: Base URL, such as `http://localhost:8000/v1`.
-        model: Name of the model.
+        model: Name of the model; None asks the endpoint, and takes its first.
         key_variable: Environment variable with the API key; a local server may need none.
         most: Maximum number of tokens in an answer.
+
+    Raises:
+        LatentMASError: The endpoint does not list its models.
     """
     from openai import OpenAI, OpenAIError
 
     client = OpenAI(base_url=url, api_key=os.environ.get(key_variable) or "none")
+    try:
+        name = model or client.models.list().data[0].id
+    except (OpenAIError, IndexError) as error:
+        raise LatentMASError(
+            f"baseline 'textgrad': {url} does not list its models ({error}); start the server, or "
+            "name the model with engine_model"
+        ) from error
 
     def ask(prompt: str, system: str) -> str:
         turns: Any = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
         try:
             found = client.chat.completions.create(
-                model=model, messages=turns, max_tokens=most, temperature=0.0
+                model=name, messages=turns, max_tokens=most, temperature=0.0
             )
         except OpenAIError as error:
             raise LatentMASError(f"baseline 'textgrad': {url} does not answer: {error}") from error

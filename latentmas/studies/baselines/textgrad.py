@@ -54,8 +54,8 @@ class TextGradOptions(SingleOptions):
     engine: str | None = None
     """Base URL of an endpoint with OpenAI's API whose model criticises and rewrites the prompts,
     such as `http://localhost:8000/v1`. None: the output agent's own model, in this process."""
-    engine_model: str = "default"
-    """Name of the endpoint's model."""
+    engine_model: str | None = None
+    """Name of the endpoint's model. None: the first that it lists."""
     engine_key: str = "OPENAI_API_KEY"
     """Environment variable that holds the endpoint's API key."""
     engine_tokens: int = Field(default=512, ge=1)
