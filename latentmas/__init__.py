@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from latentmas.runtime import RunResult, Score, System
     from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, prompt_file
-    from latentmas.studies import sweep
+    from latentmas.studies import run_baseline, sweep
     from latentmas.training import (
         EdgeConfig,
         EdgeTrainer,
@@ -110,6 +110,7 @@ _LAZY = {
     "load_release": "latentmas.interop",
     "prompt_file": "latentmas.spec",
     "rerun": "latentmas.io",
+    "run_baseline": "latentmas.studies",
     "sweep": "latentmas.studies",
     "train": "latentmas.training",
     "training_report": "latentmas.viz",
@@ -156,6 +157,7 @@ __all__ = [
     "rerun",
     "RolloutConfig",
     "RolloutTrainer",
+    "run_baseline",
     "RunOptions",
     "RunResult",
     "Score",

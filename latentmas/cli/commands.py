@@ -110,6 +110,16 @@ COMMANDS: dict[str, Entry] = {
         "List benchmarks with their data, grader and licence, or describe one.",
         "latentmas benchmarks gsm8k",
     ),
+    "baseline": Entry(
+        "baselines:baseline",
+        "Compare a team with a baseline on the same rows, and say what each has cost.",
+        "latentmas baseline lora out/team --data test.jsonl --train-data train.jsonl -o study",
+    ),
+    "baselines": Entry(
+        "baselines:baselines",
+        "List baselines to compare a team with, or describe one with its options.",
+        "latentmas baselines lora",
+    ),
     "bench": Entry(
         "measure:bench",
         "Time executors on a team: seconds, ratios, and whether all write the same tokens.",

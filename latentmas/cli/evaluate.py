@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,7 @@ from latentmas.cli.support.options import (
     check_outputs,
     files_of,
     pairs,
+    values,
 )
 from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
@@ -33,12 +34,11 @@ from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
 from latentmas.cli.support.team import open_team
 from latentmas.plan import Decode, Plan, RunOptions
-from latentmas.safe_data import parse_json
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation, Shard
 
-__all__ = ["Controls", "control_names", "eval_", "merge", "option_values"]
+__all__ = ["Controls", "control_names", "eval_", "merge"]
 
 Controls = Annotated[
     str,
@@ -139,7 +139,7 @@ def eval_(
         sharded=shard is not None,
         workers=workers,
         gpus=num_gpus_per_worker,
-        options=option_values("--engine-option", engine_option),
+        options=values("--engine-option", engine_option or []),
     )
     task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     fields = pairs("--field", field or [])
@@ -155,7 +155,7 @@ def eval_(
     judge = open_grader(
         grader or task.grader,
         **({} if grader else task.grader_options),
-        **option_values("--grader-option", grader_option),
+        **values("--grader-option", grader_option or []),
     )
     if twin_tokens is not None:
         options = _without_edges(options, system.plan)
@@ -243,19 +243,6 @@ def _shard(text: str | None) -> Shard | None:
     if not (slash and index.isdecimal() and count.isdecimal()):
         raise typer.BadParameter(f"--shard is I/N, such as 0/4, not {text!r}")
     return Shard(int(index), int(count))
-
-
-def option_values(flag: str, given: list[str] | None) -> dict[str, Any]:
-    """Options by name, with their values."""
-    return {name: _value(text) for name, text in pairs(flag, given or []).items()}
-
-
-def _value(text: str) -> Any:
-    """A value from the command line: JSON where it is JSON, otherwise text."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentmas.cli.evaluate import Controls, control_names, option_values
+from latentmas.cli.evaluate import Controls, control_names
 from latentmas.cli.support.console import emit, emit_json, note
-from latentmas.cli.support.options import Device, Json, files_of, pairs
+from latentmas.cli.support.options import Device, Json, files_of, pairs, values
 from latentmas.cli.support.placing import places, takes_device_map
 from latentmas.cli.support.run_options import takes_run_options
 from latentmas.cli.support.task import Task, open_task
@@ -153,7 +153,7 @@ def sweep(
 
     own = {} if grader else task.grader_options
     judge = open_grader(
-        grader or task.grader, **own, **option_values("--grader-option", grader_option)
+        grader or task.grader, **own, **values("--grader-option", grader_option or [])
     )
     given: dict[str, Any] = {
         "folder": output_dir,
