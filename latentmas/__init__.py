@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from latentmas.runtime import RunResult, Score, System
     from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, prompt_file
+    from latentmas.studies import measure_costs
     from latentmas.training import (
         EdgeConfig,
         EdgeTrainer,
@@ -107,6 +108,7 @@ _LAZY = {
     "inspect_team": "latentmas.io",
     "link_kinds": "latentmas.links",
     "load_release": "latentmas.interop",
+    "measure_costs": "latentmas.studies",
     "prompt_file": "latentmas.spec",
     "rerun": "latentmas.io",
     "train": "latentmas.training",
@@ -142,6 +144,7 @@ __all__ = [
     "LinkReport",
     "load_release",
     "LoRA",
+    "measure_costs",
     "OuterConfig",
     "OuterTrainer",
     "Plan",

@@ -2,6 +2,44 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from latentmas.lazy import imported_when_used
 from latentmas.studies.cells import Cell, CellResult, read_cells, run_cell
 
-__all__ = ["Cell", "CellResult", "read_cells", "run_cell"]
+if TYPE_CHECKING:
+    from latentmas.metering import Cost, CostMeter
+    from latentmas.studies.cost_report import CostReport, MeasuredCost
+    from latentmas.studies.costs import measure_costs
+    from latentmas.studies.parameters import ParameterCounts, parameter_counts
+    from latentmas.studies.prices import Price, PriceTable
+
+__all__ = [
+    "Cell",
+    "CellResult",
+    "Cost",
+    "CostMeter",
+    "CostReport",
+    "MeasuredCost",
+    "ParameterCounts",
+    "Price",
+    "PriceTable",
+    "measure_costs",
+    "parameter_counts",
+    "read_cells",
+    "run_cell",
+]
+
+_HOMES = {
+    "Cost": "costs",
+    "CostMeter": "costs",
+    "CostReport": "cost_report",
+    "MeasuredCost": "cost_report",
+    "ParameterCounts": "parameters",
+    "Price": "prices",
+    "PriceTable": "prices",
+    "measure_costs": "costs",
+    "parameter_counts": "parameters",
+}
+
+__getattr__ = imported_when_used(__name__, _HOMES)
