@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     )
     from latentmas.runtime import RunResult, Score, System
     from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, prompt_file
-    from latentmas.studies import measure_costs
+    from latentmas.studies import analyse, measure_costs
     from latentmas.training import (
         EdgeConfig,
         EdgeTrainer,
@@ -64,6 +64,7 @@ __version__ = "0.2.0"
 # Names are imported when first used, so that `import latentmas` costs nothing by itself.
 _LAZY = {
     "AdapterInfo": "latentmas.plan",
+    "analyse": "latentmas.studies",
     "Backbone": "latentmas.spec",
     "BackboneCosts": "latentmas.plan",
     "BackboneInfo": "latentmas.plan",
@@ -120,6 +121,7 @@ _PACKAGES = {"errors", "plan", "prompts", "registry", "spec", "templates"}
 
 __all__ = [
     "AdapterInfo",
+    "analyse",
     "Backbone",
     "BackboneCosts",
     "BackboneInfo",

@@ -9,12 +9,14 @@ from latentmas.studies.cells import Cell, CellResult, read_cells, run_cell
 
 if TYPE_CHECKING:
     from latentmas.metering import Cost, CostMeter
+    from latentmas.studies.analyses._run import AnalysisReport, analyse
     from latentmas.studies.cost_report import CostReport, MeasuredCost
     from latentmas.studies.costs import measure_costs
     from latentmas.studies.parameters import ParameterCounts, parameter_counts
     from latentmas.studies.prices import Price, PriceTable
 
 __all__ = [
+    "AnalysisReport",
     "Cell",
     "CellResult",
     "Cost",
@@ -24,6 +26,7 @@ __all__ = [
     "ParameterCounts",
     "Price",
     "PriceTable",
+    "analyse",
     "measure_costs",
     "parameter_counts",
     "read_cells",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AnalysisReport": "analyses._run",
     "Cost": "costs",
     "CostMeter": "costs",
     "CostReport": "cost_report",
@@ -38,6 +42,7 @@ _HOMES = {
     "ParameterCounts": "parameters",
     "Price": "prices",
     "PriceTable": "prices",
+    "analyse": "analyses._run",
     "measure_costs": "costs",
     "parameter_counts": "parameters",
 }
