@@ -24,7 +24,7 @@ from latentmas.studies.analyses import analyses
 from latentmas.studies.analyses._statistics import mean_of, probe
 from latentmas.studies.analyses.gradients import DIRECTIONS, random_direction
 from latentmas.training.losses.outer import OuterLoss
-from tests.teams import exact_norms, load64, sequential
+from tests.teams import exact_norms, load64, sequential, tiny
 
 ANSWERS = ["ab", "cd", "ef", "gh"]
 ROWS = [{"question": f"Say {n} again.", "answer": ANSWERS[n % 4]} for n in range(8)]
@@ -35,6 +35,20 @@ EDGE = "planner->critic"
 @pytest.fixture(scope="module")
 def system() -> lm.System:
     return sequential(rounds=2).compile().load()
+
+
+def pair(link: str = "recursive", latent_steps: int = 2) -> lm.Graph:
+    """Two agents that send each other messages, over two rounds."""
+    graph = lm.Graph("pair", inputs=["question"], rounds=2, latent_steps=latent_steps)
+    reads = "{{ question }}{% if back %}{{ back }}{% endif %}"
+    graph.add_agent("planner", tiny("llama", 16), prompt=reads, inner=link)
+    graph.add_agent("solver", tiny("llama", 16), prompt="{{ note }} {{ question }}", inner=link)
+    graph.connect("planner", "solver.note", link=link)
+    graph.feedback("solver", "planner.back", link=link)
+    return graph.output("solver")
+
+
+FIRST = "round1.planner->solver"
 
 
 def gold(system: lm.System, message_BKD: Tensor, rows: Sequence[dict[str, Any]]) -> Tensor:
@@ -171,65 +185,55 @@ def gains_of(report: AnalysisReport) -> dict[tuple[str, str], float]:
 
 def test_gains_are_finite_differences(monkeypatch: pytest.MonkeyPatch):
     exact_norms(monkeypatch)
-    team, row = load64(sequential(rounds=2, latent_steps=2)), ROWS[:2]
-    found = gains_of(analyse(team, row, what="gradients"))
-    pushed, size = f"round1.{EDGE}", 1e-5
+    team, rows, size = load64(pair()), ROWS[:2], 1e-4
+    found = gains_of(analyse(team, rows, what="gradients"))
 
     def messages(number: int, sign: float) -> dict[str, Tensor]:
         def edit(name: str, message_BKD: Tensor) -> Tensor:
-            if name != pushed:
+            if name != FIRST:
                 return message_BKD
             generator = torch.Generator().manual_seed(number)
             return message_BKD + sign * size * random_direction(message_BKD, generator)
 
-        return team.run(
-            row, record=("messages",), edit_message=edit, max_new_tokens=1, executor="reference"
-        ).messages
+        options: dict[str, Any] = {"max_new_tokens": 1, "executor": "reference"}
+        return team.run(rows, record=("messages",), edit_message=edit, **options).messages
 
     plain = messages(0, 0.0)
-    later = [name for name in plain if name not in (pushed, f"round1.{EDGE}")]
-    assert len(later) >= 3
+    ends = [(messages(number, 1), messages(number, -1)) for number in range(DIRECTIONS)]
+    later = ["round1.solver->planner", "round2.planner->solver"]
     for name in later:
-        squares = torch.zeros(2, dtype=torch.float64)
-        for number in range(DIRECTIONS):
-            change = (messages(number, 1)[name] - messages(number, -1)[name]) / (2 * size)
-            ratio = change.flatten(1).norm(dim=1) / plain[name].flatten(1).norm(dim=1)
-            squares += ratio**2 / DIRECTIONS
-        assert found[pushed, name] == pytest.approx(float(squares.sqrt().mean()), rel=1e-5), name
-        assert found[pushed, name] > 0
+        changes = [(above[name] - below[name]) / (2 * size) for above, below in ends]
+        ratios = [x.flatten(1).norm(dim=1) / plain[name].flatten(1).norm(dim=1) for x in changes]
+        gain_B = torch.stack(ratios).square().mean(dim=0).sqrt()
+        assert found[FIRST, name] == pytest.approx(float(gain_B.mean()), rel=1e-5), name
+        assert found[FIRST, name] > 1e-6
+    assert found["round2.planner->solver", FIRST] == 0  # nothing flows back in time
 
 
 def test_gradient_norms_are_finite_differences(monkeypatch: pytest.MonkeyPatch):
     exact_norms(monkeypatch)
-    team, row = load64(sequential(rounds=2, latent_steps=2)), ROWS[:2]
-    (side,) = sides(analyse(team, row, what="gradients")).values()
-    watched, size = f"round1.{EDGE}", 1e-5
+    team, row, size = load64(pair(latent_steps=1)), ROWS[0], 1e-4
+    (side,) = sides(analyse(team, [row, row], what="gradients")).values()
     loss = OuterLoss(team, team.plan)
-    norms = []
-    for sample in row:
-        shape = team.run([sample], record=("messages",), max_new_tokens=1).messages[watched].shape
 
-        def value(place: int, sign: float, sample: Any = sample, shape: Any = shape) -> float:
-            def watch(passing: Any, content: Any) -> Any:
-                if passing.name != watched:
-                    return content
-                step = torch.zeros(shape, dtype=content.dtype)
+    def value(place: int, sign: float) -> float:
+        def watch(passing: Any, content: Any) -> Any:
+            if passing.name == FIRST:
+                step = torch.zeros_like(content)
                 step.view(-1)[place] = sign * size
-                return content + step
+                content = content + step
+            return content
 
-            loss.watch = watch
-            with torch.no_grad():
-                return float(loss([sample])["loss"])
+        loss.watch = watch
+        with torch.no_grad():
+            return float(loss([row])["loss"])
 
-        slopes = [
-            (value(place, 1) - value(place, -1)) / (2 * size) for place in range(math.prod(shape))
-        ]
-        norms.append(math.hypot(*slopes))
-    assert side["gradient_norms"][watched]["mean"] == pytest.approx(np.mean(norms), rel=1e-4)
+    slopes = [(value(place, 1) - value(place, -1)) / (2 * size) for place in range(16)]
+    assert side["gradient_norms"][FIRST]["mean"] == pytest.approx(math.hypot(*slopes), rel=1e-5)
 
 
 def test_nothing_passes_a_link_of_zeros():
-    team = sequential(rounds=2, link="linear").compile().load()
+    team = sequential(rounds=2, link="linear", latent_steps=1).compile().load()
     outer = next(step.outer for step in team.plan.steps if step.output == f"round1.{EDGE}")
     with torch.no_grad():
         for weight in team.link(outer).parameters():
@@ -242,38 +246,35 @@ def test_nothing_passes_a_link_of_zeros():
     assert side["gradient_norms"]["round2.critic->solver"]["mean"] > 0
 
 
-def test_trained_links_stand_beside_untrained_ones(system: lm.System):
-    team = sequential(rounds=2).compile().load()
+def test_trained_links_stand_beside_untrained_ones():
+    start = sides(analyse(pair().compile().load(), ROWS[:2], what="gradients"))["given"]
+    team = pair().compile().load()
     with torch.no_grad():
         for weight in team.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
-    given = analyse(team, ROWS[:2], what="gradients")
     team.history.append(TrainingRecord("outer", {}, [], {}))
-    both = sides(analyse(team, ROWS[:2], what="gradients"))
+    report = analyse(team, ROWS[:2], what="gradients")
+    both = sides(report)
     assert list(both) == ["trained", "untrained"]
-    assert both["trained"]["gains"] == sides(given)["given"]["gains"]
-    start = sides(analyse(system, ROWS[:2], what="gradients"))["given"]
     assert both["untrained"]["gradient_norms"] == start["gradient_norms"]
+    assert both["trained"]["gradient_norms"] != start["gradient_norms"]
+    verdict = report.findings["gradients"].verdict
+    assert [line.split(" links")[0] for line in verdict] == [*["trained"] * 2, *["untrained"] * 2]
 
 
-def test_half_precision_teams_are_analysed():
-    team = sequential(rounds=2).compile().load(dtype="bfloat16")
-    found = gains_of(analyse(team, ROWS[:2], what="gradients"))
-    assert all(math.isfinite(gain) for gain in found.values())
-
-
-def test_teams_through_the_vocabulary_are_analysed():
-    team = sequential(rounds=2, link="soft_token", inner="soft_token").compile().load()
+def test_half_precision_teams_through_the_vocabulary_are_analysed():
+    team = pair("soft_token").compile().load(dtype="bfloat16")
     report = analyse(team, ROWS[:4])
     assert set(report.findings) == {"distances", "gradients", "meaning"}
-    assert all(one.verdict for one in report.findings.values())
+    assert all(math.isfinite(gain) for gain in gains_of(report).values())
+    assert gains_of(report)[FIRST, "answer"] > 0
 
 
 # --- files, refusals, the command -------------------------------------------------------------
 
 
-def test_everything_is_written(system: lm.System, tmp_path: Path):
-    report = analyse(system, ROWS[:4], output=tmp_path)
+def test_everything_is_written(tmp_path: Path):
+    report = analyse(pair().compile().load(), ROWS[:4], output=tmp_path)
     plain = json.loads((tmp_path / "analysis.json").read_text())
     assert list(plain["findings"]) == ["distances", "gradients", "meaning"]
     assert plain["questions"] == 4 and plain["rounds"] == 2
@@ -287,7 +288,7 @@ def test_everything_is_written(system: lm.System, tmp_path: Path):
     assert "gradients-gradient-norm-at-each-message" in pictures
     for path in tmp_path.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
-    assert "planner-&gt;critic" in (tmp_path / "distances-cosine-to-the-answer.svg").read_text()
+    assert "planner-&gt;solver" in (tmp_path / "distances-cosine-to-the-answer.svg").read_text()
 
 
 def test_what_cannot_be_analysed_is_refused(system: lm.System):

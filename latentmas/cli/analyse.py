@@ -55,6 +55,7 @@ def analyse(
             help="Folder for JSON, a table, charts and a page of HTML.",
         ),
     ] = None,
+    *,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:

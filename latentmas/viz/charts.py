@@ -91,7 +91,9 @@ def standalone(drawn: Chart) -> str:
         + element("text", escape_text(name), x=_LEFT + 34, y=20 * row + 8)
         for row, (sign, name) in enumerate(drawn.key)
     ).replace("<svg ", '<svg width="26" height="8" ')
-    picture = drawn.picture.replace("<svg ", f'<svg width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" ')
+    picture = str(drawn.picture).replace(
+        "<svg ", f'<svg width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" '
+    )
     height = _HEIGHT + 34 + 20 * len(drawn.key)
     parts = [
         element("style", _PAPER),
@@ -99,10 +101,10 @@ def standalone(drawn: Chart) -> str:
         element("g", picture, transform="translate(0 22)"),
         element("g", keys, transform=f"translate(0 {_HEIGHT + 28:.0f})"),
     ]
-    size = {"width": f"{_WIDTH * 1.5:.0f}", "height": f"{height * 1.5:.0f}"}
+    shown = {"width": f"{_WIDTH * 1.5:.0f}", "height": f"{height * 1.5:.0f}"}
     box = f"0 0 {_WIDTH:.0f} {height:.0f}"
     space = "http://www.w3.org/2000/svg"
-    return element("svg", "".join(parts), xmlns=space, viewBox=box, **size) + "\n"
+    return element("svg", "".join(parts), xmlns=space, viewBox=box, **shown) + "\n"
 
 
 def heat_cell(value: float | None) -> tuple[str, str]:
