@@ -27,6 +27,7 @@ from latentmas.cli.app import app
 from latentmas.compiler import compile_graph
 from latentmas.errors import CODES, GraphError, LatentMASError
 from latentmas.io import push_folder
+from latentmas.studies.analyses import analyses
 from latentmas.testing import tiny_backbone
 from latentmas.training.loops import loops
 from latentmas.training.select import check_reach, choose_links
@@ -56,6 +57,7 @@ def _own_registry():
         evaluation.graders,
         evaluation.benchmarks,
         loops,
+        analyses,
     )
     before = [set(registry.names()) for registry in registries]
     yield
@@ -448,6 +450,12 @@ REACHED |= {f"training.{name}" for name in ("Training", "TrainingPlan", "plan_tr
 REACHED |= {f"serve.mcp.{name}" for name in ("serve_http", "serve_stdio", "team_server")}
 REACHED |= {"serve.playground.router"}
 REACHED |= {f"training.{name}" for name in ("PublishedRows", "PublishedSet", "read_published")}
+REACHED |= {"metering.Cost", "metering.CostMeter", "studies.AnalysisReport", "studies.CostReport"}
+REACHED |= {"studies.MeasuredCost", "studies.ParameterCounts", "studies.parameter_counts"}
+REACHED |= {"studies.Price", "studies.PriceTable", "studies.analyses.analyses"}
+REACHED |= {
+    f"studies.analyses.{n}" for n in ("Analysis", "Curves", "Finding", "Material", "Message")
+}
 
 
 def test_every_public_name_is_in_the_reference():

@@ -1,4 +1,4 @@
-"""Analyses of what a team's messages hold: one a file, found by name. No torch until one is run."""
+"""Analyses of what a team's messages hold: one a file, found by name."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from latentmas.lazy import imported_when_used
 from latentmas.registry import Registry
 
 if TYPE_CHECKING:
-    from latentmas.studies.analyses._base import Analysis, Curves, Finding, Material
+    from latentmas.studies.analyses._base import Analysis, Curves, Finding, Material, Message
     from latentmas.studies.analyses._run import analyse
 
-__all__ = ["Analysis", "Curves", "Finding", "Material", "analyse", "analyses"]
+__all__ = ["Analysis", "Curves", "Finding", "Material", "Message", "analyse", "analyses"]
 
 _HOMES = {
     "Analysis": "_base",
     "Curves": "_base",
     "Finding": "_base",
     "Material": "_base",
+    "Message": "_base",
     "analyse": "_run",
 }
 

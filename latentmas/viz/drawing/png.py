@@ -173,6 +173,8 @@ def curves_png(
         LatentMASError: matplotlib is not installed.
     """
     figure = new_figure(460, 280, layout="constrained")
+    from matplotlib.ticker import MaxNLocator  # there, since the figure was made
+
     axes = figure.add_subplot()
     for index, (name, points) in enumerate(lines.items()):
         axes.plot(
@@ -189,7 +191,7 @@ def curves_png(
         axes.set_yscale("log")
     axes.set_xlabel(x)
     axes.set_ylabel(y, parse_math=False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     if len(lines) > 1:
