@@ -124,7 +124,7 @@ def test_cosines_and_controls_are_those_of_plain_loops(system: lm.System, told: 
 def test_the_verdict_says_what_was_found(told: AnalysisReport):
     verdict = told.findings["distances"].verdict
     (second,) = [line for line in verdict if line.startswith(f"{EDGE}, round 2:")]
-    assert "cosine 1.000 to the own answer" in second
+    assert "cosine 1.000 to its own answer" in second
     assert second.endswith("8 questions: nearer to its own answer.")
     (trend,) = [line for line in verdict if line.startswith(f"{EDGE}, round 1 to 2")]
     assert trend.endswith("messages approach the answer.")

@@ -183,7 +183,7 @@ def test_tables_are_written_in_each_format(report: CostReport, tmp_path: Path):
     plain = json.loads(report.write(tmp_path / "costs.json").read_text())
     assert plain["rows"][0]["system"] == "team"
     assert plain["twin_over_team"]["2"]["new_tokens"] == report.ratios(2)["new_tokens"]
-    assert plain["parameters"]["links"] == report.parameters.links
+    assert plain["parameters"]["share"] == report.parameters.share
     with pytest.raises(LatentMASError, match=r"must end in \.md, \.tex, \.txt, \.json"):
         report.write(tmp_path / "costs.xls")
 

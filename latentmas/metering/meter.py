@@ -58,7 +58,9 @@ class CostMeter:
     """Measures what runs inside it.
 
     Peaks count what is added to the memory that was held at the start. Meters may be nested; those
-    of threads that run at the same time see the memory of the whole process.
+    of threads that run at the same time see the memory of the whole process. Where the kernel or
+    torch keeps a peak, a meter resets it: read peaks of your own (`VmHWM`, `ru_maxrss`,
+    `torch.cuda.max_memory_allocated`) outside of meters, or from the meter.
 
     Example:
         ```

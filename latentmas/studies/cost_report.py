@@ -110,7 +110,8 @@ class CostReport:
         """Plain data for JSON."""
         depths = dict.fromkeys(row.rounds for row in self.rows)
         ratios = {str(rounds): self.ratios(rounds) for rounds in depths}
-        return {"format": FORMAT} | asdict(self) | {"twin_over_team": ratios}
+        counts = self.parameters.to_dict()
+        return {"format": FORMAT, **asdict(self), "parameters": counts, "twin_over_team": ratios}
 
     def __str__(self) -> str:
         return _sheet(self).plain()

@@ -56,12 +56,12 @@ class Material:
     batch_size: int = 8
     """Number of questions that run together."""
 
-    @cached_property
-    def messages(self) -> list[Message]:
-        """All latent messages of one run, in the order of the plan.
+    @property
+    def transfers(self) -> list[Transfer]:
+        """Steps that make latent messages, in the order of the plan.
 
         Raises:
-            LatentMASError: the team sends no latent messages.
+            LatentMASError: there are none.
         """
         steps = [step for step in self.plan.steps if isinstance(step, Transfer)]
         if not steps:
@@ -69,6 +69,16 @@ class Material:
                 f"graph {self.plan.graph.name!r} sends no latent messages that could be analysed; "
                 "its edges carry text"
             )
+        return steps
+
+    @cached_property
+    def messages(self) -> list[Message]:
+        """All latent messages of one run, in the order of the plan.
+
+        Raises:
+            LatentMASError: the team sends no latent messages.
+        """
+        steps = self.transfers
         found = self.system.run(
             self.rows,
             rounds=self.plan.graph.rounds,

@@ -160,7 +160,7 @@ def _verdict(found: Sequence[_Measured], seed: int) -> Iterator[str]:
         if one.measure == "cosine":
             difference = one.difference(seed)
             yield (
-                f"{one.edge}, round {one.round}: cosine {one.own_N.mean():.3f} to the own answer, "
+                f"{one.edge}, round {one.round}: cosine {one.own_N.mean():.3f} to its own answer, "
                 f"{one.others_N.mean():.3f} to other answers; difference {difference.text()}, "
                 f"{difference.n} questions: {words[difference.sign * one.nearer]}."
             )
@@ -174,7 +174,7 @@ def _trends(found: Sequence[_Measured], seed: int) -> Iterator[str]:
             continue
         first, last = own[0], own[-1]
         change = mean_of((last.own_N - last.others_N) - (first.own_N - first.others_N), seed=seed)
-        words = {1: "messages approach the answer", -1: "messages leave the answer"}
+        words = {1: "messages approach the answer", -1: "messages move away from the answer"}
         yield (
             f"{edge}, round {first.round} to {last.round}: the difference changes by "
             f"{change.text()}: {words.get(change.sign, 'no change shown')}."

@@ -66,8 +66,8 @@ class Gradients(Analysis):
     @staticmethod
     def run(material: Material) -> Finding:
         """Measure the team, and the same team with untrained links if it has been trained."""
+        steps = material.transfers
         sides = [_measure(name, system, material) for name, system in _systems(material).items()]
-        steps = [step for step in material.plan.steps if isinstance(step, Transfer)]
         return Finding(
             name="gradients",
             title=Gradients.title,
@@ -96,13 +96,11 @@ def _systems(material: Material) -> dict[str, System]:
 
 
 def _measure(name: str, system: System, material: Material) -> _Side:
-    material.messages  # noqa: B018  # says so where there are none
     side = _Side(name)
     for rows, answers in material.batches():
         _add_norms(side, system, material, rows, answers)
-        for step in material.plan.steps:
-            if isinstance(step, Transfer):
-                _add_gains(side, system, material, rows, answers, step.output)
+        for step in material.transfers:
+            _add_gains(side, system, material, rows, answers, step.output)
     return side
 
 

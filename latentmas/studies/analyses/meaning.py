@@ -82,6 +82,7 @@ class Meaning(Analysis):
     def run(material: Material) -> Finding:
         """Read all messages."""
         found = [_read(message, material) for message in material.messages]
+        probed = [_probed(one, one.probed) for one in found if one.probed is not None]
         return Finding(
             name="meaning",
             title=Meaning.title,
@@ -90,8 +91,10 @@ class Meaning(Analysis):
                 "Answers among the nearest tokens": Sheet(
                     FOUND, [_found(one, material.seed) for one in found], (FOUND_NOTE,), words=2
                 ),
-                "A linear probe of the answer": Sheet(
-                    PROBED, [_probed(one) for one in found], (PROBE_NOTE,), words=2
+                **(
+                    {"A linear probe of the answer": Sheet(PROBED, probed, (PROBE_NOTE,), words=2)}
+                    if probed
+                    else {}
                 ),
                 "Nearest tokens": Sheet(SAID, _said(found, material), words=5),
             },
@@ -144,10 +147,7 @@ def _found(one: _Read, seed: int) -> tuple[str, ...]:
     )
 
 
-def _probed(one: _Read) -> tuple[str, ...]:
-    p = one.probed
-    if p is None:
-        return (*one.place, *["–"] * 6)
+def _probed(one: _Read, p: Probe) -> tuple[str, ...]:
     low, high = wilson(p.accuracy, p.n)
     return (
         *one.place,
