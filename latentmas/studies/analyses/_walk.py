@@ -5,9 +5,10 @@ Shapes: `B` batch, `K` message rows, `D` width, `N` answer tokens of all rows, `
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
-from latentmas.engine import StepInput, answer_ids, executors
+from latentmas.backbones import LoadedBackbone
+from latentmas.engine import StepInput, Team, answer_ids, executors
 from latentmas.plan import Plan, Value
 from latentmas.runtime import Interpreter, Sampling, System
 from latentmas.training.losses.teacher_forcing import teacher_force
@@ -41,24 +43,48 @@ class Walked(NamedTuple):
     """Mean cross-entropy of each question's answer."""
 
 
+class _ThroughModules:
+    """A team whose backbones run their own modules, which forward differentiation knows.
+
+    Without gradients a backbone takes another way for single positions.
+    """
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._own: dict[int, LoadedBackbone] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._system, name)
+
+    def backbone_of(self, agent: str) -> LoadedBackbone:
+        """The backbone of an agent, one object for all agents that share it."""
+        backbone = self._system.backbone_of(agent)
+        if id(backbone) not in self._own:
+            own = copy.copy(backbone)
+            own.step = own.run_modules  # type: ignore[method-assign]
+            self._own[id(backbone)] = own
+        return self._own[id(backbone)]
+
+
 def walk(
     system: System,
     plan: Plan,
     rows: Sequence[Mapping[str, Any]],
     answers: Sequence[str],
-    push: Push = lambda name, message: None,
+    push: Push | None = None,
 ) -> Walked:
-    """Let a team think and score the correct answers, with gradients through all rounds.
+    """Let a team think and score the correct answers.
 
-    Zeros that require gradients are added to each message, so that there are gradients even where
-    no link has weights.
+    Zeros are added to each message. They require gradients, so that there are gradients even where
+    no link has weights; or they carry the direction in which the message is pushed.
 
     Args:
         system: the team.
         plan: its plan.
         rows: B samples.
         answers: their correct answers.
-        push: gives the tangent of a message; call it within `tangents_pass`.
+        push: gives the direction of a message; there are no gradients then. Call it within
+            `tangents_pass`.
     """
     messages: dict[str, Tensor] = {}
     handles: dict[str, Tensor] = {}
@@ -66,9 +92,9 @@ def walk(
     def edit(passing: Value, content: Any) -> Any:
         if not isinstance(content, Tensor):
             return content
-        zeros = torch.zeros_like(content).requires_grad_()
+        zeros = torch.zeros_like(content, requires_grad=push is None)
         handles[passing.name] = zeros
-        direction = push(passing.name, content)
+        direction = None if push is None else push(passing.name, content)
         if direction is not None:
             zeros = forward_ad.make_dual(zeros, direction)
         messages[passing.name] = content + zeros
@@ -80,13 +106,13 @@ def walk(
         return turn.backbone.logits(taught.h_ND), taught.ids_N, [len(own) for own in ids]
 
     interpreter = Interpreter(
-        team=system,
+        team=system if push is None else cast("Team", _ThroughModules(system)),
         plan=plan,
         executor=executors.get("cached")(),
         sampling=Sampling(),
         edit=edit,
     )
-    with torch.enable_grad():
+    with torch.set_grad_enabled(push is None):
         logits_NV, ids_N, sizes = interpreter.walk(rows, finish=score).result
         losses_N = cross_entropy(_wide(logits_NV), ids_N, reduction="none")
         losses_B = torch.stack([own.mean() for own in losses_N.split(sizes)])
