@@ -283,6 +283,8 @@ def test_everything_is_written(tmp_path: Path):
     for finding in report.findings.values():
         assert finding.title in page and finding.title in table
         assert all(line in table for line in finding.verdict)
+    heads = [line for line in table.splitlines() if line.startswith("| links")]
+    assert heads[0].startswith(r"| links | edge | round | \|dL/dm\| |")
     pictures = sorted(path.stem for path in tmp_path.glob("*.svg"))
     assert pictures == sorted(path.stem for path in tmp_path.glob("*.png"))
     assert "gradients-gradient-norm-at-each-message" in pictures

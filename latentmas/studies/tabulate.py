@@ -49,7 +49,7 @@ class Sheet:
     def markdown(self) -> str:
         """The table in Markdown."""
         marks = "---|" * self.words + "---:|" * (len(self.head) - self.words)
-        lines = [f"| {' | '.join(self.head)} |", f"|{marks}"]
+        lines = [f"| {' | '.join(_no_bars(self.head))} |", f"|{marks}"]
         lines += [f"| {' | '.join(_no_bars(row))} |" for row in self.rows]
         notes = [part for note in self.notes for part in ("", note)]
         return "\n".join([*lines, *notes, ""])
