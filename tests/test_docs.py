@@ -27,7 +27,8 @@ from latentmas.cli.app import app
 from latentmas.compiler import compile_graph
 from latentmas.errors import CODES, GraphError, LatentMASError
 from latentmas.io import push_folder
-from latentmas.studies import baselines
+from latentmas.studies.analyses import analyses
+from latentmas.studies.baselines import baselines
 from latentmas.testing import tiny_backbone
 from latentmas.training.loops import loops
 from latentmas.training.select import check_reach, choose_links
@@ -58,6 +59,7 @@ def _own_registry():
         evaluation.benchmarks,
         loops,
         baselines,
+        analyses,
     )
     before = [set(registry.names()) for registry in registries]
     yield
@@ -451,7 +453,12 @@ REACHED |= {f"serve.mcp.{name}" for name in ("serve_http", "serve_stdio", "team_
 REACHED |= {"serve.playground.router"}
 REACHED |= {f"training.{name}" for name in ("PublishedRows", "PublishedSet", "read_published")}
 REACHED |= {f"studies.{name}" for name in studies.__all__} | {"studies.baselines.baselines"}
-REACHED -= {"studies.sweep", "studies.run_baseline", "studies.baselines"}
+REACHED |= {"metering.Cost", "metering.CostMeter", "studies.analyses.analyses"}
+REACHED |= {
+    f"studies.analyses.{n}" for n in ("Analysis", "Curves", "Finding", "Material", "Message")
+}
+REACHED -= {f"studies.{name}" for name in ("analyse", "measure_costs", "run_baseline", "sweep")}
+REACHED -= {"studies.Cost", "studies.CostMeter"}
 
 
 def test_every_public_name_is_in_the_reference():

@@ -45,7 +45,7 @@ def baselines(
     json: Json = False,
 ) -> None:
     """List baselines to compare a team with, or describe one with its options."""
-    from latentmas.studies import baselines as registry
+    from latentmas.studies.baselines import baselines as registry
 
     if name is not None and name not in registry:
         raise unknown("baseline", name, registry.names(), "`latentmas baselines` lists them all")

@@ -125,6 +125,16 @@ COMMANDS: dict[str, Entry] = {
         "Time executors on a team: seconds, ratios, and whether all write the same tokens.",
         'latentmas bench my-team.yaml "What is 3 + 4?" --samples 8',
     ),
+    "costs": Entry(
+        "costs:costs",
+        "Measure a team against its text twin: time, tokens, memory, energy and price by rounds.",
+        "latentmas costs out/outer/team --data rows.jsonl --limit 32 --rounds 1,2,3",
+    ),
+    "analyse": Entry(
+        "analyse:analyse",
+        "Analyse a team's messages by round: distance to the answer, gradients, and what they say.",
+        "latentmas analyse out/outer/team --data rows.jsonl --limit 32 -o analysis",
+    ),
     "import-release": Entry(
         "saved.interop:import_release",
         "Write a published RecursiveMAS system as a saved team, which only names its backbones.",

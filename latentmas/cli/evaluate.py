@@ -33,7 +33,7 @@ from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
 from latentmas.cli.support.team import open_team
-from latentmas.plan import Decode, Plan, RunOptions
+from latentmas.plan import RunOptions, answer_limits
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation, Shard
@@ -158,7 +158,8 @@ def eval_(
         **values("--grader-option", grader_option or []),
     )
     if twin_tokens is not None:
-        options = _without_edges(options, system.plan)
+        own = answer_limits(system.plan, options.max_new_tokens)
+        options = options.replace(max_new_tokens=own)
     with judge, run_progress(quiet=not shows_all(runs)) as watch, _kept(output):
         found = evaluate(
             system,
@@ -214,14 +215,6 @@ def _check_files(
         raise typer.BadParameter("--resume requires --output, the file to continue")
     if data is None and benchmark is None:
         raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
-
-
-def _without_edges(options: RunOptions, plan: Plan) -> RunOptions:
-    """The limit of tokens for agents that answer only, since edges have that of the twin."""
-    if options.max_new_tokens is None:
-        return options
-    writers = sorted({step.agent for step in plan.steps if isinstance(step, Decode)})
-    return options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
 
 
 def control_names(names: str, twin: bool) -> list[str]:

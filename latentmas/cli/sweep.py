@@ -138,7 +138,7 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Train and evaluate a team at all combinations of settings, and compare them."""
-    values = read_over(over)
+    varied = read_over(over)
     numbers = _numbers("--seeds", seeds)
     task = _task(data, benchmark, limit, few_shot, answer_field)
     plan = open_plan(team)
@@ -157,7 +157,7 @@ def sweep(
     )
     given: dict[str, Any] = {
         "folder": output_dir,
-        "over": values,
+        "over": varied,
         "train_rows": rows,
         "run_rounds": _numbers("--run-rounds", run_rounds) if run_rounds else (),
         "seeds": numbers[0] if len(numbers) == 1 and "," not in seeds else numbers,
@@ -197,10 +197,10 @@ def read_over(given: list[str]) -> dict[str, list[Any]]:
     """
     found: dict[str, list[Any]] = {}
     for name, text in pairs("--over", given).items():
-        values = [part.strip() for part in text.split(",")]
-        if not all(values):
+        parts = [part.strip() for part in text.split(",")]
+        if not all(parts):
             raise typer.BadParameter(f"--over takes NAME=V1,V2, found {f'{name}={text}'!r}")
-        found[name] = [parse_value(name, value) for value in values]
+        found[name] = [parse_value(name, value) for value in parts]
     return found
 
 

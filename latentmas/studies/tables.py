@@ -14,8 +14,7 @@ from typing import Any
 
 from latentmas.atomic import write_text_atomically
 from latentmas.errors import DataError
-from latentmas.evaluation import Difference
-from latentmas.evaluation.tables import latex_text
+from latentmas.evaluation import Difference, escape_latex
 from latentmas.studies.cells import CellResult, Setting, in_words
 from latentmas.studies.jobs import FailedCell
 from latentmas.studies.summary import StudyRow, difference_of, summarise_cells
@@ -87,7 +86,7 @@ class StudyTable:
     def latex(self) -> str:
         r"""The table in LaTeX, for `\usepackage{booktabs}`."""
         words = len(self.names)
-        rows = [" & ".join(map(latex_text, row)) for row in (self.columns, *self.cells())]
+        rows = [" & ".join(map(escape_latex, row)) for row in (self.columns, *self.cells())]
         rows = [re.sub(r"(?<!\w)-(?=\d)", "$-$", row).replace("±", r"$\pm$") for row in rows]
         head, *body = (rf"{row} \\" for row in rows)
         form = "l" * words + "r" * (len(self.columns) - words)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from latentmas.viz.analysis_page import AnalysisCurves, AnalysisSection, report_analysis
     from latentmas.viz.depths import DepthMap
     from latentmas.viz.drawing.markup import to_dot, to_mermaid
     from latentmas.viz.drawing.png import to_png
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from latentmas.viz.training_page import training_report
 
 __all__ = [
+    "AnalysisCurves",
+    "AnalysisSection",
     "AnsweredRow",
     "DepthMap",
     "HeatMap",
@@ -29,6 +32,7 @@ __all__ = [
     "SystemAnswer",
     "Table",
     "page_environment",
+    "report_analysis",
     "report_evaluation",
     "report_run",
     "report_study",
@@ -42,6 +46,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AnalysisCurves": "analysis_page",
+    "AnalysisSection": "analysis_page",
     "AnsweredRow": "evaluation_page",
     "DepthMap": "depths",
     "HeatMap": "plots",
@@ -51,6 +57,7 @@ _HOMES = {
     "SystemAnswer": "evaluation_page",
     "Table": "pages",
     "page_environment": "pages",
+    "report_analysis": "analysis_page",
     "report_evaluation": "evaluation_page",
     "report_run": "run_page",
     "report_study": "study_page",
