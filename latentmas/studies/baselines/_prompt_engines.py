@@ -14,14 +14,14 @@ from latentmas.runtime import System
 from latentmas.spec import Graph
 from latentmas.studies.baselines._base import load_alone
 
-__all__ = ["ask_endpoint", "ask_own_model", "engine_of", "logged_in"]
+__all__ = ["ask_endpoint", "ask_own_model", "engine_of", "import_textgrad"]
 
 Ask = Callable[[str, str], str]
 """Takes a prompt and a system turn; returns the answer."""
 
 
 @contextmanager
-def logged_in(folder: Path) -> Iterator[Any]:
+def import_textgrad(folder: Path) -> Iterator[Any]:
     """The package textgrad, which makes a folder for logs when it is imported.
 
     Args:

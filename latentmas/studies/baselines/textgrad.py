@@ -32,7 +32,7 @@ from latentmas.studies.baselines._prompt_engines import (
     ask_endpoint,
     ask_own_model,
     engine_of,
-    logged_in,
+    import_textgrad,
 )
 from latentmas.studies.baselines.single import SingleOptions
 
@@ -98,7 +98,7 @@ class TextGrad(Baseline):
     def make(self, job: BaselineJob) -> MadeBaseline:
         """Optimise the system turns, or continue, and load the best."""
         search = _Search.begun(self, job)
-        with logged_in(job.folder) as tg:
+        with import_textgrad(job.folder) as tg:
             engine = engine_of(self._ask(job), search.counts)
             while search.step < job.budget.max_steps:
                 _descend(tg, engine, search)
