@@ -46,8 +46,8 @@ class MeasuredCost:
     prompt_tokens: float
     """Prompt positions, over all agents, including the rows of messages."""
     memory: int | None
-    """Largest peak of memory above what was held before a run, in bytes: of all questions that run
-    together, not per question."""
+    """Largest peak of memory above what was held before a run, in bytes, for all questions that run
+    together."""
     joules: float | None
     """Energy: the median over the runs; None if no counter can be read."""
     price: float | None

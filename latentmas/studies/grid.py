@@ -48,8 +48,11 @@ class PlannedCell:
     """A cell with everything that it is made of."""
 
     cell: Cell
+    """Its settings, and what its result depends on."""
     plan: Plan
+    """Plan of its team."""
     seed: int
+    """Random seed of its links and of its training."""
     training: Mapping[str, Any]
     """Keywords of `lm.train`."""
 

@@ -30,6 +30,7 @@ class Job:
     """A cell that is to be run."""
 
     cell: Cell
+    """What is run."""
     run: Callable[[], CellResult]
     """Runs it; returns at once if it is finished."""
 
@@ -60,7 +61,9 @@ class JobEnd:
     number: int
     """Number of cells that have ended, with this one."""
     total: int
+    """Number of cells of the study."""
     cell: Cell
+    """The cell that has ended."""
     found: CellResult | FailedCell
     """What came out of it."""
     seconds: float | None
