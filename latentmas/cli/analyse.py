@@ -11,6 +11,7 @@ from latentmas.cli.support.console import emit, emit_json, note
 from latentmas.cli.support.options import Device, Json, Rounds, Team, check_outputs, files_of, pairs
 from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.task import open_task
+from latentmas.cli.support.task_flags import AnswerField, Fields, Limit
 from latentmas.cli.support.team import open_team
 
 __all__ = ["analyse"]
@@ -29,17 +30,9 @@ def analyse(
             autocompletion=lambda: files_of("studies.analyses"),
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of rows to take, from the first.")
-    ] = None,
-    answer_field: Annotated[str, typer.Option(help="Field that holds the answer.")] = "answer",
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field",
-            help="Input of the graph and the field to fill it, as input=field; may be repeated.",
-        ),
-    ] = None,
+    limit: Limit = None,
+    answer_field: AnswerField = "answer",
+    field: Fields = None,
     rounds: Rounds = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of rows that run together.")] = 8,
     seed: Annotated[

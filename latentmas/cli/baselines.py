@@ -13,6 +13,17 @@ from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
+from latentmas.cli.support.task_flags import (
+    AnswerField,
+    BenchmarkName,
+    Data,
+    FewShot,
+    Fields,
+    GraderName,
+    GraderOptions,
+    Limit,
+    open_judge,
+)
 from latentmas.cli.support.team import open_plan, open_team
 from latentmas.cli.support.training_data import read_training
 from latentmas.plan import Plan, RunOptions
@@ -74,22 +85,10 @@ def baseline(
             "--output", "-o", file_okay=False, help="Folder of the study; finished parts are kept."
         ),
     ],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="JSONL file of rows with answers.")
-    ] = None,
-    benchmark: Annotated[
-        str | None,
-        typer.Option(
-            help="Benchmark to run, by name; with --data, from that file instead of the Hub.",
-            autocompletion=lambda: files_of("evaluation.benchmarks"),
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of rows to take, from the first.")
-    ] = None,
-    few_shot: Annotated[
-        int, typer.Option(min=0, help="Number of solved examples before each question.")
-    ] = 0,
+    data: Data = None,
+    benchmark: BenchmarkName = None,
+    limit: Limit = None,
+    few_shot: FewShot = 0,
     train_data: Annotated[
         str | None,
         typer.Option(
@@ -114,33 +113,16 @@ def baseline(
     no_team: Annotated[
         bool, typer.Option("--no-team", help="Evaluate the baseline without the team.")
     ] = False,
-    grader: Annotated[
-        str | None,
-        typer.Option(
-            help="Grader of the answers, by name. Default: the benchmark's, else exact.",
-            autocompletion=lambda: files_of("evaluation.graders"),
-        ),
-    ] = None,
-    grader_option: Annotated[
-        list[str] | None,
-        typer.Option("--grader-option", help="Option of the grader as name=value; repeatable."),
-    ] = None,
-    answer_field: Annotated[str, typer.Option(help="Field that holds the answer.")] = "answer",
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field",
-            help="Input of the graph and the field to fill it, as input=field; may be repeated.",
-        ),
-    ] = None,
+    grader: GraderName = None,
+    grader_option: GraderOptions = None,
+    answer_field: AnswerField = "answer",
+    field: Fields = None,
     *,
     options: RunOptions,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Compare a team with a baseline on the same rows, and say what each has cost."""
-    if data is None and benchmark is None:
-        raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
     own = values("--option", option or [])
     task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     train_rows = None if train_data is None else read_training(train_data, None)
@@ -150,16 +132,12 @@ def baseline(
     fields = pairs("--field", field or [])
     if fields or benchmark is not None:
         task.fill(plan.graph.inputs, fields, keep=options.on_error == "keep")
-    from latentmas.evaluation import fill_inputs, open_grader
+    from latentmas.evaluation import fill_inputs
     from latentmas.studies import run_baseline
 
     if fields and train_rows is not None:
         train_rows = fill_inputs(train_rows, plan.graph.inputs, fields)
-    judge = open_grader(
-        grader or task.grader,
-        **({} if grader else task.grader_options),
-        **values("--grader-option", grader_option or []),
-    )
+    judge = open_judge(task, grader, grader_option)
     with judge, run_progress() as watch:
         found = run_baseline(
             name,

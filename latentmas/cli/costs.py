@@ -12,6 +12,7 @@ from latentmas.cli.support.options import Device, Json, Team, check_outputs, pai
 from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
+from latentmas.cli.support.task_flags import Fields, Limit, TwinTokens
 from latentmas.cli.support.team import open_team
 from latentmas.plan import RunOptions
 
@@ -25,16 +26,8 @@ def costs(
     data: Annotated[
         Path, typer.Option("--data", help="JSONL file of questions; answers are not needed.")
     ],
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of rows to take, from the first.")
-    ] = None,
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field",
-            help="Input of the graph and the field to fill it, as input=field; may be repeated.",
-        ),
-    ] = None,
+    limit: Limit = None,
+    field: Fields = None,
     rounds: Annotated[
         str | None,
         typer.Option(
@@ -45,10 +38,7 @@ def costs(
     repeats: Annotated[
         int, typer.Option(min=1, help="Number of measured runs of each; medians are reported.")
     ] = 3,
-    twin_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of tokens that the twin's agents write per edge."),
-    ] = None,
+    twin_tokens: TwinTokens = None,
     prices: Annotated[
         Path | None,
         typer.Option(

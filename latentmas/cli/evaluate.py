@@ -24,7 +24,6 @@ from latentmas.cli.support.options import (
     Manifest,
     Team,
     check_outputs,
-    files_of,
     pairs,
     values,
 )
@@ -32,22 +31,28 @@ from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
+from latentmas.cli.support.task_flags import (
+    AnswerField,
+    BenchmarkName,
+    Controls,
+    Data,
+    FewShot,
+    Fields,
+    GraderName,
+    GraderOptions,
+    Limit,
+    TwinTokens,
+    control_names,
+    open_judge,
+)
 from latentmas.cli.support.team import open_team
 from latentmas.plan import RunOptions, answer_limits
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation, Shard
 
-__all__ = ["Controls", "control_names", "eval_", "merge"]
+__all__ = ["eval_", "merge"]
 
-Controls = Annotated[
-    str,
-    typer.Option(
-        metavar="NAMES",
-        help="Controls to run on the same rows, separated by commas: alone, twin, zeroed, "
-        "shuffled, untrained; or all.",
-    ),
-]
 Tables = Annotated[
     list[Path] | None,
     typer.Option(
@@ -63,50 +68,20 @@ Tables = Annotated[
 @takes_run_options(executor="auto")
 def eval_(
     team: Team,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="JSONL file of rows with answers.")
-    ] = None,
-    benchmark: Annotated[
-        str | None,
-        typer.Option(
-            help="Benchmark to run, by name; with --data, from that file instead of the Hub.",
-            autocompletion=lambda: files_of("evaluation.benchmarks"),
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of rows to take, from the first.")
-    ] = None,
-    few_shot: Annotated[
-        int, typer.Option(min=0, help="Number of solved examples before each question.")
-    ] = 0,
+    data: Data = None,
+    benchmark: BenchmarkName = None,
+    limit: Limit = None,
+    few_shot: FewShot = 0,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Part of the rows: 0/4 is the first of four.")
     ] = None,
-    grader: Annotated[
-        str | None,
-        typer.Option(
-            help="Grader of the answers, by name. Default: the benchmark's, else exact.",
-            autocompletion=lambda: files_of("evaluation.graders"),
-        ),
-    ] = None,
-    grader_option: Annotated[
-        list[str] | None,
-        typer.Option("--grader-option", help="Option of the grader as name=value; repeatable."),
-    ] = None,
-    answer_field: Annotated[str, typer.Option(help="Field that holds the answer.")] = "answer",
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field",
-            help="Input of the graph and the field to fill it, as input=field; may be repeated.",
-        ),
-    ] = None,
+    grader: GraderName = None,
+    grader_option: GraderOptions = None,
+    answer_field: AnswerField = "answer",
+    field: Fields = None,
     controls: Controls = "",
     twin: Annotated[bool, typer.Option("--twin", help="Same as --controls twin.")] = False,
-    twin_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of tokens that the twin's agents write per edge."),
-    ] = None,
+    twin_tokens: TwinTokens = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -131,7 +106,8 @@ def eval_(
     names = control_names(controls, twin)
     if twin_tokens is not None and "twin" not in names:
         raise typer.BadParameter("--twin-tokens requires --twin")
-    _check_files(data, benchmark, output, resume)
+    if resume and output is None:
+        raise typer.BadParameter("--resume requires --output, the file to continue")
     check_outputs(output, manifest, *(table or []))
     runs = make_engine(
         engine,
@@ -150,13 +126,9 @@ def eval_(
         seed=seed_of(options),
         check=lambda plan: task.fill(plan.graph.inputs, fields, keep=keeps),
     )
-    from latentmas.evaluation import evaluate, open_grader, write_table
+    from latentmas.evaluation import evaluate, write_table
 
-    judge = open_grader(
-        grader or task.grader,
-        **({} if grader else task.grader_options),
-        **values("--grader-option", grader_option or []),
-    )
+    judge = open_judge(task, grader, grader_option)
     if twin_tokens is not None:
         own = answer_limits(system.plan, options.max_new_tokens)
         options = options.replace(max_new_tokens=own)
@@ -205,25 +177,6 @@ def merge(
         note(f"wrote {write_table(found, path)}")
     emit_json(found.to_dict()) if json else emit(str(found))
     note(f"wrote {output}")
-
-
-def _check_files(
-    data: Path | None, benchmark: str | None, output: Path | None, resume: bool
-) -> None:
-    """Whether there are rows, and a file to continue."""
-    if resume and output is None:
-        raise typer.BadParameter("--resume requires --output, the file to continue")
-    if data is None and benchmark is None:
-        raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
-
-
-def control_names(names: str, twin: bool) -> list[str]:
-    """Names of controls, each once."""
-    from latentmas.evaluation import CONTROLS
-
-    given = [name.strip() for name in names.split(",") if name.strip()]
-    given = list(CONTROLS) if given == ["all"] else given
-    return list(dict.fromkeys([*given, *(["twin"] if twin else [])]))
 
 
 def _shard(text: str | None) -> Shard | None:

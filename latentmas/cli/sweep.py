@@ -11,12 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentmas.cli.evaluate import Controls, control_names
 from latentmas.cli.support.console import emit, emit_json, note
-from latentmas.cli.support.options import Device, Json, files_of, pairs, values
+from latentmas.cli.support.options import Device, Json, pairs
 from latentmas.cli.support.placing import places, takes_device_map
 from latentmas.cli.support.run_options import takes_run_options
-from latentmas.cli.support.task import Task, open_task
+from latentmas.cli.support.task import open_task
+from latentmas.cli.support.task_flags import (
+    AnswerField,
+    BenchmarkName,
+    Controls,
+    Data,
+    FewShot,
+    Fields,
+    GraderName,
+    GraderOptions,
+    Limit,
+    TwinTokens,
+    control_names,
+    open_judge,
+)
 from latentmas.cli.support.team import files_are_trusted, open_graph, open_plan
 from latentmas.cli.support.train_group import Columns, LoopSets, Named, Steps, Target
 from latentmas.cli.support.training_data import answer_field_of, read_training
@@ -66,16 +79,8 @@ def sweep(
     team: Team,
     over: Over,
     output_dir: Output,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="JSONL file of rows with answers.")
-    ] = None,
-    benchmark: Annotated[
-        str | None,
-        typer.Option(
-            help="Benchmark to evaluate on, by name; with --data, from that file.",
-            autocompletion=lambda: files_of("evaluation.benchmarks"),
-        ),
-    ] = None,
+    data: Data = None,
+    benchmark: BenchmarkName = None,
     train_data: TrainData = None,
     run_rounds: Annotated[
         str,
@@ -91,36 +96,14 @@ def sweep(
             help="Number of seeds, or seeds separated by commas (5, for one seed).",
         ),
     ] = "1",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of rows to take, from the first.")
-    ] = None,
-    few_shot: Annotated[
-        int, typer.Option(min=0, help="Number of solved examples before each question.")
-    ] = 0,
-    grader: Annotated[
-        str | None,
-        typer.Option(
-            help="Grader of the answers, by name. Default: the benchmark's, else exact.",
-            autocompletion=lambda: files_of("evaluation.graders"),
-        ),
-    ] = None,
-    grader_option: Annotated[
-        list[str] | None,
-        typer.Option("--grader-option", help="Option of the grader as name=value; repeatable."),
-    ] = None,
-    answer_field: Annotated[str, typer.Option(help="Field that holds the answer.")] = "answer",
-    field: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field",
-            help="Input of the graph and the field to fill it, as input=field; may be repeated.",
-        ),
-    ] = None,
+    limit: Limit = None,
+    few_shot: FewShot = 0,
+    grader: GraderName = None,
+    grader_option: GraderOptions = None,
+    answer_field: AnswerField = "answer",
+    field: Fields = None,
     controls: Controls = "",
-    twin_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of tokens that the twin's agents write per edge."),
-    ] = None,
+    twin_tokens: TwinTokens = None,
     columns: Columns = None,
     loop: Named = None,
     steps: Steps = None,
@@ -140,7 +123,7 @@ def sweep(
     """Train and evaluate a team at all combinations of settings, and compare them."""
     varied = read_over(over)
     numbers = _numbers("--seeds", seeds)
-    task = _task(data, benchmark, limit, few_shot, answer_field)
+    task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     plan = open_plan(team)
     task.fill(plan.graph.inputs, pairs("--field", field or []), keep=options.on_error == "keep")
     rows = None if train_data is None else read_training(train_data, columns)
@@ -148,13 +131,9 @@ def sweep(
     if rows is not None:
         own_field = None if benchmark else answer_field
         training.setdefault("answer_field", answer_field_of(rows, None) or own_field or "answer")
-    from latentmas.evaluation import open_grader
     from latentmas.studies import plan_sweep, sweep
 
-    own = {} if grader else task.grader_options
-    judge = open_grader(
-        grader or task.grader, **own, **values("--grader-option", grader_option or [])
-    )
+    judge = open_judge(task, grader, grader_option)
     given: dict[str, Any] = {
         "folder": output_dir,
         "over": varied,
@@ -212,15 +191,6 @@ def _numbers(flag: str, text: str) -> list[int]:
             f"{flag} takes whole numbers separated by commas, such as 1,2,3; found {text!r}"
         )
     return [int(part) for part in parts]
-
-
-def _task(
-    data: Path | None, benchmark: str | None, limit: int | None, few_shot: int, answer_field: str
-) -> Task:
-    """The rows to evaluate on."""
-    if data is None and benchmark is None:
-        raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
-    return open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
 
 
 def _training(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from latentmas.cli.support.rows import Row
 from latentmas.spec import JsonlFile, read_jsonl
 
@@ -67,11 +69,13 @@ def open_task(
         answer_field: field of the file's rows that holds the answer.
 
     Raises:
+        typer.BadParameter: neither a file nor a benchmark is given.
         DataError: the rows cannot be read.
         UnknownNameError: the benchmark is unknown.
     """
     if benchmark is None:
-        assert data is not None
+        if data is None:
+            raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
         table = read_jsonl(data)
         return Task(table.rows[:limit], answer_field=answer_field, table=table)
     from latentmas.evaluation import benchmarks, load_benchmark
