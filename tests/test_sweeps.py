@@ -188,6 +188,13 @@ def test_each_setting_changes_what_it_names() -> None:
     assert named.plan.graph.backbones.keys() == graph().spec().backbones.keys()
 
 
+def test_a_setting_may_be_idle_in_some_cells() -> None:
+    over = {"link": ["text", "soft_token"], "latent_steps": [1, 2]}
+    cells = planned(over, run_rounds=2)
+    assert [one.cell.settings["latent_steps"] for one in cells] == [1, 2, 1, 2]
+    assert cells[0].plan.steps == cells[1].plan.steps
+
+
 def test_training_for_fewer_rounds_leaves_out_what_it_cannot_reach() -> None:
     one, two = planned({"train_rounds": [1, 2]}, train_rows=ROWS)
     assert one.training["settings"]["outer"]["train_links"] == ["outer.reader->writer.note"]
