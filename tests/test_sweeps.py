@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 import signal
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,14 @@ def stop() -> None:
     raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _frozen() -> Iterator[None]:
+    """Every training collects garbage: what is imported need not be looked through each time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that ran without interruption."""
@@ -177,6 +186,13 @@ def test_each_setting_changes_what_it_names() -> None:
     assert inits == {"outer": "near_identity", "inner": "default"}
     (named,) = planned({"backbone.reader": [other]})
     assert named.plan.graph.backbones.keys() == graph().spec().backbones.keys()
+
+
+def test_a_setting_may_be_idle_in_some_cells() -> None:
+    over = {"link": ["text", "soft_token"], "latent_steps": [1, 2]}
+    cells = planned(over, run_rounds=2)
+    assert [one.cell.settings["latent_steps"] for one in cells] == [1, 2, 1, 2]
+    assert cells[0].plan.steps == cells[1].plan.steps
 
 
 def test_training_for_fewer_rounds_leaves_out_what_it_cannot_reach() -> None:

@@ -128,9 +128,10 @@ def sweep(
     task.fill(plan.graph.inputs, pairs("--field", field or []), keep=options.on_error == "keep")
     rows = None if train_data is None else read_training(train_data, columns)
     training = _training(rows, loop, steps, target, set_)
-    if rows is not None:
-        own_field = None if benchmark else answer_field
-        training.setdefault("answer_field", answer_field_of(rows, None) or own_field or "answer")
+    own_field = None if benchmark else answer_field
+    named = None if rows is None else answer_field_of(rows, None) or own_field
+    if named not in (None, "answer"):
+        training.setdefault("answer_field", named)
     from latentmas.studies import plan_sweep, sweep
 
     judge = open_judge(task, grader, grader_option)

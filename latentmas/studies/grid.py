@@ -94,7 +94,7 @@ def plan_cells(
         one = _make(origin, settings, values, train_rows, training, problems)
         made += [one] if one is not None else []
     problems.stop()
-    problems.found += _same_cells(made)
+    problems.found += _idle_settings(made)
     random = trains or options.get("do_sample") or any(_random(m[1]) for m in made)
     if len(grid.seeds) > 1 and not random:
         problems.found.append(
@@ -264,20 +264,22 @@ def _config_problem(loop: str, settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _same_cells(made: Sequence[_Made]) -> Iterable[str]:
-    """Combinations that make the same team and the same training."""
-    seen: dict[str, dict[str, Setting]] = {}
-    told: set[tuple[str, ...]] = set()
+def _idle_settings(made: Sequence[_Made]) -> Iterable[str]:
+    """Settings whose values make the same team and training, whatever the others are."""
+    keys = {}
     for settings, plan, _, stages in made:
         ran = [] if stages is None else [(s.loop, dict(s.settings)) for s in stages.running]
         key = canonical_json({"plan": _effective(plan), "training": repr(ran)})
-        other = seen.setdefault(key, settings)
-        names = tuple(name for name in settings if other[name] != settings[name])
-        if names and names not in told:
-            told.add(names)
-            first = in_words({name: other[name] for name in names})
-            last = in_words({name: settings[name] for name in names})
-            yield f"{', '.join(names)}: has no effect; {first} and {last} make the same cell"
+        keys[canonical_json(settings)] = key
+    for name in made[0][0]:
+        values = list(dict.fromkeys(settings[name] for settings, *_ in made))
+        groups: dict[str, set[str]] = {}
+        for settings, *_ in made:
+            others = canonical_json({**settings, name: None})
+            groups.setdefault(others, set()).add(keys[canonical_json(settings)])
+        if len(values) > 1 and all(len(own) == 1 for own in groups.values()):
+            told = " and ".join(f"{name}={value}" for value in values[:2])
+            yield f"{name}: has no effect; {told} make the same cell"
 
 
 def _effective(plan: Plan) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def sweep(
     folder: str | Path,
     over: Mapping[str, Sequence[Setting]],
     train_rows: Sequence[Mapping[str, Any]] | None = None,
-    run_rounds: Sequence[int] = (),
+    run_rounds: int | Sequence[int] = (),
     seeds: int | Sequence[int] = 1,
     training: Mapping[str, Any] | None = None,
     device: str | Mapping[str, str] | None = None,
@@ -201,7 +201,7 @@ def plan_sweep(
     folder: str | Path,
     over: Mapping[str, Sequence[Setting]],
     train_rows: Sequence[Mapping[str, Any]] | None = None,
-    run_rounds: Sequence[int] = (),
+    run_rounds: int | Sequence[int] = (),
     seeds: int | Sequence[int] = 1,
     training: Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | None = None,
@@ -251,7 +251,7 @@ def read_grid(
     over: Mapping[str, Sequence[Setting]],
     *,
     seeds: int | Sequence[int] = 1,
-    run_rounds: Sequence[int] = (),
+    run_rounds: int | Sequence[int] = (),
 ) -> Grid:
     """What a sweep varies, as given by the user.
 
@@ -275,7 +275,8 @@ def read_grid(
                 )
         found[name] = tuple(values)
     numbers = range(seeds) if isinstance(seeds, int) else seeds
-    return Grid(found, tuple(numbers), tuple(run_rounds))
+    depths = (run_rounds,) if isinstance(run_rounds, int) else run_rounds
+    return Grid(found, tuple(numbers), tuple(depths))
 
 
 def read_sweep(folder: str | Path) -> Sweep:
