@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import time
 from pathlib import Path
 
 import pytest
@@ -27,10 +26,8 @@ def _own_registry():
 def test_examples_run(path: Path, tmp_path, monkeypatch, capsys):
     assert path.read_text(encoding="utf-8").startswith('"""Teaches: ')
     monkeypatch.chdir(tmp_path)
-    began = time.perf_counter()
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
-    assert time.perf_counter() - began < 60  # alone they take under 10 s
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda p: p.name)

@@ -37,12 +37,11 @@ def alone(backbone: lm.Backbone) -> lm.System:
     return graph.output("one").compile().load()
 
 
-@pytest.mark.timeout(300)  # 13 s of one core, in a process of its own
 def test_the_whole_table_on_a_tiny_model(tmp_path: Path) -> None:
     command = [sys.executable, str(PROGRAM), "--tiny", "--json"]
     environment = os.environ | {"PYTHONPATH": str(PROGRAM.parent.parent)}
     environment["LATENTMAS_CACHE"] = str(tmp_path)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     cells = json.loads(done.stdout)["cells"]
     assert {name.split("/")[0] for name in cells} == {"tokenizers", "steps", "loops", "softmax"}

@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir"]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    subprocess.run([*command, str(folder)], cwd=ROOT, env=environment, check=True, timeout=100)
+    subprocess.run([*command, str(folder)], cwd=ROOT, env=environment, check=True, timeout=600)
     return folder
 
 
