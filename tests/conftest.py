@@ -15,10 +15,15 @@ import torch
 from hypothesis import settings
 from transformers.utils import logging
 
+from tests.remembered import remember
+
+remember()
 os.fsync = lambda handle: None  # no test cuts the power, and disks take their time
 torch.set_num_threads(1)  # two threads spin on two shared cores
 logging.disable_progress_bar()
-settings.register_profile("quick", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "quick", deadline=None, derandomize=True, print_blob=True, max_examples=40
+)
 settings.load_profile("quick")
 
 

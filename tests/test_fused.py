@@ -81,7 +81,7 @@ WINDOWED = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(sorted(WINDOWED)),
     st.lists(st.integers(0, 4), min_size=1, max_size=4),

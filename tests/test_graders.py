@@ -230,7 +230,7 @@ TOKENS = (
 ANY = st.text() | st.lists(st.sampled_from(TOKENS), max_size=12).map("".join)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(text=ANY, gold=ANY)
 def test_graders_take_any_text(opened: dict[str, Grader], text: str, gold: str) -> None:
     for name, judge in opened.items():
