@@ -2,7 +2,7 @@
 
 Tests load the same few tiny models thousands of times. Each is probed as it is loaded, and its
 fused step compared with its modules: here, once for each model, family, class and data type. The
-distributions on the path are read when the path changes.
+distributions on the path are searched when the path changes.
 """
 
 from __future__ import annotations
@@ -12,13 +12,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
-from importlib.metadata import EntryPoints, entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points, version
 from pathlib import Path
 from typing import Any
 
 __all__ = ["remember"]
 
 registry: Any = importlib.import_module("latentmas.registry")
+environment: Any = importlib.import_module("latentmas.environment")
 load: Any = importlib.import_module("latentmas.backbones.loading.load")
 fuse: Any = importlib.import_module("latentmas.backbones.fused.fuse")
 
@@ -31,6 +33,7 @@ find_difference, probe = fuse._difference, load.probe
 def remember() -> None:
     """Put the functions below in the place of those that they call."""
     registry.entry_points = find_points_once
+    environment.version = cache(version)
     load.probe = probe_once
     fuse._difference = find_difference_once
 
