@@ -8,7 +8,6 @@ distributions on the path are searched when the path changes.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -40,11 +39,18 @@ def remember() -> None:
 
 def find_points_once(*, group: str) -> EntryPoints:
     """Entry points of the distributions on the path."""
-    changed = [os.stat(path).st_mtime_ns if os.path.exists(path) else 0 for path in sys.path]
-    key = (group, *sys.path, *changed)
+    key = (group, *((path, changed_at(path)) for path in sys.path))
     if key not in points:
         points[key] = entry_points(group=group)
     return points[key]
+
+
+def changed_at(path: str) -> int:
+    """When something was last added to a folder or removed from it; 0 where it does not exist."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def probe_once(backbone: Any, new_state: Callable[[], Any]) -> None:

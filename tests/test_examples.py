@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,22 @@ def _own_registry():
         del lm.link_kinds._entries[name]
 
 
+def brief(config: Any) -> Any:
+    """A configuration with 5 steps where an example asks for more."""
+
+    def make(*given: Any, **options: Any) -> Any:
+        steps = {"max_steps": min(options["max_steps"], 5)} if "max_steps" in options else {}
+        return config(*given, **options | steps)
+
+    return make
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.name)
 def test_examples_run(path: Path, tmp_path, monkeypatch, capsys):
     assert path.read_text(encoding="utf-8").startswith('"""Teaches: ')
     monkeypatch.chdir(tmp_path)
+    for name in ("EdgeConfig", "OuterConfig"):
+        monkeypatch.setattr(lm, name, brief(getattr(lm, name)))
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -41,7 +41,7 @@ BROKEN = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i 
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    indexed: Any = set()
+    indexed: ClassVar[set[Path]] = set()
     """The index of the search is asked for here; each page would read all of it again."""
 
     def log_message(self, *_: object) -> None:
