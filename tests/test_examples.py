@@ -23,12 +23,15 @@ def _own_registry():
         del lm.link_kinds._entries[name]
 
 
-def brief(config: Any) -> Any:
-    """A configuration with 5 steps where an example asks for more."""
+def brief(made: Any) -> Any:
+    """A configuration or a trainer: at most 3 steps and 64 rows, where an example asks for more."""
 
     def make(*given: Any, **options: Any) -> Any:
-        steps = {"max_steps": min(options["max_steps"], 5)} if "max_steps" in options else {}
-        return config(*given, **options | steps)
+        if "max_steps" in options:
+            options["max_steps"] = min(options["max_steps"], 3)
+        if "train_dataset" in options:
+            options["train_dataset"] = options["train_dataset"][:64]
+        return made(*given, **options)
 
     return make
 
@@ -37,7 +40,7 @@ def brief(config: Any) -> Any:
 def test_examples_run(path: Path, tmp_path, monkeypatch, capsys):
     assert path.read_text(encoding="utf-8").startswith('"""Teaches: ')
     monkeypatch.chdir(tmp_path)
-    for name in ("EdgeConfig", "OuterConfig"):
+    for name in ("EdgeConfig", "OuterConfig", "EdgeTrainer"):
         monkeypatch.setattr(lm, name, brief(getattr(lm, name)))
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
