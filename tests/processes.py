@@ -101,7 +101,8 @@ def command(*words: str) -> None:
 
 def main() -> None:
     """Import, then fork the processes of one job after another."""
-    importlib.import_module("tests.parallel_work")
+    for module in ("tests.parallel_work", "transformers.trainer", "latentmas.cli.app"):
+        importlib.import_module(module)
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no reply
     for line in sys.stdin:
