@@ -25,7 +25,7 @@ from latentmas.cli.app import app
 from tests.served import pair, until
 from tests.teams import load64
 
-COUNT, TOKENS, KEY = 32, 30, "the-secret-key"
+COUNT, TOKENS, KEY = 20, 12, "the-secret-key"
 
 
 @pytest.fixture(scope="module")
