@@ -66,7 +66,7 @@ class Browser:
     def close(self) -> None:
         """End the browser and forget what it wrote."""
         self._process.terminate()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=600)
         os.close(self._write)
         os.close(self._read)
         shutil.rmtree(self._profile, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 
@@ -15,10 +16,15 @@ import torch
 from hypothesis import settings
 from transformers.utils import logging
 
+from tests.remembered import remember
+
+remember()
 os.fsync = lambda handle: None  # no test cuts the power, and disks take their time
 torch.set_num_threads(1)  # two threads spin on two shared cores
 logging.disable_progress_bar()
-settings.register_profile("quick", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "quick", deadline=None, derandomize=True, print_blob=True, max_examples=40
+)
 settings.load_profile("quick")
 
 
@@ -37,3 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Modules stay: no collection of garbage looks at them again. Each training asks for one."""
+    gc.collect()
+    gc.freeze()

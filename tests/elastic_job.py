@@ -1,13 +1,13 @@
-"""A job for `torchrun --max-restarts`: one training in peace, one in which a process is killed."""
+"""A job that restarts, as under torchrun: one training in peace, one that loses a process."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from transformers import TrainerCallback
 
 import latentmas as lm
@@ -56,5 +56,19 @@ def main(source: str, folder: Path) -> None:
     train(source, folder / "killed", [Killed(folder / "was-killed")])
 
 
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+def launch(source: str, folder: str) -> None:
+    """What `torchrun --standalone --nproc_per_node=2 --max-restarts=1` does, with forks."""
+    # Else restarted processes may read addresses of the old ones: torch keeps the store.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        run_id="elastic",
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=1,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, main)(source, Path(folder))

@@ -70,5 +70,5 @@ def served(app: Any, *, lifespan: Any = "off") -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(600)
         listener.close()

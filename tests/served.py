@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import uvicorn
 
 import latentmas as lm
+from latentmas.backbones import LoadedBackbone
+from latentmas.generation import GenerationBatch
 from latentmas.serve import Engine, ServeSettings, create_app
 from latentmas.serve.tickets import Asked, Inbox
 from latentmas.testing import tiny_backbone
@@ -51,7 +54,7 @@ async def texts(inbox: Inbox) -> list[list[str]]:
     return [list(result.end.texts) for result in await inbox.finished()]
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 600.0) -> None:
     """Wait for something in another thread."""
     end = time.monotonic() + seconds
     while not condition():
@@ -59,9 +62,21 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.005)
 
 
-async def soon(condition: Callable[[], object], seconds: float = 60.0) -> None:
+async def soon(condition: Callable[[], object], seconds: float = 600.0) -> None:
     """`until`, in an event loop."""
     await asyncio.to_thread(until, condition, seconds)
+
+
+def write_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers end at their limit alone, and no machine is too fast to come between two tokens."""
+    advance = GenerationBatch.advance
+
+    def slow(self: GenerationBatch) -> None:
+        time.sleep(0.01)
+        advance(self)
+
+    monkeypatch.setattr(GenerationBatch, "advance", slow)
+    monkeypatch.setattr(LoadedBackbone, "stop_ids", frozenset())
 
 
 @contextmanager

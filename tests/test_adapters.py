@@ -64,7 +64,7 @@ class Watched:
     def run(self, samples: Any, **options: Any) -> Any:
         self.sizes.append(len(samples))
         self.started.set()
-        assert self.go.wait(20)
+        assert self.go.wait(600)
         return self.system.run(samples, **options)
 
 
@@ -76,7 +76,7 @@ def test_requests_of_many_threads_equal_single_runs(system, batcher):
 
     def ask(number: int) -> str:
         asked = DRAWN.replace(seed=number)
-        return batcher.submit({"question": questions[number]}, asked).result(60).texts[0]
+        return batcher.submit({"question": questions[number]}, asked).result(600).texts[0]
 
     with ThreadPoolExecutor(12) as pool:
         texts = list(pool.map(ask, range(12)))
@@ -87,7 +87,7 @@ def test_requests_of_many_threads_equal_single_runs(system, batcher):
 def test_requests_of_coroutines_share_batches(system):
     watched = Watched(system)
     watched.go.set()
-    batcher = MicroBatcher(watched, batch_size=4, wait=0.5)
+    batcher = MicroBatcher(watched, batch_size=4, wait=600)  # a whole batch waits for nobody
 
     async def ask_all() -> list[str]:
         futures = [batcher.submit({"question": f"{n}?"}, DRAWN) for n in range(8)]
@@ -102,13 +102,15 @@ def test_requests_of_coroutines_share_batches(system):
 
 def test_requests_with_other_options_run_apart(system):
     watched = Watched(system)
-    watched.go.set()
-    batcher = MicroBatcher(watched, batch_size=8, wait=0.5)
+    batcher = MicroBatcher(watched, batch_size=8, wait=0.0)
     short = DRAWN.replace(max_new_tokens=2)
+    batcher.submit({"question": "first"}, DRAWN)
+    assert watched.started.wait(600)  # the others wait for it together
     futures = [batcher.submit({"question": f"{n}?"}, short if n % 2 else DRAWN) for n in range(8)]
-    ends = [future.result(60) for future in futures]
+    watched.go.set()
+    ends = [future.result(600) for future in futures]
     batcher.close()
-    assert watched.sizes == [4, 4]
+    assert watched.sizes == [1, 4, 4]
     assert [len(end.token_ids[0]) <= 2 for end in ends[1::2]] == [True] * 4
     expected = [alone(system, f"{n}?", DRAWN, 0) for n in range(0, 8, 2)]
     assert [end.texts[0] for end in ends[::2]] == expected
@@ -118,8 +120,8 @@ def test_an_error_in_one_request_does_not_hurt_the_others(system, batcher):
     samples = [{"question": "1?"}, {"qestion": "2?"}, {"question": "3?"}]
     futures = [batcher.submit(sample, DRAWN) for sample in samples]
     with pytest.raises(lm.DataError, match="question"):
-        futures[1].result(60)
-    texts = [futures[n].result(60).texts[0] for n in (0, 2)]
+        futures[1].result(600)
+    texts = [futures[n].result(600).texts[0] for n in (0, 2)]
     assert texts == [alone(system, q, DRAWN, 0) for q in ("1?", "3?")]
 
 
@@ -127,20 +129,20 @@ def test_options_that_a_team_cannot_take_fail_alone(system, batcher):
     wrong = batcher.submit({"question": "1?"}, DRAWN.replace(latent_steps=0))
     right = batcher.submit({"question": "1?"}, DRAWN)
     with pytest.raises(lm.GraphError):
-        wrong.result(60)
-    assert right.result(60).texts == (alone(system, "1?", DRAWN, 0),)
+        wrong.result(600)
+    assert right.result(600).texts == (alone(system, "1?", DRAWN, 0),)
 
 
 def test_a_cancelled_request_is_not_run(system):
     watched = Watched(system)
     batcher = MicroBatcher(watched, batch_size=8, wait=0.0)
     first = batcher.submit({"question": "1?"}, DRAWN)
-    assert watched.started.wait(20)
+    assert watched.started.wait(600)
     second, third = (batcher.submit({"question": f"{n}?"}, DRAWN) for n in (2, 3))
     assert second.cancel() and not first.cancel()
     watched.go.set()
-    assert third.result(60).texts == (alone(system, "3?", DRAWN, 0),)
-    assert first.result(60).texts == (alone(system, "1?", DRAWN, 0),)
+    assert third.result(600).texts == (alone(system, "3?", DRAWN, 0),)
+    assert first.result(600).texts == (alone(system, "1?", DRAWN, 0),)
     assert watched.sizes == [1, 1]
     batcher.close()
 
@@ -149,14 +151,14 @@ def test_closing_withdraws_what_waits_and_finishes_what_runs(system):
     watched = Watched(system)
     batcher = MicroBatcher(watched, batch_size=8, wait=0.0)
     running = batcher.submit({"question": "1?"}, DRAWN)
-    assert watched.started.wait(20)
+    assert watched.started.wait(600)
     waiting: Future[Any] = batcher.submit({"question": "2?"}, DRAWN)
     closing = threading.Thread(target=batcher.close)
     closing.start()
     with pytest.raises(CancelledError):
-        waiting.result(20)
+        waiting.result(600)
     watched.go.set()
-    closing.join(20)
+    closing.join(600)
     assert running.result(0).texts == (alone(system, "1?", DRAWN, 0),)
     with pytest.raises(lm.LatentMASError, match="closed"):
         batcher.submit({"question": "3?"}, DRAWN)

@@ -438,7 +438,7 @@ def outcome_of(program: str) -> tuple[dict[str, Any], str]:
     """What a benchmark prints as JSON on its small size, and what it says beside."""
     command = [sys.executable, str(ROOT / "benchmarks" / program), "--tiny", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout), done.stderr
 

@@ -413,7 +413,7 @@ def test_without_a_network(tmp_path: Path):
         env={**os.environ, **offline},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     gsm8k, gpqa = done.stdout.splitlines()
     assert gsm8k.startswith("LM511 cannot download the data set 'openai/gsm8k' from the Hub: ")

@@ -25,7 +25,7 @@ relaxed = settings(
         HealthCheck.data_too_large,
     ],
 )
-many = settings(relaxed, max_examples=300)
+many = settings(relaxed, max_examples=80)
 
 # JSON values whose keys are often those of a graph or plan, so that they get past the first check
 KEYS = sorted(
@@ -109,7 +109,7 @@ def test_several_mistakes_raise_graph_error_and_nothing_else(
     assert problems_of(spec, facts) & set(expected)
 
 
-@settings(relaxed, max_examples=60)
+@settings(relaxed, max_examples=30)
 @given(broken_graphs(), st.integers(-1, 9))
 def test_problems_are_the_same_each_time(
     case: tuple[GraphSpec, Facts, list[str]], rounds: int

@@ -24,8 +24,8 @@ from tests.emulated import Cuda, Emulated
 from tests.teams import QUESTIONS, of_template
 
 
-def pair(family: str = "llama") -> tuple[lm.System, LoadedBackbone, Any]:
-    backbone = tiny_backbone(family, 32, layers=2)
+def pair(family: str = "llama", layers: int = 2) -> tuple[lm.System, LoadedBackbone, Any]:
+    backbone = tiny_backbone(family, 32, layers=layers)
     graph = lm.templates.distillation(
         expert=backbone, learner=backbone, latent_steps=4, link="recursive", inner="recursive"
     )
@@ -116,10 +116,10 @@ def test_a_capture_that_fails_is_told_once_and_not_tried_again(
     assert backbone.planned.spec.source in told[0] and "not permitted" in told[0]
 
 
-def test_a_run_over_emulated_graphs_equals_the_oracle(cuda: Cuda) -> None:
+def test_a_run_over_emulated_graphs_equals_one_without(cuda: Cuda) -> None:
     system = of_template("mixture", "qwen3").compile().load().double()
     how: dict[str, Any] = {"record": ("messages",), "max_new_tokens": 80}
-    plain = system.run(QUESTIONS, executor="reference", **how)
+    plain = system.run(QUESTIONS, executor="cached", **how)
     for _ in range(2):
         found = system.run(QUESTIONS, executor=Emulated(), **how)
         assert found.token_ids == plain.token_ids
@@ -290,7 +290,7 @@ def test_every_shape_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         return graph.forward
 
     monkeypatch.setattr(torch, "compile", lambda f, **how: plain(f, **how, backend=backend))
-    _, backbone, inner = pair()
+    _, backbone, inner = pair(layers=1)
     torch._dynamo.reset()
     counts = []
     for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):

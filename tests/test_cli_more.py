@@ -208,7 +208,7 @@ def complete(line: str) -> str:
     }
     code = "from latentmas.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600
     )
     return done.stdout
 
@@ -225,7 +225,7 @@ def test_no_color(monkeypatch):
         environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
         environment |= {"FORCE_COLOR": "1", "TERM": "xterm-256color"} | more
         command = [sys.executable, "-m", "latentmas", "check", "no-such-file.yaml"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         return re.findall(r"\x1b\[[\d;]*3[0-7]m", done.stderr)
 
     assert colours() and not colours(NO_COLOR="1")

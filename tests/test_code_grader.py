@@ -34,7 +34,7 @@ def grader(request: pytest.FixtureRequest) -> Grader:
     """A grader in each kind of sandbox that works here."""
     if sandbox.working(request.param) is None:
         pytest.skip(sandbox.refusal(request.param))
-    return open_grader("code", kind=request.param, seconds=1.0, total_seconds=20.0)
+    return open_grader("code", kind=request.param, seconds=1.0, total_seconds=300.0)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def any_grader() -> Grader:
     """A grader in the strongest kind of sandbox that works here."""
     if sandbox.sandbox_kind() is None:
         pytest.skip(sandbox.refusal())
-    return open_grader("code", seconds=1.0, total_seconds=20.0)
+    return open_grader("code", seconds=1.0, total_seconds=300.0)
 
 
 def function_row(*inputs: Any, outputs: Any, **more: Any) -> dict[str, Any]:

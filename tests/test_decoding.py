@@ -23,6 +23,7 @@ from latentmas.generation.penalty import WrittenTokens
 from latentmas.generation.sampling import Sampling, pick
 from latentmas.runtime import Retry
 from tests.scripted import says, scripted
+from tests.served import write_slowly
 from tests.teams import QUESTIONS, sequential, tiny
 
 DRAWN = {"do_sample": True, "temperature": 3.0}
@@ -179,13 +180,15 @@ def test_a_random_model_streams_its_text(team: lm.System) -> None:
     assert "".join(pieces) == result.text
 
 
-def test_closing_a_stream_ends_the_run(solo: lm.System) -> None:
+def test_closing_a_stream_ends_the_run(solo: lm.System, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_slowly(monkeypatch)
+    before = set(threading.enumerate())
     with scripted({"long": says("word " * 200)}) as executor:
         stream = solo.stream("long", executor=executor, max_new_tokens=900)
         assert next(stream)
-        threads = threading.active_count()
+        (writer,) = set(threading.enumerate()) - before
         stream.close()
-    assert threading.active_count() < threads
+    assert not writer.is_alive()
 
 
 def test_an_error_reaches_the_reader_of_a_stream(solo: lm.System) -> None:

@@ -51,15 +51,16 @@ def close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
 @pytest.mark.parametrize("family", TINY_FAMILIES)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_every_executor_equals_the_oracle(template: str, family: str) -> None:
-    """fp64; three left-padded rows and one, positions from the mask and (in turn) from columns."""
+    """fp64; in turn three left-padded rows and one, positions from the mask and from columns."""
     system = load64(of_template(template, family))
     mode = "column" if template in ("sequential", "distillation") else "mask"
-    for how in ({}, {"batch_size": 1, "position_mode": mode}):
-        plain, ids = messages(system, "reference", **how)
-        for executor in ("cached", "static"):
-            fast, fast_ids = messages(system, executor, **how)
-            assert ids == fast_ids, executor
-            close(fast, plain)
+    alone = (TEMPLATES.index(template) + TINY_FAMILIES.index(family)) % 2
+    how: dict[str, Any] = {"batch_size": 1, "position_mode": mode} if alone else {}
+    plain, ids = messages(system, "reference", **how)
+    for executor in ("cached", "static"):
+        fast, fast_ids = messages(system, executor, **how)
+        assert ids == fast_ids, executor
+        close(fast, plain)
 
 
 def long_prefix(rounds: int = 3) -> lm.Graph:
@@ -202,7 +203,7 @@ def test_fixed_buffers_grow_and_serve_again(family: str) -> None:
     """150 tokens do not fit the first buffers; the second run takes those of the first."""
     system = load64(of_template("distillation", family))
     how: dict[str, Any] = {"max_new_tokens": 150, "executor": "static"}
-    wanted = system.run(QUESTIONS, max_new_tokens=150, executor="reference")
+    wanted = system.run(QUESTIONS, max_new_tokens=150, executor="cached")
     found = [system.run(QUESTIONS, **how) for _ in range(2)]
     assert all(result.token_ids == wanted.token_ids for result in found)
     backbone = next(iter(system.agent_backbones.values()))
@@ -229,7 +230,7 @@ def test_windows_that_are_exceeded(executor: str, family: str, window: int) -> N
 # --- rows that leave and join ---------------------------------------------------------------------
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     family=st.sampled_from(TINY_FAMILIES),
     executor=st.sampled_from(["reference", "cached", "static"]),

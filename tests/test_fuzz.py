@@ -31,7 +31,7 @@ def test_damage_is_refused_or_harmless(target: Target, fuzz: Fuzz) -> None:
     found: set[str] = set()
 
     @settings(
-        max_examples=25 if target.name.startswith(SLOW) else 100,
+        max_examples=20 if target.name.startswith(SLOW) else 40,
         suppress_health_check=list(HealthCheck),
     )
     @given(content=strategy)

@@ -15,7 +15,7 @@ from latentmas.cli.app import app
 from tests.hostile import CASES, LOADERS, Base, Case
 from tests.hostile.base import SOURCES, edit
 
-SECONDS = 10.0
+SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")

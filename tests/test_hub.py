@@ -121,7 +121,7 @@ def run(server: Hub, home: Path, script: str, *arguments: object) -> tuple[dict[
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr

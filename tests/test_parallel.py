@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from latentmas.cli.app import app
 from latentmas.evaluation import read_records
 from latentmas.testing import tiny_backbone
 from tests.parallel_work import ROWS, SAMPLES, gradients, team, train
-from tests.processes import ROOT, run_processes
+from tests.processes import run_alone, run_processes
 
 SMALL = tiny_backbone("qwen3", 16)
 
@@ -98,22 +95,9 @@ def test_what_cannot_be_split_is_refused_before_weights_load(tmp_path: Path) -> 
     assert "max_memory" in refused(max_memory={"cpu": "1GiB"})
 
 
-@pytest.mark.timeout(400)
 def test_a_job_that_loses_a_process_resumes_and_gives_the_same_links(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words += ["--max-restarts=1", "--monitor-interval=0.1", "-m", "tests.elastic_job"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    # Else restarted processes may read addresses of the old ones: torch keeps the store.
-    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
-    done = subprocess.run(
-        [*words, SMALL.source, str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=390,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    code, said = run_alone("tests.elastic_job:launch", SMALL.source, str(tmp_path))
+    assert code == 0, said[-4000:]
     assert (tmp_path / "was-killed").exists()
     one, other = (tmp_path / name / "team" / "links.safetensors" for name in ("whole", "killed"))
     assert one.read_bytes() == other.read_bytes()

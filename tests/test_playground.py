@@ -21,6 +21,7 @@ from latentmas.serve.playground.asking import Ask
 from latentmas.serve.playground.changes import changed
 from latentmas.serve.playground.running import Run
 from tests.playground import Engine, lively, make_app, served
+from tests.served import write_slowly
 from tests.teams import of_template, sequential
 
 QUESTION = {"question": "What is 3 + 4?"}
@@ -358,17 +359,18 @@ def test_a_run_that_nobody_waits_for_does_not_begin(system: System):
     assert told == [{"type": "stopped"}]
 
 
-def test_leaving_the_page_stops_the_run(system: System):
+def test_leaving_the_page_stops_the_run(system: System, monkeypatch: pytest.MonkeyPatch):
+    write_slowly(monkeypatch)
     app = make_app(system)
     engine: Engine = app.state.engine
     body = json.dumps({"inputs": QUESTION, "max_new_tokens": 1024})
     with served(app) as address:
-        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=20)
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=600)
         connection.request("POST", "/playground/ask", body)
         reply = connection.getresponse()
         while b'"text"' not in reply.readline():
             pass
         reply.close()
         connection.close()
-        assert engine.outcomes.get(timeout=20) is system.plan  # what the first request reads
-        assert engine.outcomes.get(timeout=20) == "stopped"
+        assert engine.outcomes.get(timeout=600) is system.plan  # what the first request reads
+        assert engine.outcomes.get(timeout=600) == "stopped"

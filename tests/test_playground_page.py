@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from latentmas.runtime import System
 from tests.browser import find_chromium
 from tests.playground import lively, make_app, served
+from tests.served import write_slowly
 
 playwright = pytest.importorskip("playwright.sync_api")
 
@@ -58,6 +59,7 @@ def visit(chromium: Any, address: str) -> Iterator[Open]:
 
     def open_(width: int = 1280, **options: Any) -> Any:
         context = chromium.new_context(viewport={"width": width, "height": 900}, **options)
+        context.set_default_timeout(600_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else 0)
@@ -146,7 +148,8 @@ def test_agents_light_up_while_they_run(visit: Open):
     assert ("edge solver->planner.feedback", "sent") in seen
 
 
-def test_a_run_can_be_stopped(visit: Open, app: FastAPI):
+def test_a_run_can_be_stopped(visit: Open, app: FastAPI, monkeypatch: pytest.MonkeyPatch):
+    write_slowly(monkeypatch)
     page = visit()
     page.get_by_label("question", exact=True).first.fill("Go on and on.")
     page.get_by_label("Maximum new tokens").fill("1024")
@@ -156,7 +159,7 @@ def test_a_run_can_be_stopped(visit: Open, app: FastAPI):
     page.locator(IDLE).wait_for()
     assert page.locator("#status").text_content() == "Stopped."
     assert card(page, "The team").locator(".note").text_content() == "stopped"
-    while (outcome := app.state.engine.outcomes.get(timeout=20)) != "stopped":
+    while (outcome := app.state.engine.outcomes.get(timeout=600)) != "stopped":
         assert outcome != "error"
 
 

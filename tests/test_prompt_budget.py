@@ -128,8 +128,8 @@ def test_every_thread_has_its_own_budget() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
-    assert found == [VALUES["question"]] * 4 and time.perf_counter() - began < 20
+        thread.join(60)
+    assert found == [VALUES["question"]] * 4 and time.perf_counter() - began < 60
 
 
 def test_a_template_cannot_pay_itself() -> None:

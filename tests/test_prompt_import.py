@@ -434,7 +434,7 @@ def test_endless_loops_end(tmp_path: Path, where: str) -> None:
     begin = time.monotonic()
     with pytest.raises(DataError, match=r"took longer than 0\.5 s"):
         import_prompts(folder, "sequential_light", timeout=0.5)
-    assert time.monotonic() - begin < 20
+    assert time.monotonic() - begin < 100
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are of POSIX")
@@ -442,10 +442,14 @@ def test_processes_that_it_started_end_with_it(tmp_path: Path) -> None:
     child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid"
     note = f"open({str(tmp_path / 'pid')!r}, 'w').write(str({child}))"
     loop = f"import re, subprocess, sys, time\n{note}\ntime.sleep(600)\n"
-    with pytest.raises(DataError, match="took longer"):
-        import_prompts(broken(tmp_path, "import re\n", loop), "mixture", timeout=2)
-    pid = int((tmp_path / "pid").read_text())
-    for _ in range(100):
+    folder = broken(tmp_path, "import re\n", loop)
+    for seconds in (1, 2, 4, 8, 16, 32):  # until there is time enough for it to start a child
+        with pytest.raises(DataError, match="took longer"):
+            import_prompts(folder, "mixture", timeout=seconds)
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+            break
+    pid, until = int((tmp_path / "pid").read_text()), time.monotonic() + 100
+    while time.monotonic() < until:
         done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
         if not done.stdout.strip() or done.stdout.startswith("Z"):
             return

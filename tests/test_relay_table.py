@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,6 @@ from latentmas.evaluation import tango
 from latentmas.testing import tiny_backbone
 from tests.vocabularies import TEXT, speaker
 
-PROGRAM = Path(__file__).parent.parent / "benchmarks" / "relay_table.py"
 RECIPE = replace(RealRecipe(), train_rows=8, steps=2, heldout=4, batch_size=4, latent_steps=4)
 
 
@@ -37,14 +34,17 @@ def alone(backbone: lm.Backbone) -> lm.System:
     return graph.output("one").compile().load()
 
 
-@pytest.mark.timeout(300)  # 13 s of one core, in a process of its own
-def test_the_whole_table_on_a_tiny_model(tmp_path: Path) -> None:
-    command = [sys.executable, str(PROGRAM), "--tiny", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(PROGRAM.parent.parent)}
-    environment["LATENTMAS_CACHE"] = str(tmp_path)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    cells = json.loads(done.stdout)["cells"]
+def test_the_whole_table_on_a_tiny_model(
+    program: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("LATENTMAS_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["relay_table.py", "--tiny", "--json"])
+    monkeypatch.setattr(torch, "set_flush_denormal", lambda _: True)  # of the whole process
+    program.main()
+    cells = json.loads(capsys.readouterr().out)["cells"]
     assert {name.split("/")[0] for name in cells} == {"tokenizers", "steps", "loops", "softmax"}
     for name, cell in cells.items():
         if "hits" not in cell:

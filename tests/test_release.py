@@ -336,7 +336,7 @@ def from_hub(url: str, home: Path, style: str, rounds: int = 2) -> dict[str, Any
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -6,8 +6,7 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from latentmas.evaluation import (
 )
 from latentmas.evaluation.runner import even_batches
 from latentmas.evaluation.sampling import Sampled
+from tests.processes import run_alone
 from tests.teams import sequential, tiny
 
 COUNT = 10
@@ -115,45 +115,36 @@ def test_resuming_gives_the_same_answers_in_half_precision(tmp_path, keep):
     assert plain(path) == whole
 
 
-SCRIPT = """
-import sys, time
-from latentmas.evaluation import evaluate
-from tests.test_runner import DRAWN, ROWS
-import latentmas as lm
-def slow(text, gold):
-    time.sleep(0.05)
-    return len(text) % 2 == 1
-slow.__name__ = "odd"
-team = lm.Graph.load(sys.argv[2]).compile().load()
-print("ready", flush=True)
-evaluate(team, ROWS, grader=slow, controls=["zeroed", "shuffled"], output=sys.argv[1],
-         resume=True, **DRAWN)
-print("done", flush=True)
-"""
+def evaluate_until_killed(output: str, graph: str, wanted: int) -> None:
+    """Goes on with an evaluation; is killed once so many rows are on disk and more are begun."""
+    left = threading.Semaphore(wanted - len(whole_lines(Path(output))) + 1)
+
+    def held(text: str, gold: str) -> bool:
+        left.acquire()  # rows beyond the wanted ones are in flight until the end
+        return odd(text, gold)
+
+    def kill() -> None:
+        while len(whole_lines(Path(output))) < wanted:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    held.__name__ = "odd"
+    threading.Thread(target=kill, daemon=True).start()
+    controls: Any = ["zeroed", "shuffled"]
+    team = lm.Graph.load(graph).compile().load()
+    evaluate(team, ROWS, grader=held, controls=controls, output=output, resume=True, **DRAWN)
 
 
 def test_a_kill_loses_at_most_the_rows_in_flight(team, whole, tmp_path):
-    path, draw, before = tmp_path / "rows.jsonl", random.Random(0), 0
+    path = tmp_path / "rows.jsonl"
     graph = lm.Graph.from_spec(team.plan.graph).save(tmp_path / "team.yaml")
-    command = [sys.executable, "-c", SCRIPT, str(path), str(graph)]
-    for _ in range(2):
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            cwd=Path(__file__).parent.parent,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        wanted, limit = before + draw.randint(3, 8), time.monotonic() + 60
-        while len(whole_lines(path)) < wanted and time.monotonic() < limit:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        kept = whole_lines(path)
-        assert len(kept) >= wanted, "a row that was on disk is gone"
-        before = len(kept)
-    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
+    for wanted in (4, 13):
+        work = "tests.test_runner:evaluate_until_killed"
+        assert run_alone(work, str(path), str(graph), wanted)[0] == -signal.SIGKILL
+        assert len(whole_lines(path)) >= wanted, "a row that was on disk is gone"
+    evaluate(
+        team, ROWS, grader=odd, controls=["zeroed", "shuffled"], output=path, resume=True, **DRAWN
+    )
     assert plain(path) == whole
 
 

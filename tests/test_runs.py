@@ -132,7 +132,7 @@ def test_two_threads_may_record_reports_with_one_executor(team: lm.System):
 
     def meet(event: object) -> None:
         if isinstance(event, lm.runtime.RunBegin):
-            both.wait(timeout=60)
+            both.wait(timeout=600)
 
     def work() -> None:
         try:

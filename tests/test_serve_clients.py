@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import latentmas as lm
-from tests.served import pair, served
+from latentmas.serve import Engine
+from tests.served import pair, served, soon, write_slowly
 from tests.teams import load64
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -23,7 +24,7 @@ def system() -> lm.System:
 
 @pytest.fixture(scope="module")
 def url(system: lm.System) -> Iterator[str]:
-    with served(system, api_keys=("a-secret-key",), request_seconds=60) as (found, _):
+    with served(system, api_keys=("a-secret-key",), request_seconds=600) as (found, _):
         yield f"{found}/v1"
 
 
@@ -102,9 +103,9 @@ def test_errors_are_of_the_types_of_openai(client: Any, url: str) -> None:
 
 def test_a_full_queue_and_a_time_limit(system: lm.System, monkeypatch: pytest.MonkeyPatch) -> None:
     openai = pytest.importorskip("openai")
-    monkeypatch.setattr("latentmas.backbones.LoadedBackbone.stop_ids", frozenset())
+    write_slowly(monkeypatch)
 
-    async def ask(url: str) -> list[Any]:
+    async def ask(url: str, engine: Engine) -> list[Any]:
         how = {"base_url": f"{url}/v1", "api_key": "none", "max_retries": 0}
         async with openai.AsyncOpenAI(**how) as client:
 
@@ -115,13 +116,16 @@ def test_a_full_queue_and_a_time_limit(system: lm.System, monkeypatch: pytest.Mo
                 return [chunk async for chunk in answer] if stream else answer
 
             first = asyncio.ensure_future(one(True))
-            await asyncio.sleep(0.3)
+            await soon(lambda: engine._rows == 1)
             rest = [asyncio.ensure_future(one(False)) for _ in range(3)]
+            await soon(lambda: sum(other.done() for other in rest) == 2)
+            for ticket in engine._tickets():
+                ticket.deadline = 0.0  # as if its time were over
             return await asyncio.gather(first, *rest, return_exceptions=True)
 
-    with served(system, max_rows=1, max_waiting=1, request_seconds=1) as (url, _):
-        first, *rest = asyncio.run(ask(url))
-    assert isinstance(first, openai.APIError) and "within 1 seconds" in str(first)
+    with served(system, max_rows=1, max_waiting=1, request_seconds=500) as (url, engine):
+        first, *rest = asyncio.run(ask(url, engine))
+    assert isinstance(first, openai.APIError) and "within 500 seconds" in str(first)
     kinds = sorted(type(error).__name__ for error in rest)
     assert kinds == ["InternalServerError", "RateLimitError", "RateLimitError"]
 

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 import latentmas as lm
-from latentmas.backbones import LoadedBackbone
 from latentmas.errors import DataError, ExecutionError, LatentMASError
 from latentmas.runtime import OpenBatch, Token
 from latentmas.serve import Engine, RequestError, ServeSettings
 from latentmas.serve.tickets import Begun, Inbox, Text
 from latentmas.testing import TINY_FAMILIES
-from tests.served import DRAWN, alone, asked, engine, pair, soon, texts
+from tests.served import DRAWN, alone, asked, engine, pair, soon, texts, write_slowly
 from tests.teams import load64
 
 
@@ -27,8 +26,8 @@ def system() -> lm.System:
 
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Answers end at their limit alone."""
-    monkeypatch.setattr(LoadedBackbone, "stop_ids", frozenset())
+    """An answer of thousands of tokens is in progress until it is cancelled."""
+    write_slowly(monkeypatch)
 
 
 # --- the open batch ---------------------------------------------------------------------------
@@ -142,7 +141,7 @@ def test_many_at_once_equal_each_alone(system: lm.System) -> None:
 
 def test_requests_join_while_others_are_written(system: lm.System, endless: None) -> None:
     async def ask() -> None:
-        long = made.submit([asked("a", max_new_tokens=400, seed=9, **DRAWN)], streams=True)
+        long = made.submit([asked("a", max_new_tokens=4000, seed=9, **DRAWN)], streams=True)
         await anext(e async for e in long.events() if isinstance(e[1], Text))
         await texts(made.submit([asked("b", max_new_tokens=2, **DRAWN)]))
         assert not long.results  # the short one has overtaken it
@@ -260,7 +259,7 @@ def test_an_exclusive_call_has_the_team_to_itself(system: lm.System) -> None:
             asyncio.run(made.exclusive(lambda team: 1 // 0))
 
 
-def test_limits_of_queue_and_time(system: lm.System, endless: None) -> None:
+def test_the_queue_is_limited(system: lm.System, endless: None) -> None:
     async def ask() -> None:
         running = made.submit([asked("a", max_new_tokens=4000, **DRAWN)])
         await soon(lambda: made._active)
@@ -270,12 +269,22 @@ def test_limits_of_queue_and_time(system: lm.System, endless: None) -> None:
         assert caught.value.status == 429
         waiting.cancel()
         await soon(lambda: not made._waiting)
+        running.cancel()
+        await soon(lambda: not made._active)
+
+    with engine(system, max_rows=1, max_waiting=2) as made:
+        asyncio.run(ask())
+
+
+def test_the_time_of_a_request_is_limited(system: lm.System, endless: None) -> None:
+    async def ask() -> None:
+        running = made.submit([asked("a", max_new_tokens=4000, **DRAWN)])
         with pytest.raises(RequestError, match="within 1 seconds") as caught:
             await running.finished()
         assert caught.value.status == 504
         assert not made._active
 
-    with engine(system, max_rows=1, max_waiting=2, request_seconds=1) as made:
+    with engine(system, request_seconds=1) as made:
         asyncio.run(ask())
 
 

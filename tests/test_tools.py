@@ -47,7 +47,7 @@ def kind(request: pytest.FixtureRequest) -> _sandbox.Kind:
 
 @pytest.fixture
 def run(kind):
-    return tools.python_tool(kind=kind, seconds=20)
+    return tools.python_tool(kind=kind, seconds=300)
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_every_standard_module_can_be_imported(run):
 
 
 def test_output_is_cut_while_it_is_read(kind):
-    run = tools.python_tool(kind=kind, output_chars=100, seconds=20)
+    run = tools.python_tool(kind=kind, output_chars=100, seconds=300)
     assert run("print('é' * 99)") == "é" * 99
     said = run("print('é' * 110)")
     assert said == "é" * 100 + "\n[output cut at 100 characters]"
@@ -156,9 +156,12 @@ def test_output_is_cut_while_it_is_read(kind):
 
 
 def test_limits_of_time_and_memory(kind):
-    run = tools.python_tool(kind=kind, seconds=0.5, memory_bytes=128 * 2**20)
-    said = run("print('early')\nwhile True: pass")
-    assert said == "early\n[stopped: time limit of 0.5 s]"
+    for seconds in (0.5, 2, 8, 32, 128):  # until there is time enough to print
+        run = tools.python_tool(kind=kind, seconds=seconds, memory_bytes=128 * 2**20)
+        said = run("print('early')\nwhile True: pass")
+        if said.startswith("early"):
+            break
+    assert said == f"early\n[stopped: time limit of {seconds:g} s]"
     run = tools.python_tool(kind=kind, memory_bytes=128 * 2**20)
     said = run("x = 'x' * 2**28")
     assert said.endswith("MemoryError\n[stopped: memory limit of 128 MiB]")
@@ -239,9 +242,10 @@ def test_without_a_sandbox_it_refuses_and_says_what_to_do(no_sandbox):
 
 
 def test_it_runs_without_a_sandbox_on_request(no_sandbox):
-    run = tools.python_tool(unsafe=True, seconds=2)
+    run = tools.python_tool(unsafe=True, seconds=300)
     assert run("print(1 + 1)") == "2"
-    assert run("while True: pass") == "[stopped: time limit of 2 s]"
+    brief = tools.python_tool(unsafe=True, seconds=0.5)
+    assert brief("while True: pass") == "[stopped: time limit of 0.5 s]"
     assert "HOME" in run("import os; print(sorted(os.environ))")
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 import latentmas as lm
+from tests.processes import command, run_alone
 from tests.test_cli import call, words
 from tests.test_training import PLAN, ROWS
 
@@ -113,18 +113,30 @@ class Mine(Loop):
 def test_a_loop_of_a_plugin_is_a_command(team: Path, rows: Path, tmp_path: Path) -> None:
     plugin = tmp_path / "own_loop.py"
     plugin.write_text(PLUGIN)
-    script = ["-m", "latentmas", "--plugin", plugin, "train"]
     options = ["--data", rows, "--output-dir", tmp_path / "out"]
 
     def run(*more: object) -> str:
-        command = [sys.executable, *map(str, [*script, *more, *options])]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=100)
-        assert done.returncode == 0, done.stderr
-        return done.stdout + done.stderr
+        words = map(str, ["--plugin", plugin, "train", *more, *options])
+        code, said = run_alone("tests.processes:command", *words)
+        assert code == 0, said
+        return said
 
     assert "because I want it" in run(team, "--dry-run")
     assert "mine loop: 1 of 1 steps" in run("mine", team, "--steps", 1)
+
+
+def interrupt(folder: str, *words: str) -> None:
+    """The command line in a folder; Ctrl-C is pressed once the training has written its log."""
+
+    def press() -> None:
+        while not log.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    os.chdir(folder)
+    log = Path("out of mine", "metrics.jsonl")
+    threading.Thread(target=press, daemon=True).start()
+    command(*words)
 
 
 def test_ctrl_c_on_the_command_line_prints_the_command_that_resumes(tmp_path: Path) -> None:
@@ -132,22 +144,9 @@ def test_ctrl_c_on_the_command_line_prints_the_command_that_resumes(tmp_path: Pa
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
     words = ["train", "outer", str(team), "--data", str(rows), "--output-dir", "out of mine"]
-    command = [sys.executable, "-m", "latentmas", *words, "--steps", "100000"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [*command, "--set", "logging_steps=1"],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-    ) as process:
-        log = tmp_path / "out of mine" / "metrics.jsonl"
-        until = time.monotonic() + 100
-        while not log.exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=100)
-    assert process.returncode == 130, said
+    words += ["--steps", "100000", "--set", "logging_steps=1"]
+    code, said = run_alone("tests.test_train_command:interrupt", str(tmp_path), *words)
+    assert code == 130, said
     saved = sorted((tmp_path / "out of mine").glob("checkpoint-*"))
     assert len(saved) == 1 and saved[0].name in said
     line = next(line for line in said.splitlines() if "--resume" in line)

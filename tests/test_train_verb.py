@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
-import os
-import subprocess
-import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import TrainerCallback
 import latentmas as lm
 from latentmas.training import plan_training
 from latentmas.training.loops import loops
+from tests.processes import run_processes
 from tests.test_training import PLAN, ROWS, changed, tiny, weights
 from tests.test_watching import Interrupts
 
@@ -203,33 +203,24 @@ def test_every_loop_keeps_its_contract(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").exists() and (tmp_path / "training.json").exists()
 
 
-TWO = """
-import sys
-import latentmas as lm
-
-ROWS = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]
-small, folder, resume = sys.argv[1:]
-graph = lm.Graph("two", inputs=["question"], rounds=1, latent_steps=1)
-for name, prompt in (("reader", "{{ question }}"), ("writer", "{{ reader }}")):
-    graph.add_agent(name, lm.Backbone(small), prompt=prompt, inner="recursive")
-graph.connect("reader", "writer", link="recursive")
-system = graph.output("writer").compile().load()
-options = {"resume": True} if resume == "yes" else {"loops": ["inner", "edge"], "max_steps": 2}
-lm.train(system, ROWS, output_dir=folder, **options)
-"""
+def train_on_each_rank(source: str, folder: str, options: dict[str, Any]) -> str:
+    """What a process of several says while it trains."""
+    graph = lm.Graph("two", inputs=["question"], rounds=1, latent_steps=1)
+    for name, prompt in (("reader", "{{ question }}"), ("writer", "{{ reader }}")):
+        graph.add_agent(name, lm.Backbone(source), prompt=prompt, inner="recursive")
+    graph.connect("reader", "writer", link="recursive")
+    rows = [{"question": f"{i}+2", "answer": f"={i + 2}"} for i in range(8)]
+    with redirect_stderr(io.StringIO()) as said:
+        lm.train(graph.output("writer").compile().load(), rows, output_dir=folder, **options)
+    return said.getvalue()
 
 
 def test_several_processes_train_one_team(tmp_path: Path) -> None:
     """One of them writes; the others wait for it where they must."""
-    (script := tmp_path / "two.py").write_text(TWO)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    for resume in ("no", "yes"):
-        words = [str(script), tiny("llama", 16).source, str(tmp_path / "out"), resume]
-        done = subprocess.run(
-            [*two, *words], env=environment, capture_output=True, text=True, timeout=110
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stderr.count("because ") == 2
+    work = "tests.test_train_verb:train_on_each_rank"
+    for options in ({"loops": ["inner", "edge"], "max_steps": 2}, {"resume": True}):
+        source, folder = tiny("llama", 16).source, str(tmp_path / "out")
+        said = run_processes(2, work, source, folder, options)
+        assert "".join(said).count("because ") == 2
     saved = lm.System.from_pretrained(tmp_path / "out" / "team")
     assert [record.manifest["processes"] for record in saved.history] == [2, 2]

@@ -6,18 +6,16 @@ import json
 import logging
 import math
 import os
-import random
 import re
 import signal
-import subprocess
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -34,6 +32,7 @@ from latentmas.training.memory.estimate import dry_run, estimate
 from latentmas.training.memory.saved_tensors import saved_bytes
 from latentmas.training.select import freeze_all_but
 from latentmas.training.speech import Speech
+from tests.processes import run_alone, run_processes
 from tests.teams import RECURSIVE, load64, of_template, tiny
 
 ROWS = [
@@ -615,11 +614,11 @@ def test_long_rows_are_counted_with_all_messages_of_a_slot(how: str, fits: bool)
 # --- survival -----------------------------------------------------------------------------------
 
 
-def twelve_steps(folder: Path | str, *, resume: bool = False) -> None:
+def six_steps(folder: Path | str, *, resume: bool = False) -> None:
     """A training that saves at each step."""
     config = lm.OuterConfig(
         str(folder),
-        max_steps=12,
+        max_steps=6,
         use_cpu=True,
         per_device_train_batch_size=1,
         logging_steps=1,
@@ -633,39 +632,28 @@ def twelve_steps(folder: Path | str, *, resume: bool = False) -> None:
     trainer.save_model()
 
 
-TRAIN = """
-import sys
-from tests.test_training_exactness import twelve_steps
-twelve_steps(sys.argv[1], resume=len(sys.argv) > 2)
-"""
+def train_until_killed(folder: str, resume: bool, step: int, files: int) -> None:
+    """Killed when it opens a file of the checkpoint of a step, after so many others."""
+    opened = list[str]()
 
+    def watch(event: str, given: tuple[Any, ...]) -> None:
+        if event == "open" and f"checkpoint-{step}" in str(given[0]):
+            if len(opened) == files:
+                os.kill(os.getpid(), signal.SIGKILL)
+            opened.append(str(given[0]))
 
-def run_training(folder: Path, *arguments: str, kill_at: int | None = None) -> int:
-    """A training in a process of its own, killed as soon as it begins to write a checkpoint."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAIN, str(folder), *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parent.parent,
-    )
-    with process:
-        while kill_at is not None and process.poll() is None:
-            if any(folder.glob(f"*checkpoint-{kill_at}*")):
-                process.send_signal(signal.SIGKILL)
-            time.sleep(0.001)
-    return process.wait()
+    sys.addaudithook(watch)
+    six_steps(folder, resume=resume)
 
 
 def test_killed_while_it_saves_a_resumed_training_ends_the_same(tmp_path: Path) -> None:
     """Killed twice here; `benchmarks/crash.py` does it ten times, at any moment."""
-    twelve_steps(tmp_path / "whole")
+    six_steps(tmp_path / "whole")
     whole = load_file(tmp_path / "whole" / "links.safetensors")
-    folder = tmp_path / "killed"
-    assert run_training(folder, kill_at=4) == -signal.SIGKILL
-    assert run_training(folder, "resume", kill_at=8) == -signal.SIGKILL
-    assert run_training(folder, "resume") == 0
+    folder, work = tmp_path / "killed", "tests.test_training_exactness:train_until_killed"
+    assert run_alone(work, str(folder), False, 2, 0)[0] == -signal.SIGKILL
+    assert run_alone(work, str(folder), True, 4, 3)[0] == -signal.SIGKILL
+    six_steps(folder, resume=True)
     found = load_file(folder / "links.safetensors")
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
@@ -731,33 +719,20 @@ def trained(folder: Path | str, rounds: int, size: int, source: str) -> lm.Syste
     return system
 
 
-TWO = """
-import sys
-import torch.distributed as dist
-from tests.test_training_exactness import trained
-for rounds in (2, 1):
-    folder = f"{sys.argv[1]}/{rounds}"
-    system = trained(folder, rounds, 2, sys.argv[2])
-    if dist.get_rank() == 0:
-        system.save_pretrained(folder + "/team")
-    dist.barrier()
-dist.destroy_process_group()
-"""
+def train_on_each_rank(folder: str, source: str) -> None:
+    """Two trainings; the first process saves their teams."""
+    for rounds in (2, 1):
+        system = trained(f"{folder}/{rounds}", rounds, 2, source)
+        if dist.get_rank() == 0:
+            system.save_pretrained(f"{folder}/{rounds}/team")
+        dist.barrier()
+    dist.destroy_process_group()
 
 
 def test_two_processes_give_the_links_of_one(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     small = tiny("llama", 16).source  # only the first process of several writes model files
-    two = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    two += [f"--master_port={random.Random(os.getpid()).randint(20000, 50000)}"]
-    two += [str(script), str(tmp_path / "two"), small]
-    root = Path(__file__).parent.parent
-    done = subprocess.run(
-        two, env=environment, capture_output=True, text=True, timeout=110, cwd=root
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    work = "tests.test_training_exactness:train_on_each_rank"
+    run_processes(2, work, str(tmp_path / "two"), small)
     for rounds in (2, 1):
         a = trained(tmp_path / "one", rounds, 4, small).link_state()
         b = load_file(tmp_path / "two" / str(rounds) / "team" / "links.safetensors")
