@@ -10,7 +10,17 @@ from latentmas.engine.auto_executor import (
     make_executor,
 )
 from latentmas.engine.beginnings import beginning_of, beginnings_kept, first_messages, state_after
-from latentmas.engine.buffers import KEPT_SHARE, Shape, bucket, enlarged, shape_for, surplus
+from latentmas.engine.buffers import (
+    HOST_LIMIT,
+    KEPT_SHARE,
+    BufferPool,
+    Shape,
+    Use,
+    bucket,
+    enlarged,
+    row_bucket,
+    shape_for,
+)
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
 from latentmas.engine.inner import GroupedInner, Inner
@@ -29,14 +39,18 @@ from latentmas.engine.rollout import latent_rollout
 from latentmas.engine.sessions import CachedSession, DecoderSession, positions
 from latentmas.engine.step_input import StepInput
 from latentmas.engine.team import Team
+from latentmas.engine.warm_up import ExpectedSteps, WarmUp
 
 __all__ = [
     "AUTO",
+    "BufferPool",
     "CachedSession",
     "Choice",
     "Executor",
+    "ExpectedSteps",
     "DecoderSession",
     "GroupedInner",
+    "HOST_LIMIT",
     "Inner",
     "KEPT_SHARE",
     "MESSAGE",
@@ -45,8 +59,10 @@ __all__ = [
     "Prefix",
     "Shape",
     "Team",
+    "Use",
     "StepInput",
     "WORTHWHILE",
+    "WarmUp",
     "answer_ids",
     "beginning_of",
     "beginnings_kept",
@@ -68,8 +84,8 @@ __all__ = [
     "pack",
     "positions",
     "prompt_ids",
+    "row_bucket",
     "shape_for",
     "shared_columns",
     "state_after",
-    "surplus",
 ]

@@ -1,6 +1,6 @@
 """One step over fixed buffers: run as it is, or captured once and replayed as a CUDA graph.
 
-Shapes: `B` rows, `D` width.
+Shapes: `B` rows, `D` width, `N` rows of several agents, padded.
 """
 
 from __future__ import annotations
@@ -12,30 +12,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentmas.backbones import LoadedBackbone, StaticKVCache
+from latentmas.backbones import LoadedBackbone, StaticBuffers, StaticKVCache
+from latentmas.engine.buffers import BufferPool, row_bucket
 from latentmas.engine.inner import GroupedInner, Inner
 from latentmas.redact import get_logger
 
-__all__ = ["Replay", "capture", "one_step", "replay_of"]
+__all__ = ["MOST_GRAPHS", "POOL", "Replay", "Spread"]
+__all__ += ["capture", "count_graphs", "one_step", "replay_of"]
 
 log = get_logger("latentmas.runtime")
 WARM_UPS = 2
 """Runs before a capture: libraries choose and load their kernels in them."""
+MOST_GRAPHS = 256
+"""Maximum number of graphs of a backbone; other steps run without one. None is ever captured a
+second time to make room."""
+POOL = "buffers"
+"""Key of a backbone's pool of buffers in its workspace."""
 
-Step = Callable[[LoadedBackbone, StaticKVCache, "Inner | None", int], None]
+Step = Callable[[LoadedBackbone, StaticKVCache, "Inner | None"], None]
 
 
-def one_step(
-    backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None, rows: int
-) -> None:
+def one_step(backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
     """A step of one position, for all rows of a state; nothing is read back to the host.
 
     Reads `x_B1D`, or with an inner link makes it of `h_BD`; writes `h_BD`; moves on `column`,
     `position_B` and `mask_BC`.
     """
     if inner is not None:
-        x_BD = inner.apply_to(state.h_BD[:rows])
-        state.x_B1D[:rows].copy_(x_BD[:, None])
+        state.x_B1D.copy_(inner.apply_to(state.h_BD)[:, None])
     state.mask_BC.index_fill_(1, state.column, 1)
     h_B1D = backbone.step(state.x_B1D, state.position_B[:, None], state.mask_BC, state)
     state.h_BD.copy_(h_B1D[:, -1])
@@ -43,44 +47,91 @@ def one_step(
     state.column.add_(1)
 
 
+class Spread:
+    """Inner links of several agents, each over as many rows, so that few graphs serve all batches.
+
+    Which rows those are is written into buffers on the device before a rollout.
+    """
+
+    def __init__(self, inner: GroupedInner, rows: int, device: torch.device) -> None:
+        """Links over groups of as many rows as the largest needs, rounded up.
+
+        Args:
+            inner: Links, with the number of rows of each.
+            rows: Number of rows of the state B.
+            device: Device of the state.
+        """
+        self.links = inner.links
+        self._each = row_bucket(max(inner.sizes))
+        self._origin_N = torch.zeros(
+            len(self.links) * self._each, dtype=torch.long, device=device
+        )
+        self._place_B = torch.zeros(rows, dtype=torch.long, device=device)
+
+    def arrange(self, sizes: Sequence[int]) -> None:
+        """Say how many rows each agent has."""
+        origins, places, start = list[int](), list[int](), 0
+        for group, size in enumerate(sizes):
+            origins += [start + min(row, size - 1) for row in range(self._each)]
+            places += range(group * self._each, group * self._each + size)
+            start += size
+        places += [0] * (len(self._place_B) - start)
+        self._origin_N.copy_(torch.tensor(origins))
+        self._place_B.copy_(torch.tensor(places))
+
+    def apply_to(self, h_BD: Tensor) -> Tensor:
+        """Each link on its rows, `(B, D)` to `(B, D)`."""
+        parts = h_BD.index_select(0, self._origin_N).split(self._each)
+        mapped = [link.apply_to(part) for link, part in zip(self.links, parts, strict=True)]
+        return torch.cat(mapped).index_select(0, self._place_B)
+
+
 class Replay:
-    """A step over the buffers of one state, which keeps it.
+    """A step over the rows and columns of one state.
 
     State and backbone are given to each call: holding them would close a reference cycle, and the
     state's buffers would stay until the garbage collector runs.
     """
 
-    def __init__(
-        self, inner: Inner | None, rows: int, *, captures: bool, compile_step: bool
-    ) -> None:
-        self._inner, self._rows = inner, rows
+    def __init__(self, inner: Inner | None, *, captures: bool, compile_step: bool) -> None:
+        self.inner = inner
         self._step: Step = _compiled(one_step) if compile_step else one_step
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captures = captures
 
+    @property
+    def captured(self) -> bool:
+        """Whether it has a graph."""
+        return self._graph is not None
+
     def __call__(self, backbone: LoadedBackbone, state: StaticKVCache) -> None:
         """Do the step; the caller counts it."""
-        if self._captures:
-            self._captures = False
-            self._graph = self._captured(backbone, state)
+        self.prepare(backbone, state)
         if self._graph is not None:
             self._graph.replay()
         else:
-            self._step(backbone, state, self._inner, self._rows)
+            self._step(backbone, state, self.inner)
+
+    def prepare(self, backbone: LoadedBackbone, state: StaticKVCache) -> None:
+        """Capture the step, unless that has been done or cannot be."""
+        if self._captures:
+            self._captures = False
+            self._graph = self._captured(backbone, state)
 
     def _captured(
         self, backbone: LoadedBackbone, state: StaticKVCache
     ) -> torch.cuda.CUDAGraph | None:
         """The captured step; None where that fails, which is not tried again for such buffers."""
         failed: set[Any] = backbone.workspace.setdefault("not captured", set())
-        shape = state.rows, state.capacity, self._inner is not None
-        if shape in failed:
+        shape = state.rows, state.capacity, self.inner is not None
+        if shape in failed or count_graphs(backbone) >= MOST_GRAPHS:
             return None
         try:
             return capture(
-                lambda: self._step(backbone, state, self._inner, self._rows),
+                lambda: self._step(backbone, state, self.inner),
                 device=backbone.device,
                 changed=state.buffers(),
+                pool=_memory_of(backbone),
             )
         except RuntimeError as error:
             if not failed:
@@ -94,8 +145,28 @@ class Replay:
             return None
 
 
+def count_graphs(backbone: LoadedBackbone) -> int:
+    """Number of graphs that a backbone's buffers have."""
+    pool: BufferPool[StaticBuffers] | None = backbone.workspace.get(POOL)
+    held = [] if pool is None else pool.held
+    return sum(replay.captured for buffers in held for replay in buffers.replays.values())
+
+
+def _memory_of(backbone: LoadedBackbone) -> Any:
+    """The memory pool that all graphs of a backbone share for what they hold during a step.
+
+    Results are in buffers outside of it, so that graphs may be replayed in any order, one at a
+    time.
+    """
+    key = "memory of graphs"
+    if key not in backbone.workspace:
+        with torch.cuda.device(backbone.device):
+            backbone.workspace[key] = torch.cuda.graph_pool_handle()
+    return backbone.workspace[key]
+
+
 def capture(
-    step: Callable[[], None], *, device: torch.device, changed: Sequence[Tensor]
+    step: Callable[[], None], *, device: torch.device, changed: Sequence[Tensor], pool: Any = None
 ) -> torch.cuda.CUDAGraph:
     """Capture a step; afterwards all state is as before, on failure too.
 
@@ -103,6 +174,7 @@ def capture(
         step: Function to capture.
         device: Device on which it runs.
         changed: Tensors that the step changes, apart from columns that it always overwrites.
+        pool: Memory pool shared with other graphs; None: one of its own.
 
     Raises:
         RuntimeError: The step cannot be captured.
@@ -125,7 +197,9 @@ def capture(
                         restore()  # so all write one column: it may be the last that there is
             finally:
                 current.wait_stream(side)
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=pool, stream=side, capture_error_mode="thread_local"
+            ):
                 step()
         finally:
             torch.cuda.set_stream(current)  # torch stays on the side stream when a capture fails
@@ -146,26 +220,47 @@ def _compiled(step: Step) -> Step:
 
 
 def replay_of(
-    state: StaticKVCache, inner: Inner | None, rows: int, *, captures: bool, compile_step: bool
+    buffers: StaticBuffers,
+    state: StaticKVCache,
+    inner: Inner | None,
+    *,
+    captures: bool,
+    compile_step: bool,
 ) -> Replay:
-    """The state's replay for an inner link, made once."""
-    key = _key(inner, rows), captures, compile_step
-    known: dict[Any, Replay] = state.replays
+    """The replay of a state for an inner link, made once.
+
+    Args:
+        buffers: Buffers of the state, which keep the replay.
+        state: State whose rows and columns it covers.
+        inner: Inner links of the rollout; None: inputs are given.
+        captures: Whether the step is captured.
+        compile_step: Whether it is compiled.
+    """
+    together = inner if isinstance(inner, GroupedInner) else None
+    sizes = None if together is None else tuple(together.sizes)
+    if together is not None and (captures or compile_step):
+        sizes = (row_bucket(max(together.sizes)),)
+    shape = state.rows, state.capacity, sizes
+    key = _weights(inner), shape, captures, compile_step
+    known: dict[Any, Replay] = buffers.replays
     if key not in known:
-        known[key] = Replay(inner, rows, captures=captures, compile_step=compile_step)
+        if together is not None and (captures or compile_step):
+            inner = Spread(together, state.rows, state.column.device)
+        known[key] = Replay(inner, captures=captures, compile_step=compile_step)
+    if together is not None and isinstance(spread := known[key].inner, Spread):
+        spread.arrange(together.sizes)
     return known[key]
 
 
-def _key(inner: Inner | None, rows: int) -> Any:
-    """What a captured step depends on: which weights, where they are, over how many rows.
+def _weights(inner: Inner | None) -> Any:
+    """Which links a captured step applies, and where their weights are.
 
     A replay holds its links, so that an id stands for the same link as long as the key is there.
     """
     if inner is None:
         return None
     links = inner.links if isinstance(inner, GroupedInner) else [inner]
-    sizes = tuple(inner.sizes) if isinstance(inner, GroupedInner) else (rows,)
     weights = [
         p.data_ptr() for link in links if isinstance(link, nn.Module) for p in link.parameters()
     ]
-    return tuple(map(id, links)), tuple(weights), sizes
+    return tuple(map(id, links)), tuple(weights)

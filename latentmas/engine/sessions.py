@@ -57,6 +57,8 @@ def positions(mask_BL: Tensor, mode: PositionMode) -> Tensor:
 class DecoderSession(ABC):
     """Feeds input embeddings to a backbone piece by piece and hands out the last state."""
 
+    takes_in = False
+    """Whether other feeds are to join it, so that it outlives turns; set before the prompt."""
     splits = False
     """Whether a prompt may be fed in two parts: what a feed remembers costs it nothing."""
 

@@ -149,14 +149,18 @@ class GenerationBatch:
         """Read prompts; their B × num_return_sequences rows join in."""
         began = time.perf_counter()
         feed = self._executor.session(self._backbone)
-        feed.reserve(min(AHEAD, max(request.max_new_tokens)))
-        h_BD = feed.prefill(prompt)
-        if request.num_return_sequences > 1:
-            each = [
-                i for i in range(len(prompt.lengths)) for _ in range(request.num_return_sequences)
-            ]
-            feed.select(each)
-            h_BD = h_BD[each]
+        feed.takes_in = self._feed is None
+        feed.reserve(min(AHEAD, max(request.max_new_tokens)) if feed.takes_in else 0)
+        try:
+            h_BD = feed.prefill(prompt)
+            if request.num_return_sequences > 1:
+                count = request.num_return_sequences
+                each = [i for i in range(len(prompt.lengths)) for _ in range(count)]
+                feed.select(each)
+                h_BD = h_BD[each]
+        except BaseException:
+            feed.close()
+            raise
         limits = zip(request.max_new_tokens, request.context_left, request.streams, strict=True)
         rows = [
             GeneratedSequence(request, i, random_stream(stream), most, left)
@@ -282,9 +286,11 @@ class GenerationBatch:
                     row.lead(continuations[row.index])
 
     def _shed(self, feed: DecoderSession) -> None:
-        """Drop ended rows where that pays."""
-        kept = [i for i, row in enumerate(self._rows) if row.open]
-        if feed.should_compact(len(kept), len(self._rows)):
+        """Drop ended rows where that pays; the last ones take their places."""
+        count = self.live
+        if feed.should_compact(count, len(self._rows)):
+            last = iter([i for i in range(count, len(self._rows)) if self._rows[i].open])
+            kept = [i if self._rows[i].open else next(last) for i in range(count)]
             feed.select(kept)
             self._rows = [self._rows[i] for i in kept]
             if self._written is not None:
