@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
 from latentmas.backbones import LoadedBackbone, StaticBuffers, StaticKVCache
 from latentmas.engine.buffers import BufferPool, row_bucket
-from latentmas.engine.inner import GroupedInner, Inner
+from latentmas.engine.inner import GroupedInner, Inner, links_of
+from latentmas.links import Link
 from latentmas.redact import get_logger
 
 __all__ = ["MOST_GRAPHS", "POOL", "Replay", "Spread"]
@@ -48,24 +50,23 @@ def one_step(backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None
 
 
 class Spread:
-    """Inner links of several agents, each over as many rows, so that few graphs serve all batches.
+    """Which rows of a state belong to which of several agents, on the device.
 
-    Which rows those are is written into buffers on the device before a rollout.
+    Each agent's inner link runs over as many rows as the largest group has, rounded up, so that few
+    graphs serve all batches.
     """
 
     def __init__(self, inner: GroupedInner, rows: int, device: torch.device) -> None:
-        """Links over groups of as many rows as the largest needs, rounded up.
+        """Rows of as many groups as there are links.
 
         Args:
             inner: Links, with the number of rows of each.
             rows: Number of rows of the state B.
             device: Device of the state.
         """
-        self.links = inner.links
         self._each = row_bucket(max(inner.sizes))
-        self._origin_N = torch.zeros(
-            len(self.links) * self._each, dtype=torch.long, device=device
-        )
+        count = len(inner.links) * self._each
+        self._origin_N = torch.zeros(count, dtype=torch.long, device=device)
         self._place_B = torch.zeros(rows, dtype=torch.long, device=device)
 
     def arrange(self, sizes: Sequence[int]) -> None:
@@ -79,56 +80,82 @@ class Spread:
         self._origin_N.copy_(torch.tensor(origins))
         self._place_B.copy_(torch.tensor(places))
 
+    def over(self, inner: Inner | None) -> Inner:
+        """The links over these rows."""
+        assert isinstance(inner, GroupedInner)
+        return _SpreadInner(inner.links, self._each, self._origin_N, self._place_B)
+
+
+class _SpreadInner(NamedTuple):
+    """The inner links of several agents, each over its own rows of a state."""
+
+    links: list[Link]
+    each: int
+    origin_N: Tensor
+    place_B: Tensor
+
     def apply_to(self, h_BD: Tensor) -> Tensor:
         """Each link on its rows, `(B, D)` to `(B, D)`."""
-        parts = h_BD.index_select(0, self._origin_N).split(self._each)
+        parts = h_BD.index_select(0, self.origin_N).split(self.each)
         mapped = [link.apply_to(part) for link, part in zip(self.links, parts, strict=True)]
-        return torch.cat(mapped).index_select(0, self._place_B)
+        return torch.cat(mapped).index_select(0, self.place_B)
 
 
 class Replay:
     """A step over the rows and columns of one state.
 
-    State and backbone are given to each call: holding them would close a reference cycle, and the
-    state's buffers would stay until the garbage collector runs.
+    State, backbone and links are given to each call: holding them would close a reference cycle,
+    since links may know their backbones, and buffers would stay until the garbage collector runs.
     """
 
-    def __init__(self, inner: Inner | None, *, captures: bool, compile_step: bool) -> None:
-        self.inner = inner
+    def __init__(
+        self, inner: Inner | None, spread: Spread | None, *, captures: bool, compile_step: bool
+    ) -> None:
+        self.spread = spread
+        """Rows of several agents; None: links are applied as they are."""
+        self._links = [ref(link) for link in links_of(inner)]
         self._step: Step = _compiled(one_step) if compile_step else one_step
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captures = captures
+
+    def serves(self, inner: Inner | None) -> bool:
+        """Whether it was made for these links, and not for others that had their addresses."""
+        links = links_of(inner)
+        return all(own() is link for own, link in zip(self._links, links, strict=True))
 
     @property
     def captured(self) -> bool:
         """Whether it has a graph."""
         return self._graph is not None
 
-    def __call__(self, backbone: LoadedBackbone, state: StaticKVCache) -> None:
+    def __call__(self, backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
         """Do the step; the caller counts it."""
-        self.prepare(backbone, state)
+        self.prepare(backbone, state, inner)
         if self._graph is not None:
             self._graph.replay()
         else:
-            self._step(backbone, state, self.inner)
+            self._step(backbone, state, self._over(inner))
 
-    def prepare(self, backbone: LoadedBackbone, state: StaticKVCache) -> None:
+    def prepare(self, backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
         """Capture the step, unless that has been done or cannot be."""
         if self._captures:
             self._captures = False
-            self._graph = self._captured(backbone, state)
+            self._graph = self._captured(backbone, state, self._over(inner))
+
+    def _over(self, inner: Inner | None) -> Inner | None:
+        return inner if self.spread is None else self.spread.over(inner)
 
     def _captured(
-        self, backbone: LoadedBackbone, state: StaticKVCache
+        self, backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None
     ) -> torch.cuda.CUDAGraph | None:
         """The captured step; None where that fails, which is not tried again for such buffers."""
         failed: set[Any] = backbone.workspace.setdefault("not captured", set())
-        shape = state.rows, state.capacity, self.inner is not None
+        shape = state.rows, state.capacity, inner is not None
         if shape in failed or count_graphs(backbone) >= MOST_GRAPHS:
             return None
         try:
             return capture(
-                lambda: self._step(backbone, state, self.inner),
+                lambda: self._step(backbone, state, inner),
                 device=backbone.device,
                 changed=state.buffers(),
                 pool=_memory_of(backbone),
@@ -197,9 +224,7 @@ def capture(
                         restore()  # so all write one column: it may be the last that there is
             finally:
                 current.wait_stream(side)
-            with torch.cuda.graph(
-                graph, pool=pool, stream=side, capture_error_mode="thread_local"
-            ):
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                 step()
         finally:
             torch.cuda.set_stream(current)  # torch stays on the side stream when a capture fails
@@ -243,24 +268,19 @@ def replay_of(
     shape = state.rows, state.capacity, sizes
     key = _weights(inner), shape, captures, compile_step
     known: dict[Any, Replay] = buffers.replays
-    if key not in known:
+    if key not in known or not known[key].serves(inner):
+        spread = None
         if together is not None and (captures or compile_step):
-            inner = Spread(together, state.rows, state.column.device)
-        known[key] = Replay(inner, captures=captures, compile_step=compile_step)
-    if together is not None and isinstance(spread := known[key].inner, Spread):
-        spread.arrange(together.sizes)
+            spread = Spread(together, state.rows, state.column.device)
+        known[key] = Replay(inner, spread, captures=captures, compile_step=compile_step)
+    if together is not None and (placed := known[key].spread) is not None:
+        placed.arrange(together.sizes)
     return known[key]
 
 
 def _weights(inner: Inner | None) -> Any:
-    """Which links a captured step applies, and where their weights are.
-
-    A replay holds its links, so that an id stands for the same link as long as the key is there.
-    """
-    if inner is None:
-        return None
-    links = inner.links if isinstance(inner, GroupedInner) else [inner]
-    weights = [
-        p.data_ptr() for link in links if isinstance(link, nn.Module) for p in link.parameters()
-    ]
+    """Which links a captured step applies, and where their weights are."""
+    links = links_of(inner)
+    modules = [link for link in links if isinstance(link, nn.Module)]
+    weights = [weight.data_ptr() for module in modules for weight in module.parameters()]
     return tuple(map(id, links)), tuple(weights)

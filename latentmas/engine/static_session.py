@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, StaticBuffers, StaticKVCache
 from latentmas.engine.buffers import SMALLEST, Use, bucket, enlarged, row_bucket
 from latentmas.engine.cuda_graphs import Replay, replay_of
-from latentmas.engine.inner import GroupedInner, Inner
+from latentmas.engine.inner import Inner, links_of
 from latentmas.engine.lease import lease, release
 from latentmas.engine.packing import Packed
 from latentmas.engine.sessions import DecoderSession
@@ -79,7 +78,7 @@ class StaticSession(DecoderSession):
             self._ready(1)
             state = self._step_state(1)
             state.x_B1D[:rows].copy_(x_BTD)
-            self._replay(state, None)(self.backbone, state)
+            self._replay(state, None)(self.backbone, state, None)
             self._step()
             return state.h_BD[:rows].clone()
         self._settle()
@@ -98,15 +97,14 @@ class StaticSession(DecoderSession):
         """Latent steps with the inner link inside the replayed step; the host only counts."""
         if count == 0:
             return []
-        links = inner.links if isinstance(inner, GroupedInner) else [inner]
-        if not all(getattr(link, "capturable", True) for link in links):
+        if not all(getattr(link, "capturable", True) for link in links_of(inner)):
             return super().roll(inner, h_BD, count)
         self._ready(count)
         rows, state, states = h_BD.shape[0], self._step_state(count), list[Tensor]()
         state.h_BD[:rows].copy_(h_BD)
         replay = self._replay(state, inner)
         for _ in range(count):
-            replay(self.backbone, state)
+            replay(self.backbone, state, inner)
             self._step()
             states.append(state.h_BD[:rows].clone())
         return states
@@ -169,9 +167,7 @@ class StaticSession(DecoderSession):
 
     def _replay(self, state: StaticKVCache, inner: Inner | None) -> Replay:
         captures = self._captures and self._rounds
-        return replay_of(
-            self._buffers, state, inner, captures=captures, compile_step=self._compile
-        )
+        return replay_of(self._buffers, state, inner, captures=captures, compile_step=self._compile)
 
     def _step_state(self, count: int) -> StaticKVCache:
         """The state over which the next steps run."""

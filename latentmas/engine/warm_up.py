@@ -148,6 +148,6 @@ def _capture(expected: ExpectedSteps, buffers: StaticBuffers, compile_step: bool
         replay = replay_of(buffers, state, inner, captures=True, compile_step=compile_step)
         if count_graphs(backbone) < MOST_GRAPHS or replay.captured:
             buffers.cursor.column.zero_()
-            replay.prepare(backbone, state)
+            replay.prepare(backbone, state, inner)
         left_out += not replay.captured
     return left_out
