@@ -158,12 +158,14 @@ def test_columns_that_are_padding_in_every_row_left_are_dropped(
 def unequal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of 4 to 40 tokens, the same in each run."""
 
-    def choose(pool: Any, _feed: Any, _h_BD: Any, ready: list[int]) -> list[int]:
-        end = min(pool._backbone.stop_ids)
-        rows = [pool._rows[i] for i in ready]
-        return [end if len(r.ids) >= 4 + r.stream.initial_seed() % 37 else 9 for r in rows]
+    plain = decoding.GenerationBatch._settle
 
-    monkeypatch.setattr(decoding.GenerationBatch, "_choose", choose)
+    def settle(pool: Any, chosen: dict[int, int]) -> None:
+        end, rows = min(pool._backbone.stop_ids), pool._rows
+        lengths = {i: 4 + rows[i].stream.initial_seed() % 37 for i in chosen}
+        plain(pool, {i: end if len(rows[i].ids) >= lengths[i] else 9 for i in chosen})
+
+    monkeypatch.setattr(decoding.GenerationBatch, "_settle", settle)
 
 
 def many(executor: Any, count: int = 64) -> tuple[LoadedBackbone, lm.RunResult]:
@@ -318,13 +320,12 @@ def test_what_was_in_buffers_before_changes_nothing(family: str) -> None:
     (buffers,) = backbone.workspace[POOL].held
     spoilt = prompts(backbone, 5, 30)
     spoilt.x_BTD[3:] = float("nan")
-    feeds = [executors.get(name)().session(backbone) for name in ("cached", "static")]
     ends = []
-    for feed in feeds:
+    for executor in (executors.get("cached")(), Static()):
+        feed, other = executor.session(backbone), executor.session(backbone)
         feed.takes_in = True
         feed.prefill(spoilt)
         feed.select([0, 2])
-        other = executors.get(feed is feeds[0] and "cached" or "static")().session(backbone)
         other.prefill(prompts(backbone, 3, 20))
         feed.join(other)
         ends.append([feed.feed(token(backbone, 5)) for _ in range(2)])

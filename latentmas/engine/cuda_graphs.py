@@ -20,7 +20,7 @@ from latentmas.links import Link
 from latentmas.redact import get_logger
 
 __all__ = ["MOST_GRAPHS", "POOL", "Replay", "Spread"]
-__all__ += ["capture", "count_graphs", "one_step", "replay_of"]
+__all__ += ["capture", "count_graphs", "one_step", "replay_of", "token_step"]
 
 log = get_logger("latentmas.runtime")
 WARM_UPS = 2
@@ -47,6 +47,13 @@ def one_step(backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None
     state.h_BD.copy_(h_B1D[:, -1])
     state.position_B.add_(1)
     state.column.add_(1)
+
+
+def token_step(backbone: LoadedBackbone, state: StaticKVCache, _inner: Inner | None) -> None:
+    """A step that reads the tokens in `token_B`, and writes the most likely next ones there."""
+    state.x_B1D.copy_(backbone.embed(state.token_B)[:, None])
+    one_step(backbone, state, None)
+    state.token_B.copy_(backbone.logits(state.h_BD).argmax(dim=-1))
 
 
 class Spread:
@@ -109,12 +116,19 @@ class Replay:
     """
 
     def __init__(
-        self, inner: Inner | None, spread: Spread | None, *, captures: bool, compile_step: bool
+        self,
+        step: Step,
+        inner: Inner | None,
+        spread: Spread | None,
+        *,
+        captures: bool,
+        compile_step: bool,
     ) -> None:
+        self._kind = step.__name__, inner is not None
         self.spread = spread
         """Rows of several agents; None: links are applied as they are."""
         self._links = [ref(link) for link in links_of(inner)]
-        self._step: Step = _compiled(one_step) if compile_step else one_step
+        self._step: Step = _compiled(step) if compile_step else step
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captures = captures
 
@@ -150,7 +164,7 @@ class Replay:
     ) -> torch.cuda.CUDAGraph | None:
         """The captured step; None where that fails, which is not tried again for such buffers."""
         failed: set[Any] = backbone.workspace.setdefault("not captured", set())
-        shape = state.rows, state.capacity, inner is not None
+        shape = state.rows, state.capacity, self._kind
         if shape in failed or count_graphs(backbone) >= MOST_GRAPHS:
             return None
         try:
@@ -251,6 +265,7 @@ def replay_of(
     *,
     captures: bool,
     compile_step: bool,
+    tokens: bool = False,
 ) -> Replay:
     """The replay of a state for an inner link, made once.
 
@@ -260,19 +275,21 @@ def replay_of(
         inner: Inner links of the rollout; None: inputs are given.
         captures: Whether the step is captured.
         compile_step: Whether it is compiled.
+        tokens: Whether it reads tokens and chooses the next ones.
     """
     together = inner if isinstance(inner, GroupedInner) else None
     sizes = None if together is None else tuple(together.sizes)
     if together is not None and (captures or compile_step):
         sizes = (row_bucket(max(together.sizes)),)
     shape = state.rows, state.capacity, sizes
-    key = _weights(inner), shape, captures, compile_step
+    key = _weights(inner), tokens, shape, captures, compile_step
     known: dict[Any, Replay] = buffers.replays
     if key not in known or not known[key].serves(inner):
         spread = None
         if together is not None and (captures or compile_step):
             spread = Spread(together, state.rows, state.column.device)
-        known[key] = Replay(inner, spread, captures=captures, compile_step=compile_step)
+        step = token_step if tokens else one_step
+        known[key] = Replay(step, inner, spread, captures=captures, compile_step=compile_step)
     if together is not None and (placed := known[key].spread) is not None:
         placed.arrange(together.sizes)
     return known[key]

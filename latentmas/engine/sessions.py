@@ -120,6 +120,25 @@ class DecoderSession(ABC):
         """Append one position to every row; returns its state, h_BD."""
         return self.feed(x_BD[:, None])
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether `write` costs the host less than a choice of its own."""
+        return False
+
+    def write(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a token to every row, and choose the most likely next ones.
+
+        The host waits for nothing.
+
+        Args:
+            ids_B: Token ids, on the device.
+
+        Returns:
+            The state of these tokens, h_BD, and the ids of the next ones, (B,).
+        """
+        h_BD = self.feed(self.backbone.embed(ids_B)[:, None])
+        return h_BD, self.backbone.logits(h_BD).argmax(dim=-1)
+
     def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
         """Latent steps after a state: each feeds what the inner link makes of the last one."""
         states = [h_BD]

@@ -93,6 +93,21 @@ class StaticSession(DecoderSession):
         state.advance(new)
         return h_BTD[:, -1]
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether steps are captured, head and choice inside."""
+        return self._captures and self._buffers.kept
+
+    def write(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a token to every row by a replay that also chooses the next ones."""
+        rows = len(ids_B)
+        self._ready(1)
+        state = self._step_state(1)
+        state.token_B[:rows].copy_(ids_B)
+        self._replay(state, None, tokens=True)(self.backbone, state, None)
+        self._step()
+        return state.h_BD[:rows].clone(), state.token_B[:rows].clone()
+
     def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
         """Latent steps with the inner link inside the replayed step; the host only counts."""
         if count == 0:
@@ -165,9 +180,15 @@ class StaticSession(DecoderSession):
         """Whether steps are of few sizes, because each of them is captured or compiled."""
         return self._compile or (self._captures and self._buffers.kept)
 
-    def _replay(self, state: StaticKVCache, inner: Inner | None) -> Replay:
-        captures = self._captures and self._rounds
-        return replay_of(self._buffers, state, inner, captures=captures, compile_step=self._compile)
+    def _replay(self, state: StaticKVCache, inner: Inner | None, *, tokens: bool = False) -> Replay:
+        return replay_of(
+            self._buffers,
+            state,
+            inner,
+            captures=self._captures and self._rounds,
+            compile_step=self._compile,
+            tokens=tokens,
+        )
 
     def _step_state(self, count: int) -> StaticKVCache:
         """The state over which the next steps run."""

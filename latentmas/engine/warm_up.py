@@ -69,8 +69,11 @@ class ExpectedSteps:
         """Rows of all agents."""
         return self.batch * max(1, len(self.links))
 
-    def shapes(self, buffers: StaticBuffers) -> Iterator[tuple[Inner | None, int, int]]:
-        """Inner link, rows and columns of each step that may have a graph, the largest first."""
+    def shapes(self, buffers: StaticBuffers) -> Iterator[tuple[Inner | None, int, int, bool]]:
+        """Each step that may have a graph, the largest first.
+
+        Inner link, rows, columns, and whether it chooses tokens.
+        """
         sizes = {bucket(n) for n in range(SMALLEST, self.columns + 1)}
         columns = sorted({min(max(SMALLEST, n), buffers.capacity) for n in sizes}, reverse=True)
         known = set[tuple[int, int]]()
@@ -81,7 +84,9 @@ class ExpectedSteps:
                 continue
             known.add((each, rows))
             for width in columns:
-                yield self._inner(batch), rows, width
+                yield self._inner(batch), rows, width, False
+                if not self.links:
+                    yield None, rows, width, True
 
     def _inner(self, batch: int) -> Inner | None:
         if len(self.links) > 1:
@@ -143,9 +148,11 @@ def _provided(
 def _capture(expected: ExpectedSteps, buffers: StaticBuffers, compile_step: bool) -> int:
     """Capture the steps over some buffers; returns how many have no graph."""
     backbone, left_out = expected.backbone, 0
-    for inner, rows, columns in expected.shapes(buffers):
+    for inner, rows, columns, tokens in expected.shapes(buffers):
         state = buffers.state(rows, columns)
-        replay = replay_of(buffers, state, inner, captures=True, compile_step=compile_step)
+        replay = replay_of(
+            buffers, state, inner, captures=True, compile_step=compile_step, tokens=tokens
+        )
         if count_graphs(backbone) < MOST_GRAPHS or replay.captured:
             buffers.cursor.column.zero_()
             replay.prepare(backbone, state, inner)

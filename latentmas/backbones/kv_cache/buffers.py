@@ -106,6 +106,7 @@ class StaticBuffers:
         self.mask_BC = torch.zeros(rows, capacity, dtype=torch.long, device=device)
         self.x_B1D = torch.zeros(rows, 1, width, dtype=backbone.dtype, device=device)
         self.h_BD = torch.zeros(rows, width, dtype=backbone.dtype, device=device)
+        self.token_B = torch.zeros(rows, dtype=torch.long, device=device)
         self.layers: list[dict[tuple[str, int], Tensor]] = []
         """Tensors of each layer, by name and number."""
         self._blocks: list[Tensor] = []
@@ -169,7 +170,7 @@ class StaticBuffers:
         self.cursor.length = 0
         for block in self._blocks:
             block[:, :rows, :, :columns].zero_()
-        for tensor in (*self._recurrent, self.mask_BC, self.x_B1D, self.h_BD):
+        for tensor in (*self._recurrent, self.mask_BC, self.x_B1D, self.h_BD, self.token_B):
             tensor[:rows].zero_()
         self._written = 0, 0
 

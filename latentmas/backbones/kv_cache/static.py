@@ -25,7 +25,7 @@ class StaticKVCache(KVCache):
     """Keys and values in buffers of C columns; sliding windows are applied by the mask.
 
     All that a step of one position reads and writes has a fixed address: `x_B1D`, `h_BD`,
-    `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's count. All of
+    `token_B`, `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's count. All of
     it is a view of `StaticBuffers`, whose states share one count and one content.
     """
 
@@ -52,6 +52,7 @@ class StaticKVCache(KVCache):
         self.position_B = buffers.position_B[:rows]
         self.mask_BC = buffers.mask_BC[:rows, :columns]
         self.x_B1D, self.h_BD = buffers.x_B1D[:rows], buffers.h_BD[:rows]
+        self.token_B = buffers.token_B[:rows]
         self.cache = Cache(
             layers=[_layer(own, rows, columns, buffers.cursor) for own in buffers.layers]
         )
@@ -92,7 +93,7 @@ class StaticKVCache(KVCache):
 
     def buffers(self) -> list[Tensor]:
         """Buffers that a one-position step changes, except keys and values, which it rewrites."""
-        found = [self.column, self.position_B, self.mask_BC, self.x_B1D, self.h_BD]
+        found = [self.column, self.position_B, self.mask_BC, self.x_B1D, self.h_BD, self.token_B]
         for layer in self._recurrent:
             found += [*layer.conv_states.values(), *layer.recurrent_states.values()]
         return [tensor for tensor in found if tensor is not None]

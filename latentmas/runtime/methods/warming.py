@@ -94,10 +94,8 @@ def _rollouts(
         together = rollouts_together(plan.steps, index, share) if executor.groups else [index]
         done.update(together)
         rolls = [roll for i in together if isinstance(roll := plan.steps[i], Rollout)]
-        links, backbone = (
-            [system.link(roll.inner) for roll in rolls],
-            system.backbone_of(step.agent),
-        )
+        backbone = system.backbone_of(step.agent)
+        links = [system.link(roll.inner) for roll in rolls]
         key = (backbone, step.latent_steps, *links)
         if key not in known:
             known.add(key)
