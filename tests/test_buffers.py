@@ -218,6 +218,7 @@ def test_a_run_within_the_limits_of_a_warm_up_captures_nothing(
     done = system.warm_up(**limits, max_length=400, executor=Emulated())
     assert done.captures == done.graphs == cuda.captures > 10
     assert done.left_out == 0
+    assert f"{done.nbytes / 2**20:.1f} MiB, {done.graphs} CUDA graphs" in str(system)
     backbones = {id(b): b for b in system.agent_backbones.values()}.values()
     held = [one for backbone in backbones for one in backbone.workspace[POOL].held]
     assert done.nbytes == sum(one.nbytes for one in held)
@@ -264,6 +265,7 @@ def test_a_warm_up_without_graphs_says_so() -> None:
         assert done.captures == 0
         assert f"executor '{executor}' captures no graphs" in str(done)
     assert POOL not in backbone.workspace
+    assert "CUDA graphs" not in str(system)
     with pytest.raises(lm.LatentMASError, match="batch_size"):
         system.warm_up(batch_size=0)
 

@@ -24,6 +24,7 @@ from latentmas.engine.buffers import (
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
 from latentmas.engine.inner import GroupedInner, Inner
+from latentmas.engine.lease import KeptMemory, kept_memory
 from latentmas.engine.packing import (
     Packed,
     answer_ids,
@@ -53,6 +54,7 @@ __all__ = [
     "HOST_LIMIT",
     "Inner",
     "KEPT_SHARE",
+    "KeptMemory",
     "MESSAGE",
     "Nonces",
     "Packed",
@@ -76,6 +78,7 @@ __all__ = [
     "executors",
     "find_prefix",
     "first_messages",
+    "kept_memory",
     "known_executor",
     "latent_rollout",
     "make_executor",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from threading import RLock
+from typing import NamedTuple
 
 import torch
 
 from latentmas.backbones import LoadedBackbone, StaticBuffers
 from latentmas.engine.buffers import HOST_LIMIT, KEPT_SHARE, BufferPool, Shape, Use, shape_for
-from latentmas.engine.cuda_graphs import POOL
+from latentmas.engine.cuda_graphs import POOL, count_graphs
 
-__all__ = ["lease", "pool_of", "provide", "release"]
+__all__ = ["KeptMemory", "kept_memory", "lease", "pool_of", "provide", "release"]
 
 LOCK = RLock()
 """Runs may go side by side in threads."""
@@ -23,6 +24,25 @@ def pool_of(backbone: LoadedBackbone) -> BufferPool[StaticBuffers]:
             backbone.workspace[POOL] = BufferPool[StaticBuffers](_limit(backbone.device))
         found: BufferPool[StaticBuffers] = backbone.workspace[POOL]
         return found
+
+
+class KeptMemory(NamedTuple):
+    """What a backbone keeps for later turns."""
+
+    buffers: int
+    """Number of buffers."""
+    nbytes: int
+    """Bytes of these buffers."""
+    graphs: int
+    """Number of graphs that run over them."""
+
+
+def kept_memory(backbone: LoadedBackbone) -> KeptMemory:
+    """What a backbone keeps for later turns."""
+    pool: BufferPool[StaticBuffers] | None = backbone.workspace.get(POOL)
+    if pool is None:
+        return KeptMemory(0, 0, 0)
+    return KeptMemory(len(pool.held), pool.nbytes, count_graphs(backbone))
 
 
 def lease(backbone: LoadedBackbone, use: Use, rows: int, columns: int) -> StaticBuffers:

@@ -25,8 +25,8 @@ class StaticKVCache(KVCache):
     """Keys and values in buffers of C columns; sliding windows are applied by the mask.
 
     All that a step of one position reads and writes has a fixed address: `x_B1D`, `h_BD`,
-    `token_B`, `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's count. All of
-    it is a view of `StaticBuffers`, whose states share one count and one content.
+    `token_B`, `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's
+    count. All of it is a view of `StaticBuffers`, whose states share one count and one content.
     """
 
     def __init__(self, backbone: LoadedBackbone, rows: int, capacity: int) -> None:
