@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ import latentmas as lm
 from latentmas.environment import versions
 from latentmas.generation import GenerationBatch
 from latentmas.testing import tiny_backbone
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.emulated import Cuda, Emulated
 
 LIMIT, LONGEST_PROMPT = 100, 200

@@ -51,6 +51,7 @@ def test_tokens_are_those_of_the_oracle(
     system = load64(of_template("sequential", family))
     logits = LoadedBackbone.logits  # tiny models repeat their most likely token, not the least one
     monkeypatch.setattr(LoadedBackbone, "logits", lambda own, h_BD: -logits(own, h_BD))
+    monkeypatch.setattr(LoadedBackbone, "stop_ids", frozenset(range(2, 300, 4)))
     samples = [f"{i} " + "x" * (7 * i % 40) for i in range(7)]
     how: dict[str, Any] = {"max_new_tokens": 24, "stop": STOPS}
     plain = system.run(samples, executor="reference", **how)
@@ -59,9 +60,9 @@ def test_tokens_are_those_of_the_oracle(
         found = system.run(samples, executor=Emulated(), batch_size=3, refill_threshold=0.3, **how)
         assert ends(found) == ends(plain)
     assert cuda.captures == before
-    assert len({token for ids in plain.token_ids for token in ids}) > 12
+    assert len({token for ids in plain.token_ids for token in ids}) > 5
     assert len(set(map(len, plain.token_ids))) > 1, "rows end at different times"
-    assert len(ahead) > 10
+    assert 1 in ahead and 3 in ahead
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)
