@@ -100,7 +100,7 @@ class BufferPool(Generic[B]):
         self._taken[self._made] = use, ref(buffers)
 
     def leave(self, buffers: B) -> None:
-        """Take buffers back; those that are not kept are no concern of the pool."""
+        """Take buffers back; nothing happens to those that are not kept."""
         for number, (use, taken) in list(self._taken.items()):
             if taken() is buffers:
                 del self._taken[number]

@@ -200,7 +200,8 @@ def _memory_of(backbone: LoadedBackbone) -> Any:
     time.
     """
     key = "memory of graphs"
-    if key not in backbone.workspace:
+    if key not in backbone.workspace or not count_graphs(backbone):
+        # torch refuses a pool whose last graph has gone.
         with torch.cuda.device(backbone.device):
             backbone.workspace[key] = torch.cuda.graph_pool_handle()
     return backbone.workspace[key]

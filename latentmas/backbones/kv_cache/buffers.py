@@ -196,7 +196,7 @@ class StaticBuffers:
         places = range(at, at + len(rows))
         own = source is self
         moves = [(r, p) for r, p in zip(rows, places, strict=True) if not own or shift or r != p]
-        if not moved_columns(moves, length, shift):
+        if not moves or length + shift <= 0:
             return
         origin_N, place_N = torch.tensor(moves, device=self.mask_BC.device).T.contiguous()
         begin = max(0, -shift)
@@ -213,8 +213,3 @@ class StaticBuffers:
                 to[:, :, :, begin + shift : length + shift].index_copy_(1, place_N, values)
         for tensor, other in zip(self._recurrent, source._recurrent, strict=True):
             tensor.index_copy_(0, place_N, other.index_select(0, origin_N))
-
-
-def moved_columns(moves: Sequence[tuple[int, int]], length: int, shift: int) -> bool:
-    """Whether anything is left to copy."""
-    return bool(moves) and length + shift > 0
