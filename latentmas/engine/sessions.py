@@ -122,10 +122,10 @@ class DecoderSession(ABC):
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether `write` costs the host less than a choice of its own."""
+        """Whether `write_ahead` costs the host less than a choice of its own."""
         return False
 
-    def write(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+    def write_ahead(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
         """Append a token to every row, and choose the most likely next ones.
 
         The host waits for nothing.

@@ -98,7 +98,7 @@ class StaticSession(DecoderSession):
         """Whether steps are captured, head and choice inside."""
         return self._captures and self._buffers.kept
 
-    def write(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+    def write_ahead(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
         """Append a token to every row by a replay that also chooses the next ones."""
         rows = len(ids_B)
         self._ready(1)

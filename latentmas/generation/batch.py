@@ -145,7 +145,7 @@ class GenerationBatch:
         if ids_B is None:
             ids_B = feed.backbone.logits(h_BD).argmax(dim=-1)
         read = _begin_reading(ids_B)
-        self._h_BD, self._next_B = feed.write(ids_B)
+        self._h_BD, self._next_B = feed.write_ahead(ids_B)
         tokens = read()
         self._settle({i: tokens[i] for i in ready})
         for row in self._rows:
