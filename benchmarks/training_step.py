@@ -10,6 +10,11 @@ or computed anew at each step, `feature_gib=0`) for passages of 1 and 2 facts, a
 its own and trains for three epochs or more over 32 rows; the figure is the median over the steps
 after the first epoch. CPU seconds count this process alone, so that others on the machine disturb
 them little. `--tiny` takes small random models, to see that it works. Prints one JSON object.
+
+Beside the seconds stands the limit that arithmetic sets: `limit_s` is the time that the matrix
+products of a step, counted by torch in one more step that is not timed, take at the speed of a
+large product in the same process, and `of_limit` the ratio. `peak_mib` less `loaded_mib` is what
+training holds.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import TrainerCallback
 from transformers.utils import logging
 
@@ -43,20 +49,49 @@ BATCH, LATENT_STEPS, EPOCH = 16, 18, 2
 """Rows of a step, latent steps, and steps of an epoch."""
 
 
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))
+
+
+ON_CPU = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
+"""Attention on CPUs, which torch's counter leaves out."""
+
+
 class Clock(TrainerCallback):
     """CPU seconds and loss of each step."""
 
-    def __init__(self) -> None:
+    def __init__(self, timed: int) -> None:
         self.seconds: list[float] = []
         self.losses: list[float] = []
+        self.flops = 0
+        """Of the step after the `timed` ones."""
+        self.peak_mib = 0
+        """Largest resident size until the end of these."""
+        self._timed = timed
+        self._counter: FlopCounterMode | None = None
         self._began = 0.0
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Start the clock."""
+        """Start the clock, or the counter."""
+        if len(self.seconds) == self._timed:
+            self.peak_mib = _peak_mib()
+            self._counter = FlopCounterMode(display=False, custom_mapping=ON_CPU)
+            self._counter.__enter__()
         self._began = time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Stop it."""
+        if self._counter is not None:
+            self._counter.__exit__(None, None, None)
+            self.flops, self._counter = self._counter.get_total_flops(), None
+            return
         self.seconds.append(time.process_time() - self._began)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -82,7 +117,7 @@ def trainer_of(case: str, given: argparse.Namespace, folder: str, clock: Clock) 
     facts = int(rest[0]) if rest else 2
     rows = make_rows(EPOCH * batch, seed=0, facts=facts)
     options: dict[str, Any] = {
-        "max_steps": EPOCH + given.steps,
+        "max_steps": EPOCH + given.steps + 1,
         "per_device_train_batch_size": batch,
         "learning_rate": 1e-3,
         "warmup_steps": 2,
@@ -111,23 +146,39 @@ def measure(case: str, given: argparse.Namespace) -> dict[str, Any]:
     """One case, in this process."""
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    clock = Clock()
+    clock = Clock(EPOCH + given.steps)
     with tempfile.TemporaryDirectory() as folder:
         trainer = trainer_of(case, given, folder, clock)
         loaded = _peak_mib()
         trainer.train()
-    later = clock.seconds[EPOCH:]
+    later, speed = clock.seconds[EPOCH:], _product_speed(getattr(torch, given.dtype))
+    limit = clock.flops / speed
     return {
         "case": case,
         "cpu_s": round(statistics.median(later), 3),
+        "gflop": round(clock.flops / 1e9, 2),
+        "gflop_per_s": round(speed / 1e9, 1),
+        "limit_s": round(limit, 3),
+        "of_limit": round(statistics.median(later) / limit, 2),
         "fastest": round(min(later), 3),
         "slowest": round(max(later), 3),
         "n": len(later),
         "first_epoch_cpu_s": [round(value, 3) for value in clock.seconds[:EPOCH]],
-        "peak_mib": _peak_mib(),
+        "peak_mib": clock.peak_mib,
         "loaded_mib": loaded,
         "losses": [round(value, 5) for value in clock.losses],
     }
+
+
+def _product_speed(dtype: torch.dtype) -> float:
+    """Operations per CPU second of a large matrix product: the fastest of some."""
+    a, b = torch.randn(1024, 1536).to(dtype), torch.randn(1536, 1024).to(dtype)
+    seconds = []
+    for _ in range(20):
+        began = time.process_time()
+        a @ b
+        seconds.append(time.process_time() - began)
+    return 2 * 1024 * 1536 * 1024 / min(seconds)
 
 
 def _peak_mib() -> int:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     )
     from latentmas.runtime import RunResult, Score, System
     from latentmas.spec import Backbone, Graph, GraphSpec, LoRA, Quantization, prompt_file
+    from latentmas.studies import analyse, measure_costs, run_baseline, sweep
     from latentmas.training import (
         EdgeConfig,
         EdgeTrainer,
@@ -63,6 +64,7 @@ __version__ = "0.2.0"
 # Names are imported when first used, so that `import latentmas` costs nothing by itself.
 _LAZY = {
     "AdapterInfo": "latentmas.plan",
+    "analyse": "latentmas.studies",
     "Backbone": "latentmas.spec",
     "BackboneCosts": "latentmas.plan",
     "BackboneInfo": "latentmas.plan",
@@ -107,8 +109,11 @@ _LAZY = {
     "inspect_team": "latentmas.io",
     "link_kinds": "latentmas.links",
     "load_release": "latentmas.interop",
+    "measure_costs": "latentmas.studies",
     "prompt_file": "latentmas.spec",
     "rerun": "latentmas.io",
+    "run_baseline": "latentmas.studies",
+    "sweep": "latentmas.studies",
     "train": "latentmas.training",
     "training_report": "latentmas.viz",
 }
@@ -118,6 +123,7 @@ _PACKAGES = {"errors", "plan", "prompts", "registry", "spec", "templates"}
 
 __all__ = [
     "AdapterInfo",
+    "analyse",
     "Backbone",
     "BackboneCosts",
     "BackboneInfo",
@@ -142,6 +148,7 @@ __all__ = [
     "LinkReport",
     "load_release",
     "LoRA",
+    "measure_costs",
     "OuterConfig",
     "OuterTrainer",
     "Plan",
@@ -154,9 +161,11 @@ __all__ = [
     "rerun",
     "RolloutConfig",
     "RolloutTrainer",
+    "run_baseline",
     "RunOptions",
     "RunResult",
     "Score",
+    "sweep",
     "System",
     "TeamDifference",
     "TeamReport",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
+
 import latentmas as lm
 from latentmas.runtime import System
 from latentmas.testing import tiny_backbone
@@ -46,3 +49,21 @@ def of_template(name: str, family: str) -> lm.Graph:
 def load64(graph: lm.Graph) -> System:
     """The team in fp64, backbones and links."""
     return graph.compile().load(dtype="float64").double()
+
+
+def exact_norms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Norms in fp64, so that finite differences see the loss itself and not fp32 rounding."""
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
+
+    def norm(self, x):
+        return (
+            self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        )
+
+    def rotary(self, x, position_ids):
+        angles = position_ids[..., None].double() * self.inv_freq.double()
+        both = torch.cat([angles, angles], dim=-1)
+        return both.cos().to(x.dtype), both.sin().to(x.dtype)
+
+    monkeypatch.setattr(LlamaRMSNorm, "forward", norm)
+    monkeypatch.setattr(LlamaRotaryEmbedding, "forward", rotary)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import latentmas as lm
-from latentmas import evaluation, serve
+from latentmas import evaluation, serve, studies
 from latentmas.backbones import families
 from latentmas.backbones.auto import Auto
 from latentmas.backbones.loading import libraries as _libraries
@@ -27,6 +27,8 @@ from latentmas.cli.app import app
 from latentmas.compiler import compile_graph
 from latentmas.errors import CODES, GraphError, LatentMASError
 from latentmas.io import push_folder
+from latentmas.studies.analyses import analyses
+from latentmas.studies.baselines import baselines
 from latentmas.testing import tiny_backbone
 from latentmas.training.loops import loops
 from latentmas.training.select import check_reach, choose_links
@@ -56,6 +58,8 @@ def _own_registry():
         evaluation.graders,
         evaluation.benchmarks,
         loops,
+        baselines,
+        analyses,
     )
     before = [set(registry.names()) for registry in registries]
     yield
@@ -448,6 +452,13 @@ REACHED |= {f"training.{name}" for name in ("Training", "TrainingPlan", "plan_tr
 REACHED |= {f"serve.mcp.{name}" for name in ("serve_http", "serve_stdio", "team_server")}
 REACHED |= {"serve.playground.router"}
 REACHED |= {f"training.{name}" for name in ("PublishedRows", "PublishedSet", "read_published")}
+REACHED |= {f"studies.{name}" for name in studies.__all__} | {"studies.baselines.baselines"}
+REACHED |= {"metering.Cost", "metering.CostMeter", "studies.analyses.analyses"}
+REACHED |= {
+    f"studies.analyses.{n}" for n in ("Analysis", "Curves", "Finding", "Material", "Message")
+}
+REACHED -= {f"studies.{name}" for name in ("analyse", "measure_costs", "run_baseline", "sweep")}
+REACHED -= {"studies.Cost", "studies.CostMeter"}
 
 
 def test_every_public_name_is_in_the_reference():

@@ -26,6 +26,7 @@ ROOMS = (
     *("plan/run_options.py", "plan/_option_errors.py"),
     *("runtime", "engine", "generation", "training", "cost", "viz"),
     *("io", "interop", "evaluation", "environment.py", "templates", "testing", "demo", "serve"),
+    "studies",
 )
 """Folders and files of the package whose strings and docstrings are checked."""
 ALLOWED = (

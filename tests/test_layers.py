@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "viz": DATA | {"runtime"},
     "evaluation": DATA | {"tables", "engine", "generation", "runtime"},
     "environment": {"__init__"},
+    "metering": {"redact", "errors"},
     "io": DATA
     | {"links", "backbones", "compiler", "engine", "generation", "runtime"}
     | {"evaluation", "environment", "__init__"},
@@ -60,10 +61,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "training": DATA
     | {"links", "backbones", "engine", "generation", "runtime", "io", "evaluation", "environment"}
-    | {"tables"},
+    | {"tables", "metering"},
     "studies": DATA
     | {"arguments", "links", "backbones", "compiler", "engine", "generation", "runtime", "cost"}
-    | {"evaluation", "environment", "io", "training", "viz", "tables", "templates"},
+    | {"evaluation", "environment", "io", "training", "viz", "tables", "templates", "metering"},
     "testing": DATA | {"backbones", "engine", "runtime"},
     "serve": DATA
     | {"arguments", "backbones", "engine", "generation", "runtime", "viz", "__init__"},
@@ -74,7 +75,17 @@ OF_BACKBONES = {"read_info", "_facts", "UnsuitableBackboneError", "RefusedBackbo
 OF_BACKBONES |= {"AdapterError", "given_info", "parts_of", "with_adapter_facts"}
 PARTS = {("compiler", "backbones"): OF_BACKBONES}
 # Of these, other layers import only what `latentmas.<layer>` itself offers.
-FACES = {"safe_data", "studies", "tables", "sandbox", "prompts", "engine", "generation", "viz"}
+FACES = {
+    "safe_data",
+    "studies",
+    "metering",
+    "tables",
+    "sandbox",
+    "prompts",
+    "engine",
+    "generation",
+    "viz",
+}
 FREE = {"__init__", "__main__", "cli", "demo"}
 LIGHT = {
     "redact",
@@ -117,6 +128,7 @@ FORWARDS = {
 def test_something_imports_each_extra() -> None:
     extras = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     modules = {"tavily-python": "tavily", "math-verify": "math_verify"}
+    modules |= {"nvidia-ml-py": "pynvml"}
     modules |= {"inspect-ai": "inspect_ai", "lm-eval": "lm_eval"}
     found = {
         name.split(".")[0]

@@ -141,7 +141,8 @@ def test_a_template_compiles_for_any_number_of_rounds(name: str, rounds: int) ->
     plan = compiled(name, rounds=rounds)
     assert plan.graph.rounds == rounds
     assert any(edge.delay for edge in plan.graph.edges) == (rounds > 1)
-    assert [step.op for step in plan.steps].count("decode") == 1
+    text = all(edge.link.kind == "text" for edge in plan.graph.edges)
+    assert text or [step.op for step in plan.steps].count("decode") == 1
     assert all(link.differentiable for link in plan.links if link.role == "outer")
 
 

@@ -218,6 +218,7 @@ class LoadedBackbone:
                 past_key_values=None if state is None else state.cache,
                 use_cache=state is not None,
             )
+        output = output[0] if type(output) is tuple else output  # Ouro adds the states of its loops
         states: Tensor = output.last_hidden_state
         return states.to(x_BTD.device)  # the last layer of a split model may be elsewhere
 

@@ -43,10 +43,15 @@ class Auto(Family):
     def new_cache(self, model: PreTrainedModel) -> Cache:
         """A dynamic cache with one layer per layer of the model (sliding, linear, full attention).
 
-        Attention layers reserve room for further columns.
+        Attention layers reserve room for further columns. A looped model (Ouro) passes several
+        times over its layers, each time with keys and values of their own.
         """
-        cache = DynamicCache(config=self.text_config(model))
-        cache.layers = [with_room(layer) for layer in cache.layers]
+        config = self.text_config(model)
+        cache = DynamicCache(config=config)
+        passes = range(getattr(config, "total_ut_steps", 1))
+        cache.layers = [
+            with_room(layer) for _ in passes for layer in DynamicCache(config=config).layers
+        ]
         for layer in cache.layers:
             if isinstance(layer, LinearAttentionCacheLayerMixin):
                 setattr(layer, "update_recurrent_state", MethodType(_replace_state, layer))  # noqa: B010

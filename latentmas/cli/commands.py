@@ -94,6 +94,12 @@ COMMANDS: dict[str, Entry] = {
         "Score a team's answers with a 95 % interval, beside its controls and the cost of each.",
         "latentmas eval out/outer/team --benchmark gsm8k --limit 100 -o gsm8k.jsonl",
     ),
+    "sweep": Entry(
+        "sweep:sweep",
+        "Train and evaluate a team at all combinations of settings, and compare them.",
+        "latentmas sweep my-team.yaml --data test.jsonl --train-data train.jsonl "
+        "--over link=soft_token,recursive --over latent_steps=8,16 --seeds 3 -o study",
+    ),
     "merge": Entry(
         "evaluate:merge",
         "Join the results files of all shards of an evaluation, and score them.",
@@ -104,10 +110,30 @@ COMMANDS: dict[str, Entry] = {
         "List benchmarks with their data, grader and licence, or describe one.",
         "latentmas benchmarks gsm8k",
     ),
+    "baseline": Entry(
+        "baselines:baseline",
+        "Compare a team with a baseline on the same rows, and say what each has cost.",
+        "latentmas baseline lora out/team --data test.jsonl --train-data train.jsonl -o study",
+    ),
+    "baselines": Entry(
+        "baselines:baselines",
+        "List baselines to compare a team with, or describe one with its options.",
+        "latentmas baselines lora",
+    ),
     "bench": Entry(
         "measure:bench",
         "Time executors on a team: seconds, ratios, and whether all write the same tokens.",
         'latentmas bench my-team.yaml "What is 3 + 4?" --samples 8',
+    ),
+    "costs": Entry(
+        "costs:costs",
+        "Measure a team against its text twin: time, tokens, memory, energy and price by rounds.",
+        "latentmas costs out/outer/team --data rows.jsonl --limit 32 --rounds 1,2,3",
+    ),
+    "analyse": Entry(
+        "analyse:analyse",
+        "Analyse a team's messages by round: distance to the answer, gradients, and what they say.",
+        "latentmas analyse out/outer/team --data rows.jsonl --limit 32 -o analysis",
     ),
     "import-release": Entry(
         "saved.interop:import_release",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,19 +26,19 @@ from latentmas.cli.support.options import (
     check_outputs,
     files_of,
     pairs,
+    values,
 )
 from latentmas.cli.support.placing import takes_device_map
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.run_options import seed_of, takes_run_options
 from latentmas.cli.support.task import open_task
 from latentmas.cli.support.team import open_team
-from latentmas.plan import Decode, Plan, RunOptions
-from latentmas.safe_data import parse_json
+from latentmas.plan import RunOptions, answer_limits
 
 if TYPE_CHECKING:
     from latentmas.evaluation import Evaluation, Shard
 
-__all__ = ["eval_", "merge"]
+__all__ = ["Controls", "control_names", "eval_", "merge"]
 
 Controls = Annotated[
     str,
@@ -128,7 +128,7 @@ def eval_(
     json: Json = False,
 ) -> None:
     """Score a team's answers with a 95 % interval, beside its controls and the cost of each."""
-    names = _controls(controls, twin)
+    names = control_names(controls, twin)
     if twin_tokens is not None and "twin" not in names:
         raise typer.BadParameter("--twin-tokens requires --twin")
     _check_files(data, benchmark, output, resume)
@@ -139,7 +139,7 @@ def eval_(
         sharded=shard is not None,
         workers=workers,
         gpus=num_gpus_per_worker,
-        options=_values("--engine-option", engine_option),
+        options=values("--engine-option", engine_option or []),
     )
     task = open_task(data, benchmark, limit=limit, few_shot=few_shot, answer_field=answer_field)
     fields = pairs("--field", field or [])
@@ -155,10 +155,11 @@ def eval_(
     judge = open_grader(
         grader or task.grader,
         **({} if grader else task.grader_options),
-        **_values("--grader-option", grader_option),
+        **values("--grader-option", grader_option or []),
     )
     if twin_tokens is not None:
-        options = _without_edges(options, system.plan)
+        own = answer_limits(system.plan, options.max_new_tokens)
+        options = options.replace(max_new_tokens=own)
     with judge, run_progress(quiet=not shows_all(runs)) as watch, _kept(output):
         found = evaluate(
             system,
@@ -216,15 +217,7 @@ def _check_files(
         raise typer.BadParameter("name rows: --data FILE, or --benchmark NAME")
 
 
-def _without_edges(options: RunOptions, plan: Plan) -> RunOptions:
-    """The limit of tokens for agents that answer only, since edges have that of the twin."""
-    if options.max_new_tokens is None:
-        return options
-    writers = sorted({step.agent for step in plan.steps if isinstance(step, Decode)})
-    return options.replace(max_new_tokens=dict.fromkeys(writers, options.max_new_tokens))
-
-
-def _controls(names: str, twin: bool) -> list[str]:
+def control_names(names: str, twin: bool) -> list[str]:
     """Names of controls, each once."""
     from latentmas.evaluation import CONTROLS
 
@@ -243,19 +236,6 @@ def _shard(text: str | None) -> Shard | None:
     if not (slash and index.isdecimal() and count.isdecimal()):
         raise typer.BadParameter(f"--shard is I/N, such as 0/4, not {text!r}")
     return Shard(int(index), int(count))
-
-
-def _values(flag: str, given: list[str] | None) -> dict[str, Any]:
-    """Options by name, with their values."""
-    return {name: _value(text) for name, text in pairs(flag, given or []).items()}
-
-
-def _value(text: str) -> Any:
-    """A value from the command line: JSON where it is JSON, otherwise text."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text
 
 
 @contextmanager

@@ -14,12 +14,12 @@ import typer
 
 from latentmas.atomic import check_writable
 from latentmas.cli.support.console import emit, emit_json, note
-from latentmas.cli.support.options import pairs, unknown
+from latentmas.cli.support.options import pairs
 from latentmas.cli.support.placing import spreads
 from latentmas.cli.support.team import open_plan, open_team
 from latentmas.cli.support.train_group import TrainGroup
 from latentmas.cli.support.training_data import answer_field_of, check_agents, read_training
-from latentmas.cli.support.training_flags import make_config, read_sets
+from latentmas.cli.support.training_flags import make_config, split_sets
 from latentmas.errors import LatentMASError, TrainingInterrupted
 from latentmas.viz import training_report
 
@@ -103,7 +103,7 @@ def train_team(
     given["answer_field"] = answer_field_of(rows, given["answer_field"])
     from latentmas.training import plan_training, train
 
-    options: dict[str, Any] = {"loops": loop or None, **_split(set_ or [])}
+    options: dict[str, Any] = {"loops": loop or None, **split_sets(set_ or [])}
     options |= {key: value for key, value in _fields(**given).items() if value is not None}
     if dry_run:
         declared = open_plan(team)
@@ -181,25 +181,6 @@ def _chosen(names: list[str] | None, **alone: bool) -> Any:
     if not names or len(names) > 1:
         return names or None
     return alone.get(names[0], names[0])
-
-
-def _split(sets: list[str]) -> dict[str, Any]:
-    """`--set` of all loops as keywords, and those of one loop under `settings`."""
-    from latentmas.training.loops import in_order
-
-    kinds = {name: loop.parts()[1] for name, loop in in_order().items()}
-    common: dict[str, Any] = {}
-    settings: dict[str, dict[str, Any]] = {}
-    for text in sets:
-        name, dot, _ = text.partition("=")[0].partition(".")
-        if dot and name not in kinds:
-            raise unknown("training loop", name, kinds, f"known: {', '.join(kinds)}")
-        if dot:
-            settings.setdefault(name, {}).update(read_sets(kinds[name], [text.partition(".")[2]]))
-            continue
-        having = [kind for kind in kinds.values() if name in kind.__dataclass_fields__]
-        common |= read_sets((having or list(kinds.values()))[-1], [text])
-    return {"settings": settings, **common}
 
 
 def _history(team: Path) -> list[TrainingRecord]:

@@ -1,7 +1,9 @@
-"""The tokens that all prompts of a batch begin with, read once and kept over training steps.
+"""The tokens that all prompts of a batch begin with, read once and kept.
 
-What a frozen backbone makes of a chat template's head, or of an instruction before the first slot,
-is the same in each row and at each step. No link precedes it, so no gradient flows there.
+What a backbone makes of a chat template's head, of an instruction before the first slot or of
+solved examples is the same in each row, in each batch and at each step of a training. No link
+precedes it, so no gradient flows there. What is shared follows from the batch alone, never from
+what ran before.
 
 Shapes: `B` batch, `T` prompt positions, `C` tokens of the beginning.
 """
@@ -14,15 +16,21 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from latentmas.backbones import KVCache, LoadedBackbone, RowSelection
 from latentmas.engine.packing import Packed
 from latentmas.engine.prefix import MESSAGE, WORTHWHILE
 
-__all__ = ["beginning_of", "beginnings_kept", "first_messages", "state_after"]
+__all__ = ["beginning_first", "beginning_of", "beginnings_kept", "first_messages", "state_after"]
 
-MOST = 8
-"""Beginnings kept for each backbone; the one that was not used for longest goes."""
+MOST, MOST_TOKENS = 8, 4096
+"""Beginnings kept for each backbone, and tokens of all of them; the one that was not used for
+longest goes."""
+SAVED = 1024
+"""Positions that rows must spare by reading a beginning together in a run."""
+LONG_HEAD = 128
+"""Tokens of a template's head that are worth keeping in a run, for one row too."""
 KEY = "beginnings"
 
 _KEPT: ContextVar[bool] = ContextVar("kept", default=False)
@@ -30,7 +38,7 @@ _KEPT: ContextVar[bool] = ContextVar("kept", default=False)
 
 @contextmanager
 def beginnings_kept(kept: bool = True) -> Iterator[None]:
-    """Within it, beginnings are kept: in training, whose numbers need not be those of one run."""
+    """Within it, short beginnings are kept too, since a training reads them at every step."""
     token = _KEPT.set(kept)
     try:
         yield
@@ -48,18 +56,36 @@ def beginning_of(backbone: LoadedBackbone, prompt: Packed) -> tuple[int, ...]:
         prompt: B prompts, padded on the left.
 
     Returns:
-        At least 8 ids, and fewer than the shortest row has; none outside of `beginnings_kept`,
-        where the backbone learns, or where its states cannot be put together.
+        At least 8 ids, and fewer than the shortest row has; none where the backbone learns or its
+        states cannot be put together. Outside of `beginnings_kept`: none unless they spare many
+        positions or are a long head of the template.
     """
-    if not _KEPT.get() or prompt.ids_BT is None or not _usable(backbone):
+    if prompt.ids_BT is None or not _usable(backbone):
         return ()
+    head_C = _common_ids(prompt)
+    if not _KEPT.get():
+        head_C = _worth_a_run(
+            head_C, len(prompt.lengths), min(prompt.head, min(prompt.lengths) - 1)
+        )
+    return tuple(head_C.tolist()) if len(head_C) >= WORTHWHILE else ()
+
+
+def _common_ids(prompt: Packed) -> Tensor:
+    """What all rows begin with before a message or their last position, (C,)."""
+    assert prompt.ids_BT is not None
     rows, length = prompt.ids_BT, prompt.ids_BT.shape[1]
     shortest = min(prompt.lengths)
     starts_B1 = torch.tensor([[length - own] for own in prompt.lengths])
     head_BC = rows.gather(1, starts_B1 + torch.arange(shortest - 1))
     same_C = ((head_BC == head_BC[:1]) & (head_BC != MESSAGE)).all(dim=0)
-    count = int(same_C.long().cumprod(dim=0).sum())
-    return tuple(head_BC[0, :count].tolist()) if count >= WORTHWHILE else ()
+    return head_BC[0, : int(same_C.long().cumprod(dim=0).sum())]
+
+
+def _worth_a_run(ids_C: Tensor, rows: int, head: int) -> Tensor:
+    """The part of a common beginning that a run reads once: what rows spare, or a head to keep."""
+    head = head if head >= LONG_HEAD else 0
+    spared = (rows - 1) * (len(ids_C) - head)
+    return ids_C if spared >= SAVED else ids_C[:head]
 
 
 def first_messages(prompt: Packed) -> int:
@@ -71,6 +97,18 @@ def first_messages(prompt: Packed) -> int:
         if columns.any():
             before[row] = min(before[row], int(columns.argmax()) - length + prompt.lengths[row])
     return min(before)
+
+
+def beginning_first(prompt: Packed, count: int) -> Packed:
+    """The prompt with each row's first C tokens in its first columns, and padding after them.
+
+    Embeddings of the first C columns are left as they are; nobody reads them.
+    """
+    length, device = prompt.x_BTD.shape[1], prompt.mask_BT.device
+    begins_B1 = torch.tensor([[length - own + count] for own in prompt.lengths], device=device)
+    mask_BT = (torch.arange(length, device=device) >= begins_B1).long()
+    mask_BT[:, :count] = 1
+    return prompt._replace(mask_BT=mask_BT)
 
 
 def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> KVCache:
@@ -87,7 +125,7 @@ def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> KV
     key = ids, backbone.dtype, _version(backbone)
     one = kept.pop(key, None) or _read(backbone, ids)
     kept[key] = one
-    while len(kept) > MOST:
+    while len(kept) > MOST or (len(kept) > 1 and sum(len(own[0]) for own in kept) > MOST_TOKENS):
         del kept[next(iter(kept))]
     return one.assemble([RowSelection(one, [0] * rows)])
 

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+HEAD = 256
+"""Fewer characters of a template's head are not looked at."""
+
+
 class Packed(NamedTuple):
     """A batch of prompts, ready for a backbone."""
 
@@ -47,6 +51,8 @@ class Packed(NamedTuple):
     """Token ids, on the CPU, with marks where a message or padding stands."""
     prefix: Prefix | None = None
     """Leading columns that other turns of the agent read too."""
+    head: int = 0
+    """Leading tokens of every row that the template alone has written, where they are many."""
 
     @property
     def padded(self) -> bool:
@@ -58,6 +64,8 @@ class _Row(NamedTuple):
     ids: list[int]
     spans: list[tuple[str, int]]
     """Slot and first position of each message."""
+    head: str = ""
+    """What the template alone has written, from the first character on."""
 
 
 def pack(
@@ -107,7 +115,21 @@ def pack(
     begun = max(length - len(row.ids) for row in rows)
     fixed = first if begun < first < length else 0
     lengths = tuple(len(row.ids) for row in rows)
-    return Packed(x_BTD, mask_BT.to(backbone.device), lengths, fixed, ids_BT)
+    head = _head_tokens(backbone, rows)
+    return Packed(x_BTD, mask_BT.to(backbone.device), lengths, fixed, ids_BT, head=head)
+
+
+def _head_tokens(backbone: LoadedBackbone, rows: Sequence[_Row]) -> int:
+    """Leading tokens that the template alone has written, by a text that all rows begin with.
+
+    The last of them may merge with what follows, and is left out.
+    """
+    text = rows[0].head
+    if len(text) < HEAD or any(row.head != text for row in rows[1:]):
+        return 0
+    ids = segment_ids(backbone.tokenizer, [Segment(text, own=True)])
+    ids = _begun(backbone, _Row(ids, [])).ids[:-1]
+    return len(ids) if all(row.ids[: len(ids)] == ids for row in rows) else 0
 
 
 def merge(prompts: Sequence[Packed]) -> Packed:
@@ -204,6 +226,8 @@ def _row(
     ids: list[int] = []
     spans: list[tuple[str, int]] = []
     pieces = assemble(backbone, agent, sample, list(sizes), tools)
+    first = pieces[0] if pieces else None
+    head = first.text if isinstance(first, Segment) and first.own else ""
     for is_slot, group in groupby(pieces, lambda piece: isinstance(piece, Slot)):
         if not is_slot:
             ids += segment_ids(backbone.tokenizer, [p for p in group if isinstance(p, Segment)])
@@ -214,7 +238,7 @@ def _row(
             ids += [MESSAGE] * sizes[name]
     if not ids:
         raise DataError(f"the prompt of agent {agent.name!r} is empty")
-    return _begun(backbone, _Row(ids, spans))
+    return _begun(backbone, _Row(ids, spans, head))
 
 
 def _begun(backbone: LoadedBackbone, row: _Row) -> _Row:
@@ -222,7 +246,8 @@ def _begun(backbone: LoadedBackbone, row: _Row) -> _Row:
     begin = [] if backbone.tokenizer.chat_template else backbone.begin_ids
     if row.ids[: len(begin)] == begin:
         return row
-    return _Row([*begin, *row.ids], [(slot, at + len(begin)) for slot, at in row.spans])
+    spans = [(slot, at + len(begin)) for slot, at in row.spans]
+    return _Row([*begin, *row.ids], spans, row.head)
 
 
 def check_length(backbone: LoadedBackbone, agent: AgentSpec, length: int, room: int) -> None:

@@ -27,6 +27,8 @@ class Prefix:
     """Their ids, on the CPU; they tell whether another prompt begins alike."""
     snapshot: list[dict[str, Any]] | None = None
     """Snapshot of a state; None until a session has read the columns."""
+    beginning: int = 0
+    """Leading columns of the snapshot that are the same tokens in each row; padding comes after."""
 
     @property
     def columns(self) -> int:

@@ -17,7 +17,7 @@ from latentmas.evaluation.merge import merge_results, read_evaluation
 from latentmas.evaluation.runner import RowRecord, Work, as_one_run, read_records
 from latentmas.evaluation.sampling import majority_at, pass_at
 from latentmas.evaluation.scoring import Evaluation
-from latentmas.evaluation.tables import latex_table, markdown_table, write_table
+from latentmas.evaluation.tables import escape_latex, latex_table, markdown_table, write_table
 from latentmas.evaluation.timing import Timing, time_executors
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Difference",
     "Engine",
     "engines",
+    "escape_latex",
     "evaluate",
     "Evaluation",
     "exact_match",

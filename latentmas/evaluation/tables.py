@@ -14,6 +14,7 @@ from latentmas.evaluation.scoring import Evaluation
 __all__ = [
     "HEAD",
     "latex_table",
+    "escape_latex",
     "markdown_table",
     "notes_of",
     "plain_table",
@@ -124,13 +125,13 @@ def markdown_table(evaluation: Evaluation) -> str:
 
 def latex_table(evaluation: Evaluation) -> str:
     r"""The table in LaTeX, for `\usepackage{booktabs}`."""
-    rows = [" & ".join(map(_escaped, row)) + r" \\" for row in table_rows(evaluation)]
+    rows = [" & ".join(map(escape_latex, row)) + r" \\" for row in table_rows(evaluation)]
     return "\n".join(
         [
-            rf"% Scores in per cent ({_escaped(evaluation.grader)}), {evaluation.rows} rows.",
+            rf"% Scores in per cent ({escape_latex(evaluation.grader)}), {evaluation.rows} rows.",
             rf"\begin{{tabular}}{{l{'r' * (len(HEAD) - 1)}}}",
             r"\toprule",
-            " & ".join(map(_escaped, HEAD)) + r" \\",
+            " & ".join(map(escape_latex, HEAD)) + r" \\",
             r"\midrule",
             *rows,
             r"\bottomrule",
@@ -140,7 +141,8 @@ def latex_table(evaluation: Evaluation) -> str:
     )
 
 
-def _escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Text with the characters escaped that LaTeX reads as commands."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 

@@ -8,7 +8,7 @@ from latentmas.plan.backbone import (
     PlanBackbone,
     QuantizedCosts,
 )
-from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, with_limits
+from latentmas.plan.limits import DEFAULT_MAX_NEW_TOKENS, TokenLimit, answer_limits, with_limits
 from latentmas.plan.links import LinkPlan
 from latentmas.plan.placement import DeviceMap, MaxMemory
 from latentmas.plan.plan import Plan
@@ -51,6 +51,7 @@ __all__ = [
     "TokenLimit",
     "Transfer",
     "Value",
+    "answer_limits",
     "combined_in",
     "edge_labels",
     "latent_rows",

@@ -9,7 +9,7 @@ from latentmas.errors import LatentMASError, UnknownNameError
 from latentmas.plan.plan import Plan
 from latentmas.plan.steps import Decode
 
-__all__ = ["DEFAULT_MAX_NEW_TOKENS", "TokenLimit", "with_limits"]
+__all__ = ["DEFAULT_MAX_NEW_TOKENS", "TokenLimit", "answer_limits", "with_limits"]
 
 DEFAULT_MAX_NEW_TOKENS = 256
 """Maximum number of tokens of an agent if neither it nor the run sets a limit."""
@@ -65,3 +65,18 @@ def _whole(name: str, value: object) -> int:
             f"{name} is {value!r:.60}; give a whole number of at least 1, limits by agent, or None"
         )
     return int(value)
+
+
+def answer_limits(plan: Plan, limit: TokenLimit) -> TokenLimit:
+    """A limit for the agents of a team that generate text, and for no others.
+
+    The text twin of the team then keeps its own limits for what other agents write.
+
+    Args:
+        plan: Plan of the team.
+        limit: Limit for all agents; limits by agent and None are returned unchanged.
+    """
+    if limit is None or isinstance(limit, Mapping):
+        return limit
+    writers = sorted({step.agent for step in plan.steps if isinstance(step, Decode)})
+    return dict.fromkeys(writers, limit)

@@ -18,9 +18,18 @@ from latentmas.evaluation import Evaluation, evaluate
 from latentmas.runtime import System
 from latentmas.safe_data import read_json
 
-__all__ = ["Cell", "CellResult", "read_cells", "run_cell"]
+__all__ = [
+    "Cell",
+    "CellResult",
+    "Setting",
+    "begun_digest",
+    "in_words",
+    "read_cell",
+    "read_cells",
+    "run_cell",
+]
 
-FILE = "cell.json"
+FILE, BEGUN = "cell.json", "begun.json"
 LARGEST = 2**26
 FORMAT = 1
 
@@ -62,8 +71,9 @@ class CellResult:
     digest: str
     """Digest of the cell."""
     evaluations: dict[str, dict[str, Any]]
-    """Name of an evaluation → `Evaluation.to_dict()`, with the score of each row as `row_scores`.
-    The name is `""` where there is only one."""
+    """Name of an evaluation → `Evaluation.to_dict()`, with the score of each row as `row_scores`
+    and the number of the first row with the same question as `row_questions`. The name is `""`
+    where there is only one."""
     facts: dict[str, Any]
     """What was measured of the trained team: parameters, memory and the like."""
     seconds: float
@@ -102,7 +112,8 @@ def run_cell(
     """Train and evaluate a cell, unless that is done; continue it where it was stopped.
 
     The cell's folder, `study/<name>`, holds `cell.json` once the cell is finished, the rows of each
-    evaluation as JSONL, and what `prepare` writes there.
+    evaluation as JSONL, and what `prepare` writes there. A finished cell that lacks an evaluation
+    of `runs` is continued, and keeps the ones that it has.
 
     Args:
         study: Folder of the study.
@@ -122,26 +133,28 @@ def run_cell(
     Raises:
         DataError: the folder holds a cell of other settings, data or training.
     """
-    folder = Path(study) / cell.name
-    done = _finished(folder, cell)
-    if done is not None:
+    folder, wanted = Path(study) / cell.name, runs or {"": {}}
+    done = _begun(folder, cell)
+    if done is not None and done.evaluations.keys() >= wanted.keys():
         return done
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / FILE)
+    write_text_atomically(folder / BEGUN, json.dumps({"digest": cell.digest}) + "\n")
     began = time.perf_counter()
     system = prepare(folder)
-    evaluations = {}
-    for name, own in (runs or {"": {}}).items():
+    evaluations = {} if done is None else dict(done.evaluations)
+    for name in [name for name in wanted if name not in evaluations]:
         output = folder / f"rows{'-' * bool(name)}{re.sub(r'[^A-Za-z0-9_.=-]+', '-', name)}.jsonl"
-        given = {**options, **own, "output": output, "resume": output.exists()}
+        given = {**options, **wanted[name], "output": output, "resume": output.exists()}
         evaluations[name] = _plain(evaluate(system, rows, **given))
     facts = {} if measure is None else dict(measure(system))
+    before = 0.0 if done is None else done.seconds
     result = CellResult(
         settings=dict(cell.settings),
         digest=cell.digest,
         evaluations=evaluations,
         facts=facts,
-        seconds=round(time.perf_counter() - began, 3),
+        seconds=round(before + time.perf_counter() - began, 3),
         versions=versions(),
         hardware=hardware(),
         folder=folder,
@@ -159,21 +172,58 @@ def read_cells(study: str | Path) -> list[CellResult]:
     return [_read(path) for path in sorted(Path(study).glob(f"*/{FILE}"))]
 
 
-def _finished(folder: Path, cell: Cell) -> CellResult | None:
-    path = folder / FILE
-    if not path.exists():
+def read_cell(study: str | Path, cell: Cell) -> CellResult | None:
+    """The result of a cell; None unless it is finished.
+
+    Raises:
+        DataError: its file is damaged.
+    """
+    path = Path(study) / cell.name / FILE
+    return _read(path) if path.exists() else None
+
+
+def in_words(settings: Mapping[str, Setting]) -> str:
+    """Settings in words: `link=recursive, latent_steps=8`."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def begun_digest(folder: Path) -> str | None:
+    """Digest of the cell that a folder holds, finished or not; None if it holds none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    if (folder / FILE).exists():
+        return _read(folder / FILE).digest
+    if not (folder / BEGUN).exists():
         return None
-    found = _read(path)
-    if found.digest != cell.digest:
+    try:
+        return str(read_json(folder / BEGUN, LARGEST)["digest"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{str(folder / BEGUN)!r} is damaged ({error!r:.200}); delete its folder"
+        ) from error
+
+
+def _begun(folder: Path, cell: Cell) -> CellResult | None:
+    """What the folder holds of the cell, if it is finished.
+
+    Raises:
+        DataError: the folder holds another cell.
+    """
+    if begun_digest(folder) not in (None, cell.digest):
         raise DataError(
             f"{str(folder)!r} holds a cell that was made from another team, other data or another "
             "training; delete it, or choose another folder for the study"
         )
-    return found
+    return _read(folder / FILE) if (folder / FILE).exists() else None
 
 
 def _plain(evaluation: Evaluation) -> dict[str, Any]:
+    first: dict[str, int] = {}
+    questions = [first.setdefault(name, row) for row, name in enumerate(evaluation.clusters)]
     facts = evaluation.to_dict() | {"row_scores": list(evaluation.row_scores)}
+    facts["row_questions"] = questions
     for name, other in evaluation.others.items():
         facts["others"][name]["row_scores"] = list(other.row_scores)
     return facts

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from latentmas.registry import Registry
 from latentmas.spec import Graph
-from latentmas.templates._prompts import Prompts
+from latentmas.templates._prompts import TEAM_SYSTEM, Prompts
 
 if TYPE_CHECKING:
     from latentmas.templates.deliberation import deliberation
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Prompts",
+    "TEAM_SYSTEM",
     "Template",
     "deliberation",
     "distillation",

@@ -13,7 +13,7 @@ from latentmas.spec import DEFAULT_LINK, Backbone
 
 __all__ = [
     "PAPER_LINK",
-    "SYSTEM",
+    "TEAM_SYSTEM",
     "Prompts",
     "Task",
     "backbones_of",
@@ -26,7 +26,7 @@ __all__ = [
 Prompts = Mapping[str, str | Mapping[str, str]] | str | Path
 """Agent → its prompt or `{"system": …, "prompt": …}`; or the path of a file with such a mapping."""
 
-SYSTEM = "You work in a team of language models that solve problems together, round by round."
+TEAM_SYSTEM = "You work in a team of language models that solve problems together, round by round."
 
 PAPER_LINK = "recursive"
 """Link kind of the paper's published systems."""
@@ -97,7 +97,11 @@ def title(name: str) -> str:
 
 
 def prompt_fields(
-    defaults: Mapping[str, str], prompts: Prompts | None, *, rounds: int, system: str = SYSTEM
+    defaults: Mapping[str, str],
+    prompts: Prompts | None,
+    *,
+    rounds: int,
+    system: str | Mapping[str, str | None] = TEAM_SYSTEM,
 ) -> dict[str, dict[str, Any]]:
     """Return the arguments `prompt` and `system` of `Graph.add_agent` for each agent.
 
@@ -105,15 +109,16 @@ def prompt_fields(
         defaults: the template's prompt of each agent.
         prompts: the user's prompts, which replace the defaults.
         rounds: number of rounds; with 1, a slot `feedback` in the user's prompts stays empty.
-        system: system turn of agents for which the user sets none.
+        system: system turn of agents for which the user sets none, for all agents or by agent.
 
     Raises:
         DataError: the file that `prompts` names cannot be read.
         UnknownNameError: `prompts` names an agent, or a field, that does not exist.
     """
     own_prompts = read_prompt_pack(prompts) if isinstance(prompts, str | Path) else prompts or {}
+    systems = dict.fromkeys(defaults, system) if isinstance(system, str) else system
     fields: dict[str, dict[str, Any]] = {
-        agent: {"prompt": prompt, "system": system} for agent, prompt in defaults.items()
+        agent: {"prompt": prompt, "system": systems[agent]} for agent, prompt in defaults.items()
     }
     for agent, own in own_prompts.items():
         if agent not in fields:

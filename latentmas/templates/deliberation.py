@@ -9,7 +9,7 @@ from latentmas.errors import spelled
 from latentmas.spec import Backbone, Graph
 from latentmas.templates import register
 from latentmas.templates._prompts import (
-    SYSTEM,
+    TEAM_SYSTEM,
     Prompts,
     Task,
     backbones_of,
@@ -121,8 +121,11 @@ def _system(tools: Iterable[str | Tool]) -> str:
     """The system turn, with each tool's tag and the first line of its docstring."""
     found = {t if isinstance(t, str) else t.__name__: t for t in tools}
     if not found:
-        return SYSTEM
-    lines = [SYSTEM, "Whoever answers may call tools; each call is answered in <result>…</result>:"]
+        return TEAM_SYSTEM
+    lines = [
+        TEAM_SYSTEM,
+        "Whoever answers may call tools; each call is answered in <result>…</result>:",
+    ]
     for name, tool in found.items():
         about = getdoc(known_tools.get(name) if isinstance(tool, str) else tool) or ""
         lines.append(f"<{name}>…</{name}>: {about.splitlines()[0] if about else name}")

@@ -7,24 +7,35 @@ from typing import TYPE_CHECKING
 from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from latentmas.viz.analysis_page import AnalysisCurves, AnalysisSection, report_analysis
     from latentmas.viz.depths import DepthMap
     from latentmas.viz.drawing.markup import to_dot, to_mermaid
     from latentmas.viz.drawing.png import to_png
     from latentmas.viz.drawing.svg import to_svg
     from latentmas.viz.evaluation_page import AnsweredRow, SystemAnswer, report_evaluation
     from latentmas.viz.pages import Table, page_environment, to_html
+    from latentmas.viz.plots import HeatMap, LinePlot, Measured
     from latentmas.viz.run_page import report_run
+    from latentmas.viz.study_page import StudyCell, report_study
     from latentmas.viz.summary import summarise
     from latentmas.viz.training_page import training_report
 
 __all__ = [
+    "AnalysisCurves",
+    "AnalysisSection",
     "AnsweredRow",
     "DepthMap",
+    "HeatMap",
+    "LinePlot",
+    "Measured",
+    "StudyCell",
     "SystemAnswer",
     "Table",
     "page_environment",
+    "report_analysis",
     "report_evaluation",
     "report_run",
+    "report_study",
     "summarise",
     "to_dot",
     "to_html",
@@ -35,13 +46,21 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AnalysisCurves": "analysis_page",
+    "AnalysisSection": "analysis_page",
     "AnsweredRow": "evaluation_page",
     "DepthMap": "depths",
+    "HeatMap": "plots",
+    "LinePlot": "plots",
+    "Measured": "plots",
+    "StudyCell": "study_page",
     "SystemAnswer": "evaluation_page",
     "Table": "pages",
     "page_environment": "pages",
+    "report_analysis": "analysis_page",
     "report_evaluation": "evaluation_page",
     "report_run": "run_page",
+    "report_study": "study_page",
     "summarise": "summary",
     "to_dot": "drawing.markup",
     "to_html": "pages",

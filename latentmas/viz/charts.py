@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from latentmas.viz.drawing.svg import element, escape_text
 
-__all__ = ["LOG_RATIO", "Chart", "Series", "chart", "heat_cell"]
+__all__ = ["LOG_RATIO", "Chart", "Series", "chart", "heat_cell", "standalone"]
 
 LOG_RATIO = 30.0
 """Heights this many times apart are drawn by their logarithm, where asked for."""
@@ -20,6 +20,16 @@ _DASHES = ("", "6 3", "2 3", "8 3 2 3")
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340.0, 200.0, 46.0, 10.0, 8.0, 34.0
 
 Series = Mapping[str, Sequence[tuple[float, float]]]
+
+_PAPER = (
+    "svg{background:#fff;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#aa4499;--c4:#b07c00;"
+    "--c5:#3a8fbf;--mute:#57606a;--line:#d0d7de;--ink:#1b1f24}"
+    'text{font:11px system-ui,"DejaVu Sans",sans-serif;fill:var(--mute)}'
+    ".title{font-weight:bold;font-size:13px;fill:var(--ink)}"
+    ".grid{stroke:var(--line)}.reference{stroke:var(--ink);stroke-dasharray:2 3}"
+    ".curve{fill:none;stroke-width:2;stroke-linejoin:round}"
+)
+"""Style of a chart in a file of its own, in the light colours of the pages."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,29 @@ def chart(
         role="img",
     )
     return Chart(title, Markup(picture), _key(list(shown)) if len(shown) > 1 else [])
+
+
+def standalone(drawn: Chart) -> str:
+    """A chart as the text of an SVG file, with its title above and its key below."""
+    keys = "".join(
+        element("g", f"{sign}", transform=f"translate({_LEFT:.0f} {20 * row})")
+        + element("text", escape_text(name), x=_LEFT + 34, y=20 * row + 8)
+        for row, (sign, name) in enumerate(drawn.key)
+    ).replace("<svg ", '<svg width="26" height="8" ')
+    picture = str(drawn.picture).replace(
+        "<svg ", f'<svg width="{_WIDTH:.0f}" height="{_HEIGHT:.0f}" '
+    )
+    height = _HEIGHT + 34 + 20 * len(drawn.key)
+    parts = [
+        element("style", _PAPER),
+        element("text", escape_text(drawn.title), class_="title", x=_LEFT, y=16),
+        element("g", picture, transform="translate(0 22)"),
+        element("g", keys, transform=f"translate(0 {_HEIGHT + 28:.0f})"),
+    ]
+    shown = {"width": f"{_WIDTH * 1.5:.0f}", "height": f"{height * 1.5:.0f}"}
+    box = f"0 0 {_WIDTH:.0f} {height:.0f}"
+    space = "http://www.w3.org/2000/svg"
+    return element("svg", "".join(parts), xmlns=space, viewBox=box, **shown) + "\n"
 
 
 def heat_cell(value: float | None) -> tuple[str, str]:

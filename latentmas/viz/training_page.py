@@ -55,6 +55,9 @@ _TOTALS = {
     "train_samples_per_second": "rows per second",
     "train_steps_per_second": "steps per second",
     "train_loss": "mean loss",
+    "train_cpu_seconds": "processor seconds",
+    "train_peak_mib": "peak memory above the start, MiB",
+    "train_joules": "energy, joules",
 }
 _SKIPPED = ("_runtime", "_per_second", "epoch", "_mem_", "total_flos")
 

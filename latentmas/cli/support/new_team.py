@@ -32,7 +32,8 @@ DEMO_BACKBONES = tuple(
 )
 """Small models that come with the package, of widths 64, 96 and 48."""
 EXPERTS = ("math", "code", "science")
-"""Names for a role that takes several agents."""
+OTHERS = ("first", "second", "third")
+"""Names for roles that take several agents: experts, and any others."""
 
 SCHEMA = "graph.schema.json"
 """Written beside graph files; their first line names it for editors."""
@@ -56,7 +57,11 @@ def roles_of(template: str) -> dict[str, tuple[str, ...]]:
     """
     parameters = inspect.signature(templates.get(template)).parameters.values()
     needed = [p for p in parameters if "Backbone" in str(p.annotation)]
-    return {p.name: EXPERTS if "Mapping" in str(p.annotation) else (p.name,) for p in needed}
+    several = {"experts": EXPERTS}
+    return {
+        p.name: several.get(p.name, OTHERS) if "Mapping" in str(p.annotation) else (p.name,)
+        for p in needed
+    }
 
 
 def graph_of(template: str, name: str, sources: Iterable[str]) -> Graph:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from latentmas.atomic import check_writable
 from latentmas.errors import closest
+from latentmas.safe_data import parse_json
 
 __all__ = [
     "Device",
@@ -22,6 +23,7 @@ __all__ = [
     "files_of",
     "pairs",
     "unknown",
+    "values",
 ]
 
 
@@ -79,6 +81,22 @@ def pairs(flag: str, given: Iterable[str]) -> dict[str, str]:
             raise typer.BadParameter(f"{flag} sets {name!r} twice")
         found[name] = value
     return found
+
+
+def values(flag: str, given: Iterable[str]) -> dict[str, Any]:
+    """Read `name=value` pairs whose values are JSON, or else text.
+
+    Raises:
+        typer.BadParameter: a pair has no `=` or no name, or a name comes twice.
+    """
+    return {name: _value(text) for name, text in pairs(flag, given).items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text
 
 
 def unknown(what: str, name: str, known: Iterable[str], instead: str) -> typer.BadParameter:

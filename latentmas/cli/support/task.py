@@ -24,13 +24,16 @@ class Task:
     table: JsonlFile | None = None
     """The file that the rows are from, for errors that name lines."""
 
-    def fill(self, inputs: Sequence[str], fields: Mapping[str, str], *, keep: bool) -> None:
+    def fill(
+        self, inputs: Sequence[str], fields: Mapping[str, str], *, keep: bool, answers: bool = True
+    ) -> None:
         """Give all rows the inputs of a graph, and check that they have answers.
 
         Args:
             inputs: inputs of the graph.
             fields: input → field that fills it.
             keep: whether rows that lack a field are kept, with their errors.
+            answers: whether rows need answers.
 
         Raises:
             DataError: rows lack fields; for a file, the error names the line of each.
@@ -38,7 +41,8 @@ class Task:
         if self.table is not None and not keep:
             needed = [fields.get(name, name) for name in inputs]
             lines = self.table.lines[: len(self.rows)]
-            JsonlFile(self.table.path, [*self.rows], lines).require([*needed, self.answer_field])
+            needed += [self.answer_field] if answers else []
+            JsonlFile(self.table.path, [*self.rows], lines).require(needed)
         if fields or self.table is None:
             from latentmas.evaluation import fill_inputs
 

@@ -21,7 +21,7 @@ from latentmas.spec import Graph
 if TYPE_CHECKING:
     from latentmas.runtime import System
 
-__all__ = ["files_are_trusted", "open_plan", "open_team", "trust_files"]
+__all__ = ["files_are_trusted", "open_graph", "open_plan", "open_team", "trust_files"]
 
 UNTRAINED = (
     "warning: its links are untrained (seed {seed}), so answers will be empty or meaningless; "
@@ -55,13 +55,13 @@ def open_plan(graph: Path) -> Plan:
     """
     folder = graph.parent if graph.name == "latentmas.json" and graph.is_file() else graph
     if not folder.is_dir():
-        return _compiled(_open_graph(graph))
+        return _compiled(open_graph(graph))
     from latentmas.io import read_manifest, read_steadily
 
     return read_steadily(lambda: read_manifest(folder, trust_remote_code=_trust)[1], folder)
 
 
-def _open_graph(graph: Path) -> Graph:
+def open_graph(graph: Path) -> Graph:
     """Read a graph file; or the preset of that name.
 
     Raises:
@@ -118,7 +118,7 @@ def open_team(
         if check is not None:
             check(system.plan)
         return system
-    graph = _open_graph(team)
+    graph = open_graph(team)
     plan = _compiled(graph.as_text() if text else graph)
     if check is not None:
         check(plan)

@@ -13,7 +13,7 @@ import yaml
 from latentmas.cli.support.options import pairs, unknown
 from latentmas.errors import DataError
 
-__all__ = ["make_config", "parse_value", "read_sets"]
+__all__ = ["make_config", "parse_value", "read_sets", "split_sets"]
 
 
 def make_config(
@@ -57,6 +57,29 @@ def read_sets(kind: type[Any], sets: Iterable[str]) -> dict[str, Any]:
             raise unknown("training argument", key, known, instead)
         own[key] = _fitting(key, text, types[key])
     return own
+
+
+def split_sets(sets: list[str]) -> dict[str, Any]:
+    """`--set` of all loops as keywords, and those of one loop under `settings`.
+
+    Raises:
+        typer.BadParameter: a loop or a key is unknown, or a key takes another type.
+    """
+    from latentmas.training.loops import in_order
+
+    kinds = {name: loop.parts()[1] for name, loop in in_order().items()}
+    common: dict[str, Any] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for text in sets:
+        name, dot, _ = text.partition("=")[0].partition(".")
+        if dot and name not in kinds:
+            raise unknown("training loop", name, kinds, f"known: {', '.join(kinds)}")
+        if dot:
+            settings.setdefault(name, {}).update(read_sets(kinds[name], [text.partition(".")[2]]))
+            continue
+        having = [kind for kind in kinds.values() if name in kind.__dataclass_fields__]
+        common |= read_sets((having or list(kinds.values()))[-1], [text])
+    return {"settings": settings, **common}
 
 
 _SIMPLE = {

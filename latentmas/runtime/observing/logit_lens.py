@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 
-__all__ = ["Near", "nearest_embeddings", "nearest_outputs"]
+__all__ = ["Near", "nearest_embeddings", "nearest_ids", "nearest_outputs"]
 
 Near = list[tuple[str, float]]
 """Tokens, nearest first, with probability or cosine."""
@@ -43,6 +43,12 @@ def nearest_embeddings(backbone: LoadedBackbone, x_ND: Tensor, count: int) -> li
         x_ND: rows in the space of its input embeddings, messages say.
         count: tokens for each row.
     """
+    return _named(backbone, *nearest_ids(backbone, x_ND, count))
+
+
+@torch.no_grad()
+def nearest_ids(backbone: LoadedBackbone, x_ND: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Ids of these tokens and their cosines, both (N, C); arguments as `nearest_embeddings`."""
     size = backbone.planned.info.vocab_size
     unit_ND = torch.nn.functional.normalize(x_ND.to(backbone.device).float(), dim=-1)
     best_NC = unit_ND.new_empty(len(unit_ND), 0)
@@ -54,7 +60,7 @@ def nearest_embeddings(backbone: LoadedBackbone, x_ND: Tensor, count: int) -> li
         ids_NC = torch.cat([ids_NC, ids_C.expand(len(unit_ND), -1)], dim=1)
         best_NC, order = best_NC.topk(min(count, best_NC.shape[1]))
         ids_NC = ids_NC.gather(1, order)
-    return _named(backbone, ids_NC, best_NC)
+    return ids_NC, best_NC
 
 
 def _named(backbone: LoadedBackbone, ids_NC: Tensor, values_NC: Tensor) -> list[Near]:

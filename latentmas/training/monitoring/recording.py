@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from latentmas.environment import hardware, versions
 from latentmas.io import digest_rows, read_history, weights_digest
+from latentmas.metering import CostMeter
 from latentmas.runtime import System, TrainingRecord
 from latentmas.training.data import TrainingRows
 
@@ -43,6 +44,8 @@ class Recording:
         self._system, self._loop, self._args = system, loop, args
         self._place = len(system.history)
         self._clock = time.perf_counter()
+        self.meter = CostMeter().start()
+        """Measures the training of this session; whoever trains stops it."""
         self._before: dict[str, Any] = {
             "began": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": 0.0,
@@ -67,6 +70,17 @@ class Recording:
         """What holds from the beginning: loop, data, links, versions."""
         return dict(self._fixed)
 
+    @property
+    def cost_log(self) -> dict[str, float]:
+        """The cost of the training so far, as entries of its log."""
+        cost = self.meter.cost
+        found = {"train_cpu_seconds": cost.cpu_seconds}
+        if cost.peak_memory is not None:
+            found["train_peak_mib"] = cost.peak_memory / 2**20
+        if cost.joules is not None:
+            found["train_joules"] = cost.joules
+        return {name: round(value, 2) for name, value in found.items()}
+
     def resume(self, checkpoint: str) -> None:
         """Go on with the record that a checkpoint's folder holds, after the trainings before it."""
         history = read_history(checkpoint)
@@ -90,6 +104,7 @@ class Recording:
         seconds = self._before["seconds"] + time.perf_counter() - self._clock
         manifest = self._fixed | self._before
         manifest |= {"steps": step, "seconds": round(seconds, 3)}
+        manifest["cost"] = self.meter.cost.to_dict()
         manifest["links_after"] = weights_digest(self._system)
         record = TrainingRecord(self._loop, plain_arguments(self._args), list(log), manifest)
         self._system.history[self._place :] = [record]

@@ -154,26 +154,31 @@ class LinkTrainer(MeshTraining, Checkpointing):
         rows: Any = self.train_dataset
         held_out: Any = self.eval_dataset
         self._recording = Recording(self.system, self.loop, self.args, rows, held_out)
-        if self.is_world_process_zero():
-            folder = Path(str(self.args.output_dir))
-            goes_on = found is not None and inside(folder, Path(found))
-            self._log.begin(goes_on=goes_on)
-            write_settings(folder, self._recording.facts, self.args)
-            if not goes_on:
-                set_aside_checkpoints(folder)
-        self._pace.restart()
         # Processes of one training would stop at different steps, and wait for each other.
         alone = self.args.world_size == 1
         try:
+            if self.is_world_process_zero():
+                self._begin_folder(found, self._recording.facts)
+            self._pace.restart()
             with self._interruption.listening() if alone else nullcontext():
                 outcome = super().train(found, **options)
         finally:
             if self._progress is not None:
                 self._progress.close()
+            self._recording.meter.stop()
         self._recording.update(self.state.log_history, self.state.global_step)
         if self._interruption.asked:
             raise self._interrupted()
         return outcome
+
+    def _begin_folder(self, checkpoint: str | None, facts: Mapping[str, Any]) -> None:
+        """Write what is trained, and set aside what an earlier training left."""
+        folder = Path(str(self.args.output_dir))
+        goes_on = checkpoint is not None and inside(folder, Path(checkpoint))
+        self._log.begin(goes_on=goes_on)
+        write_settings(folder, facts, self.args)
+        if not goes_on:
+            set_aside_checkpoints(folder)
 
     def _interrupted(self) -> TrainingInterrupted:
         step = self.state.global_step
@@ -318,6 +323,8 @@ class LinkTrainer(MeshTraining, Checkpointing):
         """Log, with telemetry beside the loss, and write a line of `metrics.jsonl`."""
         if self.telemetry is not None and "loss" in logs:
             logs = logs | self.telemetry.numbers | {SPEED: self._pace.recent_rate()}
+        if self._recording is not None and "train_runtime" in logs:
+            logs = logs | self._recording.cost_log
         super().log(logs, *args, **options)
         if self.is_world_process_zero():
             self._log.write({"step": self.state.global_step, **logs})

@@ -160,29 +160,38 @@ _CURVE_DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 
 def curves_png(
-    title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *, log: bool = False
+    title: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    log: bool = False,
+    x: str = "step",
+    y: str = "",
 ) -> bytes:
-    """Lines over the steps of a training.
+    """Lines over the steps of a training, or over something else.
 
     Raises:
         LatentMASError: matplotlib is not installed.
     """
     figure = new_figure(460, 280, layout="constrained")
+    from matplotlib.ticker import MaxNLocator  # there, since the figure was made
+
     axes = figure.add_subplot()
     for index, (name, points) in enumerate(lines.items()):
         axes.plot(
-            [x for x, _ in points],
-            [y for _, y in points],
+            [point[0] for point in points],
+            [point[1] for point in points],
             color=_COLOURS[index % len(_COLOURS)],
             linestyle=_CURVE_DASHES[index % len(_CURVE_DASHES)],
             marker="o" if len(points) <= 12 else "",
             markersize=3,
             label=name,
         )
-    heights = [y for points in lines.values() for _, y in points]
+    heights = [height for points in lines.values() for _, height in points]
     if log and 0 < min(heights) * LOG_RATIO < max(heights):
         axes.set_yscale("log")
-    axes.set_xlabel("step")
+    axes.set_xlabel(x)
+    axes.set_ylabel(y, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(title, parse_math=False)
     axes.grid(alpha=0.3)
     if len(lines) > 1:

@@ -1,0 +1,5 @@
+"""What work costs while it is done: time, peak memory and energy. No torch until it is needed."""
+
+from latentmas.metering.meter import Cost, CostMeter
+
+__all__ = ["Cost", "CostMeter"]

@@ -1,0 +1,129 @@
+"""What all prompts of a run begin with is read once; long prompts are read in pieces. fp64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import latentmas as lm
+from latentmas.backbones import LoadedBackbone
+from latentmas.engine import sessions
+from latentmas.testing import TINY_FAMILIES
+from tests.teams import load64, tiny
+
+EXAMPLES = "".join(f"Question: {n} + {n}? Answer: {n + n}. " for n in range(12))
+QUESTIONS = ["3 + 4?", "a longer question, of more words", "2"] * 2
+
+
+class Reads:
+    """Rows and positions of each call that reads more than one position."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shapes: list[tuple[int, int]] = []
+        plain = LoadedBackbone.step
+
+        def step(backbone: Any, x_BTD: Any, *args: Any, **options: Any) -> Any:
+            if x_BTD.shape[1] > 1:
+                self.shapes.append(tuple(x_BTD.shape[:2]))
+            return plain(backbone, x_BTD, *args, **options)
+
+        monkeypatch.setattr(LoadedBackbone, "step", step)
+
+    def positions(self) -> int:
+        """Positions of all rows that were read since this was last asked."""
+        count = sum(rows * columns for rows, columns in self.shapes)
+        self.shapes.clear()
+        return count
+
+
+def team(family: str, *, head: str = "", rounds: int = 2) -> lm.System:
+    backbone = tiny(family, 16)
+    graph = lm.Graph("pair", inputs=["examples", "question"], rounds=rounds, latent_steps=2)
+    own = head + "{{ examples }}{{ question }} "
+    back = "{% if back %}{{ back }}{% endif %} go" if rounds > 1 else "go"
+    graph.add_agent("one", backbone, prompt=own + back)
+    graph.add_agent("two", backbone, prompt=own + "{{ one }} go", max_new_tokens=3)
+    graph.connect("one", "two")
+    if rounds > 1:
+        graph.feedback("two", "one.back")
+    return load64(graph.output("two"))
+
+
+def rows(examples: str = EXAMPLES) -> list[dict[str, str]]:
+    return [{"examples": examples, "question": question} for question in QUESTIONS]
+
+
+def compare(system: lm.System, samples: list[dict[str, str]]) -> None:
+    """`cached` against the oracle, which reads everything."""
+    results = [
+        system.run(samples, executor=executor, record=("messages",))
+        for executor in ("reference", "cached")
+    ]
+    plain, fast = results
+    assert fast.token_ids == plain.token_ids
+    assert fast.messages is not None
+    assert plain.messages is not None
+    for name, message in plain.messages.items():
+        assert (message - fast.messages[name]).abs().max() / message.abs().max() < 1e-4, name
+
+
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_a_shared_beginning_changes_nothing(family: str) -> None:
+    compare(team(family), rows())
+
+
+def test_rows_read_their_examples_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two agents begin alike, and each begins its second round as its first."""
+    system, reads = team("llama"), Reads(monkeypatch)
+    system.run(rows(), executor="cached")
+    together = reads.positions()
+    assert together < 6 * len(EXAMPLES)
+    monkeypatch.setattr(sessions, "beginning_of", lambda *_: ())
+    system.run(rows(), executor="cached")
+    assert reads.positions() > 2 * 6 * len(EXAMPLES)
+
+
+def test_a_run_keeps_no_short_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    system, reads = team("llama", rounds=1), Reads(monkeypatch)
+    system.run(rows(examples="Add. "), executor="cached")
+    assert [count for count, _ in reads.shapes] == [6, 6]
+
+
+def test_a_long_head_of_a_template_is_read_once_for_all_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system = team("llama", head="Explain each step before you answer. " * 10, rounds=1)
+    compare(system, rows()[:1])
+    reads = Reads(monkeypatch)
+    system.run(rows(examples="")[1:2], executor="cached")
+    assert all(columns < 100 for _, columns in reads.shapes)
+    assert len(reads.shapes) == 2
+
+
+def test_other_rows_do_not_change_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's numbers follow from its own rows."""
+    system = team("llama", rounds=1)
+    first = system.run(rows(), executor="cached", record=("messages",)).messages
+    system.run(rows(examples=EXAMPLES[:300]), executor="cached")
+    again = system.run(rows(), executor="cached", record=("messages",)).messages
+    assert first is not None
+    assert again is not None
+    assert all(torch.equal(message, again[name]) for name, message in first.items())
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_pieces_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows whose padding fills the first pieces, and pieces of a few columns."""
+    system = team(family)
+    monkeypatch.setattr(sessions, "PIECE", 60)
+    compare(system, [*rows(examples=""), {"examples": EXAMPLES[:90], "question": "?"}])
+
+
+def test_a_long_prompt_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    system, reads = team("llama", rounds=1), Reads(monkeypatch)
+    monkeypatch.setattr(sessions, "PIECE", 120)
+    system.run(rows(examples="")[:3], executor="cached")
+    assert len(reads.shapes) > 2
+    assert all(count * columns <= 120 for count, columns in reads.shapes)
