@@ -3,7 +3,8 @@
     python benchmarks/gpu_suite.py [--systems sequential_light,…] [--tiny] [--json]
 
 For each system: the published loop with reloads ("as shipped") and with resident models, the cached
-and the graph executor, the same graph in text on the same engine, and the roofline's floor. The
+and the graph executor, the same graph in text on the same engine, and the roofline's floor; before
+them, the graphs captured in two runs, in a warm-up and in a run after it. The
 latent phase is a run that writes one token; text is that many tokens more. No download; about six
 minutes on one H200. `--tiny` runs small shapes on a CPU, with `static` in the place of graphs.
 
@@ -26,7 +27,7 @@ from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
-from latentmas.engine import Executor, executors
+from latentmas.engine import Executor, executors, kept_memory
 from latentmas.engine.executors.reference import Reference
 from latentmas.environment import hardware
 from latentmas.testing import random_system, tiny_backbone
@@ -145,10 +146,41 @@ def ways_of(
     }
 
 
+def capture_rows(
+    name: str, system: lm.System, samples: list[str], suite: Suite, tokens: int
+) -> list[dict[str, Any]]:
+    """Graphs captured in two runs, in a warm-up and in a run after it, and what each took."""
+    fast, found = "cuda_graph" if suite.device == "cuda" else "static", list[dict[str, Any]]()
+    batch = len(samples)
+    backbones = list({id(b): b for b in system.agent_backbones.values()}.values())
+
+    def graphs() -> int:
+        return sum(kept_memory(backbone).graphs for backbone in backbones)
+
+    def measured(what: str, way: Callable[[], Any]) -> None:
+        before = graphs()
+        seconds = suite.seconds(way)
+        way_and_count = f"{what}: {graphs() - before} captures"
+        found.append(_row(name, batch, "graphs", way_and_count, round(seconds, 3), None))
+
+    def run() -> Any:
+        return system.run(samples, executor=fast, max_new_tokens=tokens)
+
+    measured("run 1", run)
+    measured("run 2", run)
+    for backbone in backbones:
+        backbone.workspace.clear()
+    limits = {"batch_size": batch, "max_length": 512, "max_new_tokens": tokens}
+    measured("warm-up", lambda: system.warm_up(**limits, executor=fast))
+    measured("run after it", run)
+    return found
+
+
 def rows_of(name: str, suite: Suite, tiny: bool, tokens: int) -> list[dict[str, Any]]:
     """All ways of one system."""
     system, batch = built(name, tiny, suite.device)
     samples = [sample(120 if not tiny else 20)] * batch
+    captures = capture_rows(name, system, samples, suite, tokens)
     found = suite.medians(name, ways_of(system, samples, suite.device, suite.repeats))
     machine = "h200" if suite.device == "cuda" else "cpu"
     floor = system.explain(samples, machine, max_new_tokens=1).seconds or 0.0
@@ -184,7 +216,7 @@ def rows_of(name: str, suite: Suite, tiny: bool, tokens: int) -> list[dict[str, 
     text_messages = next((seconds for way, (seconds, _) in own.items() if "twin" in way), None)
     for way, (seconds, count) in own.items():
         rows.append(_row(name, batch, "whole", way, seconds, text_messages) | {"repeats": count})
-    return rows
+    return [*captures, *rows]
 
 
 def _row(

@@ -13,9 +13,9 @@ import torch
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone, _loaded
-from latentmas.engine import executors
-from latentmas.engine import static_session as fixed
-from latentmas.engine.buffers import surplus
+from latentmas.engine import GroupedInner, cuda_graphs, executors
+from latentmas.engine.buffers import BufferPool
+from latentmas.engine.cuda_graphs import POOL, count_graphs
 from latentmas.engine.executors.static import Static
 from latentmas.engine.packing import Packed
 from latentmas.generation import batch as decoding
@@ -91,7 +91,8 @@ def test_rows_that_leave_in_the_last_column_stay_within_the_buffers(cuda: Cuda) 
         plain.feed(token(backbone, 4))
     plain.select([0, 1])
     assert (plain.feed(token(backbone, 2)) - h_BD).abs().max() < 1e-4
-    assert cuda.captures == 2
+    assert cuda.captures == 2, "rows of 4, then of 2, in the same buffers"
+    assert len(backbone.workspace[POOL].held) == 1
 
 
 @torch.no_grad()
@@ -106,7 +107,7 @@ def test_a_capture_that_fails_is_told_once_and_not_tried_again(
         assert (plain - found).abs().max() < 1e-4
         assert cuda.current is cuda.default, "the thread has left the capture stream"
     assert cuda.captures == 1
-    backbone.workspace["free"].clear()  # new buffers of the same shape
+    backbone.workspace[POOL].clear()  # new buffers of the same shape
     Emulated().rollout(backbone, inner, prompts(backbone, 3, 40), 4)
     assert cuda.captures == 1
     Emulated().rollout(backbone, inner, prompts(backbone, 3, 100), 4)
@@ -134,10 +135,10 @@ def test_columns_that_are_padding_in_every_row_left_are_dropped(
 ) -> None:
     """The longest row leaves, another feed joins: states are those of a feed that drops nothing."""
     _, backbone, _ = pair(family)
-    ids = torch.arange(5 * 60).reshape(5, 60) % 200 + 4
+    ids = torch.arange(5 * 80).reshape(5, 80) % 200 + 4
     mask = torch.ones_like(ids)
-    mask[1:, :35] = 0
-    prompt = Packed(backbone.embed(ids), mask, (60, 25, 25, 25, 25), 0, ids)
+    mask[1:, :55] = 0
+    prompt = Packed(backbone.embed(ids), mask, (80, 25, 25, 25, 25), 0, ids)
     states = []
     for executor in (executors.get("cached")(), Static()):
         feed, other = executor.session(backbone), executor.session(backbone)
@@ -148,7 +149,7 @@ def test_columns_that_are_padding_in_every_row_left_are_dropped(
         feed.join(other)
         states.append([feed.feed(token(backbone, len(rows) + 2)) for _ in range(3)])
     assert feed.mask_BL is not None
-    assert feed.mask_BL.shape[1] == 40, "columns at the join; not 61"
+    assert feed.mask_BL.shape[1] == 40, "columns at the join; not 81"
     for wanted, found in zip(*states, strict=True):
         assert (wanted - found).abs().max() < 1e-4
 
@@ -157,12 +158,14 @@ def test_columns_that_are_padding_in_every_row_left_are_dropped(
 def unequal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of 4 to 40 tokens, the same in each run."""
 
-    def choose(pool: Any, _feed: Any, _h_BD: Any, ready: list[int]) -> list[int]:
-        end = min(pool._backbone.stop_ids)
-        rows = [pool._rows[i] for i in ready]
-        return [end if len(r.ids) >= 4 + r.stream.initial_seed() % 37 else 9 for r in rows]
+    plain = decoding.GenerationBatch._settle
 
-    monkeypatch.setattr(decoding.GenerationBatch, "_choose", choose)
+    def settle(pool: Any, chosen: dict[int, int]) -> None:
+        end, rows = min(pool._backbone.stop_ids), pool._rows
+        lengths = {i: 4 + rows[i].stream.initial_seed() % 37 for i in chosen}
+        plain(pool, {i: end if len(rows[i].ids) >= lengths[i] else 9 for i in chosen})
+
+    monkeypatch.setattr(decoding.GenerationBatch, "_settle", settle)
 
 
 def many(executor: Any, count: int = 64) -> tuple[LoadedBackbone, lm.RunResult]:
@@ -177,40 +180,187 @@ def many(executor: Any, count: int = 64) -> tuple[LoadedBackbone, lm.RunResult]:
 def test_a_batch_that_others_keep_joining_needs_no_ever_larger_buffers(unequal: None) -> None:
     """Columns of padding in every row are dropped: 64 answers take no more than 8."""
     largest = {
-        count: max(state.capacity for state in many(Static(), count)[0].workspace["free"])
+        count: max(one.capacity for one in many(Static(), count)[0].workspace[POOL].held)
         for count in (8, 64)
     }
     assert largest[64] <= largest[8]
 
 
-def test_graphs_of_unequal_answers_are_kept_for_the_next_run(
-    unequal: None, cuda: Cuda, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_a_second_run_of_unequal_answers_captures_nothing(
+    family: str, unequal: None, cuda: Cuda
 ) -> None:
-    """Within the share of the device's memory that is spared for them."""
-    runs: list[int] = []
-    plain = lm.System.run
-
-    def run(system: lm.System, *args: Any, **options: Any) -> Any:
+    """Rows that leave and join run on graphs of few sizes, which are kept."""
+    system, backbone, _ = pair(family)
+    samples = [{"question": "x" * (n % 13)} for n in range(96)]
+    how: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 8, "refill_threshold": 0.5}
+    wanted = system.run(samples, executor="cached", **how)
+    runs = []
+    for _ in range(2):
         before = cuda.captures
-        result = plain(system, *args, **options)
+        found = system.run(samples, executor=Emulated(), **how)
         runs.append(cuda.captures - before)
-        return result
-
-    monkeypatch.setattr(lm.System, "run", run)
-    many(Emulated())
-    assert runs[1] > 2, "six states do not suffice"
-    monkeypatch.setattr(fixed, "_spare", lambda _device: 2**30)
-    many(Emulated())
-    assert runs[3] <= 1 < runs[1] <= runs[2]
-    wanted, found = many("cached")[1], many(Emulated())[1]
-    assert wanted.token_ids == found.token_ids
+        assert found.token_ids == wanted.token_ids
+    assert 0 < runs[0] <= 16
+    assert runs[1] == 0
+    assert count_graphs(backbone) == runs[0]
 
 
-def test_kept_buffers_have_a_bound_in_bytes() -> None:
-    assert surplus([1] * 9, 0) == 3  # six stay however large they are
-    assert surplus([100] * 9, 700) == 2
-    assert surplus([1000, 1, 1, 1, 1, 1, 1, 1], 10) == 1
-    assert surplus([1] * 9, 10) == surplus([], 10) == 0
+@pytest.mark.parametrize("sequences", [1, 3])
+@pytest.mark.parametrize("template", ["sequential", "mixture", "deliberation"])
+def test_a_run_within_the_limits_of_a_warm_up_captures_nothing(
+    template: str, sequences: int, unequal: None, cuda: Cuda
+) -> None:
+    system = of_template(template, "llama").compile().load()
+    limits: dict[str, Any] = {"batch_size": 5, "max_new_tokens": 40}
+    limits |= {"num_return_sequences": sequences}
+    sampled = {"do_sample": sequences > 1}
+    done = system.warm_up(**limits, max_length=400, executor=Emulated())
+    assert done.captures == done.graphs == cuda.captures > 10
+    assert done.left_out == 0
+    assert f"{done.nbytes / 2**20:.1f} MiB, {done.graphs} CUDA graphs" in str(system)
+    backbones = {id(b): b for b in system.agent_backbones.values()}.values()
+    held = [one for backbone in backbones for one in backbone.workspace[POOL].held]
+    assert done.nbytes == sum(one.nbytes for one in held)
+    samples = [{"question": "x" * (n % 13)} for n in range(17)]
+    found = system.run(samples, executor=Emulated(), refill_threshold=0.5, **limits, **sampled)
+    assert cuda.captures == done.captures
+    wanted = system.run(samples, executor="cached", **limits, **sampled)
+    assert found.sequence_ids == wanted.sequence_ids
+    after = [one for backbone in backbones for one in backbone.workspace[POOL].held]
+    assert set(map(id, after)) == set(map(id, held)), "buffers are those that were told of"
+    again = system.warm_up(**limits, max_length=400, executor=Emulated())
+    assert (again.captures, again.graphs, again.nbytes) == (0, done.graphs, done.nbytes)
+
+
+def test_a_run_beyond_a_warm_up_keeps_to_its_bounds(unequal: None, cuda: Cuda) -> None:
+    """Rows beyond it and answers that grow beyond it run without graphs, and are the same."""
+    system, backbone, _ = pair()
+    done = system.warm_up(batch_size=2, max_length=64, max_new_tokens=8, executor=Emulated())
+    samples = [{"question": "x" * (n % 13)} for n in range(12)]
+    how: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 8, "refill_threshold": 0.5}
+    wanted = system.run(samples, executor="cached", **how)
+    for _ in range(2):
+        assert system.run(samples, executor=Emulated(), **how).token_ids == wanted.token_ids
+    assert backbone.workspace[POOL].nbytes == done.nbytes
+    assert cuda.captures == done.captures
+
+
+def test_graphs_have_a_bound(unequal: None, cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps beyond it run without one; none is captured again to make room."""
+    monkeypatch.setattr(cuda_graphs, "MOST_GRAPHS", 3)
+    system, backbone, _ = pair()
+    samples = [{"question": "x" * (n % 13)} for n in range(24)]
+    how: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 8, "refill_threshold": 0.5}
+    wanted = system.run(samples, executor="cached", **how)
+    for _ in range(2):
+        assert system.run(samples, executor=Emulated(), **how).token_ids == wanted.token_ids
+    assert cuda.captures == count_graphs(backbone) == 3
+
+
+def test_a_warm_up_without_graphs_says_so() -> None:
+    system, backbone, _ = pair()
+    for executor in ("cached", "static", "reference", "offload"):
+        done = system.warm_up(executor=executor)
+        assert done.captures == 0
+        assert f"executor '{executor}' captures no graphs" in str(done)
+    assert POOL not in backbone.workspace
+    assert "CUDA graphs" not in str(system)
+    with pytest.raises(lm.LatentMASError, match="batch_size"):
+        system.warm_up(batch_size=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 2), (3, 3), (3, 1)])
+def test_agents_of_one_batch_share_graphs_whatever_their_rows(
+    sizes: tuple[int, int], cuda: Cuda
+) -> None:
+    system, backbone, first = pair()
+    second = system.link("inner.learner")
+    inner = GroupedInner([first, second], sizes)
+    given = prompts(backbone, sum(sizes), 20, 5)
+    wanted = executors.get("reference")().rollout(backbone, inner, given, 6)
+    assert (Emulated().rollout(backbone, inner, given, 6) - wanted).abs().max() < 1e-4
+    other = GroupedInner([first, second], sizes[::-1])
+    wanted = executors.get("reference")().rollout(backbone, other, given, 6)
+    assert (Emulated().rollout(backbone, other, given, 6) - wanted).abs().max() < 1e-4
+    assert cuda.captures == 1
+
+
+@torch.no_grad()
+def test_a_link_that_cannot_be_captured_runs_between_captured_steps(cuda: Cuda) -> None:
+    _, backbone, inner = pair()
+    given, seen = prompts(backbone, 3, 20), list[bool]()
+    plain = type(inner).forward
+
+    class LooksBack(type(inner)):  # type: ignore[misc]
+        capturable = False
+
+        def forward(self, h_BKS: torch.Tensor) -> torch.Tensor:
+            seen.append(bool(h_BKS.isfinite().all()))
+            return plain(self, h_BKS)
+
+    wanted = executors.get("cached")().rollout(backbone, inner, given, 4)
+    inner.__class__ = LooksBack
+    assert (Emulated().rollout(backbone, inner, given, 4) - wanted).abs().max() < 1e-4
+    assert seen == [True] * 3
+    assert cuda.captures == 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", TINY_FAMILIES)
+def test_what_was_in_buffers_before_changes_nothing(family: str) -> None:
+    """Not even values that are not finite: masked ones are multiplied by zero."""
+    _, backbone, inner = pair(family)
+    given = prompts(backbone, 3, 20, 4)
+    wanted = Static().rollout(backbone, inner, given, 4)
+    (buffers,) = backbone.workspace[POOL].held
+    for tensors in buffers.layers:
+        for tensor in tensors.values():
+            tensor[:3, ..., :23, :] = float("nan")
+    assert Static().rollout(backbone, inner, given, 4).equal(wanted)
+    (buffers,) = backbone.workspace[POOL].held
+    spoilt = prompts(backbone, 5, 30)
+    spoilt.x_BTD[3:] = float("nan")
+    ends = []
+    for executor in (executors.get("cached")(), Static()):
+        feed, other = executor.session(backbone), executor.session(backbone)
+        feed.takes_in = True
+        feed.prefill(spoilt)
+        feed.select([0, 2])
+        other.prefill(prompts(backbone, 3, 20))
+        feed.join(other)
+        ends.append([feed.feed(token(backbone, 5)) for _ in range(2)])
+    for plain, found in zip(*ends, strict=True):
+        assert (plain - found).abs().max() < 1e-4
+
+
+class Some:
+    """Buffers of one byte a place."""
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        self.rows, self.capacity, self.nbytes = rows, capacity, rows * capacity
+
+
+def test_a_pool_is_bounded_and_hands_out_the_same_buffers_again() -> None:
+    pool, small, large = BufferPool[Some](100), Some(2, 10), Some(8, 10)
+    assert pool.take("text", 1, 1) is None
+    for one in (small, large):
+        assert pool.has_room(one.nbytes)
+        pool.keep("text", one)
+    assert pool.nbytes == 100
+    assert not pool.has_room(1)
+    pool.leave(large)
+    pool.leave(small)
+    pool.leave(Some(1, 1))  # was never kept
+    assert pool.nbytes == 100
+    assert pool.take("turn", 1, 1) is None
+    assert pool.take("text", 2, 10) is small, "the first that was made"
+    assert pool.take("text", 2, 10) is large
+    pool.leave(large)
+    assert pool.take("text", 3, 10) is large
+    del large, one
+    assert pool.nbytes == 20, "what a session lost is not counted"
 
 
 # --- lifetime -------------------------------------------------------------------------------------
@@ -228,9 +378,13 @@ def test_buffers_are_freed_when_they_are_let_go(family: str, no_gc: None, cuda: 
         feed.roll(inner, h_BD, 4)
         feed.select([0, 1])
         feed.close()
-        held = [weakref.ref(state) for state in backbone.workspace["free"]]
-        held += [weakref.ref(x) for s in backbone.workspace["free"] for x in s.buffers()]
-        held += [weakref.ref(x) for s in backbone.workspace["free"] for x in s.cache.layers]
+        held = list[Any]()
+        for buffers in backbone.workspace[POOL].held:
+            state = buffers.state(2, 64)
+            parts = [*state.buffers(), *state.cache.layers, *buffers.replays.values()]
+            parts += [tensor for own in buffers.layers for tensor in own.values()]
+            held += map(weakref.ref, [buffers, state, *parts])
+        del buffers, state, parts
         assert len(held) > 10
         backbone.workspace.clear()
         cuda.steps.clear()
@@ -247,16 +401,29 @@ def test_a_feed_that_is_dropped_frees_its_buffers(no_gc: None) -> None:
     assert state() is None
 
 
-def test_a_system_that_is_dropped_frees_its_weights(no_gc: None) -> None:
-    """Kept buffers must not hold the backbone that holds them."""
-    system = of_template("sequential", "llama").compile().load()
+@pytest.mark.parametrize("links", ["default", "recursive"])
+def test_a_system_that_is_dropped_frees_its_weights_and_buffers(
+    links: str, no_gc: None, cuda: Cuda
+) -> None:
+    """Kept buffers and graphs must not hold the backbone that holds them, nor links that do."""
+    how = {} if links == "default" else {"link": links, "inner": links}
+    one, other = tiny_backbone("llama", 32), tiny_backbone("qwen3", 16)
+    graph = lm.templates.sequential(planner=one, critic=other, solver=one, latent_steps=4, **how)
+    system = graph.compile().load()
     system.run(QUESTIONS, executor="static", max_new_tokens=2)
+    system.warm_up(batch_size=2, max_length=64, max_new_tokens=8, executor=Emulated())
+    cuda.steps.clear()  # a real graph does not hold what it was captured from
     backbones = [
         weakref.ref(b) for b in {id(b): b for b in system.agent_backbones.values()}.values()
     ]
-    assert all(ref().workspace["free"] for ref in backbones)  # type: ignore[union-attr]
+    buffers = [
+        weakref.ref(one)
+        for ref in backbones
+        for one in ref().workspace[POOL].held  # type: ignore[union-attr]
+    ]
+    assert len(buffers) == 3, "turns and answers of one backbone, turns of the other"
     del system
-    assert [ref for ref in backbones if ref() is not None] == []
+    assert [ref for ref in (*backbones, *buffers) if ref() is not None] == []
 
 
 # --- choices made once ----------------------------------------------------------------------------
@@ -293,8 +460,8 @@ def test_every_shape_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     _, backbone, inner = pair(layers=1)
     torch._dynamo.reset()
     counts = []
-    for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
-        given = prompts(backbone, rows, 20)
+    for rows, columns in itertools.product((1, 2, 4, 8, 16), (20, 70)):
+        given = prompts(backbone, rows, columns)
         feed = Static(compile_step=True).session(backbone)
         feed.reserve(8)
         feed.roll(inner, feed.prefill(given), 3)
@@ -303,7 +470,7 @@ def test_every_shape_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(after > before for before, after in itertools.pairwise(counts))
     made = len(compiled)
     feed = Static(compile_step=True).session(backbone)
-    feed.roll(inner, feed.prefill(prompts(backbone, 32, 20)), 3)
+    feed.roll(inner, feed.prefill(prompts(backbone, 13, 67)), 3)
     assert len(compiled) == made, "kept buffers keep their compiled step"
 
 

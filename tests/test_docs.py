@@ -438,6 +438,7 @@ def test_the_message_that_is_shown_is_the_true_one(code: str, sections, tmp_path
 
 # Public classes that users meet as results of others, or import from a package below.
 REACHED = {f"runtime.{name}" for name in ("LatentReading", "Mesh", "RunRecord", "Tap", "StepTimes")}
+REACHED |= {"runtime.WarmUp"}
 REACHED |= {
     "viz.DepthMap",
     "evaluation.graders.graders",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import executors
+from latentmas.engine.cuda_graphs import POOL
 from latentmas.engine.prefix import MESSAGE, PADDING, shared_columns
 from latentmas.testing import TINY_FAMILIES
 from tests.teams import QUESTIONS, load64, of_template, tiny
@@ -207,9 +208,9 @@ def test_fixed_buffers_grow_and_serve_again(family: str) -> None:
     found = [system.run(QUESTIONS, **how) for _ in range(2)]
     assert all(result.token_ids == wanted.token_ids for result in found)
     backbone = next(iter(system.agent_backbones.values()))
-    kept = list(backbone.workspace["free"])
+    kept = {id(buffers) for buffers in backbone.workspace[POOL].held}
     system.run(QUESTIONS, **how)
-    assert {id(state) for state in backbone.workspace["free"]} == {id(state) for state in kept}
+    assert {id(buffers) for buffers in backbone.workspace[POOL].held} == kept
     system.double()
     assert not backbone.workspace
 

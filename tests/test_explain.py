@@ -164,21 +164,24 @@ def test_explanations_are_those_of_the_walk_that_was_written_twice():
     """Against figures of the cost model that walked over the steps by itself.
 
     It knew no reuse by agents whose weights are not counted, and left out of `reread` where a
-    stretch of a template's text begins alike.
+    stretch of a template's text begins alike. Its buffers of fixed size were of other shapes; what
+    they take now is measured below.
     """
     file = json.loads(KEPT["FILE"].read_text())
     at = ["op", "agents", *KEPT["COLUMNS"]]
     loose = {at.index("reused"), at.index("reread")}
     for name, explanation in KEPT["explained"]():
+        fixed = explanation.executor in ("static", "cuda_graph")
+        other = {"peak_memory", at.index("memory")} if fixed else set()
         old, new = file.pop(name), json.loads(json.dumps(KEPT["figures"](explanation)))
         known = old["seconds"] is not None
         for key in ("basis", "unknown", "notes", *(["obstacles"] if known else [])):
             assert new[key] == old[key], (name, key)
-        for key in KEPT["TOTALS"]:
+        for key in set(KEPT["TOTALS"]) - other:
             assert new[key] == near(old[key]), (name, key)
         for before, row in zip(old["rows"], new["rows"], strict=True):
             for i, (was, value) in enumerate(zip(before, row, strict=True)):
-                if i not in loose:
+                if i not in loose | other:
                     assert value == near(was), (name, at[i])
             reused, reread, positions = (at.index(n) for n in ("reused", "reread", "positions"))
             if before[at.index("flops")] is not None and before[0] != "transfer":

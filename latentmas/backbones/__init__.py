@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from latentmas.backbones.devices.split import Split
     from latentmas.backbones.devices.spread import STRATEGIES, Spread
     from latentmas.backbones.devices.tensor_parallel import TensorSplit, check_tensor_parallel
+    from latentmas.backbones.kv_cache.buffers import StaticBuffers
     from latentmas.backbones.kv_cache.growing import Growing, GrowingWindow, grown_columns
     from latentmas.backbones.kv_cache.masks import FULL
     from latentmas.backbones.kv_cache.state import ON_NEW, KVCache, RowSelection
@@ -38,6 +39,7 @@ __all__ = [
     "Family",
     "LoadedBackbone",
     "KVCache",
+    "StaticBuffers",
     "StaticKVCache",
     "RefusedBackboneError",
     "Mesh",
@@ -79,6 +81,7 @@ _HOMES = {
     "STRATEGIES": "devices.spread",
     "Split": "devices.split",
     "Spread": "devices.spread",
+    "StaticBuffers": "kv_cache.buffers",
     "StaticKVCache": "kv_cache.static",
     "adopt_models": "loading.given",
     "TensorSplit": "devices.tensor_parallel",

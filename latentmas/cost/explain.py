@@ -14,7 +14,7 @@ from latentmas.cost.order import obstacles
 from latentmas.cost.roofline import FLOAT32, Model, weights_of
 from latentmas.cost.standins import Applied, TeamStandIn, counted_team, estimated_team
 from latentmas.cost.walk import Costs, value_sizes
-from latentmas.engine import KEPT_SHARE, Executor, executors
+from latentmas.engine import HOST_LIMIT, KEPT_SHARE, Executor, executors
 from latentmas.errors import DataError, ExecutionError, LatentMASError, UnknownNameError
 from latentmas.plan import Decode, Plan, PlanBackbone, TokenLimit, with_limits
 from latentmas.spec import full_dtype
@@ -118,7 +118,8 @@ def _explained(
     """Walk over the plan with the parts of a team; notes are left out."""
     buffers = None
     if kind.keeps == "fixed":
-        buffers = Buffers(int(machine.memory or 0) // KEPT_SHARE if kind.captures else 0)
+        limit = int(machine.memory or 0) // KEPT_SHARE if kind.captures else HOST_LIMIT
+        buffers = Buffers(limit, captures=kind.captures)
     memory = Memory(models, plan.n_parameters * FLOAT32, buffers, alone=kind.swaps)
     ledger = Ledger(Values(value_sizes(plan, models)))
     team, samples = parts(ledger.applied)

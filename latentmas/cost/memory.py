@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from latentmas.backbones import grown_columns
 from latentmas.cost.counting import Fed
 from latentmas.cost.roofline import FLOAT32, Model, weights_of
-from latentmas.engine import Shape, bucket, enlarged, shape_for, surplus
+from latentmas.engine import BufferPool, Use, enlarged, row_bucket, shape_for
 
 __all__ = ["Buffers", "Memory"]
 
@@ -19,46 +19,65 @@ INDEX = 8
 """Bytes of a token's id, its mask, its position."""
 
 
+@dataclass(eq=False)
+class _Held:
+    """Buffers of some size."""
+
+    rows: int
+    capacity: int
+    nbytes: int
+
+
 class Buffers:
     """All buffers of fixed size of a team, as turns take them and leave them."""
 
-    def __init__(self, spare: int = 0) -> None:
-        """None yet; `spare` as in `surplus`."""
-        self._spare = spare
-        self._free: dict[str, tuple[Model, list[Shape]]] = {}
+    def __init__(self, limit: int, *, captures: bool) -> None:
+        """No buffers yet.
+
+        Args:
+            limit: Maximum number of bytes of a backbone's that are kept.
+            captures: Whether steps are captured, which are of few sizes.
+        """
+        self._limit, self._captures = limit, captures
+        self._pools: dict[str, BufferPool[_Held]] = {}
 
     def turn(self, model: Model, fed: Fed) -> int:
         """Bytes of all buffers at a turn's worst moment."""
-        rows, end = fed.rows, fed.positions + fed.calls
-        _, free = self._free.setdefault(fed.backbone.key, (model, []))
-        held = self._take(free, rows, fed.positions + fed.reserved)
-        worst = self._bytes() + _size(model, held)
-        while end > held[1]:
-            larger = self._take(free, rows, enlarged(held[1], 1))
-            worst = max(worst, self._bytes() + _size(model, held) + _size(model, larger))
-            self._leave(model, free, held)
-            held = larger
-        self._leave(model, free, held)
+        pool = self._pools.setdefault(fed.backbone.key, BufferPool(self._limit))
+        use: Use = "text" if fed.tokens else "turn"
+        end = fed.positions + fed.calls
+        held, more = self._take(pool, use, model, fed.rows, fed.positions + fed.reserved)
+        worst = self._bytes() + more
+        while end > held.capacity:
+            columns = enlarged(held.capacity, 1)
+            larger, added = self._take(pool, use, model, fed.rows, columns)
+            worst = max(worst, self._bytes() + more + added)
+            pool.leave(held)
+            held, more = larger, added
+        pool.leave(held)
         return worst
 
-    @staticmethod
-    def _take(free: list[Shape], rows: int, columns: int) -> Shape:
-        shape = shape_for(rows, columns)
-        if shape in free:
-            free.remove(shape)
-        return shape
+    def step_rows(self, rows: int) -> int:
+        """Rows of a step after the prompt."""
+        return row_bucket(rows) if self._captures else rows
 
-    def _leave(self, model: Model, free: list[Shape], shape: Shape) -> None:
-        free.append(shape)
-        del free[: surplus([_size(model, kept) for kept in free], self._spare)]
+    @staticmethod
+    def _take(
+        pool: BufferPool[_Held], use: Use, model: Model, rows: int, columns: int
+    ) -> tuple[_Held, int]:
+        """Buffers, and their bytes if they are not kept."""
+        found = pool.take(use, rows, columns)
+        if found is not None:
+            return found, 0
+        shape = shape_for(rows, columns)
+        made = _Held(*shape, model.whole(*shape) + shape[0] * shape[1] * INDEX)
+        if not pool.has_room(made.nbytes):
+            return made, made.nbytes
+        pool.keep(use, made)
+        return made, 0
 
     def _bytes(self) -> int:
-        return sum(_size(model, shape) for model, free in self._free.values() for shape in free)
-
-
-def _size(model: Model, shape: Shape) -> int:
-    rows, columns = shape
-    return model.whole(rows, columns) + rows * columns * INDEX
+        return sum(pool.nbytes for pool in self._pools.values())
 
 
 @dataclass
@@ -114,9 +133,7 @@ class Memory:
                 max(taken, model.kept(rows, *call)) + model.working(rows, *call)
                 for call in fed.reads
             ]
-        rows = bucket(fed.rows)  # the last row is repeated until the buffers are full
-        size = rows * model.info.hidden_size * model.size if rows > fed.rows else 0
-        return [model.working(rows, *call) + call[0] * size for call in fed.reads]
+        return [model.working(fed.rows, *call) for call in fed.reads]
 
     def _end(self, model: Model, fed: Fed, position: int) -> int:
         """State, layers and results of the last call."""
@@ -130,7 +147,7 @@ class Memory:
             last = (1, length - 1) if fed.calls else fed.reads[-1]
             layers = model.working(rows, *last)
         else:
-            state, layers = 0, model.working(bucket(rows), 1, length)
+            state, layers = 0, model.working(self.buffers.step_rows(rows), 1, length)
         states = rows * (fed.reads[-1][0] + 2 * fed.calls) * position  # held, and their stack
         scores = rows * model.info.vocab_size * (model.size + 2 * FLOAT32) if fed.tokens else 0
         return state + layers + states + scores

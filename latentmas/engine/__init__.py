@@ -10,10 +10,21 @@ from latentmas.engine.auto_executor import (
     make_executor,
 )
 from latentmas.engine.beginnings import beginning_of, beginnings_kept, first_messages, state_after
-from latentmas.engine.buffers import KEPT_SHARE, Shape, bucket, enlarged, shape_for, surplus
+from latentmas.engine.buffers import (
+    HOST_LIMIT,
+    KEPT_SHARE,
+    BufferPool,
+    Shape,
+    Use,
+    bucket,
+    enlarged,
+    row_bucket,
+    shape_for,
+)
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
 from latentmas.engine.inner import GroupedInner, Inner
+from latentmas.engine.lease import KeptMemory, kept_memory
 from latentmas.engine.packing import (
     Packed,
     answer_ids,
@@ -29,24 +40,31 @@ from latentmas.engine.rollout import latent_rollout
 from latentmas.engine.sessions import CachedSession, DecoderSession, positions
 from latentmas.engine.step_input import StepInput
 from latentmas.engine.team import Team
+from latentmas.engine.warm_up import ExpectedSteps, WarmUp
 
 __all__ = [
     "AUTO",
+    "BufferPool",
     "CachedSession",
     "Choice",
     "Executor",
+    "ExpectedSteps",
     "DecoderSession",
     "GroupedInner",
+    "HOST_LIMIT",
     "Inner",
     "KEPT_SHARE",
+    "KeptMemory",
     "MESSAGE",
     "Nonces",
     "Packed",
     "Prefix",
     "Shape",
     "Team",
+    "Use",
     "StepInput",
     "WORTHWHILE",
+    "WarmUp",
     "answer_ids",
     "beginning_of",
     "beginnings_kept",
@@ -60,6 +78,7 @@ __all__ = [
     "executors",
     "find_prefix",
     "first_messages",
+    "kept_memory",
     "known_executor",
     "latent_rollout",
     "make_executor",
@@ -68,8 +87,8 @@ __all__ = [
     "pack",
     "positions",
     "prompt_ids",
+    "row_bucket",
     "shape_for",
     "shared_columns",
     "state_after",
-    "surplus",
 ]

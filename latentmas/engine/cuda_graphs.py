@@ -1,41 +1,47 @@
 """One step over fixed buffers: run as it is, or captured once and replayed as a CUDA graph.
 
-Shapes: `B` rows, `D` width.
+Shapes: `B` rows, `D` width, `N` rows of several agents, padded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 
-from latentmas.backbones import LoadedBackbone, StaticKVCache
-from latentmas.engine.inner import GroupedInner, Inner
+from latentmas.backbones import LoadedBackbone, StaticBuffers, StaticKVCache
+from latentmas.engine.buffers import BufferPool, row_bucket
+from latentmas.engine.inner import GroupedInner, Inner, links_of
+from latentmas.links import Link
 from latentmas.redact import get_logger
 
-__all__ = ["Replay", "capture", "one_step", "replay_of"]
+__all__ = ["MOST_GRAPHS", "POOL", "Replay", "Spread"]
+__all__ += ["capture", "count_graphs", "one_step", "replay_of", "token_step"]
 
 log = get_logger("latentmas.runtime")
 WARM_UPS = 2
 """Runs before a capture: libraries choose and load their kernels in them."""
+MOST_GRAPHS = 256
+"""Maximum number of graphs of a backbone; other steps run without one. None is ever captured a
+second time to make room."""
+POOL = "buffers"
+"""Key of a backbone's pool of buffers in its workspace."""
 
-Step = Callable[[LoadedBackbone, StaticKVCache, "Inner | None", int], None]
+Step = Callable[[LoadedBackbone, StaticKVCache, "Inner | None"], None]
 
 
-def one_step(
-    backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None, rows: int
-) -> None:
+def one_step(backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
     """A step of one position, for all rows of a state; nothing is read back to the host.
 
     Reads `x_B1D`, or with an inner link makes it of `h_BD`; writes `h_BD`; moves on `column`,
     `position_B` and `mask_BC`.
     """
     if inner is not None:
-        x_BD = inner.apply_to(state.h_BD[:rows])
-        state.x_B1D[:rows].copy_(x_BD[:, None])
+        state.x_B1D.copy_(inner.apply_to(state.h_BD)[:, None])
     state.mask_BC.index_fill_(1, state.column, 1)
     h_B1D = backbone.step(state.x_B1D, state.position_B[:, None], state.mask_BC, state)
     state.h_BD.copy_(h_B1D[:, -1])
@@ -43,44 +49,130 @@ def one_step(
     state.column.add_(1)
 
 
-class Replay:
-    """A step over the buffers of one state, which keeps it.
+def token_step(backbone: LoadedBackbone, state: StaticKVCache, _inner: Inner | None) -> None:
+    """A step that reads the tokens in `token_B`, and writes the most likely next ones there."""
+    state.x_B1D.copy_(backbone.embed(state.token_B)[:, None])
+    one_step(backbone, state, None)
+    state.token_B.copy_(backbone.logits(state.h_BD).argmax(dim=-1))
 
-    State and backbone are given to each call: holding them would close a reference cycle, and the
-    state's buffers would stay until the garbage collector runs.
+
+class Spread:
+    """Which rows of a state belong to which of several agents, on the device.
+
+    Each agent's inner link runs over as many rows as the largest group has, rounded up, so that few
+    graphs serve all batches.
+    """
+
+    def __init__(self, inner: GroupedInner, rows: int, device: torch.device) -> None:
+        """Rows of as many groups as there are links.
+
+        Args:
+            inner: Links, with the number of rows of each.
+            rows: Number of rows of the state B.
+            device: Device of the state.
+        """
+        self._each = row_bucket(max(inner.sizes))
+        count = len(inner.links) * self._each
+        self._origin_N = torch.zeros(count, dtype=torch.long, device=device)
+        self._place_B = torch.zeros(rows, dtype=torch.long, device=device)
+
+    def arrange(self, sizes: Sequence[int]) -> None:
+        """Say how many rows each agent has."""
+        origins, places, start = list[int](), list[int](), 0
+        for group, size in enumerate(sizes):
+            origins += [start + min(row, size - 1) for row in range(self._each)]
+            places += range(group * self._each, group * self._each + size)
+            start += size
+        places += [0] * (len(self._place_B) - start)
+        self._origin_N.copy_(torch.tensor(origins))
+        self._place_B.copy_(torch.tensor(places))
+
+    def over(self, inner: Inner | None) -> Inner:
+        """The links over these rows."""
+        assert isinstance(inner, GroupedInner)
+        return _SpreadInner(inner.links, self._each, self._origin_N, self._place_B)
+
+
+class _SpreadInner(NamedTuple):
+    """The inner links of several agents, each over its own rows of a state."""
+
+    links: list[Link]
+    each: int
+    origin_N: Tensor
+    place_B: Tensor
+
+    def apply_to(self, h_BD: Tensor) -> Tensor:
+        """Each link on its rows, `(B, D)` to `(B, D)`."""
+        parts = h_BD.index_select(0, self.origin_N).split(self.each)
+        mapped = [link.apply_to(part) for link, part in zip(self.links, parts, strict=True)]
+        return torch.cat(mapped).index_select(0, self.place_B)
+
+
+class Replay:
+    """A step over the rows and columns of one state.
+
+    State, backbone and links are given to each call: holding them would close a reference cycle,
+    since links may know their backbones, and buffers would stay until the garbage collector runs.
     """
 
     def __init__(
-        self, inner: Inner | None, rows: int, *, captures: bool, compile_step: bool
+        self,
+        step: Step,
+        inner: Inner | None,
+        spread: Spread | None,
+        *,
+        captures: bool,
+        compile_step: bool,
     ) -> None:
-        self._inner, self._rows = inner, rows
-        self._step: Step = _compiled(one_step) if compile_step else one_step
+        self._kind = step.__name__, inner is not None
+        self.spread = spread
+        """Rows of several agents; None: links are applied as they are."""
+        self._links = [ref(link) for link in links_of(inner)]
+        self._step: Step = _compiled(step) if compile_step else step
         self._graph: torch.cuda.CUDAGraph | None = None
         self._captures = captures
 
-    def __call__(self, backbone: LoadedBackbone, state: StaticKVCache) -> None:
+    def serves(self, inner: Inner | None) -> bool:
+        """Whether it was made for these links, and not for others that had their addresses."""
+        links = links_of(inner)
+        return all(own() is link for own, link in zip(self._links, links, strict=True))
+
+    @property
+    def captured(self) -> bool:
+        """Whether it has a graph."""
+        return self._graph is not None
+
+    def __call__(self, backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
         """Do the step; the caller counts it."""
-        if self._captures:
-            self._captures = False
-            self._graph = self._captured(backbone, state)
+        self.prepare(backbone, state, inner)
         if self._graph is not None:
             self._graph.replay()
         else:
-            self._step(backbone, state, self._inner, self._rows)
+            self._step(backbone, state, self._over(inner))
+
+    def prepare(self, backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
+        """Capture the step, unless that has been done or cannot be."""
+        if self._captures:
+            self._captures = False
+            self._graph = self._captured(backbone, state, self._over(inner))
+
+    def _over(self, inner: Inner | None) -> Inner | None:
+        return inner if self.spread is None else self.spread.over(inner)
 
     def _captured(
-        self, backbone: LoadedBackbone, state: StaticKVCache
+        self, backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None
     ) -> torch.cuda.CUDAGraph | None:
         """The captured step; None where that fails, which is not tried again for such buffers."""
         failed: set[Any] = backbone.workspace.setdefault("not captured", set())
-        shape = state.rows, state.capacity, self._inner is not None
-        if shape in failed:
+        shape = state.rows, state.capacity, self._kind
+        if shape in failed or count_graphs(backbone) >= MOST_GRAPHS:
             return None
         try:
             return capture(
-                lambda: self._step(backbone, state, self._inner, self._rows),
+                lambda: self._step(backbone, state, inner),
                 device=backbone.device,
                 changed=state.buffers(),
+                pool=_memory_of(backbone),
             )
         except RuntimeError as error:
             if not failed:
@@ -94,8 +186,29 @@ class Replay:
             return None
 
 
+def count_graphs(backbone: LoadedBackbone) -> int:
+    """Number of graphs that a backbone's buffers have."""
+    pool: BufferPool[StaticBuffers] | None = backbone.workspace.get(POOL)
+    held = [] if pool is None else pool.held
+    return sum(replay.captured for buffers in held for replay in buffers.replays.values())
+
+
+def _memory_of(backbone: LoadedBackbone) -> Any:
+    """The memory pool that all graphs of a backbone share for what they hold during a step.
+
+    Results are in buffers outside of it, so that graphs may be replayed in any order, one at a
+    time.
+    """
+    key = "memory of graphs"
+    if key not in backbone.workspace or not count_graphs(backbone):
+        # torch refuses a pool whose last graph has gone.
+        with torch.cuda.device(backbone.device):
+            backbone.workspace[key] = torch.cuda.graph_pool_handle()
+    return backbone.workspace[key]
+
+
 def capture(
-    step: Callable[[], None], *, device: torch.device, changed: Sequence[Tensor]
+    step: Callable[[], None], *, device: torch.device, changed: Sequence[Tensor], pool: Any = None
 ) -> torch.cuda.CUDAGraph:
     """Capture a step; afterwards all state is as before, on failure too.
 
@@ -103,6 +216,7 @@ def capture(
         step: Function to capture.
         device: Device on which it runs.
         changed: Tensors that the step changes, apart from columns that it always overwrites.
+        pool: Memory pool shared with other graphs; None: one of its own.
 
     Raises:
         RuntimeError: The step cannot be captured.
@@ -125,7 +239,7 @@ def capture(
                         restore()  # so all write one column: it may be the last that there is
             finally:
                 current.wait_stream(side)
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                 step()
         finally:
             torch.cuda.set_stream(current)  # torch stays on the side stream when a capture fails
@@ -146,26 +260,45 @@ def _compiled(step: Step) -> Step:
 
 
 def replay_of(
-    state: StaticKVCache, inner: Inner | None, rows: int, *, captures: bool, compile_step: bool
+    buffers: StaticBuffers,
+    state: StaticKVCache,
+    inner: Inner | None,
+    *,
+    captures: bool,
+    compile_step: bool,
+    tokens: bool = False,
 ) -> Replay:
-    """The state's replay for an inner link, made once."""
-    key = _key(inner, rows), captures, compile_step
-    known: dict[Any, Replay] = state.replays
-    if key not in known:
-        known[key] = Replay(inner, rows, captures=captures, compile_step=compile_step)
+    """The replay of a state for an inner link, made once.
+
+    Args:
+        buffers: Buffers of the state, which keep the replay.
+        state: State whose rows and columns it covers.
+        inner: Inner links of the rollout; None: inputs are given.
+        captures: Whether the step is captured.
+        compile_step: Whether it is compiled.
+        tokens: Whether it reads tokens and chooses the next ones.
+    """
+    together = inner if isinstance(inner, GroupedInner) else None
+    sizes = None if together is None else tuple(together.sizes)
+    if together is not None and (captures or compile_step):
+        sizes = (row_bucket(max(together.sizes)),)
+    shape = state.rows, state.capacity, sizes
+    key = _weights(inner), tokens, shape, captures, compile_step
+    known: dict[Any, Replay] = buffers.replays
+    if key not in known or not known[key].serves(inner):
+        spread = None
+        if together is not None and (captures or compile_step):
+            spread = Spread(together, state.rows, state.column.device)
+        step = token_step if tokens else one_step
+        known[key] = Replay(step, inner, spread, captures=captures, compile_step=compile_step)
+    if together is not None and (placed := known[key].spread) is not None:
+        placed.arrange(together.sizes)
     return known[key]
 
 
-def _key(inner: Inner | None, rows: int) -> Any:
-    """What a captured step depends on: which weights, where they are, over how many rows.
-
-    A replay holds its links, so that an id stands for the same link as long as the key is there.
-    """
-    if inner is None:
-        return None
-    links = inner.links if isinstance(inner, GroupedInner) else [inner]
-    sizes = tuple(inner.sizes) if isinstance(inner, GroupedInner) else (rows,)
-    weights = [
-        p.data_ptr() for link in links if isinstance(link, nn.Module) for p in link.parameters()
-    ]
-    return tuple(map(id, links)), tuple(weights), sizes
+def _weights(inner: Inner | None) -> Any:
+    """Which links a captured step applies, and where their weights are."""
+    links = links_of(inner)
+    modules = [link for link in links if isinstance(link, nn.Module)]
+    weights = [weight.data_ptr() for module in modules for weight in module.parameters()]
+    return tuple(map(id, links)), tuple(weights)

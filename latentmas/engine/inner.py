@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentmas.links import Link
 
-__all__ = ["GroupedInner", "Inner", "learns"]
+__all__ = ["GroupedInner", "Inner", "learns", "links_of"]
 
 
 class Inner(Protocol):
@@ -34,9 +34,16 @@ class GroupedInner:
         return torch.cat(mapped)
 
 
+def links_of(inner: Inner | None) -> Sequence[Inner]:
+    """The inner links of all agents; none where there is no inner link."""
+    if isinstance(inner, GroupedInner):
+        return inner.links
+    return [] if inner is None else [inner]
+
+
 def learns(inner: Inner) -> bool:
     """Whether a weight of an inner link is trained."""
-    links = inner.links if isinstance(inner, GroupedInner) else [inner]
+    links = links_of(inner)
     modules = [link for link in links if isinstance(link, nn.Module)]
     return len(modules) < len(links) or any(
         weight.requires_grad for module in modules for weight in module.parameters()

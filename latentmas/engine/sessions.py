@@ -59,6 +59,8 @@ def positions(mask_BL: Tensor, mode: PositionMode) -> Tensor:
 class DecoderSession(ABC):
     """Feeds input embeddings to a backbone piece by piece and hands out the last state."""
 
+    takes_in = False
+    """Whether other feeds are to join it, so that it outlives turns; set before the prompt."""
     splits = False
     """Whether a prompt may be fed in two parts: what a feed remembers costs it nothing."""
 
@@ -119,6 +121,25 @@ class DecoderSession(ABC):
     def step(self, x_BD: Tensor) -> Tensor:
         """Append one position to every row; returns its state, h_BD."""
         return self.feed(x_BD[:, None])
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether `write_ahead` costs the host less than a choice of its own."""
+        return False
+
+    def write_ahead(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a token to every row, and choose the most likely next ones.
+
+        The host waits for nothing.
+
+        Args:
+            ids_B: Token ids, on the device.
+
+        Returns:
+            The state of these tokens, h_BD, and the ids of the next ones, (B,).
+        """
+        h_BD = self.feed(self.backbone.embed(ids_B)[:, None])
+        return h_BD, self.backbone.logits(h_BD).argmax(dim=-1)
 
     def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
         """Latent steps after a state: each feeds what the inner link makes of the last one."""

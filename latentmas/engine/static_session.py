@@ -6,29 +6,27 @@ Shapes: `B` rows, `T` new positions, `L` columns so far, `C` capacity, `D` width
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import Lock
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentmas.backbones import LoadedBackbone, RowSelection, StaticKVCache
-from latentmas.engine.buffers import KEPT_SHARE, bucket, enlarged, shape_for, surplus
+from latentmas.backbones import LoadedBackbone, StaticBuffers, StaticKVCache
+from latentmas.engine.buffers import SMALLEST, Use, bucket, enlarged, row_bucket
 from latentmas.engine.cuda_graphs import Replay, replay_of
-from latentmas.engine.inner import Inner
+from latentmas.engine.inner import Inner, links_of
+from latentmas.engine.lease import lease, release
 from latentmas.engine.packing import Packed
 from latentmas.engine.sessions import DecoderSession
 from latentmas.plan import PositionMode
 
 __all__ = ["StaticSession"]
 
-LOCK = Lock()
-"""Runs may go side by side in threads."""
-
 
 class StaticSession(DecoderSession):
     """Prompts are read step by step as ever; what follows them costs the host one replay each.
 
+    Its rows are the first ones of its buffers. A step runs over the smallest number of rows and
+    columns, of a few that graphs are captured for, which holds all of them; the rest is masked.
     Never differentiable: its buffers are written in place.
     """
 
@@ -40,14 +38,22 @@ class StaticSession(DecoderSession):
         self._more = 0
         self._begins: list[int] = []
         """Columns of padding on each row's left, as far as the host knows."""
-        self._held: StaticKVCache | None = None
+        self._held: StaticBuffers | None = None
         self._ahead: int | None = None
         """Single steps that the buffers know of and `mask_BL` does not; None: they are behind."""
 
     @property
-    def _state(self) -> StaticKVCache:
+    def _buffers(self) -> StaticBuffers:
         assert self._held is not None, "nothing was fed yet"
         return self._held
+
+    @property
+    def _use(self) -> Use:
+        return "text" if self.takes_in else "turn"
+
+    @property
+    def _length(self) -> int:
+        return self._buffers.cursor.length
 
     @property
     def _rows(self) -> int:
@@ -61,105 +67,152 @@ class StaticSession(DecoderSession):
     def prefill(self, prompt: Packed) -> Tensor:
         """Append a prompt; a prefix that was read before is taken from its snapshot."""
         rows, length = prompt.x_BTD.shape[:2]
-        self._held = _lease(self.backbone, rows, length + self._more)
+        self._held = lease(self.backbone, self._use, rows, length + self._more)
         self._begins = [length - own for own in prompt.lengths]
-        return self._feed_after_prefix(prompt, self._held)
+        return self._feed_after_prefix(prompt, self._held.state(rows, self._columns(length)))
 
     def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Append positions: one by a replay, several as they come."""
         rows, new = x_BTD.shape[:2]
         if new == 1 and mask_BT is None:
             self._ready(1)
-            self._state.x_B1D[:rows].copy_(x_BTD)
-            self._replay(None)(self.backbone, self._state)
+            state = self._step_state(1)
+            state.x_B1D[:rows].copy_(x_BTD)
+            self._replay(state, None)(self.backbone, state, None)
             self._step()
-            return self._state.h_BD[:rows].clone()
+            return state.h_BD[:rows].clone()
         self._settle()
-        state = self._fitting(new)
+        self._fit(new)
         places = self._extend(x_BTD, mask_BT)
         assert self.mask_BL is not None
+        mask_BL, state = self.mask_BL, self._buffers.state(rows, self._columns(self._length + new))
         if new == 1:
-            state.place(self._filled(self.mask_BL), self._filled(places[:, 0]))
+            state.place(mask_BL, places[:, 0])
             mask_BL = state.mask_BC
-        else:
-            mask_BL = self._filled(self.mask_BL)
-        x_BTD, places = self._filled(x_BTD), self._filled(places)
         h_BTD = self.backbone.step(x_BTD, places, mask_BL, state, padded=self.padded)
         state.advance(new)
-        return h_BTD[:rows, -1]
+        return h_BTD[:, -1]
+
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether steps are captured, head and choice inside."""
+        return self._captures and self._buffers.kept
+
+    def write_ahead(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Append a token to every row by a replay that also chooses the next ones."""
+        rows = len(ids_B)
+        self._ready(1)
+        state = self._step_state(1)
+        state.token_B[:rows].copy_(ids_B)
+        self._replay(state, None, tokens=True)(self.backbone, state, None)
+        self._step()
+        return state.h_BD[:rows].clone(), state.token_B[:rows].clone()
 
     def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
         """Latent steps with the inner link inside the replayed step; the host only counts."""
         if count == 0:
             return []
+        if not all(getattr(link, "capturable", True) for link in links_of(inner)):
+            return super().roll(inner, h_BD, count)
         self._ready(count)
-        rows, state, states = h_BD.shape[0], self._state, list[Tensor]()
-        state.h_BD.copy_(self._filled(h_BD))
-        replay = self._replay(inner)
+        rows, state, states = h_BD.shape[0], self._step_state(count), list[Tensor]()
+        state.h_BD[:rows].copy_(h_BD)
+        replay = self._replay(state, inner)
         for _ in range(count):
-            replay(self.backbone, state)
+            replay(self.backbone, state, inner)
             self._step()
             states.append(state.h_BD[:rows].clone())
         return states
 
     def select(self, rows: Sequence[int]) -> None:
-        """Move rows to buffers of their number."""
+        """Go on with some rows, which move to the first places."""
         self._settle()
-        old, wanted = self._state, list(rows)
+        wanted, old, length = list(rows), self._buffers, self._length
         self._select_columns(wanted)
         self._begins = [self._begins[row] for row in wanted]
-        length = old.length - self._drop_padding()
-        self._move(wanted, length, length + old.capacity - old.length)
+        cut = self._drop_padding(always=False)
+        if len(wanted) > old.rows:
+            self._held = lease(self.backbone, self._use, len(wanted), old.capacity)
+        self._buffers.copy_rows(old, wanted, length=length, shift=-cut)
+        self._buffers.cursor.length = length - cut
+        if self._buffers is not old:
+            release(self.backbone, old)
 
     def join(self, other: DecoderSession) -> None:
-        """Move both feeds' rows to common buffers."""
+        """Take the other feed's rows into places after one's own."""
         assert isinstance(other, StaticSession)
         self._settle()
         other._settle()
-        parts = [RowSelection(feed._state, range(feed._rows)) for feed in (self, other)]
+        old, own, lengths = self._buffers, self._rows, (self._length, other._length)
         more, others_more = self._join_columns(other)
         self._begins = [n + more for n in self._begins] + [n + others_more for n in other._begins]
-        length = max(part.state.length for part in parts) - self._drop_padding()
-        held = _lease(self.backbone, self._rows, length + other._more)
-        held.gather(parts, length)
-        _release(self.backbone, self._state)
+        cut = self._drop_padding(always=False)
+        length = max(lengths) - cut
+        if self._rows > old.rows or length >= old.capacity:
+            columns = max(old.capacity, enlarged(length, 1))
+            self._held = lease(self.backbone, self._use, self._rows, columns)
+        held = self._buffers
+        held.copy_rows(old, range(own), length=lengths[0], shift=more - cut)
+        held.copy_rows(
+            other._buffers,
+            range(self._rows - own),
+            at=own,
+            length=lengths[1],
+            shift=others_more - cut,
+        )
+        held.cursor.length = length
+        if held is not old:
+            release(self.backbone, old)
         other.close()
-        self._held = held
 
     def should_compact(self, kept: int, rows: int) -> bool:
-        """Whether the rest fits smaller buffers; with graphs, whether it fits half of them.
-
-        A captured step costs about as much for fewer rows, and a new shape costs a capture.
-        """
-        size, held = bucket(kept), bucket(rows)
-        return 2 * size <= held if self._captures else size < held
+        """Whether rows have ended: only those are copied that take their places."""
+        return kept < rows
 
     def close(self) -> None:
         """Leave the buffers to later turns."""
         if self._held is not None:
-            _release(self.backbone, self._held)
+            release(self.backbone, self._held)
         self._held = None
 
-    def _replay(self, inner: Inner | None) -> Replay:
+    @property
+    def _rounds(self) -> bool:
+        """Whether steps are of few sizes, because each of them is captured or compiled."""
+        return self._compile or (self._captures and self._buffers.kept)
+
+    def _replay(self, state: StaticKVCache, inner: Inner | None, *, tokens: bool = False) -> Replay:
         return replay_of(
-            self._state, inner, self._rows, captures=self._captures, compile_step=self._compile
+            self._buffers,
+            state,
+            inner,
+            captures=self._captures and self._rounds,
+            compile_step=self._compile,
+            tokens=tokens,
         )
+
+    def _step_state(self, count: int) -> StaticKVCache:
+        """The state over which the next steps run."""
+        rows = min(row_bucket(self._rows), self._buffers.rows) if self._rounds else self._rows
+        return self._buffers.state(rows, self._columns(self._length + count))
+
+    def _columns(self, length: int) -> int:
+        return min(max(SMALLEST, bucket(length)), self._buffers.capacity)
 
     def _step(self) -> None:
         """Count a single step."""
         assert self._ahead is not None
         self._ahead += 1
-        self._state.advance(1)
+        self._buffers.cursor.length += 1
 
     def _ready(self, count: int) -> None:
         """Bring the buffers up to date, with room for single steps."""
-        if self._state.length + count > self._state.capacity:
+        if self._length + count > self._buffers.capacity:
             self._settle()
-            self._fitting(count)
+            self._fit(count)
         if self._ahead is None:
             assert self.mask_BL is not None
             assert self.next_B is not None
-            self._state.place(self._filled(self.mask_BL), self._filled(self.next_B))
+            self._step_state(count).place(self.mask_BL, self.next_B)
             self._ahead = 0
 
     def _settle(self) -> None:
@@ -171,69 +224,32 @@ class StaticSession(DecoderSession):
             self.next_B = self.next_B + self._ahead
         self._ahead = None
 
-    def _drop_padding(self) -> int:
+    def _drop_padding(self, *, always: bool) -> int:
         """Forget the columns on the left that are padding in every row; returns how many.
 
         Rows that leave leave their columns behind: without this, a batch that others keep joining
-        would need ever larger buffers.
+        would need ever larger buffers. It is done where steps then run over fewer columns, since
+        all rows have to be moved.
         """
         assert self.mask_BL is not None
-        cut = min(self._begins)
+        cut, length = min(self._begins), self.mask_BL.shape[1]
+        sizes = [max(SMALLEST, bucket(columns + 1)) for columns in (length - cut, length)]
+        if not always and sizes[0] == sizes[1]:
+            return 0
         self.mask_BL = self.mask_BL[:, cut:]
         self._begins = [begin - cut for begin in self._begins]
         return cut
 
-    def _fitting(self, new: int) -> StaticKVCache:
-        """The state; it is moved where `new` positions would not fit."""
-        old = self._state
-        if old.length + new > old.capacity:
-            self._move(range(self._rows), old.length, enlarged(old.length, new))
-        return self._state
-
-    def _move(self, rows: Sequence[int], length: int, columns: int) -> None:
-        """Go on with some rows and the last L columns, in buffers of as many as are asked for."""
-        old = self._state
-        self._held = _lease(self.backbone, len(rows), columns)
-        self._held.gather([RowSelection(old, rows)], length)
-        _release(self.backbone, old)
-
-    def _filled(self, value: Tensor) -> Tensor:
-        """Repeat the last row until all rows of the buffers are there."""
-        missing = self._state.rows - value.shape[0]
-        if not missing:
-            return value
-        return torch.cat([value, value[-1:].expand(missing, *value.shape[1:])])
-
-
-def _lease(backbone: LoadedBackbone, rows: int, columns: int) -> StaticKVCache:
-    """A state of enough rows and columns, kept from an earlier turn or new."""
-    shape = shape_for(rows, columns)
-    with LOCK:
-        free: list[StaticKVCache] = backbone.workspace.setdefault("free", [])
-        fitting = [i for i, state in enumerate(free) if (state.rows, state.capacity) == shape]
-        if fitting:
-            state = free.pop(fitting[-1])
-            state.reset()
-            return state
-    if backbone.device.type == "cuda":
-        left, whole = torch.cuda.mem_get_info(backbone.device)
-        if left < whole // 10:
-            free.clear()
-            torch.cuda.empty_cache()
-    return StaticKVCache(backbone, *shape)
-
-
-def _release(backbone: LoadedBackbone, state: StaticKVCache) -> None:
-    """Keep a state, with its graphs, for a later turn; the oldest ones go."""
-    spare = _spare(backbone.device)
-    with LOCK:
-        free: list[StaticKVCache] = backbone.workspace.setdefault("free", [])
-        free.append(state)
-        del free[: surplus([state.nbytes for state in free], spare)]
-
-
-def _spare(device: torch.device) -> int:
-    """Bytes that kept states may take when there are many; only graphs are worth them."""
-    if device.type != "cuda":
-        return 0
-    return int(torch.cuda.get_device_properties(device).total_memory // KEPT_SHARE)
+    def _fit(self, new: int) -> None:
+        """Make room for `new` positions: without common padding, or in larger buffers."""
+        old, length = self._buffers, self._length
+        if length + new <= old.capacity:
+            return
+        cut = self._drop_padding(always=True)
+        if length - cut + new > old.capacity:
+            columns = enlarged(length - cut, new)
+            self._held = lease(self.backbone, self._use, self._rows, columns)
+        self._buffers.copy_rows(old, range(self._rows), length=length, shift=-cut)
+        self._buffers.cursor.length = length - cut
+        if self._buffers is not old:
+            release(self.backbone, old)

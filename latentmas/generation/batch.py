@@ -6,112 +6,25 @@ Shapes: `B` rows, `N` tokens fed at once, `V` vocabulary.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import Packed
-from latentmas.generation.controllers import Continuation, GenerationController
 from latentmas.generation.penalty import WrittenTokens
+from latentmas.generation.rows import FinishReason, GeneratedSequence, GenerationRequest
 from latentmas.generation.sampling import Sampling, pick, random_stream
 
 if TYPE_CHECKING:
     from latentmas.engine import DecoderSession, Executor
 
-__all__ = ["FinishReason", "GenerationBatch", "GenerationRequest", "GeneratedSequence"]
+__all__ = ["GenerationBatch"]
 
-FinishReason = Literal["stop", "length", "tool_limit"]
-"""`stop`: the model ended its turn, or wrote a stop string. `length`: a limit of tokens, or the end
-of the context."""
 AHEAD = 256
 """Positions that a feed is told to expect, at most."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationRequest:
-    """What the rows of one batch are to write; its rows are those of prompts and times."""
-
-    num_return_sequences: int = 1
-    """How many texts follow each prompt, which is read once."""
-    max_new_tokens: Sequence[int]
-    """Maximum number of tokens that each row chooses; those of a controller are not counted."""
-    context_left: Sequence[int | None]
-    """Number of tokens that fit into each row's context after its prompt; None for no limit."""
-    streams: Sequence[str]
-    """Names of the rows' random streams."""
-    sampling: Sampling | None = None
-    """How these rows choose tokens; None: as the batch does."""
-    controller: GenerationController = field(default_factory=GenerationController)
-    on_token: Callable[[int, int], None] = lambda row, token: None
-    """Called with (row, token id) for each token, chosen or not."""
-
-
-@dataclass(eq=False)
-class GeneratedSequence:
-    """One row's text, as it grows."""
-
-    request: GenerationRequest
-    index: int
-    """Which row of its writing it is."""
-    stream: torch.Generator
-    max_new_tokens: int
-    context_left: int | None
-    ids: list[int] = field(default_factory=list)
-    """Tokens so far, without the end token."""
-    chosen: int = 0
-    """How many of them the row chose itself."""
-    waiting: deque[int] = field(default_factory=deque)
-    """Tokens that are in `ids` and not yet fed."""
-    open: bool = True
-    finish: FinishReason = "stop"
-    """Why it has ended."""
-    seconds: float = 0.0
-    """The row's share of the time that the batch's steps took."""
-
-    def add(self, tokens: Sequence[int]) -> None:
-        """Append tokens, to be fed."""
-        self.ids.extend(tokens)
-        self.waiting.extend(tokens)
-
-    @property
-    def ready(self) -> bool:
-        """Whether it is to choose a token now."""
-        return self.open and not self.waiting
-
-    @property
-    def spent(self) -> bool:
-        """Whether it may choose no further token."""
-        return self.chosen >= self.max_new_tokens or (
-            self.context_left is not None and len(self.ids) >= self.context_left
-        )
-
-    def end(self) -> None:
-        """End the row here, whatever its controller would do: nobody wants its text any more."""
-        self.open = False
-
-    def lead(self, continuation: Continuation) -> None:
-        """Go on with tokens that it did not choose, or end where its context has no room."""
-        self.open = self._take(continuation)
-        if not self.open:
-            self.finish = "length"
-
-    def _take(self, continuation: Continuation) -> bool:
-        if (
-            self.context_left is not None
-            and len(self.ids) + len(continuation.tokens) >= self.context_left
-        ):
-            return False
-        self.add(continuation.tokens)
-        for token in continuation.tokens:
-            self.request.on_token(self.index, token)
-        if continuation.max_new_tokens is not None:
-            self.max_new_tokens = self.chosen + continuation.max_new_tokens
-        return True
 
 
 class GenerationBatch:
@@ -135,6 +48,8 @@ class GenerationBatch:
         self._written: WrittenTokens | None = None
         """Tokens of all rows, once a row with a repetition penalty has joined."""
         self._h_BD: Tensor | None = None
+        self._next_B: Tensor | None = None
+        """Each row's most likely next token, where the feed has chosen it."""
 
     @property
     def live(self) -> int:
@@ -149,14 +64,18 @@ class GenerationBatch:
         """Read prompts; their B × num_return_sequences rows join in."""
         began = time.perf_counter()
         feed = self._executor.session(self._backbone)
-        feed.reserve(min(AHEAD, max(request.max_new_tokens)))
-        h_BD = feed.prefill(prompt)
-        if request.num_return_sequences > 1:
-            each = [
-                i for i in range(len(prompt.lengths)) for _ in range(request.num_return_sequences)
-            ]
-            feed.select(each)
-            h_BD = h_BD[each]
+        feed.takes_in = self._feed is None
+        feed.reserve(min(AHEAD, max(request.max_new_tokens)) if feed.takes_in else 0)
+        try:
+            h_BD = feed.prefill(prompt)
+            if request.num_return_sequences > 1:
+                count = request.num_return_sequences
+                each = [i for i in range(len(prompt.lengths)) for _ in range(count)]
+                feed.select(each)
+                h_BD = h_BD[each]
+        except BaseException:
+            feed.close()
+            raise
         limits = zip(request.max_new_tokens, request.context_left, request.streams, strict=True)
         rows = [
             GeneratedSequence(request, i, random_stream(stream), most, left)
@@ -167,6 +86,7 @@ class GenerationBatch:
         else:
             self._feed.join(feed)
             self._h_BD = torch.cat([self._h_BD, h_BD])
+        self._next_B = None
         self._rows += rows
         self._note_rows(len(rows), request.sampling or self._sampling)
         _charge(rows, began)
@@ -187,14 +107,55 @@ class GenerationBatch:
         began, live = time.perf_counter(), [row for row in self._rows if row.open]
         self._end([row for row in self._rows if row.ready and row.spent], "length")
         ready = [i for i, row in enumerate(self._rows) if row.ready]
+        if ready and self._runs_ahead(self._feed):
+            self._advance_ahead(self._feed, self._h_BD, ready)
+            _charge(live, began)
+            return
         if ready:
             self._settle(dict(zip(ready, self._choose(self._feed, self._h_BD, ready), strict=True)))
         if self.live:
             self._shed(self._feed)
-            self._h_BD = self._feed_waiting(self._feed)
+            self._h_BD, self._next_B = self._feed_waiting(self._feed), None
         else:
             self.close()
         _charge(live, began)
+
+    def _runs_ahead(self, feed: DecoderSession) -> bool:
+        """Whether the next tokens may be fed before the host has seen them.
+
+        They are the most likely ones, and nothing but the end of a row can follow from them.
+        """
+        if not feed.runs_ahead or all(row.last for row in self._rows):
+            return False
+        return all(
+            row.open
+            and not row.waiting
+            and row.request.controller.only_ends
+            and not (sampling := self._sampling_of(row)).do_sample
+            and sampling.repetition_penalty == 1.0
+            for row in self._rows
+        )
+
+    def _advance_ahead(self, feed: DecoderSession, h_BD: Tensor, ready: list[int]) -> None:
+        """Feed every row's next token, and look at it while the device works.
+
+        Rows that end with it have read one token too many, and leave.
+        """
+        ids_B = self._next_B
+        if ids_B is None:
+            ids_B = feed.backbone.logits(h_BD).argmax(dim=-1)
+        read = _begin_reading(ids_B)
+        self._h_BD, self._next_B = feed.write_ahead(ids_B)
+        tokens = read()
+        self._settle({i: tokens[i] for i in ready})
+        for row in self._rows:
+            row.waiting.clear()
+        if not self.live:
+            self.close()
+            return
+        kept = self._shed(feed)
+        if kept is not None:
+            self._h_BD, self._next_B = self._h_BD[kept], self._next_B[kept]
 
     def run(self) -> None:
         """Advance until every row has ended."""
@@ -208,7 +169,7 @@ class GenerationBatch:
         """Let go of all rows, and of what they have been fed."""
         if self._feed is not None:
             self._feed.close()
-        self._feed, self._h_BD, self._rows = None, None, []
+        self._feed, self._h_BD, self._next_B, self._rows = None, None, None, []
         if self._written is not None:
             self._written.select([])
 
@@ -281,14 +242,22 @@ class GenerationBatch:
                 if row.index in continuations:
                     row.lead(continuations[row.index])
 
-    def _shed(self, feed: DecoderSession) -> None:
-        """Drop ended rows where that pays."""
-        kept = [i for i, row in enumerate(self._rows) if row.open]
-        if feed.should_compact(len(kept), len(self._rows)):
-            feed.select(kept)
-            self._rows = [self._rows[i] for i in kept]
-            if self._written is not None:
-                self._written.select(kept)
+    def _shed(self, feed: DecoderSession) -> list[int] | None:
+        """Drop ended rows where that pays; the last ones take their places.
+
+        Returns:
+            The rows that are kept, in their new order; None where all are.
+        """
+        count = self.live
+        if not feed.should_compact(count, len(self._rows)):
+            return None
+        last = iter([i for i in range(count, len(self._rows)) if self._rows[i].open])
+        kept = [i if self._rows[i].open else next(last) for i in range(count)]
+        feed.select(kept)
+        self._rows = [self._rows[i] for i in kept]
+        if self._written is not None:
+            self._written.select(kept)
+        return kept
 
     def _feed_waiting(self, feed: DecoderSession) -> Tensor:
         """Feed as many tokens as every open row has waiting; ended rows read padding."""
@@ -301,6 +270,23 @@ class GenerationBatch:
         if self._written is not None:
             self._written.write([(i, ids_BN[i]) for i, row in enumerate(self._rows) if row.open])
         return feed.feed(self._backbone.embed(torch.tensor(ids_BN)))
+
+
+def _begin_reading(ids_B: Tensor) -> Callable[[], list[int]]:
+    """Begin to copy ids to the host; what is returned waits for them, and for nothing later."""
+    if ids_B.device.type != "cuda":
+        return ids_B.clone().tolist
+    host_B = torch.empty(ids_B.shape, dtype=ids_B.dtype, pin_memory=True)
+    host_B.copy_(ids_B, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(ids_B.device))
+
+    def read() -> list[int]:
+        copied.synchronize()
+        tokens: list[int] = host_B.tolist()
+        return tokens
+
+    return read
 
 
 def _charge(rows: Sequence[GeneratedSequence], began: float) -> None:

@@ -41,6 +41,10 @@ class Continuation(NamedTuple):
 class GenerationController:
     """Interface; by default nothing happens."""
 
+    only_ends = False
+    """Whether it may end rows and never lets one go on: then a row's next token may be fed before
+    it is asked."""
+
     def after_tokens(self, rows: Rows) -> dict[int, Continuation]:
         """Called with the rows that have just written a token."""
         return {}
@@ -59,6 +63,7 @@ class ChainedControllers(GenerationController):
 
     def __init__(self, parts: Sequence[GenerationController]) -> None:
         self.parts = list(parts)
+        self.only_ends = all(part.only_ends for part in self.parts)
 
     def after_tokens(self, rows: Rows) -> dict[int, Continuation]:
         """What the parts say."""
@@ -85,6 +90,7 @@ class StopStrings(GenerationController):
     """Ends a row whose text holds one of some strings, and cuts the text before it."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, strings: Sequence[str]) -> None:
+        self.only_ends = True
         self._tokenizer, self._strings = tokenizer, strings
         self._tail = max(len(string.encode()) for string in strings) + 4
         self._found: dict[int, str] = {}

@@ -6,12 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from latentmas.engine import StepInput
-from latentmas.generation.batch import (
-    FinishReason,
-    GeneratedSequence,
-    GenerationBatch,
-    GenerationRequest,
-)
+from latentmas.generation.batch import GenerationBatch
 from latentmas.generation.controllers import (
     ChainedControllers,
     GenerationController,
@@ -19,6 +14,7 @@ from latentmas.generation.controllers import (
     RetryController,
     StopStrings,
 )
+from latentmas.generation.rows import FinishReason, GeneratedSequence, GenerationRequest
 from latentmas.generation.sampling import Sampling
 from latentmas.generation.tool_calls import ToolCall, ToolCallController, tool_call_controller
 from latentmas.spec import AgentSpec

@@ -105,6 +105,11 @@ class Link(nn.Module):
     shortens: ClassVar[bool] = False
     """Whether a message may have fewer than K rows: rows of zeros are hidden from the receiver."""
 
+    capturable: ClassVar[bool] = True
+    """Whether a latent step may be captured as a CUDA graph with the link inside: `forward` does
+    the same operations at each call and reads nothing back to the host. A link of any other kind
+    runs between the captured steps."""
+
     def __init__(self, options: LinkOptions, in_dim: int, out_dim: int) -> None:
         super().__init__()
         self.options, self.in_dim, self.out_dim = options, in_dim, out_dim

@@ -1,7 +1,7 @@
 """Plan and weights to text: prompts, rollout, the interpreter, executors, the system."""
 
 from latentmas.backbones import Mesh
-from latentmas.engine import StepInput, executors, latent_rollout
+from latentmas.engine import StepInput, WarmUp, executors, latent_rollout
 from latentmas.generation import Retry, Sampling, ToolCall
 from latentmas.runtime.flow import by_length
 from latentmas.runtime.history import Origin, Score, TrainingRecord
@@ -64,6 +64,7 @@ __all__ = [
     "StepRecord",
     "StepTimes",
     "BatchState",
+    "WarmUp",
     "Watcher",
     "bad_samples",
     "by_length",

@@ -46,6 +46,7 @@ from latentmas.runtime.methods.adapters import Adapters
 from latentmas.runtime.methods.describing import describe
 from latentmas.runtime.methods.estimating import Estimating
 from latentmas.runtime.methods.sharing import Sharing
+from latentmas.runtime.methods.warming import Warming
 from latentmas.runtime.observing.events import Watcher
 from latentmas.runtime.observing.streaming import OnText, TextWatcher, stream
 from latentmas.runtime.observing.taps import Tap, TapEdit, Taps
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
 __all__ = ["System"]
 
 
-class System(Adapters, Estimating, Sharing, nn.Module):
+class System(Adapters, Estimating, Sharing, Warming, nn.Module):
     """A runnable team: a plan, its frozen backbones and its links.
 
     `parameters()` and `state_dict()` hold the links, and the adapters that `add_adapter` gave to

@@ -91,6 +91,13 @@ def serve(
         float, typer.Option(min=0.001, help="Time limit for a request in seconds.")
     ] = 600.0,
     executor: Executor = None,
+    warm_up: Annotated[
+        bool,
+        typer.Option(
+            help="Capture CUDA graphs for --max-rows answers before requests are taken; without "
+            "such graphs, nothing is done."
+        ),
+    ] = True,
     allowed_host: AllowedHost = None,
     cors_origin: CorsOrigin = None,
 ) -> None:
@@ -120,7 +127,12 @@ def serve(
                 f"warning: {host} can be reached from other machines, and no key is needed: set "
                 "LATENTMAS_API_KEY, or leave out --host"
             )
-        app = create_app(open_team(team, device=device, seed=seed), settings)
+        system = open_team(team, device=device, seed=seed)
+        if warm_up:
+            done = system.warm_up(batch_size=max_rows, executor=executor)
+            if done.reason is None:
+                note(str(done))
+        app = create_app(system, settings)
         name = settings.model or app.state.engine.system.plan.graph.name
         run_server(
             app,

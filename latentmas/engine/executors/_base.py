@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal
 
@@ -14,6 +14,7 @@ from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
 from latentmas.engine.rollout import latent_rollout
 from latentmas.engine.sessions import DecoderSession, check_position_mode
+from latentmas.engine.warm_up import ExpectedSteps, WarmUp
 from latentmas.plan import PositionMode
 
 __all__ = ["Executor"]
@@ -52,6 +53,14 @@ class Executor(ABC):
 
     def prepare(self, backbone: LoadedBackbone) -> None:  # noqa: B027
         """Called before a turn of an agent on this backbone."""
+
+    def warm_up(self, expected: Sequence[ExpectedSteps]) -> WarmUp:
+        """Prepare for steps that runs will take; by default nothing has to be prepared.
+
+        Args:
+            expected: Steps of all turns of a run.
+        """
+        return WarmUp(self.name, reason=f"executor {self.name!r} captures no graphs")
 
     def rollout(
         self, backbone: LoadedBackbone, inner: Inner, prompt: Packed, latent_steps: int

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
 from latentmas.engine.sessions import DecoderSession
 from latentmas.engine.static_session import StaticSession
+from latentmas.engine.warm_up import ExpectedSteps, WarmUp, capture_steps
 from latentmas.errors import LatentMASError
 from latentmas.plan import PositionMode
 
@@ -31,6 +34,14 @@ class Static(Executor):
         """
         super().__init__(position_mode)
         self.compile_step = compile_step
+
+    def warm_up(self, expected: Sequence[ExpectedSteps]) -> WarmUp:
+        """Make the buffers of all turns and capture their steps, where steps are captured."""
+        if not self.captures:
+            return super().warm_up(expected)
+        for backbone in {id(own.backbone): own.backbone for own in expected}.values():
+            self.session(backbone)  # refuses what cannot run
+        return capture_steps(self.name, expected, compile_step=self.compile_step)
 
     def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A feed over fixed buffers.

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from latentmas.engine import kept_memory
+
 if TYPE_CHECKING:
     from latentmas.backbones import LoadedBackbone
     from latentmas.runtime.system import System
@@ -34,7 +36,17 @@ def describe(system: System) -> str:
             f"{dtype} on {backbone.device}, {steps} latent step{'s' * (steps != 1)}"
             + (", answers" if agent.name == plan.output else "")
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_buffers(system)])
+
+
+def _buffers(system: System) -> list[str]:
+    """What the executors with buffers of fixed size keep."""
+    backbones = {id(backbone): backbone for backbone in system.agent_backbones.values()}.values()
+    held = [kept for backbone in backbones if (kept := kept_memory(backbone)).buffers]
+    if not held:
+        return []
+    count, nbytes, graphs = (sum(numbers) for numbers in zip(*held, strict=True))
+    return [f"  kept for runs: {count} buffers of {nbytes / 2**20:.1f} MiB, {graphs} CUDA graphs"]
 
 
 def _adapters(backbone: LoadedBackbone) -> str:
