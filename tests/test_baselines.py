@@ -18,7 +18,8 @@ import latentmas as lm
 from latentmas.cli.app import app
 from latentmas.errors import DataError, LatentMASError
 from latentmas.plan import Decode
-from latentmas.studies import BaselineReport, baselines, open_baseline, read_cells, run_baseline
+from latentmas.studies import BaselineReport, open_baseline, read_cells, run_baseline
+from latentmas.studies.baselines import baselines
 from latentmas.studies.baselines._training import rows_seen, single_texts
 from latentmas.testing import tiny_backbone
 from tests.looped_model import looped_model
