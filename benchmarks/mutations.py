@@ -68,7 +68,7 @@ MUTATIONS = (
         ("tests/test_combine.py", "tests/test_training_exactness.py", "-k", "combine or slot"),
     ),
     Mutation(
-        "engine/prefix.py",
+        "engine/reuse/prefix.py",
         "same_T &= (now_BT[:, :width] != MESSAGE).all(dim=0)",
         "same_T &= True",
         ("tests/test_executors.py",),

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 import latentmas as lm
 from latentmas.backbones import chat_text, render_turns
 from latentmas.engine.packing import count_positions, prompt_ids
-from latentmas.engine.prefix import MESSAGE
+from latentmas.engine.reuse.prefix import MESSAGE
 from latentmas.prompts.render import ChatMessage
 from latentmas.testing import tiny_backbone
 from latentmas.testing._tiny import tokenizer_of_bytes

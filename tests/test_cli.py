@@ -18,7 +18,7 @@ from latentmas.cli.support import new_team as _new
 from latentmas.cli.support.console import dumps, emit_json
 from latentmas.cli.support.progress import run_progress
 from latentmas.cli.support.rows import write_rows
-from latentmas.cli.support.training_flags import parse_value
+from latentmas.cli.support.training.flags import parse_value
 from latentmas.spec import GraphSpec, read_jsonl
 from latentmas.testing import tiny_backbone
 

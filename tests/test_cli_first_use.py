@@ -12,7 +12,7 @@ import typer
 
 import latentmas as lm
 from latentmas.cli.support.rows import write_rows
-from latentmas.cli.support.training_flags import make_config
+from latentmas.cli.support.training.flags import make_config
 from latentmas.errors import CODES
 from latentmas.runtime import System
 from latentmas.testing import tiny_backbone

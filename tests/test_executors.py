@@ -13,7 +13,7 @@ import latentmas as lm
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import executors
 from latentmas.engine.cuda_graphs import POOL
-from latentmas.engine.prefix import MESSAGE, PADDING, shared_columns
+from latentmas.engine.reuse.prefix import MESSAGE, PADDING, shared_columns
 from latentmas.testing import TINY_FAMILIES
 from tests.teams import QUESTIONS, load64, of_template, tiny
 

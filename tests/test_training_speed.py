@@ -10,9 +10,9 @@ from torch import nn
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
-from latentmas.engine import beginnings
-from latentmas.engine.beginnings import KEY, beginning_of, beginnings_kept
 from latentmas.engine.packing import pack
+from latentmas.engine.reuse import beginnings
+from latentmas.engine.reuse.beginnings import KEY, beginning_of, beginnings_kept
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
 from latentmas.training.data import TrainingRows
 from latentmas.training.losses.outer import OuterLoss

@@ -95,7 +95,7 @@ COMMANDS: dict[str, Entry] = {
         "latentmas eval out/outer/team --benchmark gsm8k --limit 100 -o gsm8k.jsonl",
     ),
     "sweep": Entry(
-        "sweep:sweep",
+        "studying.sweep:sweep",
         "Train and evaluate a team at all combinations of settings, and compare them.",
         "latentmas sweep my-team.yaml --data test.jsonl --train-data train.jsonl "
         "--over link=soft_token,recursive --over latent_steps=8,16 --seeds 3 -o study",
@@ -111,12 +111,12 @@ COMMANDS: dict[str, Entry] = {
         "latentmas benchmarks gsm8k",
     ),
     "baseline": Entry(
-        "baselines:baseline",
+        "studying.baselines:baseline",
         "Compare a team with a baseline on the same rows, and say what each has cost.",
         "latentmas baseline lora out/team --data test.jsonl --train-data train.jsonl -o study",
     ),
     "baselines": Entry(
-        "baselines:baselines",
+        "studying.baselines:baselines",
         "List baselines to compare a team with, or describe one with its options.",
         "latentmas baselines lora",
     ),
@@ -126,12 +126,12 @@ COMMANDS: dict[str, Entry] = {
         'latentmas bench my-team.yaml "What is 3 + 4?" --samples 8',
     ),
     "costs": Entry(
-        "costs:costs",
+        "studying.costs:costs",
         "Measure a team against its text twin: time, tokens, memory, energy and price by rounds.",
         "latentmas costs out/outer/team --data rows.jsonl --limit 32 --rounds 1,2,3",
     ),
     "analyse": Entry(
-        "analyse:analyse",
+        "studying.analyse:analyse",
         "Analyse a team's messages by round: distance to the answer, gradients, and what they say.",
         "latentmas analyse out/outer/team --data rows.jsonl --limit 32 -o analysis",
     ),

@@ -17,9 +17,9 @@ from latentmas.cli.support.console import emit, emit_json, note
 from latentmas.cli.support.options import pairs
 from latentmas.cli.support.placing import spreads
 from latentmas.cli.support.team import open_plan, open_team
-from latentmas.cli.support.train_group import TrainGroup
-from latentmas.cli.support.training_data import answer_field_of, check_agents, read_training
-from latentmas.cli.support.training_flags import make_config, split_sets
+from latentmas.cli.support.training.data import answer_field_of, check_agents, read_training
+from latentmas.cli.support.training.flags import make_config, split_sets
+from latentmas.cli.support.training.group import TrainGroup
 from latentmas.errors import LatentMASError, TrainingInterrupted
 from latentmas.viz import training_report
 

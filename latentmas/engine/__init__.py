@@ -9,7 +9,6 @@ from latentmas.engine.auto_executor import (
     known_executor,
     make_executor,
 )
-from latentmas.engine.beginnings import beginning_of, beginnings_kept, first_messages, state_after
 from latentmas.engine.buffers import (
     HOST_LIMIT,
     KEPT_SHARE,
@@ -34,8 +33,14 @@ from latentmas.engine.packing import (
     pack,
     prompt_ids,
 )
-from latentmas.engine.prefix import MESSAGE, WORTHWHILE, Prefix, merged_prefix, shared_columns
-from latentmas.engine.prefix_reuse import find_prefix
+from latentmas.engine.reuse.beginnings import (
+    beginning_of,
+    beginnings_kept,
+    first_messages,
+    state_after,
+)
+from latentmas.engine.reuse.prefix import MESSAGE, WORTHWHILE, Prefix, merged_prefix, shared_columns
+from latentmas.engine.reuse.turns import find_prefix
 from latentmas.engine.rollout import latent_rollout
 from latentmas.engine.sessions import CachedSession, DecoderSession, positions
 from latentmas.engine.step_input import StepInput

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, outside_ids, segment_ids
 from latentmas.engine.assembly import Slot, assemble
-from latentmas.engine.prefix import MESSAGE, PADDING, Prefix
+from latentmas.engine.reuse.prefix import MESSAGE, PADDING, Prefix
 from latentmas.errors import DataError
 from latentmas.prompts import Segment
 from latentmas.spec import AgentSpec

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import FULL, KVCache, LoadedBackbone, RowSelection
-from latentmas.engine.beginnings import beginning_first, beginning_of, state_after
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
-from latentmas.engine.prefix import MESSAGE
+from latentmas.engine.reuse.beginnings import beginning_first, beginning_of, state_after
+from latentmas.engine.reuse.prefix import MESSAGE
 from latentmas.errors import UnknownNameError
 from latentmas.plan import PositionMode
 

@@ -31,9 +31,9 @@ from latentmas.cli.support.task_flags import (
     open_judge,
 )
 from latentmas.cli.support.team import files_are_trusted, open_graph, open_plan
-from latentmas.cli.support.train_group import Columns, LoopSets, Named, Steps, Target
-from latentmas.cli.support.training_data import answer_field_of, read_training
-from latentmas.cli.support.training_flags import parse_value, split_sets
+from latentmas.cli.support.training.data import answer_field_of, read_training
+from latentmas.cli.support.training.flags import parse_value, split_sets
+from latentmas.cli.support.training.group import Columns, LoopSets, Named, Steps, Target
 from latentmas.plan import RunOptions
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from latentmas.cli.support.task_flags import (
     open_judge,
 )
 from latentmas.cli.support.team import open_plan, open_team
-from latentmas.cli.support.training_data import read_training
+from latentmas.cli.support.training.data import read_training
 from latentmas.plan import Plan, RunOptions
 
 if TYPE_CHECKING:

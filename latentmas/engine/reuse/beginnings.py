@@ -20,7 +20,7 @@ from torch import Tensor
 
 from latentmas.backbones import KVCache, LoadedBackbone, RowSelection
 from latentmas.engine.packing import Packed
-from latentmas.engine.prefix import MESSAGE, WORTHWHILE
+from latentmas.engine.reuse.prefix import MESSAGE, WORTHWHILE
 
 __all__ = ["beginning_first", "beginning_of", "beginnings_kept", "first_messages", "state_after"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.packing import prompt_ids
-from latentmas.engine.prefix import Prefix, shared_columns
+from latentmas.engine.reuse.prefix import Prefix, shared_columns
 from latentmas.plan import Decode, Plan, Rollout, latent_rows
 
 __all__ = ["find_prefix"]

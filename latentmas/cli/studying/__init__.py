@@ -1,0 +1,1 @@
+"""Commands of studies: sweeps, baselines, costs, analyses."""
