@@ -122,6 +122,10 @@ FORWARDS = {
     ("runtime/system.py", "io"),
     ("runtime/result.py", "viz"),
     ("evaluation/page.py", "viz"),
+    # The report on the paper's claims runs the tasks of the demo, and tiny models.
+    ("studies/paper/tasks.py", "demo"),
+    ("studies/paper/sections/relay.py", "demo"),
+    ("studies/paper/work.py", "testing"),
 }
 
 

@@ -135,6 +135,11 @@ COMMANDS: dict[str, Entry] = {
         "Analyse a team's messages by round: distance to the answer, gradients, and what they say.",
         "latentmas analyse out/outer/team --data rows.jsonl --limit 32 -o analysis",
     ),
+    "paper": Entry(
+        "studying.paper:paper",
+        "Run a small version of the paper's tables, and build one report, claim by claim.",
+        "latentmas paper --preset small -o paper-out",
+    ),
     "import-release": Entry(
         "saved.interop:import_release",
         "Write a published RecursiveMAS system as a saved team, which only names its backbones.",

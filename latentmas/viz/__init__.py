@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from latentmas.viz.drawing.svg import to_svg
     from latentmas.viz.evaluation_page import AnsweredRow, SystemAnswer, report_evaluation
     from latentmas.viz.pages import Table, page_environment, to_html
+    from latentmas.viz.paper_page import PaperClaim, PaperSection, report_paper
     from latentmas.viz.plots import HeatMap, LinePlot, Measured
     from latentmas.viz.run_page import report_run
     from latentmas.viz.study_page import StudyCell, report_study
@@ -28,12 +29,15 @@ __all__ = [
     "HeatMap",
     "LinePlot",
     "Measured",
+    "PaperClaim",
+    "PaperSection",
     "StudyCell",
     "SystemAnswer",
     "Table",
     "page_environment",
     "report_analysis",
     "report_evaluation",
+    "report_paper",
     "report_run",
     "report_study",
     "summarise",
@@ -53,12 +57,15 @@ _HOMES = {
     "HeatMap": "plots",
     "LinePlot": "plots",
     "Measured": "plots",
+    "PaperClaim": "paper_page",
+    "PaperSection": "paper_page",
     "StudyCell": "study_page",
     "SystemAnswer": "evaluation_page",
     "Table": "pages",
     "page_environment": "pages",
     "report_analysis": "analysis_page",
     "report_evaluation": "evaluation_page",
+    "report_paper": "paper_page",
     "report_run": "run_page",
     "report_study": "study_page",
     "summarise": "summary",
