@@ -142,7 +142,7 @@ def relay_trained(work: Work, seed: int) -> System:
 
 
 def asking_graph(work: Work, sizes: Sizes, *, apart: bool = False) -> Graph:
-    """The team of the task with rounds: of two agents, or of three with the asker apart."""
+    """The team for the task with rounds; it has two agents, or three with the asker apart."""
     from latentmas.demo.asking import asking_team
 
     return asking_team(
