@@ -80,7 +80,7 @@ def run_paper(
     """Run a small version of the paper's tables, claim by claim, and build one HTML report.
 
     Whatever is finished is kept: the same call again, after an interruption of any kind, continues.
-    The page is written anew after each section. A section that fails does not stop the others.
+    The page is rewritten after each section. A section that fails does not stop the others.
 
     Args:
         preset: `"small"`, `"tiny"`, a YAML file with the fields of `Preset`, or a preset.
