@@ -339,6 +339,8 @@ def test_the_command_compares_and_resumes(tmp_path: Path):
     words = ("baseline", "single", tmp_path / "team.yaml", "--data", data, "-o", tmp_path / "study")
     told = call(*words, "--limit", 3, "--option", "max_new_tokens=1").stdout
     assert told.startswith("exact, 3 rows\nsystem  trained")
+    assert (tmp_path / "study" / "single.md").read_text().startswith("| system | trained |")
+    assert r"\toprule" in (tmp_path / "study" / "single.tex").read_text()
     again = call(*words, "--limit", 3, "--option", "max_new_tokens=1", "--json").stdout
     assert json.loads(again)["systems"]["single"]["new_tokens"] == 3
     assert "made from another team" in call(*words, "--limit", 2, code=1).stderr

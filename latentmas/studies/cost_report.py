@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from latentmas.atomic import write_text_atomically
 from latentmas.errors import LatentMASError
 from latentmas.studies.parameters import ParameterCounts
 from latentmas.studies.tabulate import Sheet
@@ -120,20 +118,9 @@ class CostReport:
         """Write the table in the format of the file's suffix: .md, .tex, .txt or .json.
 
         Raises:
-            LatentMASError: the suffix is none of these.
+            DataError: the suffix is none of these, or the file cannot be written.
         """
-        path, sheet = Path(path), _sheet(self)
-        formats: dict[str, Any] = {
-            ".md": sheet.markdown,
-            ".tex": sheet.latex,
-            ".txt": lambda: f"{sheet.plain()}\n",
-            ".json": lambda: json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n",
-        }
-        if path.suffix not in formats:
-            raise LatentMASError(
-                f"cannot write costs to {str(path)!r}; its name must end in {', '.join(formats)}"
-            )
-        return write_text_atomically(path, formats[path.suffix]())
+        return _sheet(self).write(path, self.to_dict())
 
 
 def _sheet(report: CostReport) -> Sheet:

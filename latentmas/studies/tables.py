@@ -5,19 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from latentmas.atomic import write_text_atomically
 from latentmas.errors import DataError
-from latentmas.evaluation import Difference, escape_latex
+from latentmas.evaluation import Difference
 from latentmas.studies.cells import CellResult, Setting, in_words
 from latentmas.studies.jobs import FailedCell
 from latentmas.studies.summary import StudyRow, difference_of, summarise_cells
+from latentmas.studies.tabulate import Sheet
 
 __all__ = ["StudyTable", "study_table"]
 
@@ -73,26 +72,17 @@ class StudyTable:
         told = EXPLAINED.format(grader=self.grader, questions=questions)
         return [told, _highest(scored), *self.remarks]
 
+    def sheet(self) -> Sheet:
+        """The rows as text, with the notes."""
+        return Sheet(self.columns, list(self.cells()), self.notes, len(self.names))
+
     def markdown(self) -> str:
         """The table in Markdown."""
-        words = len(self.names)
-        head, *body = (
-            f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
-            for row in (self.columns, *self.cells())
-        )
-        lines = [head, "|" + "---|" * words + "---:|" * (len(self.columns) - words), *body]
-        return "\n".join([*lines, "", "\n\n".join(self.notes), ""])
+        return self.sheet().markdown()
 
     def latex(self) -> str:
         r"""The table in LaTeX, for `\usepackage{booktabs}`."""
-        words = len(self.names)
-        rows = [" & ".join(map(escape_latex, row)) for row in (self.columns, *self.cells())]
-        rows = [re.sub(r"(?<!\w)-(?=\d)", "$-$", row).replace("±", r"$\pm$") for row in rows]
-        head, *body = (rf"{row} \\" for row in rows)
-        form = "l" * words + "r" * (len(self.columns) - words)
-        parts = [rf"\begin{{tabular}}{{{form}}}", r"\toprule", head, r"\midrule", *body]
-        notes = [f"% {note}" for note in self.notes]
-        return "\n".join([*notes, *parts, r"\bottomrule", r"\end{tabular}", ""])
+        return self.sheet().latex()
 
     def csv(self) -> str:
         """The numbers as CSV, with scores from 0 to 1."""
@@ -123,32 +113,10 @@ class StudyTable:
         Raises:
             DataError: the suffix is none of these, or the file cannot be written.
         """
-        path = Path(path)
-        formats = {
-            ".md": self.markdown,
-            ".tex": self.latex,
-            ".csv": self.csv,
-            ".json": lambda: json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n",
-            ".txt": lambda: f"{self}\n",
-        }
-        if path.suffix not in formats:
-            raise DataError(
-                f"cannot write the table to {str(path)!r}; its name must end in "
-                f"{', '.join(list(formats)[:-1])} or {list(formats)[-1]}"
-            )
-        return write_text_atomically(path, formats[path.suffix]())
+        return self.sheet().write(path, self.to_dict(), more={".csv": self.csv()})
 
     def __str__(self) -> str:
-        rows, words = [self.columns, *self.cells()], len(self.names)
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if place < words else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
-        return "\n".join([*lines, "", *self.notes])
+        return self.sheet().plain()
 
 
 def study_table(

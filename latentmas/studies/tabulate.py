@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from latentmas.atomic import write_text_atomically
+from latentmas.errors import DataError
 from latentmas.evaluation import escape_latex
 
 __all__ = ["Sheet"]
@@ -57,19 +63,55 @@ class Sheet:
     def latex(self) -> str:
         r"""The table in LaTeX, for `\usepackage{booktabs}`."""
         columns = "l" * self.words + "r" * (len(self.head) - self.words)
+        head, *body = (rf"{_latex_row(row)} \\" for row in (self.head, *self.rows))
         return "\n".join(
             [
                 *(f"% {escape_latex(note)}" for note in self.notes),
                 rf"\begin{{tabular}}{{{columns}}}",
                 r"\toprule",
-                " & ".join(map(escape_latex, self.head)) + r" \\",
+                head,
                 r"\midrule",
-                *(" & ".join(map(escape_latex, row)) + r" \\" for row in self.rows),
+                *body,
                 r"\bottomrule",
                 r"\end{tabular}",
                 "",
             ]
         )
+
+    def write(
+        self, path: str | Path, plain: Mapping[str, Any], *, more: Mapping[str, str] | None = None
+    ) -> Path:
+        """Write the table in the format of the file's suffix: .md, .tex, .json or .txt.
+
+        Args:
+            path: File to write.
+            plain: Numbers of the table, for JSON.
+            more: Suffix of another format, or one of these → its text.
+
+        Raises:
+            DataError: the suffix is unknown, or the file cannot be written.
+        """
+        path = Path(path)
+        texts = {
+            ".md": self.markdown(),
+            ".tex": self.latex(),
+            ".json": json.dumps(plain, indent=1, ensure_ascii=False) + "\n",
+            ".txt": f"{self.plain()}\n",
+            **(more or {}),
+        }
+        if path.suffix not in texts:
+            *first, last = texts
+            raise DataError(
+                f"cannot write the table to {str(path)!r}; its name must end in "
+                f"{', '.join(first)} or {last}"
+            )
+        return write_text_atomically(path, texts[path.suffix])
+
+
+def _latex_row(row: tuple[str, ...]) -> str:
+    """Cells with the signs of numbers as LaTeX sets them."""
+    text = re.sub(r"(?<!\w)-(?=\d)", "$-$", " & ".join(map(escape_latex, row)))
+    return text.replace("±", r"$\pm$")
 
 
 def _no_bars(row: tuple[str, ...]) -> list[str]:

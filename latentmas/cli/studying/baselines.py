@@ -160,7 +160,8 @@ def baseline(
             **own,
         )
     emit_json(found.to_dict()) if json else emit(str(found))
-    note(f"wrote {output}")
+    for suffix in (".md", ".tex", ".json"):
+        note(f"wrote {found.write(output / f'{name}{suffix}')}")
 
 
 def _only_on_hub(team: Path, device: str, seed: int) -> System | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum
+from pathlib import Path
 from typing import Any
 
 from latentmas.evaluation import Difference, mean_interval, paired_difference
 from latentmas.studies.baselines._base import Effort
 from latentmas.studies.cells import CellResult
+from latentmas.studies.tabulate import Sheet
 
 __all__ = ["BaselineReport", "SystemReport"]
 
@@ -92,18 +94,20 @@ class BaselineReport:
         return {"grader": self.grader, "rows": self.rows, "systems": systems}
 
     def __str__(self) -> str:
-        table = [HEAD, *map(_cells, self.systems.values())]
-        if len(self.systems) == 1:
-            table = [row[:8] + row[9:] for row in table]
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines = [
-            "  ".join(
-                text.ljust(width) if i == 0 else text.rjust(width)
-                for i, (text, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in table
-        ]
-        return "\n".join([f"{self.grader}, {self.rows} rows", *lines, *self._notes()])
+        return f"{self.grader}, {self.rows} rows\n{self.sheet().plain()}"
+
+    def sheet(self) -> Sheet:
+        """The table as text, with notes on seeds and on what was found."""
+        rows = list(map(_cells, self.systems.values()))
+        return Sheet(HEAD, rows, self._notes()).without_empty()
+
+    def write(self, path: str | Path) -> Path:
+        """Write the table in the format of the file's suffix: .md, .tex, .json or .txt.
+
+        Raises:
+            DataError: the suffix is none of these, or the file cannot be written.
+        """
+        return self.sheet().write(path, self.to_dict(), more={".txt": f"{self}\n"})
 
     def _notes(self) -> list[str]:
         notes = []

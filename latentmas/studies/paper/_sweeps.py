@@ -18,9 +18,8 @@ from latentmas.studies.paper.verdicts import Verdict, judge
 from latentmas.studies.paper.work import Work
 from latentmas.studies.summary import StudyRow, difference_of
 from latentmas.studies.sweeps import Sweep, sweep
-from latentmas.studies.tabulate import Sheet
 
-__all__ = ["outcome_of", "pair_verdict", "relay_sweep", "row_of", "sheet_of"]
+__all__ = ["outcome_of", "pair_verdict", "relay_sweep", "row_of"]
 
 
 def relay_sweep(work: Work, over: Mapping[str, Sequence[Setting]]) -> Sweep:
@@ -56,19 +55,13 @@ def pair_verdict(
     return judge(claim, mean, interval, what=what, **options)
 
 
-def sheet_of(found: Sweep) -> Sheet:
-    """The table of a sweep."""
-    table = found.table()
-    return Sheet(table.columns, list(table.cells()), tuple(table.notes), len(table.names))
-
-
 def outcome_of(
     work: Work, found: Sweep, caption: str, verdicts: Sequence[Verdict], notes: Sequence[str] = ()
 ) -> Outcome:
     """The outcome of a section that is a sweep."""
     return Outcome(
         verdicts=verdicts,
-        tables={caption: sheet_of(found)},
+        tables={caption: found.table().sheet()},
         n=work.sizes.rows,
         seeds=work.seeds,
         plots=list(found.plots().values()),
