@@ -517,7 +517,7 @@ def test_the_table_in_all_formats(tmp_path: Path) -> None:
     assert lines[0].startswith("a|b,seeds,failed,score,deviation,low,high,less_first_row,")
     assert lines[1].startswith("x_y,0,1,,,,,,,,,,,") and lines[2].startswith("-1%,1,0,0.5,,0.09")
     assert json.loads(table.write(tmp_path / "t.json").read_text())["rows"][1]["score"] == 0.5
-    with pytest.raises(DataError, match=r"must end in \.md, \.tex, \.csv, \.json or \.txt"):
+    with pytest.raises(DataError, match=r"must end in \.md, \.tex, \.json, \.txt or \.csv"):
         table.write(tmp_path / "t.doc")
     with pytest.raises(DataError, match="at least one cell"):
         study_table([])
