@@ -44,7 +44,7 @@ class Base:
 
     @cached_property
     def graph(self) -> lm.Graph:
-        tiny = tiny_backbone("llama", 16)
+        tiny = tiny_backbone("llama", 16, folder=self.root / "tiny")
         graph = lm.Graph("pair", inputs=["question"], rounds=2, latent_steps=2)
         graph.add_agent("planner", tiny, prompt=PROMPT, inner="recursive")
         graph.add_agent(

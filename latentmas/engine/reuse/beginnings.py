@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from latentmas.backbones import KVCache, LoadedBackbone, RowSelection
 from latentmas.engine.packing import Packed
@@ -62,30 +62,28 @@ def beginning_of(backbone: LoadedBackbone, prompt: Packed) -> tuple[int, ...]:
     """
     if prompt.ids_BT is None or not _usable(backbone):
         return ()
-    head_C = _common_ids(prompt)
+    ids = _common_ids(prompt)
     if not _KEPT.get():
-        head_C = _worth_a_run(
-            head_C, len(prompt.lengths), min(prompt.head, min(prompt.lengths) - 1)
-        )
-    return tuple(head_C.tolist()) if len(head_C) >= WORTHWHILE else ()
+        ids = _worth_a_run(ids, len(prompt.lengths), prompt.head)
+    return tuple(ids) if len(ids) >= WORTHWHILE else ()
 
 
-def _common_ids(prompt: Packed) -> Tensor:
-    """What all rows begin with before a message or their last position, (C,)."""
+def _common_ids(prompt: Packed) -> list[int]:
+    """C ids that all rows begin with before a message or their last position; on the host."""
     assert prompt.ids_BT is not None
-    rows, length = prompt.ids_BT, prompt.ids_BT.shape[1]
-    shortest = min(prompt.lengths)
-    starts_B1 = torch.tensor([[length - own] for own in prompt.lengths])
-    head_BC = rows.gather(1, starts_B1 + torch.arange(shortest - 1))
-    same_C = ((head_BC == head_BC[:1]) & (head_BC != MESSAGE)).all(dim=0)
-    return head_BC[0, : int(same_C.long().cumprod(dim=0).sum())]
+    rows, length = prompt.ids_BT.numpy(), prompt.ids_BT.shape[1]
+    shortest = min(prompt.lengths) - 1
+    starts = [length - own for own in prompt.lengths]
+    heads = np.stack([row[at : at + shortest] for row, at in zip(rows, starts, strict=True)])
+    ends = np.flatnonzero((heads != heads[0]).any(axis=0) | (heads[0] == MESSAGE))
+    return list(map(int, heads[0, : ends[0] if len(ends) else shortest]))
 
 
-def _worth_a_run(ids_C: Tensor, rows: int, head: int) -> Tensor:
+def _worth_a_run(ids: list[int], rows: int, head: int) -> list[int]:
     """The part of a common beginning that a run reads once: what rows spare, or a head to keep."""
     head = head if head >= LONG_HEAD else 0
-    spared = (rows - 1) * (len(ids_C) - head)
-    return ids_C if spared >= SAVED else ids_C[:head]
+    spared = (rows - 1) * (len(ids) - head)
+    return ids if spared >= SAVED else ids[:head]
 
 
 def first_messages(prompt: Packed) -> int:
