@@ -186,7 +186,7 @@ def test_a_batch_that_others_keep_joining_needs_no_ever_larger_buffers(unequal: 
     assert largest[64] <= largest[8]
 
 
-@pytest.mark.parametrize("family", TINY_FAMILIES)
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen3_5_text"])
 def test_a_second_run_of_unequal_answers_captures_nothing(
     family: str, unequal: None, cuda: Cuda
 ) -> None:

@@ -198,7 +198,7 @@ def held_bytes(value: Any) -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize("room", [3_000, 30_000, 10**9])
+@pytest.mark.parametrize("room", [3_000, 10**9])
 def test_what_is_kept_fits_the_room(room: int) -> None:
     """Prompts are long here: a view of their last column would hold all of it."""
     rows = [row | {"question": f"{n} and {'so on ' * 20}"} for n, row in enumerate(ROWS * 20)]

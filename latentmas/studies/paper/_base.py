@@ -20,7 +20,7 @@ ORDER = ("relay", "gsm8k", "links", "steps", "rounds", "costs", "analyses")
 """Built-in sections in the order in which they run; others come after them."""
 
 
-class Skipped(LatentMASError):
+class Skipped(Exception):
     """A section cannot be run here, and why; the report says so."""
 
 
