@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import sessions
+from latentmas.engine.reuse import beginnings
 from latentmas.testing import TINY_FAMILIES
 from tests.teams import load64, tiny
 
@@ -111,6 +114,21 @@ def test_other_rows_do_not_change_what_is_kept(monkeypatch: pytest.MonkeyPatch) 
     assert first is not None
     assert again is not None
     assert all(torch.equal(message, again[name]) for name, message in first.items())
+
+
+def test_threads_keep_beginnings_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few are kept, so that each thread drops what another has put there."""
+    monkeypatch.setattr(beginnings, "MOST", 2)
+    backbone = next(iter(team("llama").agent_backbones.values()))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            wanted = [tuple(range(5, 15 + number % 6)) for number in range(240)]
+            states = list(pool.map(lambda ids: beginnings.state_after(backbone, ids, 2), wanted))
+    finally:
+        sys.setswitchinterval(before)
+    assert [state.length for state in states] == [len(ids) for ids in wanted]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])

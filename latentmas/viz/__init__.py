@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from latentmas.lazy import imported_when_used
 
 if TYPE_CHECKING:
-    from latentmas.viz.analysis_page import AnalysisCurves, AnalysisSection, report_analysis
+    from latentmas.viz.analysis_page import AnalysisSection, Curves, report_analysis
     from latentmas.viz.depths import DepthMap
     from latentmas.viz.drawing.markup import to_dot, to_mermaid
     from latentmas.viz.drawing.png import to_png
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from latentmas.viz.training_page import training_report
 
 __all__ = [
-    "AnalysisCurves",
     "AnalysisSection",
     "AnsweredRow",
+    "Curves",
     "DepthMap",
     "HeatMap",
     "LinePlot",
@@ -50,9 +50,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AnalysisCurves": "analysis_page",
     "AnalysisSection": "analysis_page",
     "AnsweredRow": "evaluation_page",
+    "Curves": "analysis_page",
     "DepthMap": "depths",
     "HeatMap": "plots",
     "LinePlot": "plots",

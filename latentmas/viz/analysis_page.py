@@ -14,16 +14,17 @@ from latentmas.viz.charts import Chart, chart, standalone
 from latentmas.viz.drawing.png import curves_png
 from latentmas.viz.pages import Table, render
 
-__all__ = ["AnalysisCurves", "AnalysisSection", "report_analysis"]
+__all__ = ["Curves", "AnalysisSection", "report_analysis"]
 
 log = get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class AnalysisCurves:
+class Curves:
     """A chart over rounds."""
 
     title: str
+    """What it shows."""
     lines: Mapping[str, Sequence[tuple[float, float]]]
     """Name → points (round, value)."""
     y: str
@@ -45,7 +46,7 @@ class AnalysisSection:
     """Sentences."""
     tables: Sequence[tuple[Table, Sequence[str]]]
     """Tables, each with sentences below it."""
-    curves: Sequence[AnalysisCurves]
+    curves: Sequence[Curves]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def report_analysis(
     )
 
 
-def _write_png(path: Path, curves: AnalysisCurves) -> None:
+def _write_png(path: Path, curves: Curves) -> None:
     try:
         data = curves_png(curves.title, curves.lines, log=curves.log, x="round", y=curves.y)
     except LatentMASError as error:  # matplotlib is not installed

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ SAVED = 1024
 LONG_HEAD = 128
 """Tokens of a template's head that are worth keeping in a run, for one row too."""
 KEY = "beginnings"
+LOCK = Lock()
+"""Runs may go side by side in threads."""
 
 _KEPT: ContextVar[bool] = ContextVar("kept", default=False)
 
@@ -119,13 +122,21 @@ def state_after(backbone: LoadedBackbone, ids: tuple[int, ...], rows: int) -> KV
         ids: C tokens.
         rows: B.
     """
-    kept: dict[Any, KVCache] = backbone.workspace.setdefault(KEY, {})
     key = ids, backbone.dtype, _version(backbone)
-    one = kept.pop(key, None) or _read(backbone, ids)
+    with LOCK:
+        found = backbone.workspace.get(KEY, {}).get(key)
+    one: KVCache = found or _read(backbone, ids)
+    with LOCK:
+        _keep(backbone.workspace.setdefault(KEY, {}), key, one)
+    return one.assemble([RowSelection(one, [0] * rows)])
+
+
+def _keep(kept: dict[Any, KVCache], key: Any, one: KVCache) -> None:
+    """Make a state the one that was used last, and let go of those beyond the limits."""
+    kept.pop(key, None)
     kept[key] = one
     while len(kept) > MOST or (len(kept) > 1 and sum(len(own[0]) for own in kept) > MOST_TOKENS):
         del kept[next(iter(kept))]
-    return one.assemble([RowSelection(one, [0] * rows)])
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from latentmas.errors import LatentMASError
 from latentmas.plan import Plan, Transfer
 from latentmas.runtime import System
 from latentmas.studies.tabulate import Sheet
+from latentmas.viz import Curves
 
 __all__ = ["Analysis", "Curves", "Finding", "Material", "Message"]
 
@@ -107,22 +108,6 @@ def answer_tokens(backbone: LoadedBackbone, answer: str) -> list[list[int]]:
     """Ways to write an answer in a model's tokens: at the start of a text, and within one."""
     ways = [outside_ids(backbone.tokenizer, text) for text in (answer, f" {answer}")]
     return [ids for i, ids in enumerate(ways) if ids and ids not in ways[:i]]
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A chart over rounds."""
-
-    title: str
-    """What it shows."""
-    lines: Mapping[str, Sequence[tuple[float, float]]]
-    """Name → points (round, value)."""
-    y: str
-    """Name of the values."""
-    reference: tuple[float, str] | None = None
-    """A value to compare with, and its name."""
-    log: bool = False
-    """Whether values that are far apart are drawn by their logarithm."""
 
 
 @dataclass(frozen=True)

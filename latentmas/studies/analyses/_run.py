@@ -16,7 +16,7 @@ from latentmas.runtime import System, bad_samples, check_system
 from latentmas.spec import field_problem
 from latentmas.studies.analyses import analyses
 from latentmas.studies.analyses._base import Finding, Material
-from latentmas.viz import AnalysisCurves, AnalysisSection, Table, report_analysis
+from latentmas.viz import AnalysisSection, Table, report_analysis
 
 __all__ = ["AnalysisReport", "analyse"]
 
@@ -195,8 +195,5 @@ def _section(finding: Finding) -> AnalysisSection:
             )
             for caption, sheet in finding.sheets.items()
         ],
-        curves=[
-            AnalysisCurves(one.title, one.lines, one.y, one.reference, one.log)
-            for one in finding.curves
-        ],
+        curves=finding.curves,
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from latentmas.viz.drawing.png import new_figure, png_of
+from latentmas.viz.drawing.png import COLOURS, new_figure, png_of
 from latentmas.viz.plots import HeatMap, LinePlot
 
 __all__ = ["heat_map_png", "line_plot_png"]
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07c00", "#3a8fbf")
 _DASHES: tuple[Any, ...] = (
     *("solid", "dashed", "dotted", "dashdot"),
     *((0, (5, 2, 1, 2, 1, 2)), (0, (8, 3))),
@@ -35,7 +34,7 @@ def line_plot_png(plot: LinePlot) -> bytes:
         points = [line[value] for value in sorted(line)]
         aside = (number - (len(plot.lines) - 1) / 2) * _ASIDE
         errors = [[p.value - p.low for p in points], [p.high - p.value for p in points]]
-        colour, open_sign = _COLOURS[number % 6], number % 6 == 5
+        colour, open_sign = COLOURS[number % 6], number % 6 == 5
         axes.errorbar(
             [plot.position(value) + aside for value in sorted(line)],
             [p.value for p in points],

@@ -14,7 +14,7 @@ from latentmas.viz.drawing.compose import compose
 from latentmas.viz.drawing.labels import backbone_colours
 from latentmas.viz.drawing.scene import Line, Rect, Text
 
-__all__ = ["curves_png", "new_figure", "png_of", "to_png"]
+__all__ = ["COLOURS", "curves_png", "new_figure", "png_of", "to_png"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -155,7 +155,7 @@ def _text(axes: Any, part: Text, order: int) -> None:
     )
 
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07c00", "#3a8fbf")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07c00", "#3a8fbf")
 _CURVE_DASHES = ("solid", "dashed", "dotted", "dashdot")
 
 
@@ -180,7 +180,7 @@ def curves_png(
         axes.plot(
             [point[0] for point in points],
             [point[1] for point in points],
-            color=_COLOURS[index % len(_COLOURS)],
+            color=COLOURS[index % len(COLOURS)],
             linestyle=_CURVE_DASHES[index % len(_CURVE_DASHES)],
             marker="o" if len(points) <= 12 else "",
             markersize=3,
