@@ -117,18 +117,21 @@ def test_other_rows_do_not_change_what_is_kept(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_threads_keep_beginnings_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few are kept, so that each thread drops what another has put there."""
-    monkeypatch.setattr(beginnings, "MOST", 2)
+    """Many are kept, so that one thread counts them while others put theirs there."""
     backbone = next(iter(team("llama").agent_backbones.values()))
+    read = beginnings._read(backbone, tuple(range(5, 15)))
+    monkeypatch.setattr(beginnings, "_read", lambda *_: read)
+    monkeypatch.setattr(beginnings, "_version", lambda *_: 0)
+    monkeypatch.setattr(beginnings, "MOST", 500)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:
-            wanted = [tuple(range(5, 15 + number % 6)) for number in range(240)]
-            states = list(pool.map(lambda ids: beginnings.state_after(backbone, ids, 2), wanted))
+            found = pool.map(lambda n: beginnings.state_after(backbone, (n,), 2), range(3000))
+            assert all(state.length == 10 for state in found)
     finally:
         sys.setswitchinterval(before)
-    assert [state.length for state in states] == [len(ids) for ids in wanted]
+    assert len(backbone.workspace[beginnings.KEY]) == 500
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text"])
