@@ -3,10 +3,11 @@
     python benchmarks/decode.py [--source MODEL] [--dtypes float32,bfloat16] [--rows 1,4]
         [--tokens N] [--repeats N] [--threads N] [--tiny] [--json]
 
-`decode` is greedy text: tokens of `system.run` on one agent and of `generate` of transformers on a
-model of its own, in CPU seconds a token. Prompts are read by both. `step` is one latent step
-without a link: fused, through the model's modules, and its `products`, the matrix products of the
-decoder alone. All in one process, interleaved; medians, and ratios of them.
+`decode` is greedy text: tokens of `system.run` on one agent, of `generate` of transformers on a
+model of its own and, where the package is installed and the CPU has the type, of CTranslate2, in
+CPU seconds a token. Prompts are read by all. `step` is one latent step without a link: fused,
+through the model's modules, and its `products`, the matrix products of the decoder alone. All in
+one process, interleaved; medians, and ratios of them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,8 +47,22 @@ def measure(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def decode(system: lm.System, model: Any, rows: int, tokens: int, repeats: int) -> dict[str, Any]:
-    """CPU milliseconds a token of both, and whether they write the same."""
+def converted(folder: str, dtype: str, threads: int, work: str) -> Any:
+    """The model in CTranslate2; None without the package, or where it lacks the type here."""
+    try:
+        import ctranslate2
+    except ImportError:
+        return None
+    if dtype not in ctranslate2.get_supported_compute_types("cpu"):
+        return None
+    ctranslate2.converters.TransformersConverter(folder).convert(work, force=True)
+    return ctranslate2.Generator(work, compute_type=dtype, intra_threads=threads, inter_threads=1)
+
+
+def decode(
+    system: lm.System, model: Any, other: Any, rows: int, tokens: int, repeats: int
+) -> dict[str, Any]:
+    """CPU milliseconds a token of each, and whether they write the same as transformers."""
     backbone = system.backbone_of("writer")
     tokenizer, samples = backbone.tokenizer, [PROMPT.format(i) for i in range(rows)]
     texts = [
@@ -67,20 +83,35 @@ def decode(system: lm.System, model: Any, rows: int, tokens: int, repeats: int) 
         written = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
         return [row[length:].tolist() for row in written]
 
-    own, other = ours(), theirs()
-    common = sum(
-        a == b for x, y in zip(own, other, strict=True) for a, b in zip(x, y, strict=False)
-    )
-    seconds = measure({"latentmas": ours, "transformers": theirs}, repeats)
-    most = max(map(len, own))
+    pieces = [tokenizer.tokenize(text) for text in texts]
+
+    def others() -> list[list[int]]:
+        options = {"max_length": tokens, "include_prompt_in_result": False}
+        written = other.generate_batch(pieces, beam_size=1, sampling_topk=1, **options)
+        return [one.sequences_ids[0] for one in written]
+
+    ways = {"latentmas": ours, "transformers": theirs}
+    if other is not None:
+        ways["ctranslate2"] = others
+    texts_of = {name: way() for name, way in ways.items()}
+    seconds = measure(ways, repeats)
+    most = max(map(len, texts_of["latentmas"]))
     found = {name: 1e3 * value / most for name, value in seconds.items()}
     return {
         "rows": rows,
         "tokens": most,
-        "equal_tokens": common / sum(map(len, own)),
+        "equal_tokens": {
+            name: equal(ids, texts_of["transformers"]) for name, ids in texts_of.items()
+        },
         "ms_a_token": found,
-        "ratio": found["transformers"] / found["latentmas"],
+        "over_latentmas": {name: value / found["latentmas"] for name, value in found.items()},
     }
+
+
+def equal(found: list[list[int]], wanted: list[list[int]]) -> float:
+    """Share of tokens that are equal, place by place."""
+    pairs = [zip(a, b, strict=False) for a, b in zip(found, wanted, strict=True)]
+    return sum(a == b for pair in pairs for a, b in pair) / sum(map(len, found))
 
 
 def step(backbone: LoadedBackbone, rows: int, repeats: int) -> dict[str, Any]:
@@ -130,7 +161,7 @@ def main() -> None:
     parser.add_argument("--source", default=SMOLLM2, help="a model: folder, hub id or GGUF file")
     parser.add_argument("--dtypes", default="float32,bfloat16")
     parser.add_argument("--rows", default="1,4", help="rows B that write together")
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tiny", action="store_true", help="a small model, to see that it works")
@@ -139,38 +170,48 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     logging.disable_progress_bar()
     source = tiny_backbone("llama", 32).source if given.tiny else given.source
+    with tempfile.TemporaryDirectory() as work:
+        lines = run(given, source, work)
+    machine = {key: hardware()[key] for key in ("processor", "cores", "threads")}
+    if given.json:
+        print(json.dumps({"hardware": machine, "source": source, "lines": lines}, indent=1))
+
+
+def run(given: argparse.Namespace, source: str, work: str) -> list[dict[str, Any]]:
+    """Measure each type and number of rows."""
     lines = []
     for dtype in given.dtypes.split(","):
         graph = lm.Graph("one", inputs=["question"], rounds=1)
         graph.add_agent("writer", lm.Backbone(source, dtype=dtype), prompt="{{ question }}")
         system = graph.output("writer").compile().load()
         backbone = system.backbone_of("writer")
-        model = AutoModelForCausalLM.from_pretrained(
-            backbone.model.config.name_or_path, dtype=getattr(torch, dtype)
-        ).eval()
+        folder = backbone.model.config.name_or_path
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        other = converted(folder, dtype, given.threads, f"{work}/{dtype}")
         for rows in map(int, given.rows.split(",")):
             lines.append(
                 {
                     "dtype": dtype,
-                    "decode": decode(system, model, rows, given.tokens, given.repeats),
+                    "decode": decode(system, model, other, rows, given.tokens, given.repeats),
                     "step": step(backbone, rows, given.repeats),
                 }
             )
             if not given.json:
                 show(lines[-1])
-    machine = {key: hardware()[key] for key in ("processor", "cores", "threads")}
-    if given.json:
-        print(json.dumps({"hardware": machine, "source": source, "lines": lines}, indent=1))
+    return lines
 
 
 def show(line: dict[str, Any]) -> None:
     """One line of the table."""
     text, latent = line["decode"], line["step"]
+    others = ", ".join(
+        f"{name} {ratio:.2f}x ({100 * text['equal_tokens'][name]:.0f} % equal)"
+        for name, ratio in text["over_latentmas"].items()
+    )
     print(
         f"{line['dtype']} B={text['rows']}: {text['ms_a_token']['latentmas']:.1f} ms a token, "
-        f"transformers {text['ratio']:.2f}x, {100 * text['equal_tokens']:.0f} % equal; step "
-        f"{latent['ms']['fused']:.1f} ms, modules {latent['modules_over_fused']:.2f}x, "
-        f"{latent['fused_over_products']:.2f}x its products",
+        f"{others}; step {latent['ms']['fused']:.1f} ms, modules "
+        f"{latent['modules_over_fused']:.2f}x, {latent['fused_over_products']:.2f}x its products",
         flush=True,
     )
 

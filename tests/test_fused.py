@@ -11,9 +11,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import latentmas as lm
-from latentmas.backbones import KVCache, LoadedBackbone, StaticKVCache, load_backbone, read_info
+from latentmas.backbones import (
+    KVCache,
+    LoadedBackbone,
+    StaticKVCache,
+    load_backbone,
+    read_info,
+)
+from latentmas.backbones.auto import Auto
 from latentmas.backbones.fused import FusedDecoder, layouts
 from latentmas.backbones.fused import decoder as decoder_of_fused
+from latentmas.backbones.fused.norms import make_norm
+from latentmas.backbones.fused.products import make_product, packs
 from latentmas.plan import PlanBackbone
 from latentmas.testing import tiny_backbone
 from tests import remembered
@@ -223,3 +232,100 @@ def test_layouts_are_classes_of_transformers() -> None:
     for layout in layouts:
         module, _, name = layout.decoder.rpartition(".")
         assert isinstance(getattr(import_module(f"transformers.models.{module}"), name), type)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from([1e-6, 1e-5, 1e-2]),
+    st.floats(-4, 4),
+    st.integers(0, 10),
+)
+def test_norms_are_those_of_torch(
+    dtype: torch.dtype, offset: float, eps: float, size: float, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    weight, x_BD = torch.randn(48).to(dtype), (10**size * torch.randn(3, 48)).to(dtype)
+    x_BD[1] = 0
+    scale = offset + (weight.float() if offset or dtype != torch.float64 else weight)
+    normed = nn.functional.rms_norm(x_BD.float(), (48,), None, eps)
+    wanted = (scale * (normed.to(dtype) if dtype == torch.float64 and not offset else normed)).to(
+        dtype
+    )
+    found = make_norm(weight, eps, offset, dtype)(x_BD)
+    assert found.dtype == dtype
+    limit = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, 2 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(found, wanted, rtol=limit, atol=1e-7)
+
+
+needs_packing = pytest.mark.skipif(
+    not packs(torch.zeros(1, dtype=torch.bfloat16)), reason="this CPU has no bf16 instructions"
+)
+
+
+@needs_packing
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_products_are_those_of_the_weights(bias: bool) -> None:
+    torch.manual_seed(0)
+    weight_NK = torch.randn(40, 24).bfloat16()
+    bias_N = torch.randn(40).bfloat16() if bias else None
+    x_BK, residual_BN = torch.randn(3, 24).bfloat16(), torch.randn(3, 40).bfloat16()
+    product = make_product(weight_NK, bias_N)
+    assert product.nbytes == weight_NK.nbytes
+    wide = nn.functional.linear(
+        x_BK.float(), weight_NK.float(), None if bias_N is None else bias_N.float()
+    )
+    torch.testing.assert_close(product(x_BK).float(), wide, rtol=0.01, atol=0.03)
+    found = product.added(residual_BN, x_BK).float()
+    torch.testing.assert_close(found, wide + residual_BN.float(), rtol=0.01, atol=0.06)
+
+
+@needs_packing
+@torch.no_grad()
+def test_a_packed_head_gives_the_scores_of_the_module() -> None:
+    backbone = loaded(tiny_backbone("gemma3_text", 32, final_logit_softcapping=5.0), "bfloat16")
+    h_BD, head = torch.randn(3, 32).bfloat16(), backbone.model.get_output_embeddings()
+    wanted = backbone.family.logits(backbone.model, h_BD)
+    found = backbone.logits(h_BD)
+    torch.testing.assert_close(found.float(), wanted.float(), rtol=0.01, atol=0.05)
+    called: list[int] = []
+    hook = head.register_forward_hook(lambda *_: called.append(1))
+    assert torch.equal(backbone.logits(h_BD), wanted)
+    assert called == [1]
+    hook.remove()
+    backbone.logits(h_BD)
+    assert called == [1], "the module is not called where its weights are packed"
+
+
+@needs_packing
+def test_scores_with_gradients_are_those_of_the_module() -> None:
+    backbone = loaded(tiny_backbone("llama", 32), "bfloat16")
+    h_BD = torch.randn(2, 32).bfloat16().requires_grad_()
+    backbone.logits(h_BD).sum().backward()
+    assert h_BD.grad is not None
+
+
+class OwnLogits(Auto):
+    """A family that knows nothing of heads in another layout."""
+
+    def logits(self, model: Any, h_BD: Tensor) -> Tensor:  # type: ignore[override]
+        return 2 * model.get_output_embeddings()(h_BD)
+
+
+@torch.no_grad()
+def test_a_family_without_a_head_parameter_is_never_given_one() -> None:
+    backbone = loaded(tiny_backbone("llama", 32), "bfloat16")
+    backbone.family = OwnLogits()
+    backbone.workspace.clear()
+    h_BD = torch.randn(2, 32).bfloat16()
+    assert torch.equal(backbone.logits(h_BD), backbone.family.logits(backbone.model, h_BD))
+
+
+def test_a_replaced_layer_is_used() -> None:
+    backbone, mask = loaded(tiny_backbone("llama", 32)), torch.ones(1, 9, dtype=torch.long)
+    before, layers = steps(backbone, mask, 5), backbone.model.get_decoder().layers
+    layers[0], layers[1] = layers[1], layers[0]
+    found = steps(backbone, mask, 5)
+    assert torch.equal(found, steps(backbone, mask, 5, modules=True))
+    assert apart(found, before) > 1e-3

@@ -6,6 +6,7 @@ Shapes: `B` batch, `T` positions, `D` width, `V` vocabulary.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -31,8 +32,20 @@ class Family(ABC):
         """The decoder without the vocabulary head; its output has `last_hidden_state`."""
 
     @abstractmethod
-    def logits(self, model: PreTrainedModel, h_BD: Tensor) -> Tensor:
-        """Logits over the vocabulary, `(…, D)` to `(…, V)`, equal to those of the whole model."""
+    def logits(
+        self,
+        model: PreTrainedModel,
+        h_BD: Tensor,
+        head: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Logits over the vocabulary, `(…, D)` to `(…, V)`, equal to those of the whole model.
+
+        Args:
+            model: The model.
+            h_BD: States after the final norm.
+            head: The product of the model's head with its weights in another layout; None: the
+                module. A family may leave this parameter out, and is then never given one.
+        """
 
     @abstractmethod
     def new_cache(self, model: PreTrainedModel) -> Cache:

@@ -23,7 +23,15 @@ from latentmas.backbones._registry import find_family
 from latentmas.backbones._tokens import begin_ids
 from latentmas.backbones.devices.split import Split
 from latentmas.backbones.devices.spread import execution_device
-from latentmas.backbones.fused import FusedDecoder, fuse, layout_of, may_merge, merge_decoder
+from latentmas.backbones.fused import (
+    FusedDecoder,
+    PackedHead,
+    fuse,
+    layout_of,
+    may_merge,
+    merge_decoder,
+    pack_head,
+)
 from latentmas.backbones.kv_cache.masks import Masks
 from latentmas.backbones.kv_cache.state import KVCache
 from latentmas.backbones.kv_cache.static import StaticKVCache
@@ -37,6 +45,8 @@ __all__ = ["LoadedBackbone"]
 
 FUSED = "fused decoder"
 """Key of the fused step in a backbone's workspace."""
+HEAD = "packed head"
+"""Key of the head on packed weights in a backbone's workspace."""
 
 
 class LoadedBackbone:
@@ -251,7 +261,20 @@ class LoadedBackbone:
 
     def logits(self, h_BD: Tensor) -> Tensor:
         """Logits over the vocabulary, `(…, D)` to `(…, V)`."""
+        if not torch.is_grad_enabled():
+            head = self._packed_head
+            if head is not None and head.serves(h_BD):
+                return self.family.logits(self.model, h_BD, head)
         return self.family.logits(self.model, h_BD).to(h_BD.device)
+
+    @property
+    def _packed_head(self) -> PackedHead | None:
+        """The head on packed weights, made when it is first needed; None where there is none."""
+        if HEAD not in self.workspace:
+            may = may_merge(self.planned.spec, self.split)
+            self.workspace[HEAD] = pack_head(self.family, self.model) if may else None
+        found: PackedHead | None = self.workspace[HEAD]
+        return found
 
     @property
     def pad_id(self) -> int:

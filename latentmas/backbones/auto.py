@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -31,10 +32,15 @@ class Auto(Family):
         decoder: nn.Module = model.get_decoder()
         return decoder
 
-    def logits(self, model: PreTrainedModel, h_BD: Tensor) -> Tensor:
+    def logits(
+        self,
+        model: PreTrainedModel,
+        h_BD: Tensor,
+        head: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """The output embeddings, with the scale or soft cap set in the configuration."""
         config = self.text_config(model)
-        scores = model.get_output_embeddings()(h_BD)
+        scores = (head or model.get_output_embeddings())(h_BD)
         scores = scores * getattr(config, "logit_scale", 1.0)
         scores = scores / getattr(config, "logits_scaling", 1.0)
         cap = getattr(config, "final_logit_softcapping", None)

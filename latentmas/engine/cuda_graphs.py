@@ -53,7 +53,7 @@ def token_step(backbone: LoadedBackbone, state: StaticKVCache, _inner: Inner | N
     """A step that reads the tokens in `token_B`, and writes the most likely next ones there."""
     state.x_B1D.copy_(backbone.embed(state.token_B)[:, None])
     one_step(backbone, state, None)
-    state.token_B.copy_(backbone.logits(state.h_BD).argmax(dim=-1))
+    state.token_B.copy_(backbone.logits(state.h_BD).max(dim=-1).indices)
 
 
 class Spread:

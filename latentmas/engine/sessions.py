@@ -139,7 +139,7 @@ class DecoderSession(ABC):
             The state of these tokens, h_BD, and the ids of the next ones, (B,).
         """
         h_BD = self.feed(self.backbone.embed(ids_B)[:, None])
-        return h_BD, self.backbone.logits(h_BD).argmax(dim=-1)
+        return h_BD, self.backbone.logits(h_BD).max(dim=-1).indices
 
     def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
         """Latent steps after a state: each feeds what the inner link makes of the last one."""

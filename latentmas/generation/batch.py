@@ -143,7 +143,7 @@ class GenerationBatch:
         """
         ids_B = self._next_B
         if ids_B is None:
-            ids_B = feed.backbone.logits(h_BD).argmax(dim=-1)
+            ids_B = feed.backbone.logits(h_BD).max(dim=-1).indices
         read = _begin_reading(ids_B)
         self._h_BD, self._next_B = feed.write_ahead(ids_B)
         tokens = read()

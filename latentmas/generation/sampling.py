@@ -78,6 +78,6 @@ def pick(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor | None) -> Ten
         Token ids, (B,).
     """
     if not sampling.do_sample or uniform_B is None:
-        return logits_BV.argmax(dim=-1)
+        return logits_BV.max(dim=-1).indices  # the first of several; faster than argmax on CPUs
     filters = Filters(sampling.top_k, sampling.top_p, sampling.min_p)
     return draw(logits_BV.detach(), sampling.temperature, filters, uniform_B)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from latentmas.backbones.fused.decoder import FusedDecoder
 from latentmas.backbones.fused.fuse import fuse, may_merge
+from latentmas.backbones.fused.head import PackedHead, pack_head
 from latentmas.backbones.fused.layouts import Layout, layout_of, layouts
 from latentmas.backbones.fused.merging import merge_decoder
 
-__all__ = ["FusedDecoder", "Layout", "fuse", "layout_of", "layouts", "may_merge", "merge_decoder"]
+__all__ = [
+    "FusedDecoder",
+    "Layout",
+    "PackedHead",
+    "fuse",
+    "layout_of",
+    "layouts",
+    "may_merge",
+    "merge_decoder",
+    "pack_head",
+]

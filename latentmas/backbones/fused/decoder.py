@@ -5,7 +5,6 @@ Shapes: `B` batch, `D` width, `E` width of a head, `C` columns, `N` outputs, `K`
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +14,8 @@ from torch.nn import functional as F
 
 from latentmas.backbones.fused.layouts import Layout
 from latentmas.backbones.fused.merging import is_plain, merged_view, parts_of_layer
+from latentmas.backbones.fused.norms import make_norm
+from latentmas.backbones.fused.products import Product, make_product
 
 __all__ = ["FusedDecoder", "Unfusable"]
 
@@ -44,6 +45,30 @@ class _Layer(NamedTuple):
     """Residual and the MLP's inner values to the new residual."""
 
 
+class _Bound:
+    """The modules whose calls a step replaces, which it looks at each time."""
+
+    def __init__(self, decoder: nn.Module, layers: list[nn.Module]) -> None:
+        stack: nn.Module = decoder.layers  # type: ignore[assignment]
+        parents = [decoder, stack, *(part for layer in layers for part in layer.modules())]
+        embeds = getattr(decoder, "embed_tokens", None)
+        self.modules = [
+            child for parent in parents for child in parent.children() if child is not embeds
+        ]
+        # Comparing dictionaries compares the identity of modules, without a loop in Python.
+        self._tables = [parent._modules for parent in parents]
+        self._copies = [dict(table) for table in self._tables]
+        self._hooks = [
+            hooks
+            for module in self.modules
+            for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        ]
+
+    def unchanged(self) -> bool:
+        """Whether all modules are where they were, without hooks."""
+        return self._tables == self._copies and not any(self._hooks)
+
+
 class FusedDecoder:
     """A decoder whose merged weights are read by one product each.
 
@@ -68,7 +93,7 @@ class FusedDecoder:
         self._rotary: Any = decoder.rotary_emb
         layers = list(decoder.layers)[: len(kinds)]  # type: ignore[arg-type]
         parts = [parts_of_layer(layer) for layer in layers]
-        self._watched = _modules(decoder, layers)
+        self._bound = _Bound(decoder, layers)
         groups = [group for part in parts for group in part]
         if not is_plain(groups):
             raise Unfusable("its linear layers are not all ordinary ones")
@@ -76,10 +101,9 @@ class FusedDecoder:
             raise Unfusable(f"its attention is {config._attn_implementation!r}, not 'sdpa'")
         if getattr(config, "attn_logit_softcapping", None) is not None:
             raise Unfusable("its attention scores are capped")
-        if not self.current() or not all(_is_original(child) for _, _, child in self._watched):
+        if not self.current() or not all(map(_is_original, self._bound.modules)):
             raise Unfusable("its modules have hooks or replaced methods")
         weight: Tensor = parts[0][0][0].weight  # type: ignore[assignment]
-        self._pack = _packs(weight)
         self.nbytes = 0
         """Bytes of packed copies of weights, on CPUs in bf16."""
         first: Any = layers[0].self_attn
@@ -87,13 +111,13 @@ class FusedDecoder:
         self._queries = first.q_proj.out_features // self._width
         self._groups = first.k_proj.out_features // self._width
         self._layers = [
-            self._bind(layer, part, kind)
+            self._bind(layer, part, kind, weight.dtype)
             for layer, part, kind in zip(layers, parts, kinds, strict=True)
         ]
         self._norm_out = _norm(decoder.norm, layout.norm_offset, weight.dtype)
 
-    def _bind(self, layer: Any, parts: Any, kind: str) -> _Layer:
-        layout, dtype = self._layout, parts[0][0].weight.dtype
+    def _bind(self, layer: Any, parts: Any, kind: str, dtype: torch.dtype) -> _Layer:
+        layout = self._layout
 
         def norm(module: Any) -> Map:
             return _norm(module, layout.norm_offset, dtype)
@@ -117,40 +141,25 @@ class FusedDecoder:
             fed=self._added(parts[3], after(layout.after_mlp)),
         )
 
-    def _product(self, group: tuple[nn.Module, ...]) -> Map:
+    def _product(self, group: tuple[nn.Module, ...]) -> Product:
         """The product with a group's matrix."""
         found = merged_view(group)
         if found is None:
             raise Unfusable("its weights are not merged")
-        weight_NK, bias = found
-        if self._pack:
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight_NK)
-            self.nbytes += weight_NK.nbytes
-            linear = torch.ops.mkldnn._linear_pointwise
-            return lambda x: linear(x, packed, bias, "none", [], "")
-        weight_KN = weight_NK.t()
-        if bias is None:
-            return lambda x: torch.mm(x, weight_KN)
-        return lambda x: torch.addmm(bias, x, weight_KN)
+        product = make_product(*found)
+        self.nbytes += product.nbytes
+        return product
 
     def _added(self, group: tuple[nn.Module, ...], norm: Map | None) -> Add:
         """The product with a group's matrix, normalised if the layer does so, plus the residual."""
         product = self._product(group)
-        if norm is not None:
-            return lambda residual, x: residual + norm(product(x))
-        if self._pack or group[0].bias is not None:
-            return lambda residual, x: residual + product(x)
-        weight_KN = group[0].weight.data.t()  # type: ignore[operator, union-attr]
-        return lambda residual, x: torch.addmm(residual, x, weight_KN)
+        if norm is None:
+            return product.added
+        return lambda residual, x: residual + norm(product(x))
 
     def current(self) -> bool:
         """Whether the decoder still has the modules that were bound, and no hooks."""
-        return all(
-            table.get(name) is module
-            and not module._forward_hooks
-            and not module._forward_pre_hooks
-            for table, name, module in self._watched
-        )
+        return self._bound.unchanged()
 
     def step(self, x_BD: Tensor, positions_B1: Tensor, mask: Any, cache: Any) -> Tensor:
         """Append one position to every row.
@@ -173,8 +182,7 @@ class FusedDecoder:
             if layer.norm_q is not None and layer.norm_k is not None:
                 qk = torch.cat((layer.norm_q(qk[:, :queries]), layer.norm_k(qk[:, queries:])), 1)
             cos, sin = turns[layer.kind]
-            low, high = qk.chunk(2, -1)
-            qk = torch.addcmul(qk * cos, torch.cat((high, low), -1), sin)
+            qk = torch.addcmul(qk * cos, qk.roll(width // 2, -1), sin)
             keys, values = kept.update(qk[:, queries:, None], qkv[:, both:, None])
             # The queries that share a key-value head are the rows of one small matrix.
             found = F.scaled_dot_product_attention(
@@ -185,7 +193,7 @@ class FusedDecoder:
                 scale=layer.scale,
             )
             x_BD = layer.attended(x_BD, found.reshape(rows, queries * width))
-            gate, up = layer.gate_up(layer.norm_mlp(x_BD)).chunk(2, -1)
+            gate, up = layer.gate_up(layer.norm_mlp(x_BD)).view(rows, 2, -1).unbind(1)
             x_BD = layer.fed(x_BD, layer.act(gate).mul_(up))
         return self._norm_out(x_BD)
 
@@ -207,23 +215,8 @@ class FusedDecoder:
         return found
 
 
-def _packs(weight: Tensor) -> bool:
-    """Whether products run on packed weights: on CPUs that have instructions for bf16.
-
-    The packed weights are a second copy. `LATENTMAS_PACK=0` in the environment does without it.
-    SmolLM2's products took 7.3 ms packed and 9.6 ms plain for 1 row, and 8.8 and 12.8 ms for
-    4 rows (one thread of a Xeon with AVX-512).
-    """
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
-        return False
-    if os.environ.get("LATENTMAS_PACK") == "0":
-        return False
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return supported is not None and torch.backends.mkldnn.is_available() and bool(supported())
-
-
 def _norm(module: Any, offset: float, dtype: torch.dtype) -> Map:
-    """A root-mean-square norm of transformers, whose statistics are taken in fp32.
+    """A root-mean-square norm of transformers.
 
     Raises:
         Unfusable: It is not one.
@@ -232,29 +225,10 @@ def _norm(module: Any, offset: float, dtype: torch.dtype) -> Map:
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or not isinstance(eps, float):
         raise Unfusable(f"{type(module).__name__} is not a norm of a known form")
-    weight, size = weight.data, tuple(weight.shape)
-    if offset:
-        wide = offset + weight.float()
-        return lambda x: F.rms_norm(x.float(), size, wide, eps).to(dtype)
-    if dtype == torch.float64:
-        return lambda x: weight * F.rms_norm(x.float(), size, None, eps).to(dtype)
-    return lambda x: F.rms_norm(x, size, weight, eps)
+    return make_norm(weight.data, eps, offset, dtype)
 
 
 def _is_original(module: nn.Module) -> bool:
     """Whether a module computes what its library defines."""
     home = str(getattr(type(module).forward, "__module__", ""))
     return "forward" not in module.__dict__ and home.startswith(("torch.", "transformers."))
-
-
-def _modules(
-    decoder: nn.Module, layers: list[nn.Module]
-) -> list[tuple[dict[str, nn.Module | None], str, nn.Module]]:
-    """All modules whose calls a step replaces, with where they are found."""
-    return [
-        (parent._modules, name, child)
-        for root in [decoder, *layers]
-        for parent in (root.modules() if root is not decoder else [root])
-        for name, child in parent._modules.items()
-        if child is not None and child is not getattr(decoder, "embed_tokens", None)
-    ]

@@ -54,9 +54,9 @@ class CacheBuffer:
             if kept:
                 buffer[:, :, :kept] = old_BHLD
             end = kept
-        buffer[:, :, end : end + new] = new_BHTD
+        buffer.narrow(2, end, new).copy_(new_BHTD)
         self._buffer, self._end = buffer, end + new
-        return buffer[:, :, end - kept : end + new]
+        return buffer.narrow(2, end - kept, kept + new)
 
     def hand_out(self, kept: Tensor) -> Tensor:
         """Record the layer's columns, so that the next ones are written after them."""
