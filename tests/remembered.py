@@ -25,8 +25,8 @@ fuse: Any = importlib.import_module("latentmas.backbones.fused.fuse")
 
 points: dict[Any, EntryPoints] = {}
 probed: dict[Any, bool] = {}
-differences: dict[Any, float] = {}
-find_difference, probe = fuse._difference, load.probe
+faults: dict[Any, str | None] = {}
+find_fault, probe = fuse.fault_of, load.probe
 
 
 def remember() -> None:
@@ -34,7 +34,7 @@ def remember() -> None:
     registry.entry_points = find_points_once
     environment.version = cache(version)
     load.probe = probe_once
-    fuse._difference = find_difference_once
+    fuse.fault_of = find_fault_once
 
 
 def find_points_once(*, group: str) -> EntryPoints:
@@ -64,14 +64,15 @@ def probe_once(backbone: Any, new_state: Callable[[], Any]) -> None:
         backbone.masks = None
 
 
-def find_difference_once(backbone: Any, fused: Any) -> float:
-    """Difference between a fused step and the modules."""
+def find_fault_once(backbone: Any, begin: Any) -> str | None:
+    """What is wrong with a fused step."""
     key = key_of(backbone)
     if key is None:
-        return float(find_difference(backbone, fused))
-    if key not in differences:
-        differences[key] = find_difference(backbone, fused)
-    return differences[key]
+        found: str | None = find_fault(backbone, begin)
+        return found
+    if key not in faults:
+        faults[key] = find_fault(backbone, begin)
+    return faults[key]
 
 
 def key_of(backbone: Any) -> Any:

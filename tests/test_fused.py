@@ -214,11 +214,11 @@ def test_a_model_that_computes_otherwise_is_not_fused(monkeypatch: pytest.Monkey
     norm = decoder_of_fused._norm
     scaled = lambda *given: lambda x: 1.01 * norm(*given)(x)  # noqa: E731
     monkeypatch.setattr(decoder_of_fused, "_norm", scaled)
-    remembered.differences.clear()
+    remembered.faults.clear()
     backbone.workspace.clear()
     assert "changes its states" in (reason(backbone) or "")
     monkeypatch.undo()
-    remembered.differences.clear()
+    remembered.faults.clear()
     backbone.workspace.clear()
     assert reason(backbone) is None
     mlp.forward = lambda x: 1.01 * plain(mlp, x)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from latentmas.backbones.kv_cache.static import StaticKVCache
     from latentmas.backbones.loading.given import adopt_models, given_info
     from latentmas.backbones.loading.load import load_backbone
+    from latentmas.backbones.openvino import OpenVINORows, OpenVINOStep, openvino_step
 
 __all__ = [
     "AdapterError",
@@ -43,6 +44,8 @@ __all__ = [
     "StaticKVCache",
     "RefusedBackboneError",
     "Mesh",
+    "OpenVINORows",
+    "OpenVINOStep",
     "STRATEGIES",
     "Split",
     "Spread",
@@ -57,6 +60,7 @@ __all__ = [
     "load_backbone",
     "lora_targets",
     "open_mesh",
+    "openvino_step",
     "outside_ids",
     "parts_of",
     "read_info",
@@ -78,6 +82,8 @@ _HOMES = {
     "RowSelection": "kv_cache.state",
     "KVCache": "kv_cache.state",
     "Mesh": "devices.mesh",
+    "OpenVINORows": "openvino",
+    "OpenVINOStep": "openvino",
     "STRATEGIES": "devices.spread",
     "Split": "devices.split",
     "Spread": "devices.spread",
@@ -92,6 +98,7 @@ _HOMES = {
     "load_backbone": "loading.load",
     "lora_targets": "adapters.views",
     "open_mesh": "devices.mesh",
+    "openvino_step": "openvino",
     "outside_ids": "_tokens",
     "render_turns": "_chat",
     "segment_ids": "_tokens",

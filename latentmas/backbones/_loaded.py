@@ -188,8 +188,8 @@ class LoadedBackbone:
         """
         single = x_BTD.shape[1] == 1 and not torch.is_grad_enabled()
         if single and state is not None and self.masks is not None:
-            fused = self.fused
-            if isinstance(fused, FusedDecoder) and fused.current():
+            fused = self.current_fused
+            if fused is not None:
                 mask = self.mask_for(mask_BL, 1, state, padded)
                 x_BD = x_BTD[:, 0].to(self.dtype)
                 return fused.step(x_BD, positions_BT, mask, state.cache)[:, None]
@@ -242,6 +242,12 @@ class LoadedBackbone:
             self.workspace[FUSED] = fuse(self)
         found: FusedDecoder | str = self.workspace[FUSED]
         return found
+
+    @property
+    def current_fused(self) -> FusedDecoder | None:
+        """The fused step; None where there is none, or while modules are replaced or hooked."""
+        fused = self.fused
+        return fused if isinstance(fused, FusedDecoder) and fused.current() else None
 
     def layer_kinds(self) -> list[str]:
         """Kind of each layer: `full_attention`, `sliding_attention` or `linear_attention`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from latentmas.backbones._loaded import LoadedBackbone
     from latentmas.backbones.devices.split import Split
 
-__all__ = ["fuse", "may_merge"]
+__all__ = ["fault_of", "fuse", "may_merge"]
+
+Step = Callable[[Tensor, Tensor, Any], Tensor]
 
 TOLERANCE = {
     torch.float64: 1e-6,
@@ -61,18 +65,26 @@ def fuse(backbone: LoadedBackbone) -> FusedDecoder | str:
     try:
         merge_decoder(list(decoder.layers)[: len(kinds)])
         fused = FusedDecoder(decoder, layout, kinds)
-        difference = _difference(backbone, fused)
+        fault = fault_of(backbone, lambda state: partial(fused.step, cache=state.cache))
     except Unfusable as reason:
         return str(reason)
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         return f"a fused step fails on it: {(str(error) or repr(error)).splitlines()[0]}"
-    if not difference < TOLERANCE.get(backbone.dtype, 0.0):
-        return f"a fused step changes its states by {difference:.2g}"
-    return fused
+    return fused if fault is None else f"a fused step {fault}"
 
 
-def _difference(backbone: LoadedBackbone, fused: FusedDecoder) -> float:
-    """Difference of both ways in some steps after a padded prompt, relative."""
+@torch.no_grad()
+def fault_of(backbone: LoadedBackbone, begin: Callable[[KVCache], Step]) -> str | None:
+    """Compare some steps after a padded prompt with those of the modules.
+
+    Args:
+        backbone: The backbone.
+        begin: Given the state after a prompt, returns what takes single steps from there: of input
+            embeddings, position ids and the mask, it makes states after the final norm.
+
+    Returns:
+        What is wrong with the steps; None if they are right.
+    """
     ids = torch.arange(4, 4 + ROWS * LENGTH).view(ROWS, LENGTH) % backbone.planned.info.vocab_size
     x, cut = backbone.embed(ids), LENGTH - STEPS
     x = (x + x.roll(1, dims=1)) / 2  # latent steps are not embeddings of tokens either
@@ -82,12 +94,16 @@ def _difference(backbone: LoadedBackbone, fused: FusedDecoder) -> float:
     states, apart = [KVCache(backbone), KVCache(backbone)], list[Tensor]()
     for state in states:
         backbone.run_modules(x[:, :cut], positions[:, :cut], mask[:, :cut], state)
+    step = begin(states[1])
     for i in range(cut, LENGTH):
         new, seen = slice(i, i + 1), mask[:, : i + 1]
         wanted = backbone.run_modules(x[:, new], positions[:, new], seen, states[0])[:, 0].float()
         shown = backbone.mask_for(seen, 1, states[1])
-        found = fused.step(x[:, i], positions[:, new], shown, states[1].cache).float()
+        found = step(x[:, i], positions[:, new], shown).float()
         apart.append((found - wanted).norm(dim=-1) / wanted.norm(dim=-1).clamp_min(1e-6))
     all_apart = torch.cat(apart).nan_to_num(nan=float("inf"))
     half = backbone.dtype in (torch.bfloat16, torch.float16)
-    return float(all_apart.median() if half else all_apart.max())
+    difference = float(all_apart.median() if half else all_apart.max())
+    if difference < TOLERANCE.get(backbone.dtype, 0.0):
+        return None
+    return f"changes its states by {difference:.2g}"

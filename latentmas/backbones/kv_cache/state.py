@@ -84,6 +84,16 @@ class KVCache:
         for layer, fields in zip(self.cache.layers, snapshot, strict=True):
             _put(layer, copied(fields) if is_recurrent(layer) else fields)
 
+    def keys_and_values(self) -> list[Tensor]:
+        """Keys and values of each layer, alternating, `(B, H, L, D)`."""
+        layers: list[Any] = self.cache.layers
+        return [kept for layer in layers for kept in (layer.keys, layer.values)]
+
+    def put_keys_and_values(self, kept: Sequence[Tensor]) -> None:
+        """Replace what `keys_and_values` returns, by any number of rows and columns."""
+        for layer, keys, values in zip(self.cache.layers, kept[::2], kept[1::2], strict=True):
+            _put(layer, {**_fields(layer), "keys": keys, "values": values})
+
     def keep_last(self, columns: int) -> None:
         """Forget all but the last columns; those before must be masked in every row."""
         for layer in self.cache.layers:

@@ -1,0 +1,39 @@
+"""The package `openvino`, imported when it is needed."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+from latentmas.errors import LatentMASError
+
+__all__ = ["import_openvino"]
+
+TELEMETRY = "openvino_telemetry"
+
+
+def import_openvino() -> Any:
+    """The package `openvino`.
+
+    It reports its use to its makers from the moment it is imported, unless its package for that
+    cannot be imported. This import sees to that; a program that has imported openvino itself has
+    decided for itself.
+
+    Raises:
+        LatentMASError: It is not installed.
+    """
+    if find_spec("openvino") is None:
+        raise LatentMASError(
+            "executor 'openvino' needs the package openvino; install it with "
+            "pip install 'latentmas[openvino]', or choose executor='cached'"
+        )
+    known = TELEMETRY in sys.modules
+    if not known:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if not known:
+            del sys.modules[TELEMETRY]
+    return openvino
