@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import FULL, KVCache, LoadedBackbone, RowSelection
+from latentmas.engine.choosers import MOST_LIKELY, Chooser
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
 from latentmas.engine.reuse.beginnings import beginning_first, beginning_of, state_after
@@ -126,19 +127,35 @@ class DecoderSession(ABC):
         """Whether `write_ahead` costs the host less than a choice of its own."""
         return False
 
-    def write_ahead(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Append a token to every row, and choose the most likely next ones.
+    def write_ahead(
+        self, ids_B: Tensor, chooser: Chooser = MOST_LIKELY, choice_BS: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Append a token to every row, and choose the next ones.
 
         The host waits for nothing.
 
         Args:
             ids_B: Token ids, on the device.
+            chooser: How the next ones are chosen.
+            choice_BS: Numbers of each row that it reads, on the host: pinned memory for CUDA.
 
         Returns:
             The state of these tokens, h_BD, and the ids of the next ones, (B,).
         """
         h_BD = self.feed(self.backbone.embed(ids_B)[:, None])
-        return h_BD, self.backbone.logits(h_BD).max(dim=-1).indices
+        return h_BD, self.choose(h_BD, chooser, choice_BS)
+
+    def choose(self, h_BD: Tensor, chooser: Chooser, choice_BS: Tensor | None) -> Tensor:
+        """Choose the token of every row that follows a state, (B,); the host waits for nothing.
+
+        Args:
+            h_BD: The state.
+            chooser: How tokens are chosen.
+            choice_BS: Numbers of each row that it reads, as in `write_ahead`.
+        """
+        if choice_BS is not None:
+            choice_BS = choice_BS.to(h_BD.device, non_blocking=True)
+        return chooser.choose(self.backbone.logits(h_BD), choice_BS)
 
     def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
         """Latent steps after a state: each feeds what the inner link makes of the last one."""
