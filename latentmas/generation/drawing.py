@@ -109,9 +109,8 @@ def _weights(sorted_BK: Tensor) -> Tensor:
 
     In a row with a NaN or infinite scores all weight is on the first token.
     """
-    sorted_BK = sorted_BK.double()
-    p_BK = (sorted_BK - sorted_BK[:, :1]).exp().nan_to_num(nan=0.0)
-    weights_BK = (p_BK * LIKELIEST).round().long()
+    p_BK = (sorted_BK.double() - sorted_BK[:, :1]).exp_()
+    weights_BK = p_BK.mul_(LIKELIEST).round_().nan_to_num_(nan=0.0).long()
     weights_BK[:, 0].fill_(LIKELIEST)
     return weights_BK
 
@@ -120,12 +119,14 @@ def _ranks(
     weights_BK: Tensor, top_p: float | Tensor, min_p: float | Tensor, uniform_B1: Tensor
 ) -> Tensor:
     """Places of the drawn tokens in the order of weights."""
-    before_BK = (weights_BK.cumsum(dim=-1) - weights_BK).double()
-    total_B1 = weights_BK.sum(dim=-1, keepdim=True).double()
-    outside_BK = (before_BK >= total_B1 * top_p) | (weights_BK.double() < min_p * LIKELIEST)
+    upto_BK = weights_BK.cumsum(dim=-1)
+    most_B1 = (upto_BK[:, -1:].double() * top_p).ceil().long()
+    least_B1 = (weights_BK[:, :1].double() * min_p).ceil().long()
+    outside_BK = (upto_BK - weights_BK >= most_B1).logical_or_(weights_BK < least_B1)
     outside_BK[:, 0].fill_(False)
-    upto_BK = weights_BK.masked_fill(outside_BK, 0).cumsum(dim=-1).double()
-    return (upto_BK <= uniform_B1 * upto_BK[:, -1:]).sum(dim=-1, keepdim=True)
+    upto_BK = weights_BK.masked_fill(outside_BK, 0).cumsum(dim=-1)
+    drawn_B1 = (upto_BK[:, -1:].double() * uniform_B1).floor().long()
+    return torch.searchsorted(upto_BK, drawn_B1, right=True)
 
 
 def _decide(
