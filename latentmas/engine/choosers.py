@@ -21,7 +21,7 @@ class Chooser(ABC):
     """
 
     reads = False
-    """Whether it reads numbers; other ones at each step."""
+    """Whether it reads numbers, which differ from step to step."""
 
     @property
     @abstractmethod

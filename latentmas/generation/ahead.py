@@ -28,8 +28,8 @@ def chooser_for(settings: Iterable[Sampling]) -> Chooser | None:
         None where the host takes part in the choice: with a repetition penalty, for draws without
         a `top_k` or with a larger one, and where some rows draw and others do not.
     """
-    largest = list[int]()
-    for sampling in (known := set(settings)):
+    known, largest = set(settings), list[int]()
+    for sampling in known:
         if sampling.repetition_penalty != 1.0:
             return None
         if sampling.do_sample:
