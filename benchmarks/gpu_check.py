@@ -6,6 +6,7 @@ Each line says PASS or FAIL, or gives a figure; the program ends with 1 when a c
 It downloads nothing, and is meant to take less than eight minutes on one H100.
 
 - `equal`: rollouts over captured graphs equal those of `cached`, for every family.
+- `draws`: tokens that captured steps draw equal those that `cached` draws, in fp64.
 - `twin`: the text twin stays on the device and shares every weight.
 - `freed`: buffers that are let go are freed without the garbage collector.
 - `last_column`: captures in the last column of a buffer; in a process of its own, because a write
@@ -152,6 +153,20 @@ def check_equal(check: Check) -> None:
     check.tell(f"captures that failed: {failed} of {count}", made and not failed)
 
 
+def check_draws(check: Check) -> None:
+    """Seven answers, of which three at a time are written, twice."""
+    tiny = tiny_backbone("llama", 32, layers=2)
+    graph = lm.templates.distillation(expert=tiny, learner=tiny, latent_steps=4)
+    system = graph.compile().load(check.device, dtype="float64").double()
+    samples = ["x" * (n % 5) for n in range(7)]
+    limits: dict[str, Any] = {"max_new_tokens": 40, "batch_size": 3, "refill_threshold": 0.5}
+    for filters in ({"top_k": 5}, {"top_k": 50, "top_p": 0.9}, {"top_k": 200, "min_p": 0.01}):
+        how = {**limits, "do_sample": True, "temperature": 1.5, **filters}
+        wanted = system.run(samples, executor="cached", **how).token_ids
+        found = [system.run(samples, executor=check.executor, **how).token_ids for _ in range(2)]
+        check.tell(f"draws with {filters} equal those of cached", found == [wanted] * 2)
+
+
 def check_twin(check: Check) -> None:
     """The twin shares the loaded backbones where they are."""
     system, backbone, _ = check.pair("llama")
@@ -288,7 +303,9 @@ def _time_runs(check: Check, system: lm.System, questions: list[str], card: str)
 
 def _time_decoding(check: Check, system: lm.System, questions: list[str]) -> None:
     """Milliseconds a token: a run of 257 tokens less one of a single token."""
-    for name, how in (("greedy", {}), ("sampled", {"do_sample": True, "top_p": 0.95})):
+    ways: dict[str, dict[str, Any]] = {"greedy": {}, "sampled": {"do_sample": True, "top_p": 0.95}}
+    ways["sampled in the graph"] = {"do_sample": True, "top_k": 50}
+    for name, how in ways.items():
         one, many = (
             check.seconds(
                 lambda n=count, h=how: system.run(
@@ -347,6 +364,7 @@ def _weigh(check: Check, system: lm.System) -> None:
 
 CHECKS: dict[str, Callable[[Check], None]] = {
     "equal": check_equal,
+    "draws": check_draws,
     "twin": check_twin,
     "freed": check_freed,
     "last_column": check_last_column,

@@ -16,17 +16,23 @@ def plain_pick(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> Tens
     scores, order = scores.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k is not None:
         scores = scores[:, : sampling.top_k]
-    probabilities = scores.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities
-    outside = before >= sampling.top_p
+    weights = _weights(scores.double())
+    before = weights.cumsum(dim=-1) - weights
+    outside = before.double() >= weights.sum(dim=-1, keepdim=True).double() * sampling.top_p
     if sampling.min_p is not None:
-        outside |= probabilities < sampling.min_p * probabilities[:, :1]
+        outside |= weights.double() < sampling.min_p * weights[:, :1].double()
     outside[:, 0] = False
-    kept = probabilities.masked_fill(outside, 0.0)
-    cumulative = (kept / kept.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
-    last = (~outside).sum(dim=-1, keepdim=True) - 1
-    chosen = (cumulative <= uniform_B[:, None]).sum(dim=-1, keepdim=True).minimum(last)
-    return order.gather(-1, chosen).squeeze(-1)
+    cumulative = weights.masked_fill(outside, 0).cumsum(dim=-1).double()
+    chosen = cumulative <= uniform_B.double()[:, None] * cumulative[:, -1:]
+    return order.gather(-1, chosen.sum(dim=-1, keepdim=True)).squeeze(-1)
+
+
+def _weights(sorted_BK: Tensor) -> Tensor:
+    """Probabilities as whole numbers, 2 ** 40 for the likeliest token."""
+    weights = ((sorted_BK - sorted_BK[:, :1]).exp() * 2**40).round()
+    only = torch.zeros_like(weights)
+    only[:, 0] = 2**40  # a NaN or an infinite score comes first
+    return torch.where(sorted_BK[:, :1].isfinite(), weights, only).long()
 
 
 def plain_penalty(logits_BV: Tensor, histories: Sequence[Sequence[int]], penalty: float) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.sessions import CachedSession, DecoderSession, RecomputedSession
+from latentmas.engine.recomputed import RecomputedSession
+from latentmas.engine.sessions import CachedSession, DecoderSession
 
 Script = Callable[[str], str]
 """Takes the text that a row has so far (tools' results among it), returns what it writes next."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
-import latentmas as lm
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.cuda_graphs import POOL
-from latentmas.engine.static_session import StaticSession
-from latentmas.generation import GenerationBatch
 from latentmas.testing import TINY_FAMILIES
+from tests.ahead import count_ahead, end_unequally, ends
 from tests.emulated import Cuda, Emulated
 from tests.teams import QUESTIONS, load64, of_template
 
@@ -28,32 +25,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 @pytest.fixture
 def ahead(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Rows of each step that chose its tokens on the device."""
-    seen: list[int] = []
-    plain = StaticSession.write_ahead
-
-    def write(feed: StaticSession, ids_B: torch.Tensor) -> Any:
-        seen.append(len(ids_B))
-        return plain(feed, ids_B)
-
-    monkeypatch.setattr(StaticSession, "write_ahead", write)
-    return seen
-
-
-def end_unequally(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each row write its own tokens, and end after 4 to 20 of them, as its stream decides."""
-    plain = GenerationBatch._settle
-
-    def settle(batch: Any, chosen: dict[int, int]) -> None:
-        end, rows = min(batch._backbone.stop_ids), batch._rows
-        lengths = {i: 4 + rows[i].stream.initial_seed() % 17 for i in chosen}
-        plain(batch, {i: end if len(rows[i].ids) >= lengths[i] else chosen[i] for i in chosen})
-
-    monkeypatch.setattr(GenerationBatch, "_settle", settle)
-
-
-def ends(result: lm.RunResult) -> tuple[Any, ...]:
-    """What a run has written, and why it ended."""
-    return result.sequence_ids, result.texts, result.finish_reasons
+    return count_ahead(monkeypatch)
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)
@@ -85,7 +57,7 @@ def test_draws_are_those_of_the_oracle(family: str, cuda: Cuda, ahead: list[int]
     plain = system.run(QUESTIONS, executor="reference", **how)
     found = system.run(QUESTIONS, executor=Emulated(), batch_size=2, refill_threshold=0.5, **how)
     assert ends(found) == ends(plain)
-    assert not ahead, "rows that draw are chosen for by the host"
+    assert not ahead, "the host takes part in draws from all tokens"
 
 
 @pytest.mark.parametrize("how", [{"repetition_penalty": 1.3}, {"retry": "math"}])

@@ -20,6 +20,7 @@ from latentmas.engine.buffers import (
     row_bucket,
     shape_for,
 )
+from latentmas.engine.choosers import MOST_LIKELY, Chooser
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
 from latentmas.engine.inner import GroupedInner, Inner
@@ -52,6 +53,7 @@ __all__ = [
     "BufferPool",
     "CachedSession",
     "Choice",
+    "Chooser",
     "Executor",
     "ExpectedSteps",
     "DecoderSession",
@@ -61,6 +63,7 @@ __all__ = [
     "KEPT_SHARE",
     "KeptMemory",
     "MESSAGE",
+    "MOST_LIKELY",
     "Nonces",
     "Packed",
     "Prefix",

@@ -1,13 +1,13 @@
 """One step over fixed buffers: run as it is, or captured once and replayed as a CUDA graph.
 
-Shapes: `B` rows, `D` width, `N` rows of several agents, padded.
+Shapes: `B` rows, `D` width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import ref
 
 import torch
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from latentmas.backbones import LoadedBackbone, StaticBuffers, StaticKVCache
 from latentmas.engine.buffers import BufferPool, row_bucket
+from latentmas.engine.choosers import Chooser
 from latentmas.engine.inner import GroupedInner, Inner, links_of
-from latentmas.links import Link
+from latentmas.engine.spread import Spread
 from latentmas.redact import get_logger
 
-__all__ = ["MOST_GRAPHS", "POOL", "Replay", "Spread"]
+__all__ = ["MOST_GRAPHS", "POOL", "Replay"]
 __all__ += ["capture", "count_graphs", "one_step", "replay_of", "token_step"]
 
 log = get_logger("latentmas.runtime")
@@ -31,7 +32,8 @@ second time to make room."""
 POOL = "buffers"
 """Key of a backbone's pool of buffers in its workspace."""
 
-Step = Callable[[LoadedBackbone, StaticKVCache, "Inner | None"], None]
+Step = Callable[[LoadedBackbone, StaticKVCache, Any], None]
+"""A step; its last argument is an inner link or none, or a chooser."""
 
 
 def one_step(backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
@@ -49,63 +51,11 @@ def one_step(backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None
     state.column.add_(1)
 
 
-def token_step(backbone: LoadedBackbone, state: StaticKVCache, _inner: Inner | None) -> None:
-    """A step that reads the tokens in `token_B`, and writes the most likely next ones there."""
+def token_step(backbone: LoadedBackbone, state: StaticKVCache, chooser: Chooser) -> None:
+    """A step that reads the tokens in `token_B`, and writes the chosen next ones there."""
     state.x_B1D.copy_(backbone.embed(state.token_B)[:, None])
     one_step(backbone, state, None)
-    state.token_B.copy_(backbone.logits(state.h_BD).max(dim=-1).indices)
-
-
-class Spread:
-    """Which rows of a state belong to which of several agents, on the device.
-
-    Each agent's inner link runs over as many rows as the largest group has, rounded up, so that few
-    graphs serve all batches.
-    """
-
-    def __init__(self, inner: GroupedInner, rows: int, device: torch.device) -> None:
-        """Rows of as many groups as there are links.
-
-        Args:
-            inner: Links, with the number of rows of each.
-            rows: Number of rows of the state B.
-            device: Device of the state.
-        """
-        self._each = row_bucket(max(inner.sizes))
-        count = len(inner.links) * self._each
-        self._origin_N = torch.zeros(count, dtype=torch.long, device=device)
-        self._place_B = torch.zeros(rows, dtype=torch.long, device=device)
-
-    def arrange(self, sizes: Sequence[int]) -> None:
-        """Say how many rows each agent has."""
-        origins, places, start = list[int](), list[int](), 0
-        for group, size in enumerate(sizes):
-            origins += [start + min(row, size - 1) for row in range(self._each)]
-            places += range(group * self._each, group * self._each + size)
-            start += size
-        places += [0] * (len(self._place_B) - start)
-        self._origin_N.copy_(torch.tensor(origins))
-        self._place_B.copy_(torch.tensor(places))
-
-    def over(self, inner: Inner | None) -> Inner:
-        """The links over these rows."""
-        assert isinstance(inner, GroupedInner)
-        return _SpreadInner(inner.links, self._each, self._origin_N, self._place_B)
-
-
-class _SpreadInner(NamedTuple):
-    """The inner links of several agents, each over its own rows of a state."""
-
-    links: list[Link]
-    each: int
-    origin_N: Tensor
-    place_B: Tensor
-
-    def apply_to(self, h_BD: Tensor) -> Tensor:
-        """Each link on its rows, `(B, D)` to `(B, D)`."""
-        parts = h_BD.index_select(0, self.origin_N).split(self.each)
-        mapped = [link.apply_to(part) for link, part in zip(self.links, parts, strict=True)]
-        return torch.cat(mapped).index_select(0, self.place_B)
+    state.token_B.copy_(chooser.choose(backbone.logits(state.h_BD), state.choice_BS))
 
 
 class Replay:
@@ -117,16 +67,18 @@ class Replay:
 
     def __init__(
         self,
-        step: Step,
         inner: Inner | None,
         spread: Spread | None,
+        chooser: Chooser | None,
         *,
         captures: bool,
         compile_step: bool,
     ) -> None:
-        self._kind = step.__name__, inner is not None
+        step: Step = one_step if chooser is None else token_step
+        self._kind = inner is not None, chooser and chooser.key
         self.spread = spread
         """Rows of several agents; None: links are applied as they are."""
+        self._chooser = chooser
         self._links = [ref(link) for link in links_of(inner)]
         self._step: Step = _compiled(step) if compile_step else step
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -148,15 +100,18 @@ class Replay:
         if self._graph is not None:
             self._graph.replay()
         else:
-            self._step(backbone, state, self._over(inner))
+            self._step(backbone, state, self._last(inner))
 
     def prepare(self, backbone: LoadedBackbone, state: StaticKVCache, inner: Inner | None) -> None:
         """Capture the step, unless that has been done or cannot be."""
         if self._captures:
             self._captures = False
-            self._graph = self._captured(backbone, state, self._over(inner))
+            self._graph = self._captured(backbone, state, inner)
 
-    def _over(self, inner: Inner | None) -> Inner | None:
+    def _last(self, inner: Inner | None) -> Inner | Chooser | None:
+        """The step's last argument."""
+        if self._chooser is not None:
+            return self._chooser
         return inner if self.spread is None else self.spread.over(inner)
 
     def _captured(
@@ -167,9 +122,10 @@ class Replay:
         shape = state.rows, state.capacity, self._kind
         if shape in failed or count_graphs(backbone) >= MOST_GRAPHS:
             return None
+        last = self._last(inner)
         try:
             return capture(
-                lambda: self._step(backbone, state, inner),
+                lambda: self._step(backbone, state, last),
                 device=backbone.device,
                 changed=state.buffers(),
                 pool=_memory_of(backbone),
@@ -266,7 +222,7 @@ def replay_of(
     *,
     captures: bool,
     compile_step: bool,
-    tokens: bool = False,
+    chooser: Chooser | None = None,
 ) -> Replay:
     """The replay of a state for an inner link, made once.
 
@@ -276,21 +232,21 @@ def replay_of(
         inner: Inner links of the rollout; None: inputs are given.
         captures: Whether the step is captured.
         compile_step: Whether it is compiled.
-        tokens: Whether it reads tokens and chooses the next ones.
+        chooser: How it chooses the tokens that follow those that it reads; None: it reads inputs,
+            and chooses none.
     """
     together = inner if isinstance(inner, GroupedInner) else None
     sizes = None if together is None else tuple(together.sizes)
     if together is not None and (captures or compile_step):
         sizes = (row_bucket(max(together.sizes)),)
     shape = state.rows, state.capacity, sizes
-    key = _weights(inner), tokens, shape, captures, compile_step
+    key = _weights(inner), chooser and chooser.key, shape, captures, compile_step
     known: dict[Any, Replay] = buffers.replays
     if key not in known or not known[key].serves(inner):
         spread = None
         if together is not None and (captures or compile_step):
             spread = Spread(together, state.rows, state.column.device)
-        step = token_step if tokens else one_step
-        known[key] = Replay(step, inner, spread, captures=captures, compile_step=compile_step)
+        known[key] = Replay(inner, spread, chooser, captures=captures, compile_step=compile_step)
     if together is not None and (placed := known[key].spread) is not None:
         placed.arrange(together.sizes)
     return known[key]

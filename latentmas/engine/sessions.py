@@ -1,4 +1,4 @@
-"""Feeding a backbone piece by piece: with what it has seen kept, or read again each time.
+"""Feeding a backbone piece by piece, with what it has seen kept.
 
 Shapes: `B` batch, `T` new positions, `L` columns so far, `D` width.
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import FULL, KVCache, LoadedBackbone, RowSelection
+from latentmas.engine.choosers import MOST_LIKELY, Chooser
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
 from latentmas.engine.reuse.beginnings import beginning_first, beginning_of, state_after
@@ -24,7 +25,6 @@ from latentmas.plan import PositionMode
 __all__ = [
     "CachedSession",
     "DecoderSession",
-    "RecomputedSession",
     "check_position_mode",
     "positions",
 ]
@@ -127,19 +127,35 @@ class DecoderSession(ABC):
         """Whether `write_ahead` costs the host less than a choice of its own."""
         return False
 
-    def write_ahead(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Append a token to every row, and choose the most likely next ones.
+    def write_ahead(
+        self, ids_B: Tensor, chooser: Chooser = MOST_LIKELY, choice_BS: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Append a token to every row, and choose the next ones.
 
         The host waits for nothing.
 
         Args:
             ids_B: Token ids, on the device.
+            chooser: How the next ones are chosen.
+            choice_BS: Numbers of each row that it reads, on the host: pinned memory for CUDA.
 
         Returns:
             The state of these tokens, h_BD, and the ids of the next ones, (B,).
         """
         h_BD = self.feed(self.backbone.embed(ids_B)[:, None])
-        return h_BD, self.backbone.logits(h_BD).max(dim=-1).indices
+        return h_BD, self.choose(h_BD, chooser, choice_BS)
+
+    def choose(self, h_BD: Tensor, chooser: Chooser, choice_BS: Tensor | None) -> Tensor:
+        """Choose the token of every row that follows a state, (B,); the host waits for nothing.
+
+        Args:
+            h_BD: The state.
+            chooser: How tokens are chosen.
+            choice_BS: Numbers of each row that it reads, as in `write_ahead`.
+        """
+        if choice_BS is not None:
+            choice_BS = choice_BS.to(h_BD.device, non_blocking=True)
+        return chooser.choose(self.backbone.logits(h_BD), choice_BS)
 
     def roll(self, inner: Inner, h_BD: Tensor, count: int) -> list[Tensor]:
         """Latent steps after a state: each feeds what the inner link makes of the last one."""
@@ -330,41 +346,3 @@ class CachedSession(DecoderSession):
         if cut and self._state.can_merge():
             self.mask_BL = self.mask_BL[:, cut:]
             self._state.keep_last(self.mask_BL.shape[1])
-
-
-class RecomputedSession(DecoderSession):
-    """The oracle: every call runs the whole sequence again, and keeps nothing but its input."""
-
-    def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
-        super().__init__(backbone, mode)
-        self._x: Tensor | None = None
-        self._places: Tensor | None = None
-
-    def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """Run all positions from the first."""
-        places = self._extend(x_BTD, mask_BT)
-        x_BTD = x_BTD.to(self.backbone.dtype)
-        self._x = x_BTD if self._x is None else torch.cat([self._x, x_BTD], dim=1)
-        self._places = places if self._places is None else torch.cat([self._places, places], dim=1)
-        assert self.mask_BL is not None
-        return self.backbone.step(self._x, self._places, self.mask_BL)[:, -1]
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Choose rows of mask and input."""
-        index = self._select_columns(rows)
-        assert self._x is not None
-        assert self._places is not None
-        self._x, self._places = self._x[index], self._places[index]
-
-    def join(self, other: DecoderSession) -> None:
-        """Put both inputs together."""
-        assert isinstance(other, RecomputedSession)
-        assert self._x is not None
-        assert other._x is not None
-        assert self._places is not None
-        assert other._places is not None
-        more, others = self._join_columns(other)
-        self._x = torch.cat([F.pad(self._x, (0, 0, more, 0)), F.pad(other._x, (0, 0, others, 0))])
-        self._places = torch.cat(
-            [F.pad(self._places, (more, 0)), F.pad(other._places, (others, 0))]
-        )

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone, StaticBuffers, StaticKVCache
 from latentmas.engine.buffers import SMALLEST, Use, bucket, enlarged, row_bucket
+from latentmas.engine.choosers import MOST_LIKELY, Chooser
 from latentmas.engine.cuda_graphs import Replay, replay_of
 from latentmas.engine.inner import Inner, links_of
 from latentmas.engine.lease import lease, release
@@ -98,13 +99,17 @@ class StaticSession(DecoderSession):
         """Whether steps are captured, head and choice inside."""
         return self._captures and self._buffers.kept
 
-    def write_ahead(self, ids_B: Tensor) -> tuple[Tensor, Tensor]:
+    def write_ahead(
+        self, ids_B: Tensor, chooser: Chooser = MOST_LIKELY, choice_BS: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Append a token to every row by a replay that also chooses the next ones."""
         rows = len(ids_B)
         self._ready(1)
         state = self._step_state(1)
         state.token_B[:rows].copy_(ids_B)
-        self._replay(state, None, tokens=True)(self.backbone, state, None)
+        if choice_BS is not None:
+            state.choice_BS[:rows].copy_(choice_BS, non_blocking=True)
+        self._replay(state, None, chooser)(self.backbone, state, None)
         self._step()
         return state.h_BD[:rows].clone(), state.token_B[:rows].clone()
 
@@ -180,14 +185,16 @@ class StaticSession(DecoderSession):
         """Whether steps are of few sizes, because each of them is captured or compiled."""
         return self._compile or (self._captures and self._buffers.kept)
 
-    def _replay(self, state: StaticKVCache, inner: Inner | None, *, tokens: bool = False) -> Replay:
+    def _replay(
+        self, state: StaticKVCache, inner: Inner | None, chooser: Chooser | None = None
+    ) -> Replay:
         return replay_of(
             self._buffers,
             state,
             inner,
             captures=self._captures and self._rounds,
             compile_step=self._compile,
-            tokens=tokens,
+            chooser=chooser,
         )
 
     def _step_state(self, count: int) -> StaticKVCache:

@@ -10,6 +10,7 @@ import torch
 
 from latentmas.backbones import LoadedBackbone, StaticBuffers
 from latentmas.engine.buffers import SMALLEST, Use, bucket, row_bucket, shape_for
+from latentmas.engine.choosers import Chooser
 from latentmas.engine.cuda_graphs import MOST_GRAPHS, count_graphs, replay_of
 from latentmas.engine.inner import GroupedInner, Inner
 from latentmas.engine.lease import pool_of, provide, release
@@ -63,16 +64,20 @@ class ExpectedSteps:
     """Which of several buffers for one use, as texts may be begun while others are written."""
     captured: bool = True
     """Whether steps follow the prompt; else it is read, and no more."""
+    chooser: Chooser | None = None
+    """How the tokens of a text are chosen within a step; None: after it."""
 
     @property
     def rows(self) -> int:
         """Rows of all agents."""
         return self.batch * max(1, len(self.links))
 
-    def shapes(self, buffers: StaticBuffers) -> Iterator[tuple[Inner | None, int, int, bool]]:
+    def shapes(
+        self, buffers: StaticBuffers
+    ) -> Iterator[tuple[Inner | None, int, int, Chooser | None]]:
         """Each step that may have a graph, the largest first.
 
-        Inner link, rows, columns, and whether it chooses tokens.
+        Inner link, rows, columns, and how it chooses tokens, if it does.
         """
         sizes = {bucket(n) for n in range(SMALLEST, self.columns + 1)}
         columns = sorted({min(max(SMALLEST, n), buffers.capacity) for n in sizes}, reverse=True)
@@ -84,9 +89,9 @@ class ExpectedSteps:
                 continue
             known.add((each, rows))
             for width in columns:
-                yield self._inner(batch), rows, width, False
-                if not self.links:
-                    yield None, rows, width, True
+                yield self._inner(batch), rows, width, None
+                if not self.links and self.chooser is not None:
+                    yield None, rows, width, self.chooser
 
     def _inner(self, batch: int) -> Inner | None:
         if len(self.links) > 1:
@@ -148,10 +153,10 @@ def _provided(
 def _capture(expected: ExpectedSteps, buffers: StaticBuffers, compile_step: bool) -> int:
     """Capture the steps over some buffers; returns how many have no graph."""
     backbone, left_out = expected.backbone, 0
-    for inner, rows, columns, tokens in expected.shapes(buffers):
+    for inner, rows, columns, chooser in expected.shapes(buffers):
         state = buffers.state(rows, columns)
         replay = replay_of(
-            buffers, state, inner, captures=True, compile_step=compile_step, tokens=tokens
+            buffers, state, inner, captures=True, compile_step=compile_step, chooser=chooser
         )
         if count_graphs(backbone) < MOST_GRAPHS or replay.captured:
             buffers.cursor.column.zero_()

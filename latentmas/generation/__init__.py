@@ -1,5 +1,6 @@
 """How text is written: batches of rows, sampling, stop strings, retries, tool calls."""
 
+from latentmas.generation.ahead import chooser_for
 from latentmas.generation.batch import GenerationBatch
 from latentmas.generation.controllers import RETRIES, Retry
 from latentmas.generation.jobs import Answer, DecodeJob
@@ -16,6 +17,7 @@ __all__ = [
     "Retry",
     "Sampling",
     "ToolCall",
+    "chooser_for",
     "pick",
     "random_stream",
     "tool_schemas",

@@ -6,7 +6,7 @@ Shapes: `B` rows, `N` tokens fed at once, `V` vocabulary.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine import Packed
+from latentmas.generation.ahead import begin_reading, choice_numbers, chooser_for
 from latentmas.generation.penalty import WrittenTokens
 from latentmas.generation.rows import FinishReason, GeneratedSequence, GenerationRequest
 from latentmas.generation.sampling import Sampling, pick, random_stream
 
 if TYPE_CHECKING:
-    from latentmas.engine import DecoderSession, Executor
+    from latentmas.engine import Chooser, DecoderSession, Executor
 
 __all__ = ["GenerationBatch"]
 
@@ -49,7 +50,7 @@ class GenerationBatch:
         """Tokens of all rows, once a row with a repetition penalty has joined."""
         self._h_BD: Tensor | None = None
         self._next_B: Tensor | None = None
-        """Each row's most likely next token, where the feed has chosen it."""
+        """Each row's next token, where the feed has chosen it."""
 
     @property
     def live(self) -> int:
@@ -107,8 +108,8 @@ class GenerationBatch:
         began, live = time.perf_counter(), [row for row in self._rows if row.open]
         self._end([row for row in self._rows if row.ready and row.spent], "length")
         ready = [i for i, row in enumerate(self._rows) if row.ready]
-        if ready and self._runs_ahead(self._feed):
-            self._advance_ahead(self._feed, self._h_BD, ready)
+        if ready and (chooser := self._chooser(self._feed)) is not None:
+            self._advance_ahead(self._feed, self._h_BD, chooser)
             _charge(live, began)
             return
         if ready:
@@ -120,34 +121,31 @@ class GenerationBatch:
             self.close()
         _charge(live, began)
 
-    def _runs_ahead(self, feed: DecoderSession) -> bool:
-        """Whether the next tokens may be fed before the host has seen them.
+    def _chooser(self, feed: DecoderSession) -> Chooser | None:
+        """How the device chooses, if the next tokens may be fed before the host has seen them.
 
-        They are the most likely ones, and nothing but the end of a row can follow from them.
+        Nothing but the end of a row can follow from them, and `chooser_for` knows how all rows
+        choose.
         """
         if not feed.runs_ahead or all(row.last for row in self._rows):
-            return False
-        return all(
-            row.open
-            and not row.waiting
-            and row.request.controller.only_ends
-            and not (sampling := self._sampling_of(row)).do_sample
-            and sampling.repetition_penalty == 1.0
-            for row in self._rows
-        )
+            return None
+        if any(not row.ready or not row.request.controller.only_ends for row in self._rows):
+            return None
+        return chooser_for(map(self._sampling_of, self._rows))
 
-    def _advance_ahead(self, feed: DecoderSession, h_BD: Tensor, ready: list[int]) -> None:
+    def _advance_ahead(self, feed: DecoderSession, h_BD: Tensor, chooser: Chooser) -> None:
         """Feed every row's next token, and look at it while the device works.
 
-        Rows that end with it have read one token too many, and leave.
+        Rows that end with it have read a token and drawn a number too many, and leave.
         """
         ids_B = self._next_B
         if ids_B is None:
-            ids_B = feed.backbone.logits(h_BD).max(dim=-1).indices
-        read = _begin_reading(ids_B)
-        self._h_BD, self._next_B = feed.write_ahead(ids_B)
-        tokens = read()
-        self._settle({i: tokens[i] for i in ready})
+            ids_B = feed.choose(h_BD, chooser, self._numbers(chooser))
+        read = begin_reading(ids_B)
+        for row in self._rows:
+            row.early = None  # these tokens are drawn with it
+        self._h_BD, self._next_B = feed.write_ahead(ids_B, chooser, self._numbers(chooser))
+        self._settle(dict(enumerate(read())))
         for row in self._rows:
             row.waiting.clear()
         if not self.live:
@@ -172,6 +170,13 @@ class GenerationBatch:
         self._feed, self._h_BD, self._next_B, self._rows = None, None, None, []
         if self._written is not None:
             self._written.select([])
+
+    def _numbers(self, chooser: Chooser) -> Tensor | None:
+        """What a choice by the device reads, on the host; None: nothing."""
+        if not chooser.reads:
+            return None
+        settings = [self._sampling_of(row) for row in self._rows]
+        return choice_numbers(self._rows, settings, self._backbone.device)
 
     def _choose(self, feed: DecoderSession, h_BD: Tensor, ready: list[int]) -> list[int]:
         """The next token of each of some rows."""
@@ -199,7 +204,7 @@ class GenerationBatch:
             logits_BV = logits_BV[rows]
         uniform_B = None
         if sampling.do_sample:
-            uniform_B = torch.stack([torch.rand((), generator=self._rows[i].stream) for i in rows])
+            uniform_B = torch.tensor([self._rows[i].draw() for i in rows])
         tokens: list[int] = pick(logits_BV, sampling, uniform_B).tolist()
         return tokens
 
@@ -270,23 +275,6 @@ class GenerationBatch:
         if self._written is not None:
             self._written.write([(i, ids_BN[i]) for i, row in enumerate(self._rows) if row.open])
         return feed.feed(self._backbone.embed(torch.tensor(ids_BN)))
-
-
-def _begin_reading(ids_B: Tensor) -> Callable[[], list[int]]:
-    """Begin to copy ids to the host; what is returned waits for them, and for nothing later."""
-    if ids_B.device.type != "cuda":
-        return ids_B.clone().tolist
-    host_B = torch.empty(ids_B.shape, dtype=ids_B.dtype, pin_memory=True)
-    host_B.copy_(ids_B, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record(torch.cuda.current_stream(ids_B.device))
-
-    def read() -> list[int]:
-        copied.synchronize()
-        tokens: list[int] = host_B.tolist()
-        return tokens
-
-    return read
 
 
 def _charge(rows: Sequence[GeneratedSequence], began: float) -> None:

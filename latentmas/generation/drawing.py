@@ -2,28 +2,41 @@
 
 A draw goes through the tokens from the likeliest to the least likely, those of equal scores in the
 order of their ids, and takes the first at which the sum of probabilities exceeds a random number.
-A few candidates nearly always decide it; the other rows sort all scores, without their ids.
+A few candidates nearly always decide it; the other rows sort all scores, without their ids. With
+`top_k`, candidates always decide it.
 
-Shapes: `B` batch, `V` vocabulary, `K` candidates.
+Sums are of whole numbers, so that they are the same in whichever order they are added: on a device,
+the order depends on how many rows and candidates there are.
+
+Shapes: `B` batch, `V` vocabulary, `K` candidates, `S` numbers of a row.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Filters", "draw"]
+from latentmas.engine import Chooser
+
+__all__ = ["CANDIDATES", "Filters", "TopCandidates", "draw"]
 
 CANDIDATES = 512
-"""Likeliest tokens of a row that are looked at first."""
+"""Likeliest tokens of a row that are looked at first; the largest `top_k` of a captured draw."""
+LEAST_CANDIDATES = 64
+"""Candidates of a captured draw, at least."""
 CUT_MARGIN = 1e-4
 """How far rounding may shift the probabilities at which `top_p` and `min_p` cut: the sum over a
 large vocabulary in single precision is off by up to 3e-5."""
 DRAW_MARGIN = 1e-5
 """How far it may shift a token's place among those that are kept."""
+
+LIKELIEST = 2**40
+"""Weight of the likeliest token; weights of all tokens are rounded to whole numbers."""
 
 AT_ONCE = 2**18
 """Scores that a CPU works on at once, so that they stay in its cache."""
@@ -57,7 +70,9 @@ def draw(logits_BV: Tensor, temperature: float, filters: Filters, uniform_B: Ten
     at_once = AT_ONCE // logits_BV.shape[-1] if logits_BV.device.type == "cpu" else len(logits_BV)
     uniform_B1 = uniform_B.to(logits_BV.device, torch.float32)[:, None]
     parts = zip(logits_BV.split(max(1, at_once)), uniform_B1.split(max(1, at_once)), strict=True)
-    return torch.cat([_draw(own.float() / temperature, filters, u) for own, u in parts])
+    # CUDA divides by a number of the host otherwise than by a tensor, which a captured draw has.
+    divisor = torch.full((), temperature, dtype=torch.float32, device=logits_BV.device)
+    return torch.cat([_draw(own.float() / divisor, filters, u) for own, u in parts])
 
 
 def _draw(scores_BV: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
@@ -67,7 +82,7 @@ def _draw(scores_BV: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
         return _draw_sorted(scores_BV, filters, uniform_B1)
     top_BK = _largest(scores_BV, count)
     if filters.top_k is not None:
-        return _token_ids(scores_BV, top_BK, _ranks(top_BK, filters, uniform_B1))
+        return _token_ids(scores_BV, top_BK, _filtered_ranks(top_BK, filters, uniform_B1))
     ranks_B1, decided_B = _decide(scores_BV, top_BK, filters, uniform_B1)
     rest = (~decided_B).nonzero().squeeze(-1)
     if len(rest) == len(scores_BV):
@@ -81,22 +96,37 @@ def _draw(scores_BV: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
 def _draw_sorted(scores_BV: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
     """Draw with all scores in order."""
     sorted_BV = _largest(scores_BV, scores_BV.shape[-1])[:, : filters.top_k]
-    return _token_ids(scores_BV, sorted_BV, _ranks(sorted_BV, filters, uniform_B1))
+    return _token_ids(scores_BV, sorted_BV, _filtered_ranks(sorted_BV, filters, uniform_B1))
 
 
-def _ranks(sorted_BK: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
+def _filtered_ranks(sorted_BK: Tensor, filters: Filters, uniform_B1: Tensor) -> Tensor:
     """Places of the drawn tokens in the order of scores, where no token outside can be drawn."""
-    p_BK = sorted_BK.softmax(dim=-1)
-    outside_BK = p_BK.cumsum(dim=-1).sub_(p_BK) >= filters.top_p
-    if filters.min_p is not None:
-        outside_BK |= p_BK < filters.min_p * p_BK[:, :1]
-    outside_BK[:, 0] = False
-    p_BK.masked_fill_(outside_BK, 0.0)
-    upto_BK = p_BK.div_(p_BK.sum(dim=-1, keepdim=True)).cumsum(dim=-1)
-    ranks_B1 = torch.searchsorted(upto_BK, uniform_B1, right=True)
-    last_B1 = (~outside_BK).sum(dim=-1, keepdim=True) - 1
-    # A search in a row of NaN may end anywhere; a comparison with it would never hold.
-    return ranks_B1.minimum(last_B1).masked_fill(upto_BK[:, :1].isnan(), 0)
+    return _ranks(_weights(sorted_BK), filters.top_p, filters.min_p or 0.0, uniform_B1.double())
+
+
+def _weights(sorted_BK: Tensor) -> Tensor:
+    """Probabilities relative to the likeliest token, in units of which it has `LIKELIEST`.
+
+    In a row with a NaN or infinite scores all weight is on the first token.
+    """
+    p_BK = (sorted_BK.double() - sorted_BK[:, :1]).exp_()
+    weights_BK = p_BK.mul_(LIKELIEST).round_().nan_to_num_(nan=0.0).long()
+    weights_BK[:, 0].fill_(LIKELIEST)
+    return weights_BK
+
+
+def _ranks(
+    weights_BK: Tensor, top_p: float | Tensor, min_p: float | Tensor, uniform_B1: Tensor
+) -> Tensor:
+    """Places of the drawn tokens in the order of weights."""
+    upto_BK = weights_BK.cumsum(dim=-1)
+    most_B1 = (upto_BK[:, -1:].double() * top_p).ceil().long()
+    least_B1 = (weights_BK[:, :1].double() * min_p).ceil().long()
+    outside_BK = (upto_BK - weights_BK >= most_B1).logical_or_(weights_BK < least_B1)
+    outside_BK[:, 0].fill_(False)
+    upto_BK = weights_BK.masked_fill(outside_BK, 0).cumsum(dim=-1)
+    drawn_B1 = (upto_BK[:, -1:].double() * uniform_B1).floor().long()
+    return torch.searchsorted(upto_BK, drawn_B1, right=True)
 
 
 def _decide(
@@ -150,6 +180,11 @@ def _token_ids(scores_BV: Tensor, sorted_BK: Tensor, ranks_B1: Tensor) -> Tensor
     if scores_BV.device.type == "cpu":
         rows = zip(scores_BV.numpy(), sorted_BK.numpy(), ranks_B1.tolist(), strict=True)
         return torch.tensor([_token_id(scores, ordered, rank) for scores, ordered, [rank] in rows])
+    return _token_ids_on_device(scores_BV, sorted_BK, ranks_B1)
+
+
+def _token_ids_on_device(scores_BV: Tensor, sorted_BK: Tensor, ranks_B1: Tensor) -> Tensor:
+    """The same without a look at any value by the host."""
     score_B1 = sorted_BK.gather(-1, ranks_B1)
     nth_B1 = ranks_B1 - (sorted_BK > score_B1).sum(dim=-1, keepdim=True)
     equal_BV = (scores_BV == score_B1) | (scores_BV.isnan() & score_B1.isnan())
@@ -162,3 +197,48 @@ def _token_id(scores: np.ndarray, ordered: np.ndarray, rank: int) -> int:
     nth = np.count_nonzero(ordered[:rank] == score)
     equal = np.flatnonzero(np.isnan(scores) if np.isnan(score) else scores == score)
     return int(equal[nth])
+
+
+@dataclass(frozen=True)
+class TopCandidates(Chooser):
+    """Draws as `draw` does with a `top_k`, within a captured step: the same tokens.
+
+    Each row has its own temperature and filters, and its own random number.
+    """
+
+    count: int
+    """Number of candidates; no row's `top_k` is larger."""
+    reads = True
+
+    @classmethod
+    def of(cls, top_k: int) -> TopCandidates:
+        """With few different numbers of candidates, so that few graphs serve all `top_k`."""
+        return cls(max(LEAST_CANDIDATES, 1 << (top_k - 1).bit_length()))
+
+    @property
+    def key(self) -> Hashable:
+        """The number of candidates, which is the only shape."""
+        return "candidates", self.count
+
+    @staticmethod
+    def numbers(uniform: float, temperature: float, filters: Filters) -> list[float]:
+        """What a row's choice reads.
+
+        Args:
+            uniform: Its random number from [0, 1).
+            temperature: Sampling temperature.
+            filters: Tokens to draw from, at most `top_k`.
+        """
+        assert filters.top_k is not None
+        return [uniform, temperature, filters.top_k, filters.top_p, filters.min_p or 0.0]
+
+    def choose(self, logits_BV: Tensor, choice_BS: Tensor | None) -> Tensor:
+        """The drawn token of each row, (B,)."""
+        assert choice_BS is not None
+        uniform_B1, temperature_B1, top_k_B1, top_p_B1, min_p_B1 = choice_BS.split(1, dim=-1)
+        scores_BV = logits_BV.float() / temperature_B1.float()
+        top_BK = scores_BV.topk(min(self.count, scores_BV.shape[-1]), dim=-1).values
+        places_K = torch.arange(top_BK.shape[-1], device=top_BK.device)
+        weights_BK = _weights(top_BK).masked_fill(places_K >= top_k_B1.clamp(min=1), 0)
+        ranks_B1 = _ranks(weights_BK, top_p_B1, min_p_B1, uniform_B1)
+        return _token_ids_on_device(scores_BV, top_BK, ranks_B1)

@@ -46,6 +46,7 @@ class GeneratedSequence:
     index: int
     """Which row of its writing it is."""
     stream: torch.Generator
+    """Where its random numbers come from."""
     max_new_tokens: int
     context_left: int | None
     ids: list[int] = field(default_factory=list)
@@ -57,6 +58,8 @@ class GeneratedSequence:
     open: bool = True
     finish: FinishReason = "stop"
     """Why it has ended."""
+    early: float | None = None
+    """Random number of its next choice, where that has been drawn."""
     seconds: float = 0.0
     """The row's share of the time that the batch's steps took."""
 
@@ -83,6 +86,17 @@ class GeneratedSequence:
         return self.chosen >= self.max_new_tokens or (
             self.context_left is not None and len(self.ids) >= self.context_left
         )
+
+    def draw(self) -> float:
+        """The random number of its next choice, which is made now."""
+        number, self.early = self.draw_early(), None
+        return number
+
+    def draw_early(self) -> float:
+        """The random number of its next choice, which may yet be made again."""
+        if self.early is None:
+            self.early = float(torch.rand((), generator=self.stream))
+        return self.early
 
     def end(self) -> None:
         """End the row here, whatever its controller would do: nobody wants its text any more."""

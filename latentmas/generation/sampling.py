@@ -46,6 +46,11 @@ class Sampling:
         own = {field.name for field in fields(cls)} - {"max_new_tokens"}
         return cls(**{name: getattr(options, name) for name in own})
 
+    @property
+    def filters(self) -> Filters:
+        """Tokens to draw from."""
+        return Filters(self.top_k, self.top_p, self.min_p)
+
     def stream(self, sample: int, turn: str, sequence: int = 0) -> str:
         """Name of the stream that a row draws from.
 
@@ -79,5 +84,4 @@ def pick(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor | None) -> Ten
     """
     if not sampling.do_sample or uniform_B is None:
         return logits_BV.max(dim=-1).indices  # the first of several; faster than argmax on CPUs
-    filters = Filters(sampling.top_k, sampling.top_p, sampling.min_p)
-    return draw(logits_BV.detach(), sampling.temperature, filters, uniform_B)
+    return draw(logits_BV.detach(), sampling.temperature, sampling.filters, uniform_B)

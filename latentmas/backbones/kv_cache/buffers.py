@@ -3,7 +3,7 @@
 All views share their storage: a state of fewer rows or columns is the beginning of a larger one, so
 that a captured step of any size reads and writes the same memory.
 
-Shapes: `B` rows, `C` columns, `D` width, `N` tensors of one shape.
+Shapes: `B` rows, `C` columns, `D` width, `N` tensors of one shape, `S` numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ __all__ = ["Cursor", "StaticBuffers"]
 
 AT_ONCE = 2**28
 """Maximum number of bytes that are copied at once when rows move."""
+CHOICE_NUMBERS = 5
+"""Numbers that the choice of a row's next token may read."""
 SHAPES = "shapes of a state"
 """Key of the shapes in a backbone's workspace."""
 
@@ -107,6 +109,7 @@ class StaticBuffers:
         self.x_B1D = torch.zeros(rows, 1, width, dtype=backbone.dtype, device=device)
         self.h_BD = torch.zeros(rows, width, dtype=backbone.dtype, device=device)
         self.token_B = torch.zeros(rows, dtype=torch.long, device=device)
+        self.choice_BS = torch.zeros(rows, CHOICE_NUMBERS, dtype=torch.float64, device=device)
         self.layers: list[dict[tuple[str, int], Tensor]] = []
         """Tensors of each layer, by name and number."""
         self._blocks: list[Tensor] = []

@@ -1,6 +1,6 @@
 """A state of fixed size at fixed addresses, over which a CUDA graph can be replayed.
 
-Shapes: `B` rows, `T` new positions, `L` positions so far, `C` capacity, `D` width.
+Shapes: `B` rows, `T` new positions, `L` positions so far, `C` capacity, `D` width, `S` numbers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class StaticKVCache(KVCache):
     """Keys and values in buffers of C columns; sliding windows are applied by the mask.
 
     All that a step of one position reads and writes has a fixed address: `x_B1D`, `h_BD`,
-    `token_B`, `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is the host's
-    count. All of it is a view of `StaticBuffers`, whose states share one count and one content.
+    `token_B`, `choice_BS`, `position_B`, `column`, `mask_BC` and the layers' buffers. `length` is
+    the host's count. All of it is a view of `StaticBuffers`, whose states share one count and one
+    content.
     """
 
     def __init__(self, backbone: LoadedBackbone, rows: int, capacity: int) -> None:
@@ -52,7 +53,7 @@ class StaticKVCache(KVCache):
         self.position_B = buffers.position_B[:rows]
         self.mask_BC = buffers.mask_BC[:rows, :columns]
         self.x_B1D, self.h_BD = buffers.x_B1D[:rows], buffers.h_BD[:rows]
-        self.token_B = buffers.token_B[:rows]
+        self.token_B, self.choice_BS = buffers.token_B[:rows], buffers.choice_BS[:rows]
         self.cache = Cache(
             layers=[_layer(own, rows, columns, buffers.cursor) for own in buffers.layers]
         )

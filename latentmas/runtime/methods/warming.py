@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from latentmas.arguments import whole
 from latentmas.engine import ExpectedSteps, WarmUp
+from latentmas.generation import Sampling, chooser_for
 from latentmas.plan import (
     DEFAULT_MAX_NEW_TOKENS,
     Decode,
@@ -35,6 +36,7 @@ class Warming:
         latent_steps: int | None = None,
         max_new_tokens: TokenLimit = None,
         num_return_sequences: int = 1,
+        top_k: int | None = None,
         executor: str | Executor | None = None,
     ) -> WarmUp:
         """Capture all CUDA graphs that a run within these limits replays, and make its buffers.
@@ -50,6 +52,9 @@ class Warming:
             latent_steps: K for every agent; None takes the plan's.
             max_new_tokens: Maximum number of tokens that each agent writes, as in `run`.
             num_return_sequences: Number of answers to each sample.
+            top_k: For runs that draw tokens with a `top_k`; temperature and other filters may
+                differ between them. None: for runs that take the most likely tokens, and for draws
+                that are not captured, which are all others. Runs of both kinds need two calls.
             executor: Name of the executor, or an executor. None takes the system's.
 
         Returns:
@@ -65,6 +70,7 @@ class Warming:
             ("batch_size", batch_size),
             ("max_length", max_length),
             ("num_return_sequences", num_return_sequences),
+            ("top_k", 1 if top_k is None else top_k),
         ):
             whole(name, value)
         plan = system.plan
@@ -72,9 +78,10 @@ class Warming:
             plan = plan.replace(latent_steps=latent_steps)
         plan = with_limits(plan, max_new_tokens)
         chosen = system._executor(executor)
+        sampling = Sampling(do_sample=top_k is not None, top_k=top_k)
         expected = [
             *_rollouts(system, plan, chosen, batch_size, max_length),
-            *_texts(system, plan, batch_size, max_length, num_return_sequences),
+            *_texts(system, plan, batch_size, max_length, num_return_sequences, sampling),
         ]
         return chosen.warm_up(expected)
 
@@ -104,17 +111,18 @@ def _rollouts(
 
 
 def _texts(
-    system: System, plan: Plan, batch: int, length: int, sequences: int
+    system: System, plan: Plan, batch: int, length: int, sequences: int, sampling: Sampling
 ) -> Iterator[ExpectedSteps]:
     """Tokens of texts. While the answers are written, other samples go through their turns."""
+    chooser = chooser_for([sampling])
     answering = system.backbone_of(plan.steps[-1].agent)
     for step in plan.steps:
         if not isinstance(step, Decode):
             continue
         backbone, rows = system.backbone_of(step.agent), batch * (sequences if step.final else 1)
         limit = DEFAULT_MAX_NEW_TOKENS if step.max_new_tokens is None else step.max_new_tokens
-        yield ExpectedSteps(backbone, "text", rows, length + limit)
+        yield ExpectedSteps(backbone, "text", rows, length + limit, chooser=chooser)
         if step.final:
             yield ExpectedSteps(backbone, "turn", rows, length, captured=False)
         elif backbone is answering:
-            yield ExpectedSteps(backbone, "text", rows, length + limit, place=1)
+            yield ExpectedSteps(backbone, "text", rows, length + limit, place=1, chooser=chooser)
