@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from latentmas.testing import tiny_backbone
 from latentmas.training.losses.outer import OuterLoss
 from tests.teams import QUESTIONS, of_template
 
-pytest.importorskip("openvino", reason="the extra openvino is not installed")
+pytestmark = pytest.mark.skipif(
+    find_spec("openvino") is None, reason="the extra openvino is not installed"
+)
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 CLOSE = 1e-4
