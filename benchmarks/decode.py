@@ -3,11 +3,12 @@
     python benchmarks/decode.py [--source MODEL] [--dtypes float32,bfloat16] [--rows 1,4]
         [--tokens N] [--repeats N] [--threads N] [--tiny] [--json]
 
-`decode` is greedy text: tokens of `system.run` on one agent, of `generate` of transformers on a
-model of its own and, where the package is installed and the CPU has the type, of CTranslate2, in
-CPU seconds a token. Prompts are read by all. `step` is one latent step without a link: fused,
-through the model's modules, and its `products`, the matrix products of the decoder alone. All in
-one process, interleaved; medians, and ratios of them.
+`decode` is greedy text, prompts included, in CPU seconds a token: `system.run` on one agent with
+the executor `cached` and, where the package is installed, `openvino`; `generate` of transformers on
+a model of its own; and CTranslate2, where the package is installed and has the data type on this
+CPU. `step` is one latent step without a link: fused, through the model's modules, and its
+`products`, the matrix products of the decoder alone. All in one process, interleaved; medians, and
+ratios of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -75,9 +78,9 @@ def decode(
     inputs = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     length = inputs.input_ids.shape[1]
 
-    def ours() -> list[list[int]]:
-        result = system.run(samples, max_new_tokens=tokens, batch_size=rows)
-        return [list(ids) for ids in result.token_ids]
+    def ours(executor: str) -> list[list[int]]:
+        options = {"max_new_tokens": tokens, "batch_size": rows, "executor": executor}
+        return [list(ids) for ids in system.run(samples, **options).token_ids]
 
     def theirs() -> list[list[int]]:
         written = model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
@@ -90,7 +93,9 @@ def decode(
         written = other.generate_batch(pieces, beam_size=1, sampling_topk=1, **options)
         return [one.sequences_ids[0] for one in written]
 
-    ways = {"latentmas": ours, "transformers": theirs}
+    ways = {"latentmas": partial(ours, "cached"), "transformers": theirs}
+    if find_spec("openvino") is not None:
+        ways["latentmas, openvino"] = partial(ours, "openvino")
     if other is not None:
         ways["ctranslate2"] = others
     texts_of = {name: way() for name, way in ways.items()}

@@ -85,8 +85,8 @@ class RunOptions(Frozen):
     position_mode: PositionMode = "mask"
     """Position counting: mask skips padding; column counts it, as the published rollout does."""
     executor: str | None = Field(default=None, json_schema_extra={"allowed": "a name, or None"})
-    """Executor: auto, cached, cuda_graph, offload, static or reference (slow). Default: the
-    system's."""
+    """Executor: auto, cached, cuda_graph, openvino, offload, static or reference (slow). Default:
+    the system's."""
     batch_size: int = Field(default=32, ge=1)
     """Number of rows that run together."""
     refill_threshold: float | None = Field(default=None, gt=0, le=1)
