@@ -15,6 +15,7 @@ from latentmas.atomic import check_writable, write_text_atomically
 from latentmas.environment import hardware, versions
 from latentmas.errors import DataError, LatentMASError
 from latentmas.evaluation import Evaluation, evaluate
+from latentmas.metering import release_unused
 from latentmas.runtime import System
 from latentmas.safe_data import read_json
 
@@ -160,6 +161,8 @@ def run_cell(
         folder=folder,
     )
     _write(result)
+    del system
+    release_unused()  # a training may have taken gigabytes, which the C library would keep
     return result
 
 
