@@ -68,7 +68,7 @@ def decode(
     """CPU milliseconds a token of each, and whether they write the same as transformers."""
     backbone = system.backbone_of("writer")
     tokenizer, samples = backbone.tokenizer, [PROMPT.format(i) for i in range(rows)]
-    texts = [
+    texts: list[Any] = [
         tokenizer.apply_chat_template(
             [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
         )
@@ -79,7 +79,11 @@ def decode(
     length = inputs.input_ids.shape[1]
 
     def ours(executor: str) -> list[list[int]]:
-        options = {"max_new_tokens": tokens, "batch_size": rows, "executor": executor}
+        options: dict[str, Any] = {
+            "max_new_tokens": tokens,
+            "batch_size": rows,
+            "executor": executor,
+        }
         return [list(ids) for ids in system.run(samples, **options).token_ids]
 
     def theirs() -> list[list[int]]:
@@ -93,7 +97,10 @@ def decode(
         written = other.generate_batch(pieces, beam_size=1, sampling_topk=1, **options)
         return [one.sequences_ids[0] for one in written]
 
-    ways = {"latentmas": partial(ours, "cached"), "transformers": theirs}
+    ways: dict[str, Callable[[], list[list[int]]]] = {
+        "latentmas": partial(ours, "cached"),
+        "transformers": theirs,
+    }
     if find_spec("openvino") is not None:
         ways["latentmas, openvino"] = partial(ours, "openvino")
     if other is not None:

@@ -5,8 +5,10 @@
 
 The published loop runs the whole sequence again at each latent step (executor `reference`, model
 resident). `cached` computes each position once; `reused` also takes 90 % of the prompt from an
-earlier turn, and `static` keeps its states in buffers of fixed size. `products` is the floor: the
-matrix products of a cached rollout alone, without attention, norms, rotations and Python.
+earlier turn, and `static` keeps its states in buffers of fixed size. `openvino` and
+`openvino_reused` are the same with steps in OpenVINO, where the package is installed and the family
+can be converted. `products` is the floor: the matrix products of a cached rollout alone, without
+attention, norms, rotations and Python.
 All in one process, interleaved; medians, and ratios of them. Differences are those of
 the first four latent steps: random models multiply rounding errors with each step.
 """
@@ -18,12 +20,14 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from transformers.utils import logging
 
 import latentmas as lm
+from latentmas.backbones import openvino_step
 from latentmas.engine import Packed, Prefix, executors
 from latentmas.environment import hardware
 from latentmas.testing import TINY_FAMILIES, tiny_backbone
@@ -75,27 +79,28 @@ def row_of(family: str, shape: dict[str, int], repeats: int, kind: str) -> dict[
             return executors.get(executor)().rollout(loaded, inner, given, steps)
 
     reused = prompt._replace(prefix=prefix)
-    plain, fast = roll("reference", prompt), roll("cached", prompt)
-    again = [roll("cached", reused) for _ in range(2)][1]
-    fixed = roll("static", prompt)
-    error = max(float((plain - other)[:, :4].abs().max()) for other in (fast, again, fixed))
-    medians = measure(
-        {
-            "reference": lambda: roll("reference", prompt),
-            "cached": lambda: roll("cached", prompt),
-            "reused": lambda: roll("cached", reused),
-            "static": lambda: roll("static", prompt),
-            "products": lambda: products(loaded, shape["batch"], shape["prompt"], steps),
-        },
-        repeats,
-    )
+    ways = {
+        "reference": lambda: roll("reference", prompt),
+        "cached": lambda: roll("cached", prompt),
+        "reused": lambda: roll("cached", reused),
+        "static": lambda: roll("static", prompt),
+    }
+    if find_spec("openvino") and not isinstance(openvino_step(loaded), str):
+        ways["openvino"] = lambda: roll("openvino", prompt)
+        ways["openvino_reused"] = lambda: roll("openvino", reused)
+    found = {name: [way() for _ in range(2)][1] for name, way in ways.items()}
+    plain = found.pop("reference")
+    error = max(float((plain - other)[:, :4].abs().max()) for other in found.values())
+    ways["products"] = lambda: products(loaded, shape["batch"], shape["prompt"], steps)
+    medians = measure(ways, repeats)
     return {
         "family": family,
         **{f"s_{name}": round(value, 4) for name, value in medians.items()},
-        "ratio_cached": round(medians["reference"] / medians["cached"], 1),
-        "ratio_reused": round(medians["reference"] / medians["reused"], 1),
-        "ratio_static": round(medians["reference"] / medians["static"], 1),
-        "ratio_products": round(medians["reference"] / medians["products"], 1),
+        **{
+            f"ratio_{name}": round(medians["reference"] / value, 1)
+            for name, value in medians.items()
+            if name != "reference"
+        },
         "largest_difference": float(f"{error:.1e}"),
     }
 
@@ -129,9 +134,10 @@ def main() -> None:
         )
         return
     print(machine, shape, given.link)
-    print("".join(f"{name:>19}" for name in rows[0]))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    print("".join(f"{name:>23}" for name in names))
     for row in rows:
-        print("".join(f"{value!s:>19}" for value in row.values()))
+        print("".join(f"{row.get(name, '-')!s:>23}" for name in names))
 
 
 if __name__ == "__main__":
