@@ -74,7 +74,7 @@ MUTATIONS = (
         ("tests/test_executors.py",),
     ),
     Mutation(
-        "engine/sessions.py",
+        "engine/sessions/_base.py",
         "self.next_B = self.next_B + mask_BT.sum(dim=1)",
         "self.next_B = self.next_B + mask_BT.shape[1]",
         ("tests/test_runtime.py",),

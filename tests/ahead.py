@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import latentmas as lm
-from latentmas.engine.static_session import StaticSession
+from latentmas.engine.sessions.static import StaticSession
 from latentmas.generation import GenerationBatch
 
 __all__ = ["count_ahead", "end_unequally", "ends"]

@@ -16,8 +16,9 @@ from torch import Tensor
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.recomputed import RecomputedSession
-from latentmas.engine.sessions import CachedSession, DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
+from latentmas.engine.sessions.cached import CachedSession
+from latentmas.engine.sessions.recomputed import RecomputedSession
 
 Script = Callable[[str], str]
 """Takes the text that a row has so far (tools' results among it), returns what it writes next."""

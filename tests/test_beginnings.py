@@ -11,9 +11,10 @@ import torch
 
 import latentmas as lm
 from latentmas.backbones import LoadedBackbone
-from latentmas.engine import sessions
 from latentmas.engine.reuse import beginnings
+from latentmas.engine.sessions import cached, prompts
 from latentmas.testing import TINY_FAMILIES
+from tests.emulated import Cuda, Emulated
 from tests.teams import load64, tiny
 
 EXAMPLES = "".join(f"Question: {n} + {n}? Answer: {n + n}. " for n in range(12))
@@ -58,11 +59,13 @@ def rows(examples: str = EXAMPLES) -> list[dict[str, str]]:
     return [{"examples": examples, "question": question} for question in QUESTIONS]
 
 
-def compare(system: lm.System, samples: list[dict[str, str]]) -> None:
-    """`cached` against the oracle, which reads everything."""
+def compare(
+    system: lm.System, samples: list[dict[str, str]], executor: str = "cached", **options: Any
+) -> None:
+    """An executor against the oracle, which reads everything."""
     results = [
-        system.run(samples, executor=executor, record=("messages",))
-        for executor in ("reference", "cached")
+        system.run(samples, executor=name, record=("messages",), **options)
+        for name in ("reference", executor)
     ]
     plain, fast = results
     assert fast.token_ids == plain.token_ids
@@ -72,19 +75,41 @@ def compare(system: lm.System, samples: list[dict[str, str]]) -> None:
         assert (message - fast.messages[name]).abs().max() / message.abs().max() < 1e-4, name
 
 
+@pytest.mark.parametrize("executor", ["cached", "static"])
 @pytest.mark.parametrize("family", TINY_FAMILIES)
-def test_a_shared_beginning_changes_nothing(family: str) -> None:
-    compare(team(family), rows())
+def test_a_shared_beginning_changes_nothing(family: str, executor: str) -> None:
+    compare(team(family), rows(), executor)
 
 
-def test_rows_read_their_examples_together(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("executor", ["cached", "static"])
+def test_rows_that_share_a_beginning_end_and_join(executor: str) -> None:
+    options: dict[str, Any] = {"batch_size": 4, "refill_threshold": 0.5, "max_new_tokens": 12}
+    system = team("llama", rounds=1)
+    compare(system, rows() * 2, executor, stop=list("etaoin"), **options)
+    options |= {"num_return_sequences": 2, "do_sample": True, "seed": 1}
+    compare(system, rows(), executor, **options)
+
+
+def test_captured_steps_follow_a_shared_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, system, samples = Cuda(monkeypatch), team("llama"), rows() * 2
+    plain, reads = system.run(samples, executor="reference"), Reads(monkeypatch)
+    for _ in range(2):
+        before = cuda.captures
+        found = system.run(samples, executor=Emulated(), batch_size=6, refill_threshold=0.5)
+        assert found.token_ids == plain.token_ids
+        assert reads.positions() < 12 * len(EXAMPLES)
+    assert cuda.captures == before > 0
+
+
+@pytest.mark.parametrize("executor", ["cached", "static"])
+def test_rows_read_their_examples_together(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two agents begin alike, and each begins its second round as its first."""
     system, reads = team("llama"), Reads(monkeypatch)
-    system.run(rows(), executor="cached")
+    system.run(rows(), executor=executor)
     together = reads.positions()
     assert together < 6 * len(EXAMPLES)
-    monkeypatch.setattr(sessions, "beginning_of", lambda *_: ())
-    system.run(rows(), executor="cached")
+    monkeypatch.setattr(prompts, "beginning_of", lambda *_: ())
+    system.run(rows(), executor=executor)
     assert reads.positions() > 2 * 6 * len(EXAMPLES)
 
 
@@ -138,13 +163,13 @@ def test_threads_keep_beginnings_side_by_side(monkeypatch: pytest.MonkeyPatch) -
 def test_pieces_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows whose padding fills the first pieces, and pieces of a few columns."""
     system = team(family)
-    monkeypatch.setattr(sessions, "PIECE", 60)
+    monkeypatch.setattr(cached, "PIECE", 60)
     compare(system, [*rows(examples=""), {"examples": EXAMPLES[:90], "question": "?"}])
 
 
 def test_a_long_prompt_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     system, reads = team("llama", rounds=1), Reads(monkeypatch)
-    monkeypatch.setattr(sessions, "PIECE", 120)
+    monkeypatch.setattr(cached, "PIECE", 120)
     system.run(rows(examples="")[:3], executor="cached")
     assert len(reads.shapes) > 2
     assert all(count * columns <= 120 for count, columns in reads.shapes)

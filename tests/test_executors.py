@@ -77,7 +77,7 @@ def long_prefix(rounds: int = 3) -> lm.Graph:
 
 
 def test_a_prompts_beginning_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentmas.engine.sessions.beginning_of", lambda *_: ())
+    monkeypatch.setattr("latentmas.engine.sessions.prompts.beginning_of", lambda *_: ())
     system = long_prefix().compile().load()
     counter = Counter(monkeypatch)
     system.run(QUESTIONS, executor="cached")
@@ -94,7 +94,7 @@ def test_training_does_not_reuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     system = long_prefix(2).compile().load()
     rows = [{"question": q, "answer": "7"} for q in QUESTIONS]
-    monkeypatch.setattr("latentmas.engine.sessions.KVCache.restore", None)
+    monkeypatch.setattr("latentmas.engine.sessions.prompts.KVCache.restore", None)
     OuterLoss(system, system.plan)(rows)["loss"].backward()
 
 

@@ -111,7 +111,7 @@ def test_a_run_makes_the_calls_that_were_explained(
     team: str, executor: str, monkeypatch: pytest.MonkeyPatch
 ):
     # What rows share is not known beforehand: each prompt is explained in full.
-    monkeypatch.setattr("latentmas.engine.sessions.beginning_of", lambda *_: ())
+    monkeypatch.setattr("latentmas.engine.sessions.prompts.beginning_of", lambda *_: ())
     graph = shared_links() if team == "shared" else teams.of_template(team, "llama")
     plan = graph.compile()
     system = plan.load()
@@ -337,11 +337,16 @@ def test_offload_is_explained_with_its_largest_backbone_alone():
     assert plan.load().explain(["What?"], "cpu", executor="offload").executor == "offload"
 
 
+def test_a_second_copy_of_the_weights_is_noted():
+    notes = teams.sequential("llama").compile().explain("cpu", executor="openvino").notes
+    assert any("second copy" in note for note in notes)
+
+
 def test_arguments_are_checked():
     plan = lm.templates.sequential_light().compile()
     with pytest.raises(lm.UnknownNameError, match="did you mean 'h200'"):
         plan.explain("h20")
-    with pytest.raises(lm.UnknownNameError, match="known: cached, cuda_graph, offload, static"):
+    with pytest.raises(lm.UnknownNameError, match="known: cached, cuda_graph, offload, openvino"):
         plan.explain(executor="cashed")
     with pytest.raises(lm.LatentMASError, match="no flops for float64"):
         plan.explain(dtype="float64")

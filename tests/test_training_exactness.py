@@ -76,7 +76,7 @@ def test_a_fixed_prefix_is_read_without_gradients_and_changes_nothing(monkeypatc
     split = gradients(system)
     with saved_bytes() as small:
         OuterLoss(system, system.plan)(ROWS)
-    monkeypatch.setattr("latentmas.engine.sessions.CachedSession.splits", False)
+    monkeypatch.setattr("latentmas.engine.sessions.cached.CachedSession.splits", False)
     whole = gradients(system)
     with saved_bytes() as large:
         OuterLoss(system, system.plan)(ROWS)

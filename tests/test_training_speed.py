@@ -74,7 +74,7 @@ def test_gradients_are_those_of_prompts_read_anew(
     quick = [gradients(system, **options) for _ in range(2)]
     assert system.backbone_of("one").workspace[KEY]
     monkeypatch.setattr(beginnings, "_usable", lambda backbone: False)
-    monkeypatch.setattr("latentmas.engine.sessions.CachedSession.splits", False)
+    monkeypatch.setattr("latentmas.engine.sessions.cached.CachedSession.splits", False)
     plain = gradients(system, executor="reference")
     assert distance(quick[0], plain) < 1e-4
     assert torch.equal(*quick)

@@ -133,7 +133,8 @@ def plan(
     executor: Annotated[
         str,
         typer.Option(
-            help="Executor whose memory to estimate: cached, cuda_graph, offload or static."
+            help="Executor whose memory to estimate: cached, cuda_graph, offload, openvino or "
+            "static."
         ),
     ] = "cached",
     json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,

@@ -168,7 +168,7 @@ def _kind(name: str) -> type[Executor]:
     return executors.get(name)
 
 
-COPIES = (
+MOVES = (
     "memory is that of the largest backbone alone, the least that suffices; the time to copy "
     "weights to the device is not counted"
 )
@@ -265,7 +265,9 @@ def _needs_sample(agent: str) -> str:
 
 def _left_out(plan: Plan, kind: type[Executor], *, counted: bool) -> Iterator[str]:
     if kind.swaps:
-        yield f"{kind.name}: {COPIES}"
+        yield f"{kind.name}: {MOVES}"
+    if kind.copies:
+        yield f"{kind.name}: a second copy of the decoders' weights is not counted"
     decoding = {turn.agent for turn in plan.turns() if isinstance(turn, Decode)}
     calling = [agent for agent in plan.graph.agents if agent.tools and agent.name in decoding]
     for agent in calling:

@@ -43,7 +43,8 @@ from latentmas.engine.reuse.beginnings import (
 from latentmas.engine.reuse.prefix import MESSAGE, WORTHWHILE, Prefix, merged_prefix, shared_columns
 from latentmas.engine.reuse.turns import find_prefix
 from latentmas.engine.rollout import latent_rollout
-from latentmas.engine.sessions import CachedSession, DecoderSession, positions
+from latentmas.engine.sessions._base import DecoderSession, positions
+from latentmas.engine.sessions.cached import CachedSession
 from latentmas.engine.step_input import StepInput
 from latentmas.engine.team import Team
 from latentmas.engine.warm_up import ExpectedSteps, WarmUp

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentmas.engine.inner import Inner, learns
 from latentmas.engine.packing import Packed
-from latentmas.engine.sessions import DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
 
 __all__ = ["latent_rollout"]
 

@@ -306,8 +306,8 @@ class Plan(Drawn, Frozen):
                 the agents' own limits, or else 256.
             dtype: Data type of the weights that overrides the declared one.
             executor: Executor whose memory to estimate: `"cached"`; `"cuda_graph"` and `"static"`,
-                whose buffers have fixed sizes; or `"offload"`, which holds one backbone on the
-                device at a time.
+                whose buffers have fixed sizes; `"offload"`, which holds one backbone on the device
+                at a time; or `"openvino"`, whose copy of the weights is not counted.
             characters_per_token: Number of characters per token of templates and constant texts.
 
         Returns:

@@ -5,6 +5,7 @@ Shapes: `B` rows, `T` new positions, `L` positions so far, `C` capacity, `D` wid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -126,6 +127,12 @@ class StaticKVCache(KVCache):
         for layer, fields in zip(self.cache.layers, layers, strict=True):
             _write(layer, fields, self.length)
         self.refresh()
+
+    def put_keys_and_values(self, kept: Sequence[Tensor]) -> None:
+        """Begin with these keys and values; those of a single row are written to all rows."""
+        self._cursor.length = kept[0].shape[2]
+        for layer, keys, values in zip(self.cache.layers, kept[::2], kept[1::2], strict=True):
+            _write(layer, {"keys": keys, "values": values}, self.length)
 
     def can_merge(self) -> bool:
         """True: all layers are known."""

@@ -13,7 +13,7 @@ from latentmas.backbones import LoadedBackbone
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
 from latentmas.engine.rollout import latent_rollout
-from latentmas.engine.sessions import DecoderSession, check_position_mode
+from latentmas.engine.sessions._base import DecoderSession, check_position_mode
 from latentmas.engine.warm_up import ExpectedSteps, WarmUp
 from latentmas.plan import PositionMode
 
@@ -38,6 +38,8 @@ class Executor(ABC):
     """Whether steps are captured as CUDA graphs, for which more buffers are kept."""
     swaps: ClassVar[bool] = False
     """Whether backbones come to the device for their turns, so that not all are there at once."""
+    copies: ClassVar[bool] = False
+    """Whether it holds a second copy of the decoders' weights."""
 
     def __init__(self, position_mode: PositionMode = "mask") -> None:
         self.position_mode: PositionMode = check_position_mode(position_mode)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.sessions import CachedSession, DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
+from latentmas.engine.sessions.cached import CachedSession
 
 __all__ = ["Cached"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors.static import Static
-from latentmas.engine.sessions import DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
 from latentmas.errors import LatentMASError
 
 __all__ = ["CudaGraph"]

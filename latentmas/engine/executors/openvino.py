@@ -5,8 +5,8 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone, openvino_step
 from latentmas.engine.executors import executors
 from latentmas.engine.executors.cached import Cached
-from latentmas.engine.openvino_session import OpenVINOSession
-from latentmas.engine.sessions import DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
+from latentmas.engine.sessions.openvino import OpenVINOSession
 from latentmas.errors import LatentMASError
 
 __all__ = ["OpenVINO"]
@@ -21,6 +21,7 @@ class OpenVINO(Cached):
     """
 
     name = "openvino"
+    copies = True
 
     def session(self, backbone: LoadedBackbone) -> DecoderSession:
         """A feed that hands its keys and values to OpenVINO after the prompt.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.recomputed import RecomputedSession
-from latentmas.engine.sessions import DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
+from latentmas.engine.sessions.recomputed import RecomputedSession
 
 __all__ = ["Reference"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.executors import executors
 from latentmas.engine.executors._base import Executor
-from latentmas.engine.sessions import DecoderSession
-from latentmas.engine.static_session import StaticSession
+from latentmas.engine.sessions._base import DecoderSession
+from latentmas.engine.sessions.static import StaticSession
 from latentmas.engine.warm_up import ExpectedSteps, WarmUp, capture_steps
 from latentmas.errors import LatentMASError
 from latentmas.plan import PositionMode

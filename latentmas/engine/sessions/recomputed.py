@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentmas.backbones import LoadedBackbone
-from latentmas.engine.sessions import DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
 from latentmas.plan import PositionMode
 
 __all__ = ["RecomputedSession"]

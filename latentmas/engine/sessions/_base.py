@@ -7,23 +7,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from latentmas.backbones import FULL, KVCache, LoadedBackbone, RowSelection
+from latentmas.backbones import KVCache, LoadedBackbone
 from latentmas.engine.choosers import MOST_LIKELY, Chooser
 from latentmas.engine.inner import Inner
 from latentmas.engine.packing import Packed
-from latentmas.engine.reuse.beginnings import beginning_first, beginning_of, state_after
-from latentmas.engine.reuse.prefix import MESSAGE
 from latentmas.errors import UnknownNameError
 from latentmas.plan import PositionMode
 
 __all__ = [
-    "CachedSession",
     "DecoderSession",
     "check_position_mode",
     "positions",
@@ -43,8 +40,6 @@ def check_position_mode(mode: str) -> PositionMode:
     raise UnknownNameError("position_mode", mode, modes)
 
 
-PIECE = 16_384
-"""Positions of all rows that a backbone reads in one call at most, to bound what it holds."""
 COMPACT_SHARE = 0.75
 """Rows are dropped when no more than this share of them goes on."""
 
@@ -222,127 +217,3 @@ class DecoderSession(ABC):
         )
         self.next_B = torch.cat([self.next_B, other.next_B])
         return more, others_more
-
-
-def _first_message(prompt: Packed) -> int:
-    """The first column that holds a message; 0 where none does."""
-    assert prompt.ids_BT is not None
-    return int((prompt.ids_BT == MESSAGE).any(dim=0).long().argmax())
-
-
-class CachedSession(DecoderSession):
-    """Each position is computed once; keys and values are kept, gradients and all."""
-
-    splits = True
-
-    def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
-        super().__init__(backbone, mode)
-        self._state = KVCache(backbone)
-        self._more = 0
-
-    def reserve(self, count: int) -> None:
-        """Take memory for this many positions after the prompt at once."""
-        self._more = count
-
-    def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """Run the new positions against the cache, many in several calls."""
-        rows, new = x_BTD.shape[:2]
-        size = max(1, PIECE // rows)
-        if new > size and self._takes_pieces() and not torch.is_grad_enabled():
-            mask_BT = x_BTD.new_ones(rows, new, dtype=torch.long) if mask_BT is None else mask_BT
-            pieces = zip(x_BTD.split(size, dim=1), mask_BT.split(size, dim=1), strict=True)
-            return [self._feed_piece(*piece) for piece in pieces][-1]
-        return self._feed_piece(x_BTD, mask_BT)
-
-    def _feed_piece(self, x_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
-        places_BT = self._extend(x_BTD, mask_BT)
-        assert self.mask_BL is not None
-        mask_BL, state = self.mask_BL, self._state
-        return self.backbone.step(x_BTD, places_BT, mask_BL, state, padded=self.padded)[:, -1]
-
-    def prefill(self, prompt: Packed) -> Tensor:
-        """Append a prompt; what was read before is taken from where it is kept."""
-        prefix = prompt.prefix
-        if prefix is not None and prefix.snapshot is not None and not torch.is_grad_enabled():
-            if prefix.beginning and prefix.begins(prompt.ids_BT):
-                prompt = beginning_first(prompt, prefix.beginning)
-        elif ids := beginning_of(self.backbone, prompt) if self._takes_pieces() else ():
-            return self._feed_after_beginning(prompt, ids)
-        self._state.reserve(prompt.x_BTD.shape[1] + self._more)
-        return self._feed_after_prefix(prompt, self._state)
-
-    def _takes_pieces(self) -> bool:
-        """Whether padding may stand between two parts of a prompt."""
-        full = set(self.backbone.layer_kinds()) == {FULL} and self.backbone.masks is not None
-        return full and self.splits and self.mode == "mask"
-
-    def _feed_after_beginning(self, prompt: Packed, ids: tuple[int, ...]) -> Tensor:
-        """Append a prompt whose first tokens are the same in all rows, and have been read before.
-
-        They take the first columns; padding follows them, and then the rest of each row. Columns
-        before the first message are read without gradients.
-        """
-        (rows, length), count = prompt.x_BTD.shape[:2], len(ids)
-        self._state = state_after(self.backbone, ids, rows)
-        self._state.reserve(length + self._more)
-        self.padded, prompt = prompt.padded, beginning_first(prompt, count)
-        self._extend(prompt.x_BTD[:, :count], prompt.mask_BT[:, :count])
-        if torch.is_grad_enabled():
-            cut = max(count, _first_message(prompt))
-            with torch.no_grad():
-                self._feed_columns(prompt, count, cut, detached=True)
-        else:
-            cut = self._leave_prefix(prompt, count)
-        return self._feed_columns(prompt, cut, length)
-
-    def _leave_prefix(self, prompt: Packed, count: int) -> int:
-        """Read the columns that later turns begin with, and put them by; the first column after."""
-        prefix, length = prompt.prefix, prompt.x_BTD.shape[1]
-        if prefix is None or prefix.columns < length - min(prompt.lengths) + count:
-            return count  # a beginning is not all in them
-        self._feed_columns(prompt, count, prefix.columns)
-        prefix.snapshot, prefix.beginning = self._state.snapshot(), count
-        return prefix.columns
-
-    def _feed_columns(self, prompt: Packed, start: int, end: int, *, detached: bool = False) -> Any:
-        """Feed some columns of a prompt, if there are any."""
-        if start == end:
-            return None
-        x_BTD = prompt.x_BTD[:, start:end]
-        return self.feed(x_BTD.detach() if detached else x_BTD, prompt.mask_BT[:, start:end])
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Choose rows of mask and cache."""
-        self._select_columns(rows)
-        self._state = self._state.assemble([RowSelection(self._state, rows)])
-        self._drop_padding()
-
-    def can_merge(self) -> bool:
-        """Whether the cache's layers are of known kinds."""
-        return self._state.can_merge()
-
-    def join(self, other: DecoderSession) -> None:
-        """Put both caches together."""
-        assert isinstance(other, CachedSession)
-        assert self.mask_BL is not None
-        assert other.mask_BL is not None
-        parts = [
-            RowSelection(feed._state, range(feed.mask_BL.shape[0]))
-            for feed in (self, other)
-            if feed.mask_BL is not None
-        ]
-        self._state = self._state.assemble(parts)
-        self._join_columns(other)
-        self._drop_padding()
-
-    def _drop_padding(self) -> None:
-        """Forget the columns on the left that are padding in every row.
-
-        Rows that leave leave their columns behind: without this, a batch that others keep joining
-        would grow for as long as it is never empty.
-        """
-        assert self.mask_BL is not None
-        cut = int(self.mask_BL.any(dim=0).long().argmax())
-        if cut and self._state.can_merge():
-            self.mask_BL = self.mask_BL[:, cut:]
-            self._state.keep_last(self.mask_BL.shape[1])

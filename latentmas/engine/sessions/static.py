@@ -17,13 +17,15 @@ from latentmas.engine.cuda_graphs import Replay, replay_of
 from latentmas.engine.inner import Inner, links_of
 from latentmas.engine.lease import lease, release
 from latentmas.engine.packing import Packed
-from latentmas.engine.sessions import DecoderSession
+from latentmas.engine.reuse.beginnings import state_after
+from latentmas.engine.sessions._base import DecoderSession
+from latentmas.engine.sessions.prompts import PromptSession
 from latentmas.plan import PositionMode
 
 __all__ = ["StaticSession"]
 
 
-class StaticSession(DecoderSession):
+class StaticSession(PromptSession):
     """Prompts are read step by step as ever; what follows them costs the host one replay each.
 
     Its rows are the first ones of its buffers. A step runs over the smallest number of rows and
@@ -65,12 +67,22 @@ class StaticSession(DecoderSession):
         """Make room for this many positions after the prompt; there may be more."""
         self._more = count
 
-    def prefill(self, prompt: Packed) -> Tensor:
-        """Append a prompt; a prefix that was read before is taken from its snapshot."""
+    @property
+    def _memory(self) -> StaticKVCache:
+        return self._buffers.state(self._rows, self._columns(self._length))
+
+    def _start(self, prompt: Packed) -> StaticKVCache:
         rows, length = prompt.x_BTD.shape[:2]
         self._held = lease(self.backbone, self._use, rows, length + self._more)
-        self._begins = [length - own for own in prompt.lengths]
-        return self._feed_after_prefix(prompt, self._held.state(rows, self._columns(length)))
+        prefix = prompt.prefix
+        kept = prefix is not None and prefix.beginning > 0 and prefix.begins(prompt.ids_BT)
+        self._begins = [0 if kept else length - own for own in prompt.lengths]
+        return self._held.state(rows, self._columns(length))
+
+    def _start_after(self, prompt: Packed, ids: tuple[int, ...]) -> None:
+        state = self._start(prompt)
+        self._begins = [0] * len(prompt.lengths)
+        state.put_keys_and_values(state_after(self.backbone, ids, 1).keys_and_values())
 
     def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Append positions: one by a replay, several as they come."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from latentmas.backbones import LoadedBackbone, OpenVINORows, OpenVINOStep
-from latentmas.engine.sessions import CachedSession, DecoderSession
+from latentmas.engine.sessions._base import DecoderSession
+from latentmas.engine.sessions.cached import CachedSession
 from latentmas.plan import PositionMode
 
 __all__ = ["OpenVINOSession"]

@@ -1,0 +1,1 @@
+"""Ways to feed a backbone piece by piece, one a file."""
