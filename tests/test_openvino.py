@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from importlib.util import find_spec
 from typing import Any
 
@@ -124,6 +126,32 @@ def test_memory_is_used_again() -> None:
     run(system, "openvino")
     assert len(step._idle) == idle
     assert openvino_step(system.backbone_of("one")) is step
+
+
+def test_memory_is_freed_with_the_system() -> None:
+    system = team(tiny_backbone("llama", 64), dtype="float32")
+    run(system, "openvino")
+    step = weakref.ref(openvino_step(system.backbone_of("one")))
+    assert step() is not None
+    gc.disable()
+    try:
+        for backbone in system.agent_backbones.values():
+            backbone.workspace.clear()
+        assert step() is None
+    finally:
+        gc.enable()
+
+
+def test_a_failing_conversion_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentmas.backbones.openvino import step
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("Unsupported operation aten::new\nand more")
+
+    monkeypatch.setattr(step, "stateful_model", fail)
+    system = team(tiny_backbone("llama", 32), dtype="float32")
+    with pytest.raises(LatentMASError, match="cannot convert it: Unsupported operation aten::new"):
+        system.run(QUESTIONS, executor="openvino")
 
 
 def test_hooked_modules_run() -> None:

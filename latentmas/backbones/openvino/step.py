@@ -40,7 +40,7 @@ class OpenVINOStep:
         decoder: Any = backbone.family.decoder(backbone.model)
         layout, first = layout_of(decoder), decoder.layers[0].self_attn
         assert layout is not None
-        self.backbone, self.layers = backbone, len(backbone.layer_kinds())
+        self.dtype, self.layers = backbone.dtype, len(backbone.layer_kinds())
         self.width = int(first.head_dim)
         self.heads = first.k_proj.out_features // self.width
         self._rotary: Any = decoder.rotary_emb
@@ -147,12 +147,12 @@ class OpenVINORows:
         given = dict(zip(INPUTS, values, strict=True)) | {ROWS: self._rows}
         found = self._request.infer(given, share_inputs=True, share_outputs=False)
         self._rows = np.arange(len(x_BD), dtype=np.int32)
-        return torch.from_numpy(found[0]).to(self._step.backbone.dtype)
+        return torch.from_numpy(found[0]).to(self._step.dtype)
 
     def read(self) -> list[Tensor]:
         """Keys and values of each layer, alternating, `(B, H, L, E)`."""
         rows = torch.from_numpy(self._rows).long()
-        kind = self._step.backbone.dtype
+        kind = self._step.dtype
         return [_to_torch(state.state, kind).index_select(0, rows) for state in self._states]
 
     def close(self) -> None:
