@@ -108,8 +108,10 @@ def _reason(backbone: LoadedBackbone) -> str | None:
 
 
 def _built(backbone: LoadedBackbone) -> OpenVINOStep | str:
-    step = OpenVINOStep(backbone)
-
+    try:
+        step = OpenVINOStep(backbone)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        return f"OpenVINO cannot convert it: {(str(error) or repr(error)).splitlines()[0]}"
     fault = fault_of(backbone, lambda state: step.begin(state.keys_and_values()).append)
     return step if fault is None else f"a step in OpenVINO {fault}"
 
