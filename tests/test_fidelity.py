@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +192,14 @@ def test_the_oracle_is_the_published_computation(style: str) -> None:
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="cuda_graph needs CUDA")
 
 
+NO_OPENVINO = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+NOT_CONVERTED = pytest.mark.filterwarnings("ignore:backbone .* runs without OpenVINO")
+MARKS = {"cuda_graph": [NO_CUDA], "openvino": [NO_OPENVINO, NOT_CONVERTED]}
+
+
 def case(executor: str, *values: Any) -> Any:
     """A case of an executor, where it can run."""
-    return pytest.param(executor, *values, marks=NO_CUDA if executor == "cuda_graph" else ())
+    return pytest.param(executor, *values, marks=MARKS.get(executor, ()))
 
 
 EXECUTORS = [case(name) for name in executors.names()]

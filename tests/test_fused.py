@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import latentmas as lm
 from latentmas.backbones import (
@@ -304,6 +305,18 @@ def test_scores_with_gradients_are_those_of_the_module() -> None:
     h_BD = torch.randn(2, 32).bfloat16().requires_grad_()
     backbone.logits(h_BD).sum().backward()
     assert h_BD.grad is not None
+
+
+@needs_packing
+@torch.no_grad()
+def test_tangents_go_through_the_head() -> None:
+    backbone = loaded(tiny_backbone("llama", 32), "bfloat16")
+    backbone.logits(torch.randn(2, 32).bfloat16())
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.randn(2, 32).bfloat16(), torch.ones(2, 32).bfloat16())
+        tangent = forward_ad.unpack_dual(backbone.logits(dual)).tangent
+        assert tangent is not None
+        assert tangent.abs().max() > 0
 
 
 class OwnLogits(Auto):

@@ -150,7 +150,7 @@ def test_a_failing_conversion_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(step, "stateful_model", fail)
     system = team(tiny_backbone("llama", 32), dtype="float32")
-    with pytest.raises(LatentMASError, match="cannot convert it: Unsupported operation aten::new"):
+    with pytest.warns(UserWarning, match="cannot convert it: Unsupported operation aten::new$"):
         system.run(QUESTIONS, executor="openvino")
 
 
@@ -188,11 +188,12 @@ def test_trainings_take_the_way_with_gradients() -> None:
         (lambda: tiny_backbone("qwen3_5_text", 32, layers=4), "float32", "do not attend to all"),
     ],
 )
-def test_others_are_refused_with_the_reason(spec: Any, dtype: str, why: str) -> None:
+def test_others_run_as_cached_with_the_reason(spec: Any, dtype: str, why: str) -> None:
     system = team(spec(), dtype=dtype)
-    with pytest.raises(LatentMASError, match=why) as told:
-        system.run(QUESTIONS, executor="openvino")
-    assert "choose executor='cached'" in str(told.value)
+    with pytest.warns(UserWarning, match=f"runs without OpenVINO.*{why}") as told:
+        found = system.run(QUESTIONS, executor="openvino")
+    assert len([one for one in told if "OpenVINO" in str(one.message)]) == 1, "once a backbone"
+    assert found.token_ids == system.run(QUESTIONS, executor="cached").token_ids
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from latentmas.backbones._base import Family
 from latentmas.backbones.fused.merging import is_plain
@@ -27,14 +28,18 @@ class PackedHead:
         """Bytes of the second copy of the weights."""
 
     def serves(self, h: Tensor) -> bool:
-        """Whether these states may be mapped: rows without gradients, by an unchanged module."""
+        """Whether these states may be mapped: rows without gradients, by an unchanged module.
+
+        Tangents of forward differentiation count as gradients, which they are not for torch.
+        """
         module = self._module
-        hooks = module._forward_hooks or module._forward_pre_hooks
-        return (
-            h.dim() == 2
-            and not torch.is_grad_enabled()
-            and module.weight is self._weight
-            and not hooks
+        return not (
+            h.dim() != 2
+            or torch.is_grad_enabled()
+            or forward_ad.unpack_dual(h).tangent is not None
+            or module.weight is not self._weight
+            or module._forward_hooks
+            or module._forward_pre_hooks
         )
 
     def __call__(self, h_BD: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from latentmas.backbones.openvino.library import open_core
 from latentmas.backbones.openvino.module import SingleStep
 
 __all__ = ["INPUTS", "ROWS", "stateful_model"]
@@ -37,7 +38,6 @@ def stateful_model(module: SingleStep, size: int, heads: int, width: int, layers
     """
     from openvino import Dimension, PartialShape
     from openvino._offline_transformations import apply_make_stateful_transformation
-    from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     rows, columns = 2, 5
@@ -47,7 +47,7 @@ def stateful_model(module: SingleStep, size: int, heads: int, width: int, layers
     decoder = TorchScriptPythonDecoder(
         module, example_input=(*example, *[past] * 2 * layers), trace_kwargs={"check_trace": False}
     )
-    frontend = FrontEndManager().load_by_framework("pytorch")
+    frontend = open_core()[1].load_by_framework("pytorch")
     model = frontend.convert(frontend.load(decoder))
     names = [f"past.{i}" for i in range(2 * layers)]
     some = Dimension(-1)

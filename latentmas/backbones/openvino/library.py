@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 from latentmas.errors import LatentMASError
 
-__all__ = ["import_openvino"]
+__all__ = ["import_openvino", "open_core"]
 
 TELEMETRY = "openvino_telemetry"
 
@@ -37,3 +38,16 @@ def import_openvino() -> Any:
         if not known:
             del sys.modules[TELEMETRY]
     return openvino
+
+
+@cache
+def open_core() -> tuple[Any, Any]:
+    """OpenVINO's runtime, and what makes its frontends.
+
+    They live as long as the process: when the last of them goes, their libraries are unloaded, and
+    a Ctrl-C after that was seen to end the process with a segmentation fault.
+    """
+    openvino = import_openvino()
+    from openvino.frontend import FrontEndManager
+
+    return openvino.Core(), FrontEndManager()

@@ -15,7 +15,7 @@ from torch import Tensor
 from latentmas.backbones.fused import fault_of, layout_of
 from latentmas.backbones.kv_cache.masks import FULL
 from latentmas.backbones.openvino.convert import INPUTS, ROWS, stateful_model
-from latentmas.backbones.openvino.library import import_openvino
+from latentmas.backbones.openvino.library import import_openvino, open_core
 from latentmas.backbones.openvino.module import SingleStep
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class OpenVINOStep:
         Args:
             backbone: A backbone on the CPU whose steps can be fused.
         """
-        openvino = import_openvino()
+        core, _ = open_core()
         decoder: Any = backbone.family.decoder(backbone.model)
         layout, first = layout_of(decoder), decoder.layers[0].self_attn
         assert layout is not None
@@ -47,7 +47,7 @@ class OpenVINOStep:
         module = SingleStep(decoder, layout, self.layers, backbone.dtype).eval()
         size = int(decoder.config.hidden_size)
         kind = TYPES[backbone.dtype]
-        self._compiled: Any = openvino.Core().compile_model(
+        self._compiled: Any = core.compile_model(
             stateful_model(module, size, self.heads, self.width, self.layers),
             "CPU",
             {
@@ -167,10 +167,11 @@ def _to_openvino(tensor: Tensor) -> Any:
     """A copy in OpenVINO; numpy has no bfloat16, so its bits are handed over."""
     from openvino import Shape, Tensor, Type
 
-    kept = tensor.detach().contiguous()
-    if kept.dtype != torch.bfloat16:
-        return Tensor(kept.numpy())
-    return Tensor(kept.view(torch.int16).numpy(), Shape(list(kept.shape)), Type.bf16)
+    if tensor.dtype != torch.bfloat16:
+        return Tensor(tensor.contiguous().numpy())  # copies
+    made = Tensor(Type.bf16, Shape(list(tensor.shape)))
+    made.data.view(np.int16)[:] = tensor.contiguous().view(torch.int16).numpy()
+    return made
 
 
 def _to_torch(tensor: Any, dtype: torch.dtype) -> Tensor:
