@@ -197,9 +197,9 @@ def test_others_run_as_cached_with_the_reason(spec: Any, dtype: str, why: str) -
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    from latentmas.backbones.openvino import library
+    from latentmas.backbones.openvino import package
 
-    monkeypatch.setattr(library, "find_spec", lambda name: None)
+    monkeypatch.setattr(package, "find_spec", lambda name: None)
     system = team(tiny_backbone("llama", 32), dtype="float32")
     with pytest.raises(LatentMASError, match=r"pip install 'latentmas\[openvino\]'"):
         system.run(QUESTIONS, executor="openvino")
@@ -207,7 +207,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_reported_to_the_makers_of_the_library() -> None:
     told = (
-        "import sys; from latentmas.backbones.openvino.library import import_openvino; "
+        "import sys; from latentmas.backbones.openvino.package import import_openvino; "
         "import_openvino(); print('openvino' in sys.modules, 'openvino_telemetry' in sys.modules)"
     )
     done = subprocess.run(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from latentmas.backbones.openvino.library import open_core
 from latentmas.backbones.openvino.module import SingleStep
+from latentmas.backbones.openvino.package import open_core
 
 __all__ = ["INPUTS", "ROWS", "stateful_model"]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from latentmas.backbones.fused import fault_of, layout_of
 from latentmas.backbones.kv_cache.masks import FULL
 from latentmas.backbones.openvino.convert import INPUTS, ROWS, stateful_model
-from latentmas.backbones.openvino.library import import_openvino, open_core
 from latentmas.backbones.openvino.module import SingleStep
+from latentmas.backbones.openvino.package import import_openvino, open_core
 
 if TYPE_CHECKING:
     from latentmas.backbones._loaded import LoadedBackbone
