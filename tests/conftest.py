@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -17,6 +18,9 @@ from hypothesis import settings
 from transformers.utils import logging
 
 from tests.remembered import remember
+
+if TYPE_CHECKING:
+    from tests.emulated import Cuda
 
 remember()
 os.fsync = lambda handle: None  # no test cuts the power, and disks take their time
@@ -49,3 +53,19 @@ def pytest_collection_finish() -> None:
     """Modules stay: no collection of garbage looks at them again. Each training asks for one."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    """A CUDA device that the CPU emulates; counts captures."""
+    from tests.emulated import Cuda
+
+    return Cuda(monkeypatch)
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each step that chose its tokens on the device."""
+    from tests.ahead import count_ahead
+
+    return count_ahead(monkeypatch)

@@ -9,23 +9,12 @@ import pytest
 from latentmas.backbones import LoadedBackbone
 from latentmas.engine.cuda_graphs import POOL
 from latentmas.testing import TINY_FAMILIES
-from tests.ahead import count_ahead, end_unequally, ends
+from tests.ahead import end_unequally, ends
 from tests.emulated import Cuda, Emulated
 from tests.teams import QUESTIONS, load64, of_template
 
 STOPS = tuple("abcdefgh")
 """Strings that end one row in 32 at each token."""
-
-
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    return Cuda(monkeypatch)
-
-
-@pytest.fixture
-def ahead(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of each step that chose its tokens on the device."""
-    return count_ahead(monkeypatch)
 
 
 @pytest.mark.parametrize("family", TINY_FAMILIES)

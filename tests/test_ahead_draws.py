@@ -24,17 +24,6 @@ SEEDS = (0, 2, 4, 6, 7)
 DRAWN: dict[str, Any] = {"do_sample": True, "max_new_tokens": 14}
 
 
-@pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    return Cuda(monkeypatch)
-
-
-@pytest.fixture
-def ahead(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Rows of each step that chose its tokens on the device."""
-    return count_ahead(monkeypatch)
-
-
 # --- the choice itself ------------------------------------------------------------------------
 
 filtered = st.builds(

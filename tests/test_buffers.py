@@ -46,11 +46,6 @@ def token(backbone: LoadedBackbone, rows: int) -> torch.Tensor:
 
 
 @pytest.fixture
-def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
-    return Cuda(monkeypatch)
-
-
-@pytest.fixture
 def no_gc() -> Iterator[None]:
     gc.collect()
     gc.disable()

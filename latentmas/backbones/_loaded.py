@@ -267,10 +267,9 @@ class LoadedBackbone:
 
     def logits(self, h_BD: Tensor) -> Tensor:
         """Logits over the vocabulary, `(…, D)` to `(…, V)`."""
-        if not torch.is_grad_enabled():
-            head = self._packed_head
-            if head is not None and head.serves(h_BD):
-                return self.family.logits(self.model, h_BD, head)
+        head = None if torch.is_grad_enabled() else self._packed_head
+        if head is not None and head.serves(h_BD):
+            return self.family.logits(self.model, h_BD, head)
         return self.family.logits(self.model, h_BD).to(h_BD.device)
 
     @property

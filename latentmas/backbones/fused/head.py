@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
@@ -24,18 +23,15 @@ class PackedHead:
         self._module, self._weight = module, module.weight
         bias = module.bias
         self._product = make_product(module.weight.data, None if bias is None else bias.data)
-        self.nbytes = self._product.nbytes
-        """Bytes of the second copy of the weights."""
 
     def serves(self, h: Tensor) -> bool:
-        """Whether these states may be mapped: rows without gradients, by an unchanged module.
+        """Whether these states may be mapped: rows without tangents, by an unchanged module.
 
-        Tangents of forward differentiation count as gradients, which they are not for torch.
+        Gradients must be off, which says nothing about tangents of forward differentiation.
         """
         module = self._module
         return not (
             h.dim() != 2
-            or torch.is_grad_enabled()
             or forward_ad.unpack_dual(h).tangent is not None
             or module.weight is not self._weight
             or module._forward_hooks

@@ -26,16 +26,13 @@ def make_norm(
         Rows to normalised rows, along the last dimension.
     """
     size = tuple(weight.shape)
-    if dtype == torch.float64:
-        if offset:
-            wide = offset + weight.float()
-            return lambda x: F.rms_norm(x.float(), size, wide, eps).to(dtype)
-        return lambda x: weight * F.rms_norm(x.float(), size, None, eps).to(dtype)
-    if weight.device.type == "cpu":
+    if weight.device.type == "cpu" and dtype != torch.float64:
         return _by_length(weight.float() + offset, eps, dtype)
     if offset:
         wide = offset + weight.float()
         return lambda x: F.rms_norm(x.float(), size, wide, eps).to(dtype)
+    if dtype == torch.float64:
+        return lambda x: weight * F.rms_norm(x.float(), size, None, eps).to(dtype)
     return lambda x: F.rms_norm(x, size, weight, eps)
 
 

@@ -91,8 +91,9 @@ class KVCache:
 
     def put_keys_and_values(self, kept: Sequence[Tensor]) -> None:
         """Replace what `keys_and_values` returns, by any number of rows and columns."""
-        for layer, keys, values in zip(self.cache.layers, kept[::2], kept[1::2], strict=True):
-            _put(layer, {**_fields(layer), "keys": keys, "values": values})
+        layers: list[Any] = self.cache.layers
+        for layer, keys, values in zip(layers, kept[::2], kept[1::2], strict=True):
+            layer.keys, layer.values = keys, values
 
     def keep_last(self, columns: int) -> None:
         """Forget all but the last columns; those before must be masked in every row."""

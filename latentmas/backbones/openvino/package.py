@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,15 +30,13 @@ def import_openvino() -> Any:
             "executor 'openvino' needs the package openvino; install it with "
             "pip install 'latentmas[openvino]', or choose executor='cached'"
         )
-    known = TELEMETRY in sys.modules
-    if not known:
+    if "openvino" not in sys.modules and TELEMETRY not in sys.modules:
         sys.modules[TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        if not known:
+        try:
+            return import_module("openvino")
+        finally:
             del sys.modules[TELEMETRY]
-    return openvino
+    return import_module("openvino")
 
 
 @cache
