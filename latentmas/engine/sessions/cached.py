@@ -29,11 +29,6 @@ class CachedSession(PromptSession):
     def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
         super().__init__(backbone, mode)
         self._state = KVCache(backbone)
-        self._more = 0
-
-    def reserve(self, count: int) -> None:
-        """Take memory for this many positions after the prompt at once."""
-        self._more = count
 
     def feed(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         """Run the new positions against the cache, many in several calls."""

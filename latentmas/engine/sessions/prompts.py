@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentmas.backbones import FULL, KVCache
+from latentmas.backbones import FULL, KVCache, LoadedBackbone
 from latentmas.engine.packing import Packed
 from latentmas.engine.reuse.beginnings import beginning_first, beginning_of
 from latentmas.engine.reuse.prefix import MESSAGE
 from latentmas.engine.sessions._base import DecoderSession
+from latentmas.plan import PositionMode
 
 __all__ = ["PromptSession"]
 
@@ -24,6 +25,14 @@ class PromptSession(DecoderSession):
     """Reads prompts in parts: their common beginning, the prefix of later turns, and the rest."""
 
     splits = True
+
+    def __init__(self, backbone: LoadedBackbone, mode: PositionMode) -> None:
+        super().__init__(backbone, mode)
+        self._more = 0
+
+    def reserve(self, count: int) -> None:
+        """Make room for this many positions after the prompt; there may be more."""
+        self._more = count
 
     @property
     @abstractmethod

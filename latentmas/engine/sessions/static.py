@@ -38,7 +38,6 @@ class StaticSession(PromptSession):
     ) -> None:
         super().__init__(backbone, mode)
         self._captures, self._compile = captures, compile_step
-        self._more = 0
         self._begins: list[int] = []
         """Columns of padding on each row's left, as far as the host knows."""
         self._held: StaticBuffers | None = None
@@ -62,10 +61,6 @@ class StaticSession(PromptSession):
     def _rows(self) -> int:
         assert self.mask_BL is not None
         return self.mask_BL.shape[0]
-
-    def reserve(self, count: int) -> None:
-        """Make room for this many positions after the prompt; there may be more."""
-        self._more = count
 
     @property
     def _memory(self) -> StaticKVCache:
