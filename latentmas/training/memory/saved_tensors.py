@@ -35,7 +35,9 @@ class _Columns:
         self._whole: Tensor | None = None
 
     def add(self, new_BHTD: Tensor) -> None:
-        self.pieces.append(new_BHTD.detach())
+        own = new_BHTD.detach()
+        larger = own.untyped_storage().nbytes() > own.nbytes
+        self.pieces.append(own.clone() if larger else own)  # a view would keep all of its tensor
         self.length += new_BHTD.shape[-2]
         self._whole = None
 
