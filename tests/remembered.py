@@ -64,14 +64,14 @@ def probe_once(backbone: Any, new_state: Callable[[], Any]) -> None:
         backbone.masks = None
 
 
-def find_fault_once(backbone: Any, begin: Any) -> str | None:
+def find_fault_once(backbone: Any, begin: Any, read: Any = None) -> str | None:
     """What is wrong with a fused step."""
     key = key_of(backbone)
     if key is None:
-        found: str | None = find_fault(backbone, begin)
+        found: str | None = find_fault(backbone, begin, read)
         return found
     if key not in faults:
-        faults[key] = find_fault(backbone, begin)
+        faults[key] = find_fault(backbone, begin, read)
     return faults[key]
 
 

@@ -20,7 +20,7 @@ from latentmas.backbones import (
     read_info,
 )
 from latentmas.backbones.auto import Auto
-from latentmas.backbones.fused import FusedDecoder, layouts
+from latentmas.backbones.fused import FusedDecoder, layouts, products
 from latentmas.backbones.fused import decoder as decoder_of_fused
 from latentmas.backbones.fused.norms import make_norm
 from latentmas.backbones.fused.products import make_product, packs
@@ -86,6 +86,37 @@ def test_steps_equal_those_of_the_modules(family: str, dtype: str) -> None:
     assert apart(steps(backbone, mask, 8, static=20), wanted) <= TOLERANCE[dtype]
 
 
+@torch.no_grad()
+def prompts(
+    backbone: LoadedBackbone, mask_BL: Tensor, cuts: list[int], modules: bool = False
+) -> Tensor:
+    """State at the end of each part of a prompt, and at two positions after it, (B, N, D)."""
+    rows, length = mask_BL.shape
+    ids = torch.randint(4, 250, (rows, length), generator=torch.Generator().manual_seed(1))
+    x, positions = backbone.embed(ids), (mask_BL.cumsum(1) - 1).clamp_min(0)
+    state, found, start = KVCache(backbone), list[Tensor](), 0
+    padded = not bool(mask_BL.all())
+    for end in [*cuts, length - 2, length - 1, length]:
+        given = x[:, start:end], positions[:, start:end], mask_BL[:, :end], state
+        if modules:
+            found.append(backbone.run_modules(*given, padded=padded)[:, -1])
+        else:
+            found.append(backbone.step(*given, padded=padded, last=True)[:, 0])
+        start = end
+    return torch.stack(found, 1)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_equal_those_of_the_modules(family: str, dtype: str) -> None:
+    backbone = loaded(tiny_backbone(family, 64, layers=4), dtype)
+    assert reason(backbone) is None
+    for mask in (ragged(3, 14, [0, 3, 1]), torch.ones(2, 14, dtype=torch.long)):
+        for cuts in ([], [5], [4, 9]):
+            wanted = prompts(backbone, mask, cuts, modules=True)
+            assert apart(prompts(backbone, mask, cuts), wanted) <= TOLERANCE[dtype]
+
+
 WINDOWED = {
     family: loaded(tiny_backbone(family, 32, sliding_window=6))
     for family in ("mistral", "gemma3_text")
@@ -103,6 +134,18 @@ def test_windows_and_padding(family: str, padding: list[int], prompt: int, more:
     backbone, mask = WINDOWED[family], ragged(len(padding), prompt + more, padding)
     assert reason(backbone) is None
     assert apart(steps(backbone, mask, prompt), steps(backbone, mask, prompt, modules=True)) < 1e-9
+    cuts = [cut for cut in (3, prompt) if cut < prompt + more - 2]
+    wanted = prompts(backbone, mask, cuts, modules=True)
+    assert apart(prompts(backbone, mask, cuts), wanted) < 1e-9
+
+
+@torch.no_grad()
+def test_the_last_state_of_modules() -> None:
+    backbone, mask = loaded(tiny_backbone("qwen3_5_text", 32, layers=4)), ragged(2, 9, [0, 2])
+    assert reason(backbone) is not None
+    given = backbone.embed(torch.arange(4, 22).view(2, 9)), mask.cumsum(1) - 1, mask
+    whole = backbone.step(*given, KVCache(backbone))
+    assert torch.equal(backbone.step(*given, KVCache(backbone), last=True), whole[:, -1:])
 
 
 def test_biases_on_every_product() -> None:
@@ -258,6 +301,58 @@ def test_norms_are_those_of_torch(
     assert found.dtype == dtype
     limit = {torch.float64: 1e-12, torch.float32: 1e-6}.get(dtype, 2 * torch.finfo(dtype).eps)
     torch.testing.assert_close(found, wanted, rtol=limit, atol=1e-7)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([torch.bfloat16, torch.float16]),
+    st.booleans(),
+    st.integers(1, 12),
+    st.integers(1, 50),
+    st.integers(1, 400),
+)
+def test_wide_products_are_those_of_the_weights(
+    dtype: torch.dtype, bias: bool, rows: int, outputs: int, piece: int
+) -> None:
+    torch.manual_seed(0)
+    weight_NK, bias_N = torch.randn(outputs, 24).to(dtype), torch.randn(outputs).to(dtype)
+    x_BK, residual_BN = torch.randn(rows, 24).to(dtype), torch.randn(rows, outputs).to(dtype)
+    narrow = make_product(weight_NK, bias_N if bias else None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "PIECE", piece)
+        patch.setattr(products, "fewest_wide", lambda weight: 5)
+        product = make_product(weight_NK, bias_N if bias else None)
+    assert product.nbytes == narrow.nbytes
+    exact = x_BK.double() @ weight_NK.double().t() + (bias_N.double() if bias else 0)
+    eps = torch.finfo(dtype).eps
+    limit = {"rtol": 2 * eps, "atol": 2 * eps} if rows >= 5 else {"rtol": 0.02, "atol": 0.1}
+    assert product(x_BK).dtype == dtype
+    torch.testing.assert_close(product(x_BK).double(), exact, **limit)
+    found = product.added(residual_BN, x_BK)
+    torch.testing.assert_close(found.double(), exact + residual_BN, **limit)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "can", "machine", "fewest"),
+    [
+        (torch.float32, {}, "x86_64", None),
+        (torch.bfloat16, {}, "x86_64", 64),
+        (torch.bfloat16, {"amx_bf16": True}, "x86_64", None),
+        (torch.bfloat16, {}, "aarch64", None),
+        (torch.float16, {}, "AMD64", 64),
+        (torch.float16, {"avx512_fp16": True}, "AMD64", None),
+    ],
+)
+def test_which_products_are_wide(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, can: Any, machine: str, fewest: int | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(products, "_has_products", lambda kind: True)
+    weight = torch.zeros(3, 4, dtype=dtype)
+    assert products.fewest_wide(weight) == fewest
+    monkeypatch.setattr(products, "_has_products", lambda kind: False)
+    assert products.fewest_wide(weight) == (None if fewest is None else 8)
 
 
 needs_packing = pytest.mark.skipif(

@@ -44,7 +44,7 @@ __all__ = ["LoadedBackbone"]
 
 
 FUSED = "fused decoder"
-"""Key of the fused step in a backbone's workspace."""
+"""Key of the fused decoder in a backbone's workspace."""
 HEAD = "packed head"
 """Key of the head on packed weights in a backbone's workspace."""
 
@@ -170,6 +170,7 @@ class LoadedBackbone:
         state: KVCache | None = None,
         *,
         padded: bool = True,
+        last: bool = False,
     ) -> Tensor:
         """Run the decoder, never the vocabulary head.
 
@@ -179,21 +180,22 @@ class LoadedBackbone:
             mask_BL: 1 for real positions, 0 for padding; L counts the past that `state` holds.
             state: State of the previous positions, updated in place. None: there are none.
             padded: Whether the mask may contain a 0; False saves work.
+            last: Return the state at the last position alone, which saves work.
 
         Returns:
-            States after the final norm, h_BTD.
+            States after the final norm, h_BTD, or h_B1D.
 
         Raises:
             WeightsError: A gradient is wanted, and quantised layers do not give it.
         """
-        single = x_BTD.shape[1] == 1 and not torch.is_grad_enabled()
-        if single and state is not None and self.masks is not None:
+        new = x_BTD.shape[1]
+        may_fuse = (last or new == 1) and not torch.is_grad_enabled()
+        if may_fuse and state is not None and self.masks is not None:
             fused = self.current_fused
             if fused is not None:
-                mask = self.mask_for(mask_BL, 1, state, padded)
-                x_BD = x_BTD[:, 0].to(self.dtype)
-                return fused.step(x_BD, positions_BT, mask, state.cache)[:, None]
-        return self.run_modules(x_BTD, positions_BT, mask_BL, state, padded=padded)
+                mask = self.mask_for(mask_BL, new, state, padded)
+                return fused.run(x_BTD.to(self.dtype), positions_BT, mask, state.cache)[:, None]
+        return self.run_modules(x_BTD, positions_BT, mask_BL, state, padded=padded, last=last)
 
     def mask_for(self, mask_BL: Tensor, new: int, state: KVCache, padded: bool = True) -> Any:
         """The decoder's attention mask for T new positions after those that a state holds."""
@@ -210,6 +212,7 @@ class LoadedBackbone:
         state: KVCache | None = None,
         *,
         padded: bool = True,
+        last: bool = False,
     ) -> Tensor:
         """Same as `step`, always through the model's own modules."""
         if x_BTD.requires_grad and torch.is_grad_enabled() and self._gradient_fault:
@@ -229,12 +232,12 @@ class LoadedBackbone:
                 use_cache=state is not None,
             )
         output = output[0] if type(output) is tuple else output  # Ouro adds the states of its loops
-        states: Tensor = output.last_hidden_state
+        states: Tensor = output.last_hidden_state[:, -1:] if last else output.last_hidden_state
         return states.to(x_BTD.device)  # the last layer of a split model may be elsewhere
 
     @property
     def fused(self) -> FusedDecoder | str:
-        """The fused step for single positions without gradients, or the reason why there is none.
+        """The decoder for calls without gradients, or the reason why there is none.
 
         It is built when it is first needed, and again after the weights have moved.
         """
@@ -245,7 +248,7 @@ class LoadedBackbone:
 
     @property
     def current_fused(self) -> FusedDecoder | None:
-        """The fused step; None where there is none, or while modules are replaced or hooked."""
+        """The fused decoder; None where there is none, or while modules are replaced or hooked."""
         fused = self.fused
         return fused if isinstance(fused, FusedDecoder) and fused.current() else None
 

@@ -1,4 +1,4 @@
-"""One position of a decoder, computed with fewer and larger operations than its modules do."""
+"""A decoder's states, computed with fewer and larger operations than its modules do."""
 
 from __future__ import annotations
 

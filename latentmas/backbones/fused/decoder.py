@@ -1,6 +1,7 @@
-"""One position of a llama-like decoder: 4 products a layer, and no module calls.
+"""Positions of a llama-like decoder: 4 products a layer, and no module calls.
 
-Shapes: `B` batch, `D` width, `E` width of a head, `C` columns, `N` outputs, `K` inputs.
+Shapes: `B` batch, `T` new positions, `P` positions of all rows (B x T), `D` width, `H` heads,
+`E` width of a head, `C` columns.
 """
 
 from __future__ import annotations
@@ -161,58 +162,101 @@ class FusedDecoder:
         """Whether the decoder still has the modules that were bound, and no hooks."""
         return self._bound.unchanged()
 
-    def step(self, x_BD: Tensor, positions_B1: Tensor, mask: Any, cache: Any) -> Tensor:
-        """Append one position to every row.
+    def run(self, x_BTD: Tensor, positions_BT: Tensor, mask: Any, cache: Any) -> Tensor:
+        """Append positions to every row.
+
+        The last layer computes the last position alone: of the others, nothing but keys and values
+        is read later.
 
         Args:
-            x_BD: Input embeddings.
-            positions_B1: Position ids.
-            mask: Additive mask `(B, 1, 1, C)` or None, or a dictionary of these by kind of layer.
+            x_BTD: Input embeddings.
+            positions_BT: Position ids.
+            mask: Additive mask `(B, 1, T, C)`, or a dictionary of these by kind of layer. None: a
+                position sees all columns up to its own.
             cache: Cache of the previous positions, one layer for each of the decoder; updated.
 
         Returns:
-            States after the final norm, (B, D).
+            States after the final norm at the last position, (B, D).
         """
-        (rows, _), queries, groups = x_BD.shape, self._queries, self._groups
-        width, both = self._width, queries + groups
-        by_kind, turns = isinstance(mask, dict), self._turns(x_BD, positions_B1)
+        (rows, new, _), queries, groups = x_BTD.shape, self._queries, self._groups
+        width, both, last = self._width, queries + groups, self._layers[-1]
+        turns = self._turns(x_BTD, positions_BT)
+        x_PD = x_BTD.flatten(0, 1)
         for layer, kept in zip(self._layers, cache.layers, strict=True):
-            qkv = layer.qkv(layer.norm_in(x_BD)).view(rows, both + groups, width)
+            qkv = layer.qkv(layer.norm_in(x_PD)).view(-1, both + groups, width)
             qk = qkv[:, :both]
             if layer.norm_q is not None and layer.norm_k is not None:
                 qk = torch.cat((layer.norm_q(qk[:, :queries]), layer.norm_k(qk[:, queries:])), 1)
             cos, sin = turns[layer.kind]
             qk = torch.addcmul(qk * cos, qk.roll(width // 2, -1), sin)
-            keys, values = kept.update(qk[:, queries:, None], qkv[:, both:, None])
-            # The queries that share a key-value head are the rows of one small matrix.
-            found = F.scaled_dot_product_attention(
-                qk[:, :queries].view(rows, groups, queries // groups, width),
-                keys,
-                values,
-                attn_mask=mask[layer.kind] if by_kind else mask,
-                scale=layer.scale,
-            )
-            x_BD = layer.attended(x_BD, found.reshape(rows, queries * width))
-            gate, up = layer.gate_up(layer.norm_mlp(x_BD)).view(rows, 2, -1).unbind(1)
-            x_BD = layer.fed(x_BD, layer.act(gate).mul_(up))
-        return self._norm_out(x_BD)
+            q, k = qk[:, :queries], qk[:, queries:]
+            keys, values = kept.update(_by_head(k, new), _by_head(qkv[:, both:], new))
+            shown = mask[layer.kind] if isinstance(mask, dict) else mask
+            if new > 1 and layer is last:
+                x_PD, q = x_PD[new - 1 :: new], q[new - 1 :: new]
+                shown = None if shown is None else shown[:, :, -1:]
+            if len(q) == rows:
+                found = self._seen_by_one(q, keys, values, shown, layer.scale)
+            else:
+                found = _seen(_by_head(q, new), keys, values, shown, layer.scale)
+            x_PD = layer.attended(x_PD, found)
+            gate, up = layer.gate_up(layer.norm_mlp(x_PD)).unflatten(1, (2, -1)).unbind(1)
+            x_PD = layer.fed(x_PD, layer.act(gate).mul_(up))
+        return self._norm_out(x_PD)
 
-    def _turns(self, x_BD: Tensor, positions_B1: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Cosines and sines of each kind of layer, (B, 1, E).
+    def _seen_by_one(
+        self, q_BHE: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+    ) -> Tensor:
+        """Attention of one position a row, (B, H x E).
+
+        The queries that share a key-value head are the rows of one small matrix.
+        """
+        grouped = q_BHE.unflatten(1, (self._groups, -1))
+        found = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
+        return found.reshape(len(found), -1)
+
+    def _turns(self, x_BTD: Tensor, positions_BT: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Cosines and sines of each kind of layer, (P, 1, E).
 
         The first half of the sines is negated: the halves of a head are then swapped, where
         transformers' `rotate_half` also negates one.
         """
         kinds = {layer.kind for layer in self._layers}
         if self._layout.rotary_by_kind:
-            made = {kind: self._rotary(x_BD[:, None], positions_B1, kind) for kind in kinds}
+            made = {kind: self._rotary(x_BTD, positions_BT, kind) for kind in kinds}
         else:
-            made = dict.fromkeys(kinds, self._rotary(x_BD[:, None], positions_B1))
+            made = dict.fromkeys(kinds, self._rotary(x_BTD, positions_BT))
         found = {}
         for kind, (cos, sin) in made.items():
             low, high = sin.chunk(2, -1)
-            found[kind] = cos, torch.cat((-low, high), -1)
+            turned = torch.cat((-low, high), -1).flatten(0, 1)
+            found[kind] = cos.flatten(0, 1)[:, None], turned[:, None]
         return found
+
+
+def _by_head(x_PHE: Tensor, new: int) -> Tensor:
+    """Positions as the caches keep them, (B, H, T, E)."""
+    return x_PHE[:, :, None] if new == 1 else x_PHE.unflatten(0, (-1, new)).transpose(1, 2)
+
+
+def _seen(
+    q_BHTE: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> Tensor:
+    """Attention of several positions a row, (P, H x E)."""
+    if mask is not None and q_BHTE.device.type == "cuda":
+        # With a mask, kernels for CUDA want as many key-value heads as queries.
+        share = q_BHTE.shape[1] // keys.shape[1]
+        keys, values = (x.repeat_interleave(share, 1) for x in (keys, values))
+    found = F.scaled_dot_product_attention(
+        q_BHTE,
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=keys.shape[1] != q_BHTE.shape[1],
+    )
+    return found.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def _norm(module: Any, offset: float, dtype: torch.dtype) -> Map:

@@ -69,9 +69,9 @@ class OpenVINOStep:
         request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
         return OpenVINORows(self, request, kept)
 
-    def turns(self, x_BD: Tensor, positions_B1: Tensor) -> tuple[Tensor, Tensor]:
+    def turns(self, x_B1D: Tensor, positions_B1: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines of positions, (B, E)."""
-        cos, sin = self._rotary(x_BD[:, None].float(), positions_B1)
+        cos, sin = self._rotary(x_B1D.float(), positions_B1)
         return cos[:, 0], sin[:, 0]
 
     def take_back(self, request: Any) -> None:
@@ -131,11 +131,11 @@ class OpenVINORows:
         """Go on with these rows; a row may come repeatedly."""
         self._rows = self._rows[np.asarray(rows, dtype=np.int64)]
 
-    def append(self, x_BD: Tensor, positions_B1: Tensor, mask: Any) -> Tensor:
+    def append(self, x_B1D: Tensor, positions_B1: Tensor, mask: Any) -> Tensor:
         """Append one position to every row.
 
         Args:
-            x_BD: Input embeddings.
+            x_B1D: Input embeddings.
             positions_B1: Position ids.
             mask: Additive mask `(B, 1, 1, L)` that includes the new column, or a dictionary with it
                 by kind of layer.
@@ -143,12 +143,14 @@ class OpenVINORows:
         Returns:
             States after the final norm, (B, D), in the backbone's data type.
         """
-        cos, sin = self._step.turns(x_BD, positions_B1)
+        cos, sin = self._step.turns(x_B1D, positions_B1)
         mask_B1L = (next(iter(mask.values())) if isinstance(mask, dict) else mask)[:, 0]
-        values = (tensor.float().contiguous().numpy() for tensor in (x_BD, cos, sin, mask_B1L))
+        values = (
+            tensor.float().contiguous().numpy() for tensor in (x_B1D[:, 0], cos, sin, mask_B1L)
+        )
         given = dict(zip(INPUTS, values, strict=True)) | {ROWS: self._rows}
         found = self._request.infer(given, share_inputs=True, share_outputs=False)
-        self._rows = np.arange(len(x_BD), dtype=np.int32)
+        self._rows = np.arange(len(x_B1D), dtype=np.int32)
         return torch.from_numpy(found[0]).to(self._step.dtype)
 
     def read(self) -> list[Tensor]:

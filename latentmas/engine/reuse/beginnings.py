@@ -144,7 +144,7 @@ def _read(backbone: LoadedBackbone, ids: tuple[int, ...]) -> KVCache:
     state = KVCache(backbone)
     x_1CD = backbone.embed(torch.tensor([ids]))
     places_1C = torch.arange(len(ids), device=x_1CD.device)[None]
-    backbone.step(x_1CD, places_1C, torch.ones_like(places_1C), state, padded=False)
+    backbone.step(x_1CD, places_1C, torch.ones_like(places_1C), state, padded=False, last=True)
     return state
 
 

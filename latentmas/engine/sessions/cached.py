@@ -44,7 +44,8 @@ class CachedSession(PromptSession):
         places_BT = self._extend(x_BTD, mask_BT)
         assert self.mask_BL is not None
         mask_BL, state = self.mask_BL, self._state
-        return self.backbone.step(x_BTD, places_BT, mask_BL, state, padded=self.padded)[:, -1]
+        given = x_BTD, places_BT, mask_BL, state
+        return self.backbone.step(*given, padded=self.padded, last=True)[:, 0]
 
     @property
     def _memory(self) -> KVCache:

@@ -41,7 +41,7 @@ class OpenVINOSession(CachedSession):
         if self._away is None:
             self._away = self._step.begin(self._state.keys_and_values())
         mask = self.backbone.mask_for(self.mask_BL, 1, self._state, self.padded)
-        return self._away.append(x_BTD[:, 0], places_B1, mask)
+        return self._away.append(x_BTD, places_B1, mask)
 
     def select(self, rows: Sequence[int]) -> None:
         """Choose rows; OpenVINO does so with the next step."""

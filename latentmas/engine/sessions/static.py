@@ -97,9 +97,10 @@ class StaticSession(PromptSession):
         if new == 1:
             state.place(mask_BL, places[:, 0])
             mask_BL = state.mask_BC
-        h_BTD = self.backbone.step(x_BTD, places, mask_BL, state, padded=self.padded)
+        given = x_BTD, places, mask_BL, state
+        h_B1D = self.backbone.step(*given, padded=self.padded, last=True)
         state.advance(new)
-        return h_BTD[:, -1]
+        return h_B1D[:, 0]
 
     @property
     def runs_ahead(self) -> bool:

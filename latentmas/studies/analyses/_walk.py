@@ -46,7 +46,7 @@ class Walked(NamedTuple):
 class _ThroughModules:
     """A team whose backbones run their own modules, which forward differentiation knows.
 
-    Without gradients a backbone takes another way for single positions.
+    Without gradients a backbone takes another way for prompts and single positions.
     """
 
     def __init__(self, system: System) -> None:
