@@ -1,4 +1,4 @@
-"""Text decoding and latent steps of a real model, against transformers and against the products.
+"""Text, latent steps and prompts of a real model, against transformers and against the products.
 
     python benchmarks/decode.py [--source MODEL] [--dtypes float32,bfloat16] [--rows 1,4]
         [--tokens N] [--repeats N] [--threads N] [--tiny] [--json]
@@ -6,9 +6,9 @@
 `decode` is greedy text, prompts included, in CPU seconds a token: `system.run` on one agent with
 the executor `cached` and, where the package is installed, `openvino`; `generate` of transformers on
 a model of its own; and CTranslate2, where the package is installed and has the data type on this
-CPU. `step` is one latent step without a link: fused, through the model's modules, and its
-`products`, the matrix products of the decoder alone. All in one process, interleaved; medians, and
-ratios of them.
+CPU. `step` is one latent step without a link, and `prompt` reads 128 positions a row: fused,
+through the model's modules, and their `products`, the matrix products of the decoder alone. All in
+one process, interleaved; medians, and ratios of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from latentmas.environment import hardware
 from latentmas.testing import tiny_backbone
 
 PROMPT = "Write a long story about a lighthouse keeper, number {}."
-WARM_UP, STEPS = 1, 8
+WARM_UP, STEPS, LENGTH = 1, 8, 128
 
 
 def measure(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
@@ -127,13 +127,9 @@ def equal(found: list[list[int]], wanted: list[list[int]]) -> float:
 
 
 def step(backbone: LoadedBackbone, rows: int, repeats: int) -> dict[str, Any]:
-    """CPU milliseconds of a latent step after a prompt of 64 positions, and of its products."""
-    ids = torch.randint(4, 250, (rows, 64))
-    x_BTD, one_BL = backbone.embed(ids), torch.ones(rows, 64 + 1, dtype=torch.long)
+    """A latent step after a prompt of 64 positions."""
+    x_BTD, one_BL = random_prompt(backbone, rows, 64), torch.ones(rows, 64 + 1, dtype=torch.long)
     place_B1, x_B1D = torch.full((rows, 1), 64), x_BTD[:, :1]
-    decoder = backbone.family.decoder(backbone.model)
-    layers = [module for module in decoder.modules() if isinstance(module, torch.nn.Linear)]
-    inputs = {x.in_features: torch.ones(rows, x.in_features, dtype=backbone.dtype) for x in layers}
 
     def stepping(run: Callable[..., Tensor]) -> Callable[[], None]:
         state = KVCache(backbone)
@@ -148,18 +144,60 @@ def step(backbone: LoadedBackbone, rows: int, repeats: int) -> dict[str, Any]:
 
         return way
 
+    return {"rows": rows, **over_products(backbone, stepping, rows, STEPS, repeats)}
+
+
+def prompt(backbone: LoadedBackbone, rows: int, repeats: int) -> dict[str, Any]:
+    """A prompt of 128 positions a row."""
+    x_BTD, one_BL = random_prompt(backbone, rows, LENGTH), torch.ones(rows, LENGTH).long()
+    places_BT = torch.arange(LENGTH).expand(rows, LENGTH)
+
+    def reading(run: Callable[..., Tensor]) -> Callable[[], None]:
+        def way() -> None:
+            run(x_BTD, places_BT, one_BL, KVCache(backbone), padded=False, last=True)
+
+        return way
+
+    return {"rows": rows, **over_products(backbone, reading, rows * LENGTH, 1, repeats)}
+
+
+def random_prompt(backbone: LoadedBackbone, rows: int, length: int) -> Tensor:
+    """Embeddings of random tokens, (B, T, D)."""
+    return backbone.embed(torch.randint(4, 250, (rows, length)))
+
+
+@torch.no_grad()
+def over_products(
+    backbone: LoadedBackbone,
+    way_of: Callable[[Callable[..., Tensor]], Callable[[], None]],
+    positions: int,
+    times: int,
+    repeats: int,
+) -> dict[str, Any]:
+    """CPU milliseconds of the fused decoder, the modules, and their matrix products alone.
+
+    Args:
+        backbone: Runs them.
+        way_of: Makes what is measured of the function that runs the decoder.
+        positions: Positions of all rows.
+        times: How often the decoder runs in it.
+        repeats: How often it is measured.
+    """
+    decoder = backbone.family.decoder(backbone.model)
+    layers = [module for module in decoder.modules() if isinstance(module, torch.nn.Linear)]
+    kind = backbone.dtype
+    inputs = {x.in_features: torch.ones(positions, x.in_features, dtype=kind) for x in layers}
+
     def products() -> None:
-        for _ in range(STEPS):
+        for _ in range(times):
             for layer in layers:
                 layer(inputs[layer.in_features])
 
-    ways = {"fused": stepping(backbone.step), "modules": stepping(backbone.run_modules)}
-    with torch.no_grad():
-        seconds = measure(ways | {"products": products}, repeats)
-    found = {name: 1e3 * value / STEPS for name, value in seconds.items()}
+    ways = {"fused": way_of(backbone.step), "modules": way_of(backbone.run_modules)}
+    seconds = measure(ways | {"products": products}, repeats)
+    found = {name: 1e3 * value / times for name, value in seconds.items()}
     reason = backbone.fused if isinstance(backbone.fused, str) else None
     return {
-        "rows": rows,
         "ms": found,
         "modules_over_fused": found["modules"] / found["fused"],
         "fused_over_products": found["fused"] / found["products"],
@@ -206,6 +244,7 @@ def run(given: argparse.Namespace, source: str, work: str) -> list[dict[str, Any
                     "dtype": dtype,
                     "decode": decode(system, model, other, rows, given.tokens, given.repeats),
                     "step": step(backbone, rows, given.repeats),
+                    "prompt": prompt(backbone, rows, given.repeats),
                 }
             )
             if not given.json:
@@ -215,7 +254,7 @@ def run(given: argparse.Namespace, source: str, work: str) -> list[dict[str, Any
 
 def show(line: dict[str, Any]) -> None:
     """One line of the table."""
-    text, latent = line["decode"], line["step"]
+    text, latent, read = line["decode"], line["step"], line["prompt"]
     others = ", ".join(
         f"{name} {ratio:.2f}x ({100 * text['equal_tokens'][name]:.0f} % equal)"
         for name, ratio in text["over_latentmas"].items()
@@ -223,7 +262,9 @@ def show(line: dict[str, Any]) -> None:
     print(
         f"{line['dtype']} B={text['rows']}: {text['ms_a_token']['latentmas']:.1f} ms a token, "
         f"{others}; step {latent['ms']['fused']:.1f} ms, modules "
-        f"{latent['modules_over_fused']:.2f}x, {latent['fused_over_products']:.2f}x its products",
+        f"{latent['modules_over_fused']:.2f}x, {latent['fused_over_products']:.2f}x its products; "
+        f"prompt {read['ms']['fused']:.0f} ms, modules {read['modules_over_fused']:.2f}x, "
+        f"{read['fused_over_products']:.2f}x its products",
         flush=True,
     )
 
