@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import time
@@ -142,6 +143,39 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_training_goes_on(tmp_path: Pat
     again = PLAN.load()
     outer(again, tmp_path / "out", max_steps=4).train(resume_from_checkpoint=True)
     assert changed(weights(whole), weights(again)) == set()
+
+
+def test_a_training_that_has_ended_takes_no_more_steps(tmp_path: Path, capfd: Any) -> None:
+    whole = PLAN.load()
+    outer(whole, tmp_path, max_steps=7, per_device_train_batch_size=1).train()
+    again = PLAN.load()
+    trainer = outer(again, tmp_path, max_steps=7, per_device_train_batch_size=1)
+    trainer.train(resume_from_checkpoint="auto")
+    assert trainer.state.global_step == 7
+    assert "7 of 7 steps were done before, none are left" in capfd.readouterr().err
+    assert changed(weights(whole), weights(again)) == set()
+    longer = outer(PLAN.load(), tmp_path, max_steps=9, per_device_train_batch_size=1)
+    longer.train(resume_from_checkpoint="auto")
+    assert longer.state.global_step == 9
+
+
+def test_resuming_warns_of_real_differences_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("transformers.trainer_utils")
+    logger.addHandler(caplog.handler)
+    try:
+        for rows, differences in ((1, 0), (1, 0), (2, 1)):
+            options: dict[str, Any] = {"max_steps": 7, "per_device_train_batch_size": rows}
+            trainer = outer(PLAN.load(), tmp_path, **options)
+            assert trainer.args.save_steps == 0.2
+            trainer.train(resume_from_checkpoint="auto")
+            said = list({line for line in caplog.messages if "do not match" in line})
+            assert len(said) == differences
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "per_device_train_batch_size: 2" in said[0]
+    assert "save_steps" not in said[0]
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:

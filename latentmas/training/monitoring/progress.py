@@ -103,11 +103,14 @@ class ProgressLines(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Take the bar away and say how it went."""
         self.close()
-        pace = self._pace
+        pace, steps = self._pace, f"{state.global_step} of {state.max_steps} steps"
+        if state.global_step == self._first:
+            self._write(state, f"{self._loop} loop: {steps} were done before, none are left")
+            return
         self._write(
             state,
-            f"{self._loop} loop: {state.global_step} of {state.max_steps} steps in "
-            f"{_duration(pace.seconds)}, loss {pace.loss:.4g}, {pace.rate:,.0f} target tokens/s",
+            f"{self._loop} loop: {steps} in {_duration(pace.seconds)}, loss {pace.loss:.4g}, "
+            f"{pace.rate:,.0f} target tokens/s",
         )
 
     def close(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,24 @@ if TYPE_CHECKING:
     from latentmas.training.monitoring.recording import Recording
 
 __all__ = ["Checkpointing"]
+
+SHARE = re.compile(r"\n\t\w+_steps: 0\.\d+ \(from args\) != \d+ \(from trainer_state\.json\)")
+
+
+class _WithoutShares(logging.Filter):
+    """Keeps transformers from warning of differences that are none.
+
+    Arguments give some intervals as a share of all steps, and checkpoints as a number of steps.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether anything is left to warn of."""
+        text = record.getMessage()
+        record.msg, record.args = SHARE.sub("", text), ()
+        return record.msg == text or "\n\t" in record.msg
+
+
+logging.getLogger("transformers.trainer_utils").addFilter(_WithoutShares())
 
 
 class Checkpointing(Trainer):
@@ -38,6 +58,20 @@ class Checkpointing(Trainer):
     def _save_checkpoint(self, *args: Any, **options: Any) -> None:
         with writing_checkpoint(str(self.args.output_dir)):
             super()._save_checkpoint(*args, **options)
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: str | None,
+        trial: Any,
+    ) -> tuple[int, int]:
+        """As transformers', which takes one more step after the last one within an epoch."""
+        begun: tuple[int, int] = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        return (num_train_epochs, 0) if self.state.global_step >= max_steps else begun
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_link_weights(self.system, resume_from_checkpoint)
