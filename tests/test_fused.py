@@ -339,20 +339,21 @@ def test_wide_products_are_those_of_the_weights(
         (torch.bfloat16, {}, "x86_64", 64),
         (torch.bfloat16, {"amx_bf16": True}, "x86_64", None),
         (torch.bfloat16, {}, "aarch64", None),
-        (torch.float16, {}, "AMD64", 64),
-        (torch.float16, {"avx512_fp16": True}, "AMD64", None),
+        (torch.float16, {}, "x86_64", 64),
+        (torch.float16, {"avx512_fp16": True}, "x86_64", None),
     ],
 )
 def test_which_products_are_wide(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, can: Any, machine: str, fewest: int | None
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
-    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": machine, **can})
     monkeypatch.setattr(products, "_has_products", lambda kind: True)
     weight = torch.zeros(3, 4, dtype=dtype)
     assert products.fewest_wide(weight) == fewest
     monkeypatch.setattr(products, "_has_products", lambda kind: False)
     assert products.fewest_wide(weight) == (None if fewest is None else 8)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert products.fewest_wide(weight) is None
 
 
 needs_packing = pytest.mark.skipif(

@@ -6,16 +6,15 @@ Shapes: `B` rows, `N` outputs, `K` inputs.
 from __future__ import annotations
 
 import os
-import platform
 from abc import ABC, abstractmethod
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["Product", "fewest_wide", "make_product", "packs"]
 
-X86 = ("x86_64", "AMD64")
 PIECE = 2**21
 """Weights that are converted at once, at most or so: they stay in the cache."""
 
@@ -127,9 +126,10 @@ def fewest_wide(weight: Tensor) -> int | None:
     """
     known = {torch.bfloat16: "bf16", torch.float16: "fp16"}
     kind = known.get(weight.dtype)
-    if kind is None or weight.device.type != "cpu" or platform.machine() not in X86:
+    query: Any = getattr(torch.cpu, "get_capabilities", dict)  # older versions of torch lack it
+    can = query() if weight.device.type == "cpu" else {}
+    if kind is None or can.get("architecture") != "x86_64":
         return None
-    can = torch.cpu.get_capabilities()
     if can.get(f"amx_{kind}") or (kind == "fp16" and can.get("avx512_fp16")):
         return None
     return 64 if _has_products(kind) else 8
