@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from latentmas.errors import WeightsError
 from latentmas.io import load_link_weights, save_system
+from latentmas.redact import get_logger
 from latentmas.safe_data import inside
 from latentmas.training.trainer.checkpoint import writing_checkpoint
 
@@ -38,7 +39,7 @@ class _WithoutShares(logging.Filter):
         return record.msg == text or "\n\t" in record.msg
 
 
-logging.getLogger("transformers.trainer_utils").addFilter(_WithoutShares())
+get_logger("transformers.trainer_utils").addFilter(_WithoutShares())
 
 
 class Checkpointing(Trainer):
