@@ -162,6 +162,44 @@ def test_constant_states_do_not_depend_on_the_batches() -> None:
     assert kept(0).states(system.plan, step, [0]) is None
 
 
+@pytest.mark.parametrize(
+    ("fields", "rows_rolled"),
+    [
+        ({"max_steps": 2}, 4),
+        ({"max_steps": 5}, 8),
+        ({"num_train_epochs": 1}, 8),
+    ],
+)
+def test_rows_that_are_not_read_again_are_rolled_with_their_batch(
+    fields: dict[str, Any], rows_rolled: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    rows = [{"question": "x" * (number % 7 + 1), "answer": "y"} for number in range(8)]
+    rolled, fill = list[int](), ConstantStates._fill
+
+    def count(self: ConstantStates, plan: Any, places: Any) -> None:
+        rolled.extend(places)
+        fill(self, plan, places)
+
+    def trained(keep: bool) -> dict[str, torch.Tensor]:
+        system = load64(of_template("mixture", "llama"))
+        options = {"output_dir": str(tmp_path / str(keep)), "use_cpu": True, **fields}
+        options |= {
+            "per_device_train_batch_size": 2,
+            "train_links": ["outer.math->summarizer.math"],
+        }
+        config = lm.OuterConfig(**options, feature_gib=4.0 if keep else 0.0)
+        lm.OuterTrainer(system, config, train_dataset=rows).train()
+        return {name: tensor.clone() for name, tensor in system.state_dict().items()}
+
+    monkeypatch.setattr(ConstantStates, "_fill", count)
+    found = trained(keep=True)
+    assert len(rolled) == len(set(rolled)) == rows_rolled
+    wanted = trained(keep=False)
+    assert len(rolled) == rows_rolled
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-6)
+
+
 # --- the released recipe --------------------------------------------------------------------------
 
 

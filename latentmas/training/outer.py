@@ -130,6 +130,7 @@ class OuterTrainer(LinkTrainer):
             targets=targets,
             rows=rows,
             keep_bytes=int(config.feature_gib * 2**30),
+            once=_reads_once(config, len(rows)),
         )
         own: list[TrainerCallback] = []
         if len(self.depths) > 1:
@@ -277,6 +278,14 @@ def _check_choices(config: OuterConfig) -> None:
         raise LatentMASError(
             f"executor is {config.executor!r}, through which no gradient passes; choose from {able}"
         )
+
+
+def _reads_once(config: OuterConfig, rows: int) -> bool:
+    """Whether a training takes no row twice."""
+    if config.max_steps <= 0:
+        return config.num_train_epochs <= 1
+    batch = config.train_batch_size * config.gradient_accumulation_steps * config.world_size
+    return bool(config.max_steps * batch <= rows)
 
 
 def _checkpoints(wanted: str, system: System, guess: Estimate) -> bool:

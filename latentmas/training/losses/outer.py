@@ -55,6 +55,7 @@ class OuterLoss(nn.Module):
         targets: Mapping[str, str] | None = None,
         rows: TrainingRows | None = None,
         keep_bytes: int = 2**32,
+        once: bool = False,
     ) -> None:
         """Prepare.
 
@@ -70,6 +71,7 @@ class OuterLoss(nn.Module):
             rows: Training rows, for each of which states of rollouts that nothing trainable
                 precedes are computed once. None keeps nothing.
             keep_bytes: Maximum number of bytes of such states.
+            once: Whether no row is read twice, so that none of them are kept for later.
         """
         super().__init__()
         self.links, self.adapters = system.links, system.adapters
@@ -80,7 +82,7 @@ class OuterLoss(nn.Module):
         self._executor = CheckpointedExecutor(plain) if checkpoint else plain
         self._checkpoint = checkpoint
         self.constant = (
-            ConstantStates(system, plain, rows, keep_bytes) if rows is not None else None
+            ConstantStates(system, plain, rows, keep_bytes, once=once) if rows is not None else None
         )
         self.watch: Callable[[Value, Any], Any] | None = None
         """Sees each message on its way: telemetry."""

@@ -30,11 +30,18 @@ class ConstantStates:
     Of links that prepare their messages (`Link.prepares`), what they prepare is kept as well.
 
     Rows are computed in fixed blocks of the data, whatever the batches are: a training that resumes
-    in a later epoch gets the same bits.
+    in a later epoch gets the same bits. Where no row is read twice, each batch is computed as it
+    comes, and the last one alone is kept.
     """
 
     def __init__(
-        self, system: System, executor: Executor, rows: TrainingRows, keep_bytes: int
+        self,
+        system: System,
+        executor: Executor,
+        rows: TrainingRows,
+        keep_bytes: int,
+        *,
+        once: bool = False,
     ) -> None:
         """Prepare; nothing runs.
 
@@ -44,9 +51,10 @@ class ConstantStates:
             rows: Training rows.
             keep_bytes: Maximum number of bytes of states; the first rows that fit are kept, others
                 never.
+            once: Whether no row is read twice.
         """
         self._system, self._executor, self._rows = system, executor, rows
-        self._keep_bytes = keep_bytes
+        self._keep_bytes, self._once = keep_bytes, once
         self._places = {number: place for place, (number, _) in enumerate(rows)}
         self._kept: dict[tuple[str, int, int], Tensor] = {}
 
@@ -65,15 +73,20 @@ class ConstantStates:
         if step.output not in constant:
             return None
         last = self._keep_bytes // max(1, self._row_bytes(plan, constant))
+        if last and self._once:
+            last = len(self._places)
         places = [self._places.get(number, last) for number in numbers]
         if max(places) >= last:
             return None
         keys = [(step.output, step.latent_steps, number) for number in numbers]
-        missing = {
-            place // BLOCK for key, place in zip(keys, places, strict=True) if key not in self._kept
-        }
-        for block in sorted(missing):
-            self._fill(plan, block)
+        missing = [place for key, place in zip(keys, places, strict=True) if key not in self._kept]
+        if missing and self._once:
+            self._kept.clear()
+            self._fill(plan, places)
+        else:
+            for block in sorted({place // BLOCK for place in missing}):
+                end = min((block + 1) * BLOCK, len(self._rows))
+                self._fill(plan, range(block * BLOCK, end))
         return self._stacked(keys, step.agent)
 
     def message(self, plan: Plan, step: Transfer, numbers: Sequence[int]) -> Tensor | None:
@@ -97,8 +110,8 @@ class ConstantStates:
         return kept_BKD.to(self._system.backbone_of(agent).device)
 
     @torch.no_grad()
-    def _fill(self, plan: Plan, block: int) -> None:
-        """Walk the constant part of a plan over a block of rows."""
+    def _fill(self, plan: Plan, places: Sequence[int]) -> None:
+        """Walk the constant part of a plan over some rows."""
         varying = _varying(self._system, plan)
         steps = [
             step
@@ -112,7 +125,7 @@ class ConstantStates:
             sampling=Sampling(),
             keep=lambda step: isinstance(step, Rollout),
         )
-        rows = self._rows[block * BLOCK : (block + 1) * BLOCK]
+        rows = [self._rows[place] for place in places]
         walk = interpreter.walk([row for _, row in rows])
         counts = dict[str, int]()
         for step in _rollouts(plan):
