@@ -180,27 +180,26 @@ class FusedDecoder:
         """
         (rows, new, _), queries, groups = x_BTD.shape, self._queries, self._groups
         width, both, last = self._width, queries + groups, self._layers[-1]
-        turns = self._turns(x_BTD, positions_BT)
+        count, by_kind, turns = rows * new, isinstance(mask, dict), self._turns(x_BTD, positions_BT)
         x_PD = x_BTD.flatten(0, 1)
         for layer, kept in zip(self._layers, cache.layers, strict=True):
-            qkv = layer.qkv(layer.norm_in(x_PD)).view(-1, both + groups, width)
+            qkv = layer.qkv(layer.norm_in(x_PD)).view(count, both + groups, width)
             qk = qkv[:, :both]
             if layer.norm_q is not None and layer.norm_k is not None:
                 qk = torch.cat((layer.norm_q(qk[:, :queries]), layer.norm_k(qk[:, queries:])), 1)
             cos, sin = turns[layer.kind]
             qk = torch.addcmul(qk * cos, qk.roll(width // 2, -1), sin)
-            q, k = qk[:, :queries], qk[:, queries:]
-            keys, values = kept.update(_by_head(k, new), _by_head(qkv[:, both:], new))
-            shown = mask[layer.kind] if isinstance(mask, dict) else mask
+            keys, values = kept.update(_by_head(qk[:, queries:], new), _by_head(qkv[:, both:], new))
+            q, shown = qk[:, :queries], mask[layer.kind] if by_kind else mask
             if new > 1 and layer is last:
-                x_PD, q = x_PD[new - 1 :: new], q[new - 1 :: new]
+                count, x_PD, q = rows, x_PD[new - 1 :: new], q[new - 1 :: new]
                 shown = None if shown is None else shown[:, :, -1:]
-            if len(q) == rows:
+            if count == rows:
                 found = self._seen_by_one(q, keys, values, shown, layer.scale)
             else:
                 found = _seen(_by_head(q, new), keys, values, shown, layer.scale)
             x_PD = layer.attended(x_PD, found)
-            gate, up = layer.gate_up(layer.norm_mlp(x_PD)).unflatten(1, (2, -1)).unbind(1)
+            gate, up = layer.gate_up(layer.norm_mlp(x_PD)).view(count, 2, -1).unbind(1)
             x_PD = layer.fed(x_PD, layer.act(gate).mul_(up))
         return self._norm_out(x_PD)
 
@@ -211,9 +210,10 @@ class FusedDecoder:
 
         The queries that share a key-value head are the rows of one small matrix.
         """
-        grouped = q_BHE.unflatten(1, (self._groups, -1))
+        rows, queries, width = q_BHE.shape
+        grouped = q_BHE.view(rows, self._groups, queries // self._groups, width)
         found = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=mask, scale=scale)
-        return found.reshape(len(found), -1)
+        return found.reshape(rows, queries * width)
 
     def _turns(self, x_BTD: Tensor, positions_BT: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Cosines and sines of each kind of layer, (P, 1, E).
@@ -236,7 +236,7 @@ class FusedDecoder:
 
 def _by_head(x_PHE: Tensor, new: int) -> Tensor:
     """Positions as the caches keep them, (B, H, T, E)."""
-    return x_PHE[:, :, None] if new == 1 else x_PHE.unflatten(0, (-1, new)).transpose(1, 2)
+    return x_PHE.unsqueeze(2) if new == 1 else x_PHE.unflatten(0, (-1, new)).transpose(1, 2)
 
 
 def _seen(
