@@ -11,11 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from transformers import TrainerCallback
 
 import latentmas as lm
+from latentmas.training.memory import idle
 from latentmas.training.monitoring import progress as _progress
 from latentmas.training.monitoring.telemetry import row_cosine
 from tests.test_training import PLAN, ROWS, changed, outer, weights
@@ -185,6 +187,22 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     assert not isinstance(caught.value, lm.TrainingInterrupted)
     assert not (tmp_path / "checkpoint-3").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+def test_freed_memory_is_given_back_once_it_is_a_lot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = int(idle.SHARE * psutil.virtual_memory().total)
+    held = iter([100, 100 + room, 101 + room, 50, 50 + room, 51 + room, 60])
+    given_back: list[int] = []
+    monkeypatch.setattr(idle, "resident", lambda: next(held))
+    monkeypatch.setattr(idle, "release_unused", lambda: given_back.append(1))
+    outer(PLAN.load(), tmp_path, max_steps=4).train()
+    assert len(given_back) == 2
+    assert next(held, None) is None
 
 
 # --- what is watched --------------------------------------------------------------------------

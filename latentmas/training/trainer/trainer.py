@@ -18,6 +18,7 @@ from latentmas.runtime.loading.placement import check_system
 from latentmas.safe_data import inside
 from latentmas.training.config import LinkConfig
 from latentmas.training.data import Row, TrainingRows, read_rows
+from latentmas.training.memory.idle import IdleMemory
 from latentmas.training.monitoring.drift import rollout_accuracy, warn_of_drift
 from latentmas.training.monitoring.log import MetricsLog
 from latentmas.training.monitoring.progress import Pace, ProgressLines
@@ -110,7 +111,7 @@ class LinkTrainer(MeshTraining, Checkpointing):
         self._pace = Pace()
         self._progress = ProgressLines(self.loop, self._pace) if config.progress else None
         self._interruption = Interruption()
-        watchers = [self._progress, self._interruption]
+        watchers = [self._progress, self._interruption, IdleMemory()]
         check_same_training(system, config, train_dataset, eval_dataset)
         check_writable(Path(str(config.output_dir)) / "metrics.jsonl")  # the folder is made next
         super().__init__(
