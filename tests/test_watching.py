@@ -11,12 +11,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from transformers import TrainerCallback
 
 import latentmas as lm
+from latentmas.runtime.loading.init_weights import physical_memory
 from latentmas.training.memory import idle
 from latentmas.training.monitoring import progress as _progress
 from latentmas.training.monitoring.telemetry import row_cosine
@@ -195,10 +195,10 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
 def test_freed_memory_is_given_back_once_it_is_a_lot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    room = int(idle.SHARE * psutil.virtual_memory().total)
+    room = int(idle.SHARE * physical_memory())
     held = iter([100, 100 + room, 101 + room, 50, 50 + room, 51 + room, 60])
     given_back: list[int] = []
-    monkeypatch.setattr(idle, "resident", lambda: next(held))
+    monkeypatch.setattr(idle, "resident_bytes", lambda: next(held))
     monkeypatch.setattr(idle, "release_unused", lambda: given_back.append(1))
     outer(PLAN.load(), tmp_path, max_steps=4).train()
     assert len(given_back) == 2

@@ -11,7 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CudaGauge", "Gauge", "KernelGauge", "Peak", "SampledGauge", "resident_gauge"]
+__all__ = [
+    "CudaGauge",
+    "Gauge",
+    "KernelGauge",
+    "Peak",
+    "SampledGauge",
+    "release_unused",
+    "resident_bytes",
+    "resident_gauge",
+]
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 SAMPLED_EVERY = 0.005
@@ -64,15 +73,12 @@ class SampledGauge(Gauge):
     name = "resident"
 
     def __init__(self) -> None:
-        import psutil
-
-        self._process = psutil.Process()
         self._highest, self._stop = 0, threading.Event()
         self._thread: threading.Thread | None = None
 
     def now(self) -> int:
         """Bytes held now."""
-        return int(self._process.memory_info().rss)
+        return resident_bytes()
 
     def peak(self) -> int:
         """Most bytes seen since the last reset."""
@@ -178,6 +184,13 @@ def resident_gauge() -> Gauge:
             return gauge
     _sampled = _sampled or SampledGauge()
     return _sampled
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds, on any platform."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def release_unused() -> None:

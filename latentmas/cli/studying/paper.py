@@ -22,7 +22,7 @@ def paper(
         str,
         typer.Option(
             metavar="NAME or FILE",
-            help="Preset: small (SmolLM2, 5 to 7 CPU hours), tiny (random models, to see the "
+            help="Preset: small (SmolLM2, 5 to 8 CPU hours), tiny (random models, to see the "
             "report), or a YAML file with the same fields.",
         ),
     ] = "small",

@@ -23,10 +23,11 @@ __all__ = [
     "attach_links",
     "build_links",
     "embedding_norm",
-    "ridge_alignment",
+    "init_link_weights",
     "meta_link",
     "meta_links",
-    "init_link_weights",
+    "physical_memory",
+    "ridge_alignment",
 ]
 
 RIDGE = 1e-4
@@ -63,7 +64,7 @@ def meta_links(plan: Plan) -> dict[str, Link]:
                 f"link {planned.id!r}: kind {planned.kind!r} has {found:,} weights at these widths "
                 f"and options, the plan says {planned.n_parameters:,}; compile the graph again"
             )
-    needed, there = 4 * plan.n_parameters, _physical_memory()
+    needed, there = 4 * plan.n_parameters, physical_memory()
     if needed > there:
         raise WeightsError(
             f"the links take {needed / 2**30:,.1f} GiB, and this machine has {there / 2**30:,.1f} "
@@ -78,7 +79,8 @@ def meta_link(planned: LinkPlan) -> Link:
         return _build(planned)
 
 
-def _physical_memory() -> float:
+def physical_memory() -> float:
+    """Bytes of the machine's memory; infinite where they cannot be told."""
     if not hasattr(os, "sysconf"):
         return math.inf
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -63,7 +63,7 @@ KINDS = ("soft_token", "recursive", "linear", "linear_residual", "mlp", "mlp_res
 SMALL: dict[str, Sizes] = {
     "relay": Sizes(seconds=3000, rows=256),
     "gsm8k": Sizes(
-        seconds=6200, rows=200, train_rows=800, batch_size=8, latent_steps=32, max_new_tokens=128
+        seconds=11000, rows=200, train_rows=800, batch_size=8, latent_steps=32, max_new_tokens=128
     ),
     "links": Sizes(seconds=4700, kinds=KINDS, seeds=2),
     "steps": Sizes(seconds=3200, values=(4, 8, 16, 32), seeds=2),
