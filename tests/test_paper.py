@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from markupsafe import escape
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from latentmas.backbones import fast_dtype
 from latentmas.cli.app import app
 from latentmas.errors import DataError, LatentMASError, UnknownNameError
 from latentmas.studies.paper import (
@@ -258,6 +260,37 @@ def test_a_changed_section_runs_again_and_other_models_are_refused(
     assert more.skipped == {"quick": "asked again"}
     with pytest.raises(DataError, match=r"holds a report whose models is .*choose another folder"):
         run_paper(quick_preset(), tmp_path, models={"reader": "random:qwen3"}, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("device", "can", "expected"),
+    [
+        ("cpu", {"amx_bf16": True}, "bfloat16"),
+        ("cpu", {"avx512_bf16": True}, "float32"),
+        ("cpu", {}, "float32"),
+        ("cuda:1", {}, "bfloat16"),
+    ],
+)
+def test_the_data_type_is_the_one_that_the_hardware_multiplies_fast(
+    monkeypatch: pytest.MonkeyPatch, device: str, can: dict[str, bool], expected: str
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+    assert fast_dtype(device) == expected
+
+
+def test_a_folder_keeps_the_data_type_that_it_was_begun_with(
+    tmp_path: Path, quick: type[Quick], monkeypatch: pytest.MonkeyPatch
+):
+    def begin(can: dict[str, bool], **more: Any) -> str:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: can)
+        run_paper(quick_preset(**more), tmp_path, only=["quick"], progress=False)
+        return str(json.loads((tmp_path / "paper.json").read_text())["preset"]["dtype"])
+
+    assert begin({"amx_bf16": True}, dtype=None) == "bfloat16"
+    assert begin({}, dtype=None) == "bfloat16"
+    assert "in bfloat16." in (tmp_path / "index.html").read_text()
+    with pytest.raises(DataError, match=r"holds a report whose dtype is 'bfloat16', and not 'flo"):
+        begin({}, dtype="float32")
 
 
 def test_a_preset_is_read_from_yaml_and_judged(tmp_path: Path):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from latentmas.backbones.kv_cache.masks import FULL
     from latentmas.backbones.kv_cache.state import ON_NEW, KVCache, RowSelection
     from latentmas.backbones.kv_cache.static import StaticKVCache
+    from latentmas.backbones.loading.dtypes import fast_dtype
     from latentmas.backbones.loading.given import adopt_models, given_info
     from latentmas.backbones.loading.load import load_backbone
     from latentmas.backbones.openvino import OpenVINORows, OpenVINOStep, openvino_step
@@ -55,6 +56,7 @@ __all__ = [
     "chat_text",
     "check_tensor_parallel",
     "families",
+    "fast_dtype",
     "given_info",
     "grown_columns",
     "load_backbone",
@@ -92,6 +94,7 @@ _HOMES = {
     "adopt_models": "loading.given",
     "TensorSplit": "devices.tensor_parallel",
     "chat_text": "_chat",
+    "fast_dtype": "loading.dtypes",
     "given_info": "loading.given",
     "check_tensor_parallel": "devices.tensor_parallel",
     "grown_columns": "kv_cache.growing",

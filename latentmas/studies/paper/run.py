@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from latentmas.atomic import check_writable, write_text_atomically
+from latentmas.backbones import fast_dtype
 from latentmas.environment import hardware, versions
 from latentmas.errors import DataError, LatentMASError, closest
 from latentmas.redact import redact
@@ -108,15 +109,22 @@ def run_paper(
     files = _files(data or {})
     place = Path(folder)
     check_writable(place / FILE)
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with one_process(place):
+        chosen = chosen.model_copy(update={"dtype": _dtype(place, chosen, where)})
         record = Record.open(place, chosen.model_dump(mode="json"))
-        record.machine = {"hardware": hardware(), "versions": versions()}
-        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        record.machine["device"] = where
+        record.machine = {"hardware": hardware(), "versions": versions(), "device": where}
         work = Work("", chosen, place, files, where, progress)
         run = _Run(record, work, wanted, _command(preset, seeds, models or {}, files))
         run.all()
         return run.report()
+
+
+def _dtype(folder: Path, preset: Preset, device: str) -> str:
+    """The data type that the preset names, or else that of the report in the folder."""
+    before = Record.read(folder)
+    kept = None if before is None else before.preset["dtype"]
+    return preset.dtype or kept or fast_dtype(device)
 
 
 def _command(

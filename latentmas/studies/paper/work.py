@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentmas.atomic import write_text_atomically
+from latentmas.backbones import fast_dtype
 from latentmas.errors import DataError
 from latentmas.io import digest_rows
 from latentmas.plan import Plan
@@ -68,7 +69,7 @@ class Work:
 
     @cached_property
     def _models(self) -> dict[str, Backbone]:
-        kind = self.preset.dtype or ("float32" if self.device == "cpu" else "bfloat16")
+        kind = self.preset.dtype or fast_dtype(self.device)
         return {
             name: Backbone(self._source(source), dtype=kind)
             for name, source in self.preset.models.items()
