@@ -6,7 +6,11 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from latentmas.cli.app import app
 from latentmas.errors import DataError, LatentMASError, UnknownNameError
 from latentmas.studies.paper import (
     PaperInterrupted,
+    PaperReport,
     Preset,
     Section,
     Skipped,
@@ -31,9 +36,9 @@ from latentmas.studies.paper import (
     run_paper,
     sections,
 )
+from latentmas.studies.paper import session as paper_session
 from latentmas.studies.paper._base import ORDER
 from latentmas.studies.paper.sections import rounds as rounds_section
-from latentmas.studies.paper.state import one_process
 
 
 @pytest.mark.parametrize(
@@ -223,14 +228,17 @@ def test_a_killed_session_ends_with_the_last_file_that_it_wrote(tmp_path: Path, 
     run_paper(quick_preset(), tmp_path, only=["quick"], progress=False)
     path = tmp_path / "paper.json"
     told = json.loads(path.read_text())
-    told["sessions"][0] |= {"start": "2020-01-01T00:00:00Z", "finished": False}
+    start = "2020-01-01T00:00:00Z"
+    told["sessions"][0] |= {"start": start, "end": start, "finished": False}
     section = told["sections"]["quick"]
     del section["outcome"]
     began = time.time() - 1000
-    section |= {"state": "running", "since": began}
+    section |= {"state": "running", "since": began, "session": told["sessions"][0]["key"]}
     path.write_text(json.dumps(told))
-    for file in tmp_path.rglob("*"):
-        os.utime(file, (began + 100, began + 100))
+    cell = tmp_path / "cells" / "quick" / "rows.jsonl"
+    cell.parent.mkdir(parents=True)
+    cell.write_text("")
+    os.utime(cell, (began + 100, began + 100))
     quick.wrong = Skipped("not now")
     report = run_paper(quick_preset(), tmp_path, only=["quick"], progress=False)
     assert report.skipped == {"quick": "not now"}
@@ -242,12 +250,83 @@ def test_a_killed_session_ends_with_the_last_file_that_it_wrote(tmp_path: Path, 
     assert 100 <= told["sections"]["quick"]["seconds"] < 190
 
 
-def test_one_process_at_a_time(tmp_path: Path, quick: type[Quick]):
-    with (
-        one_process(tmp_path),
-        pytest.raises(LatentMASError, match=r"another process is at work on .*; wait for it"),
-    ):
-        run_paper(quick_preset(), tmp_path, only=["quick"], progress=False)
+class Other(Quick):
+    """A second section of a test."""
+
+
+class User(Quick):
+    """A section that uses the teams of the first one."""
+
+    uses = ("quick",)
+
+
+@pytest.fixture
+def together(quick: type[Quick], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs sections in two threads, whose locks exclude each other as those of processes do."""
+    monkeypatch.setitem(sections._entries, "other", Other)
+    monkeypatch.setitem(sections._entries, "user", User)
+    monkeypatch.setattr(paper_session, "PAUSE", 0.01)
+    ran: list[str] = []
+    plain = Quick.run
+
+    def record(kind: type[Quick], name: str, before: Callable[[], object]) -> None:
+        def run(work: Work) -> Any:
+            before()
+            ran.append(name)
+            return plain(work)
+
+        monkeypatch.setattr(kind, "run", staticmethod(run))
+
+    def start(folder: Path, *asked: list[str]) -> list[PaperReport]:
+        sizes = {name: {"seconds": 1.0} for name in ("quick", "other", "user")}
+        preset = quick_preset(sections={**open_preset("tiny").sections, **sizes})
+        with ThreadPoolExecutor(len(asked)) as pool:
+            runs = [pool.submit(run_paper, preset, folder, only=names) for names in asked]
+            return [run.result(timeout=60) for run in runs]
+
+    return SimpleNamespace(ran=ran, record=record, start=start)
+
+
+def test_processes_share_the_sections_of_a_report(tmp_path: Path, together: Any):
+    both = Barrier(2, timeout=30)
+    together.record(Quick, "quick", both.wait)
+    together.record(Other, "other", both.wait)
+    reports = together.start(tmp_path, ["quick", "other"], ["quick", "other"])
+    assert sorted(together.ran) == ["other", "quick"]
+    assert all(report.outcomes.keys() == {"quick", "other"} for report in reports)
+    told = json.loads((tmp_path / "paper.json").read_text())
+    assert [one["finished"] for one in told["sessions"]] == [True, True]
+    assert {one["state"] for one in told["sections"].values()} == {"done"}
+    assert "over 2 sessions" in (tmp_path / "index.html").read_text()
+    assert not list(tmp_path.glob(".latentmas-lock*"))
+
+
+def test_a_section_waits_for_the_one_whose_teams_it_uses(
+    tmp_path: Path, together: Any, capsys: pytest.CaptureFixture[str]
+):
+    begun = Event()
+    together.record(Quick, "quick", lambda: (begun.set(), time.sleep(0.3)))
+    together.record(Other, "other", lambda: begun.wait(30))
+    together.record(User, "user", lambda: None)
+    together.start(tmp_path, ["quick"], ["other", "user"])
+    assert together.ran[-2:] == ["quick", "user"]
+    assert "waiting for user, which other processes run" in capsys.readouterr().err
+
+
+def test_a_section_that_failed_elsewhere_is_not_tried_again(tmp_path: Path, together: Any):
+    begun = Event()
+
+    def fail() -> None:
+        begun.set()
+        together.ran.append("tried")
+        time.sleep(0.3)
+        raise ValueError("no luck")
+
+    together.record(Quick, "quick", fail)
+    together.record(Other, "other", lambda: begun.wait(30))
+    reports = together.start(tmp_path, ["quick"], ["other", "quick"])
+    assert sorted(together.ran) == ["other", "tried"]
+    assert [report.failed for report in reports] == [{"quick": "ValueError: no luck"}] * 2
 
 
 def test_a_changed_section_runs_again_and_other_models_are_refused(

@@ -20,7 +20,7 @@ from latentmas.redact import get_logger
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["locked"]
+__all__ = ["LOCK", "locked"]
 
 log = get_logger("latentmas.io")
 
@@ -34,7 +34,7 @@ _BUSY = (errno.EAGAIN, errno.EACCES)
 
 
 @contextmanager
-def locked(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
+def locked(folder: Path, *, patience: float = PATIENCE, name: str = LOCK) -> Iterator[None]:
     """Hold the write lock of a folder, exclusive among threads and processes.
 
     On a file system without locks, this logs a warning and does not exclude other writers.
@@ -42,12 +42,14 @@ def locked(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
     Args:
         folder: the team's folder, which must exist.
         patience: maximum wait for another writer, in seconds.
+        name: name of the file; locks of different names are independent of each other.
 
     Raises:
         LatentMASError: another writer still holds the lock.
         OSError: the folder cannot be written.
     """
-    handle = _acquire(folder, time.monotonic() + patience)
+    path = folder / name
+    handle = _acquire(path, time.monotonic() + patience)
     try:
         yield
     finally:
@@ -55,13 +57,13 @@ def locked(folder: Path, *, patience: float = PATIENCE) -> Iterator[None]:
             # Remove the file while the lock is still held. A writer that already waits on this file
             # gets the lock next, sees that the file is gone (`_is_current`) and opens a new one.
             with suppress(OSError):
-                (folder / LOCK).unlink()
+                path.unlink()
             os.close(handle)
 
 
-def _acquire(folder: Path, deadline: float) -> int | None:
+def _acquire(path: Path, deadline: float) -> int | None:
     """Wait for the lock and return its file descriptor; None on a file system without locks."""
-    path = folder / LOCK
+    folder = path.parent
     while True:
         handle, held = _open(path), False
         try:

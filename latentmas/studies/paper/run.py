@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shlex
-import sys
-import time
-import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from latentmas.atomic import check_writable, write_text_atomically
+from latentmas.atomic import check_writable
 from latentmas.backbones import fast_dtype
 from latentmas.environment import hardware, versions
 from latentmas.errors import DataError, LatentMASError, closest
-from latentmas.redact import redact
 from latentmas.studies.paper import state as states
-from latentmas.studies.paper._base import Outcome, Section, Skipped, in_order
-from latentmas.studies.paper.page import write_page
+from latentmas.studies.paper._base import in_order
 from latentmas.studies.paper.presets import Preset, open_preset
-from latentmas.studies.paper.report import (
-    PaperInterrupted,
-    PaperReport,
-    PlannedSection,
-    in_time,
-)
-from latentmas.studies.paper.state import FILE, Record, one_process
+from latentmas.studies.paper.report import PaperReport, PlannedSection
+from latentmas.studies.paper.session import Session
+from latentmas.studies.paper.state import FILE, Record
 from latentmas.studies.paper.work import Work
 
 __all__ = ["plan_paper", "run_paper"]
-
-PAGE, TABLE = "index.html", "verdicts.md"
-VERSION = 1
-"""Raised whenever sections measure something else, so that finished ones run again."""
 
 
 def plan_paper(
@@ -81,7 +64,9 @@ def run_paper(
     """Run a small version of the paper's tables, claim by claim, and build one HTML report.
 
     Whatever is finished is kept: the same call again, after an interruption of any kind, continues.
-    The page is rewritten after each section. A section that fails does not stop the others.
+    The page is rewritten after each section. A section that fails does not stop the others. Several
+    processes may run one report at the same time: each section is run by one of them, and all
+    return the whole report.
 
     Args:
         preset: `"small"`, `"tiny"`, a YAML file with the fields of `Preset`, or a preset.
@@ -98,7 +83,7 @@ def run_paper(
         Outcomes of the sections, and the page.
 
     Raises:
-        LatentMASError: a name is unknown, or another process is at work on the folder.
+        LatentMASError: a name is unknown.
         DataError: a file cannot be read, or the folder holds a report of other models.
         PaperInterrupted: Ctrl-C was pressed.
     """
@@ -110,14 +95,13 @@ def run_paper(
     place = Path(folder)
     check_writable(place / FILE)
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with one_process(place):
-        chosen = chosen.model_copy(update={"dtype": _dtype(place, chosen, where)})
-        record = Record.open(place, chosen.model_dump(mode="json"))
-        record.machine = {"hardware": hardware(), "versions": versions(), "device": where}
-        work = Work("", chosen, place, files, where, progress)
-        run = _Run(record, work, wanted, _command(preset, seeds, models or {}, files))
-        run.all()
-        return run.report()
+    chosen = chosen.model_copy(update={"dtype": _dtype(place, chosen, where)})
+    record = Record.open(place, chosen.model_dump(mode="json"))
+    record.machine = {"hardware": hardware(), "versions": versions(), "device": where}
+    work = Work("", chosen, place, files, where, progress)
+    run = Session(record, work, wanted, _command(preset, seeds, models or {}, files))
+    run.all()
+    return run.report()
 
 
 def _dtype(folder: Path, preset: Preset, device: str) -> str:
@@ -158,121 +142,3 @@ def _files(data: Mapping[str, str | Path]) -> dict[str, Path]:
         if not Path(path).is_file():
             raise DataError(f"data {name!r}: {str(path)!r} is not a file")
     return {name: Path(path) for name, path in data.items()}
-
-
-@dataclass
-class _Run:
-    """One session."""
-
-    record: Record
-    work: Work
-    wanted: Mapping[str, type[Section]]
-    command: str
-    spent: float = 0.0
-    """Seconds of the sections that this session has finished."""
-    expected: float = 0.0
-    """Seconds that they were expected to take."""
-    left: list[str] = field(default_factory=list)
-
-    def all(self) -> None:
-        """Run what is missing; the page shows each section as soon as it is done."""
-        self.left = [name for name in self.wanted if not self._is_done(name)]
-        if not self.left:
-            self._write()
-            return
-        self.record.begin_session()
-        self._write()
-        for number, (name, section) in enumerate(self.wanted.items(), start=1):
-            head = f"[{number}/{len(self.wanted)}] {name}"
-            if name not in self.left:
-                self._say(f"{head}: done before")
-                continue
-            self._say(f"{head}: {section.title}{self._time_left()}")
-            try:
-                self._one(name, section)
-            finally:
-                self._write()
-            self.left.remove(name)
-        self.record.end_session()
-        self._write()
-
-    def report(self) -> PaperReport:
-        """The report, of all sections that have been run."""
-        found = self.record.sections
-        return PaperReport(
-            page=self.record.folder / PAGE,
-            outcomes={
-                n: Outcome.from_dict(s["outcome"]) for n, s in found.items() if "outcome" in s
-            },
-            skipped={n: s["reason"] for n, s in found.items() if s["state"] == states.SKIPPED},
-            failed={n: s["error"] for n, s in found.items() if s["state"] == states.FAILED},
-            seconds=self.record.seconds,
-        )
-
-    def _one(self, name: str, section: type[Section]) -> None:
-        began = time.perf_counter()
-        self.record.begin(name, self._digest(name, section))
-        try:
-            outcome = section.run(self.work.beside(name))
-        except Skipped as reason:
-            self.record.end(name, states.SKIPPED, reason=redact(str(reason)))
-            self._say(f"  {name}: skipped: {reason}")
-            return
-        except KeyboardInterrupt:
-            self.record.end(name, states.WAITING)
-            again = f"run_paper(…, folder={str(self.record.folder)!r})"
-            raise PaperInterrupted(self.record.folder, self.left, again) from None
-        except Exception as error:
-            text = redact("".join(traceback.format_exception(error)))
-            said = f"{type(error).__name__}: {redact(str(error))}"
-            self.record.end(name, states.FAILED, error=said, traceback=text)
-            self._say(f"  {name}: failed: {said}")
-            return
-        self.spent += time.perf_counter() - began
-        self.expected += self.work.preset.sizes(name).seconds
-        told: dict[str, Any] = {"outcome": outcome.to_dict()}
-        if outcome.errors:
-            self.record.end(name, states.FAILED, error="; ".join(outcome.errors), **told)
-        else:
-            self.record.end(name, states.DONE, **told)
-
-    def _digest(self, name: str, section: type[Section]) -> str:
-        """SHA-256 of what a section depends on."""
-        work = self.work
-        plain = {
-            "version": VERSION,
-            "sizes": [
-                work.preset.sizes(one).model_dump(mode="json") for one in (name, *section.uses)
-            ],
-            "seeds": work.preset.seeds_of(name),
-            "models": {n: work.preset.models.get(n) for n in section.models},
-            "device": work.device,
-            "data": {n: _sha(work.data[n]) for n in section.data if n in work.data},
-        }
-        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-    def _is_done(self, name: str) -> bool:
-        before = self.record.sections.get(name)
-        if before is None or before["state"] != states.DONE:
-            return False
-        return bool(before["digest"] == self._digest(name, self.wanted[name]))
-
-    def _time_left(self) -> str:
-        """What the remaining sections will take, by what the finished ones took."""
-        expected = sum(self.work.preset.sizes(name).seconds for name in self.left)
-        pace = self.spent / self.expected if self.expected else 1.0
-        count = len(self.left)
-        return f" (about {in_time(expected * pace)} left for {count} section{'s' * (count > 1)})"
-
-    def _write(self) -> None:
-        write_page(self.record.folder / PAGE, self.record, self.command)
-        write_text_atomically(self.record.folder / TABLE, self.report().markdown())
-
-    def _say(self, text: str) -> None:
-        if self.work.progress:
-            print(text, file=sys.stderr, flush=True)
-
-
-def _sha(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from latentmas.atomic import write_text_atomically
 from latentmas.backbones import fast_dtype
 from latentmas.errors import DataError
 from latentmas.io import digest_rows
+from latentmas.io.storage.lock import locked
 from latentmas.plan import Plan
 from latentmas.runtime import System
 from latentmas.safe_data import read_json
@@ -86,8 +87,10 @@ class Work:
 
         family = source.removeprefix(RANDOM)
         place = self.root / "models" / family
-        if not (place / "tokenizer.json").exists():  # written last
-            tiny_backbone(family, 32, folder=place)
+        place.mkdir(parents=True, exist_ok=True)
+        with locked(place):
+            if not (place / "tokenizer.json").exists():  # written last
+                tiny_backbone(family, 32, folder=place)
         return str(place)
 
     def load(self, plan: Plan, seed: int = 0) -> System:
