@@ -40,8 +40,8 @@ def paper(
             "--output-dir",
             "-o",
             file_okay=False,
-            help="Folder of the report; the same command again continues it, and several at the same "
-            "time share the sections.",
+            help="Folder of the report; the same command again continues it, and several at the "
+            "same time share the sections.",
         ),
     ] = Path("paper-out"),
     data: Annotated[
